@@ -1,0 +1,10 @@
+"""Search radio-telescope cadences for narrowband signals that are only there when the telescope points at the target.
+
+The science: arrays, files and models. It knows nothing of services, clusters or chat; use it in a notebook::
+
+    from aetherscan.io import open_observation
+
+    with open_observation("guppi_59103_01984_HIP99427_0011.rawspec.0000.h5") as observation:
+        print(observation.header)
+        power = observation.read(0, 4096)  # (time, freq), float32
+"""

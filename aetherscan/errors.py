@@ -1,0 +1,38 @@
+"""What can go wrong in the science, and what a caller may do about it.
+
+AetherscanError
+├── ReadError                 this file cannot be searched as it is: set it aside with the cause
+│   ├── TruncatedFileError    not all of it is there yet: look again later
+│   ├── FormatError           not a filterbank file this package reads
+│   └── HeaderError           a header value is missing or impossible
+├── CadenceError              these observations do not make a cadence
+└── ReleaseError              encoder and forest are missing, altered or of another shape: keep the old ones
+"""
+
+
+class AetherscanError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class ReadError(AetherscanError):
+    """A file cannot be searched as it is."""
+
+
+class TruncatedFileError(ReadError):
+    """A file is not all there, or changed while it was read; it may be complete later."""
+
+
+class FormatError(ReadError):
+    """A file is not a filterbank that this package reads."""
+
+
+class HeaderError(ReadError):
+    """A header value is missing or impossible."""
+
+
+class CadenceError(AetherscanError):
+    """Observations do not make an ON/OFF cadence."""
+
+
+class ReleaseError(AetherscanError):
+    """A release (encoder, forest, card) is missing, altered or of the wrong shape."""
