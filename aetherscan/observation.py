@@ -44,7 +44,9 @@ class Header:
     nfpc: int | None = None  # fine channels per coarse channel, where the file says so
 
     def __post_init__(self) -> None:
-        wrong = [f"{name}: expected {expected}, found {found!r}" for name, ok, expected, found in self._checks() if not ok]
+        wrong = [
+            f"{name}: expected {expected}, found {found!r}" for name, ok, expected, found in self._checks() if not ok
+        ]
         if wrong:
             raise HeaderError("; ".join(wrong))
 
@@ -53,7 +55,12 @@ class Header:
             ("fch1", math.isfinite(self.fch1) and self.fch1 > 0, "a frequency in MHz above 0", self.fch1),
             ("foff", math.isfinite(self.foff) and self.foff != 0, "a channel width in MHz, not 0", self.foff),
             ("tsamp", math.isfinite(self.tsamp) and self.tsamp > 0, "seconds above 0", self.tsamp),
-            ("tstart", math.isfinite(self.tstart) and 40_000 < self.tstart < 100_000, "an MJD in 40000-100000", self.tstart),
+            (
+                "tstart",
+                math.isfinite(self.tstart) and 40_000 < self.tstart < 100_000,
+                "an MJD in 40000-100000",
+                self.tstart,
+            ),
             ("nchans", 0 < self.nchans <= MAX_CHANS, f"1 to {MAX_CHANS} channels", self.nchans),
             ("nifs", 1 <= self.nifs <= 4, "1 to 4 polarisations", self.nifs),
             ("nbits", self.nbits in (8, 16, 32), "8, 16 or 32 bits", self.nbits),
@@ -83,7 +90,14 @@ class Header:
     @property
     def identity(self) -> str:
         """The same observation under any name or path has the same identity (20 hex digits)."""
-        what = (self.telescope_id, round(self.tstart, 6), round(self.fch1, 6), round(self.foff, 12), self.nchans, self.ntime)
+        what = (
+            self.telescope_id,
+            round(self.tstart, 6),
+            round(self.fch1, 6),
+            round(self.foff, 12),
+            self.nchans,
+            self.ntime,
+        )
         return hashlib.sha256(repr((*what, self.source_name)).encode()).hexdigest()[:20]
 
     def frequency(self, channel: float) -> float:
