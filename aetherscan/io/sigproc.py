@@ -1,0 +1,135 @@
+"""SIGPROC filterbank files (`.fil`): a header of length-prefixed keywords, then rows of every product's channels.
+
+Rows are read with `preadv` and not through a memory map: a map whose file is cut short kills the process with SIGBUS,
+while a short read is an error with a name.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from aetherscan.errors import FormatError, TruncatedFileError
+from aetherscan.io.header import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
+from aetherscan.observation import Header
+
+MAGIC = b"\x0c\0\0\0HEADER_START"
+MAX_HEADER = 65_536
+"""Bytes; real headers are near 400."""
+INT, DOUBLE, TEXT = "<i", "<d", "text"
+KEYWORDS = {
+    **dict.fromkeys(("machine_id", "telescope_id", "data_type", "nchans", "nbeams", "ibeam", "nbits", "nifs"), INT),
+    **dict.fromkeys(("barycentric", "pulsarcentric", "nsamples"), INT),
+    **dict.fromkeys(("src_raj", "src_dej", "az_start", "za_start", "fch1", "foff", "tstart", "tsamp"), DOUBLE),
+    **dict.fromkeys(("refdm", "period"), DOUBLE),
+    **dict.fromkeys(("source_name", "rawdatafile"), TEXT),
+}
+ANGLES = ("src_raj", "src_dej")
+FIXED = {"data_type": 1, "nbeams": 1, "ibeam": -1, "az_start": 0.0, "za_start": 0.0}
+"""What rawspec writes for a single-beam telescope."""
+
+
+class SigprocFilterbank:
+    """An open `.fil`; `chunks` is the piece that a check of completeness looks at."""
+
+    def __init__(self, path: Path) -> None:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(path.open("rb", buffering=0))
+            values, self._start = parse_header(self._file.read(MAX_HEADER))
+            self.header = header_from(values)
+            self._dtype = STORED[self.header.nbits]
+            row_bytes = self.header.nifs * self.header.nchans * self._dtype.itemsize
+            ntime, rest = divmod(os.fstat(self._file.fileno()).st_size - self._start, row_bytes)
+            self.header = with_rows(self.header, ntime)
+            if rest:
+                raise TruncatedFileError(f"expected whole rows of {row_bytes} bytes, found {rest} after row {ntime}")
+            self.close = stack.pop_all().close
+        self.chunks = (1, 1, min(self.header.nchans, PEEK_CHANS))
+
+    def read(self, rows: slice, product: int, chans: slice, out: Float32[np.ndarray, "time freq"]) -> None:
+        """Fill `out` with one product's power."""
+        line = np.empty(chans.stop - chans.start, self._dtype)
+        for row in range(rows.start, rows.stop):
+            sample = (row * self.header.nifs + product) * self.header.nchans + chans.start
+            got = os.preadv(self._file.fileno(), [line.data], self._start + sample * self._dtype.itemsize)
+            if got != line.nbytes:
+                raise TruncatedFileError(f"row {row}: expected {line.nbytes} bytes, found {got}")
+            out[row - rows.start] = line
+
+
+def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
+    """Return the header's values, angles in hours and degrees, and the offset of the first sample.
+
+    Raises:
+        FormatError: a keyword that SIGPROC does not have, so that nothing after it can be found.
+        TruncatedFileError: the header has no end yet.
+    """
+    values: dict[str, Any] = {}
+    keyword, at = _text(head, len(MAGIC))
+    while keyword != b"HEADER_END":
+        name = keyword.decode("ascii", "backslashreplace")
+        if name not in KEYWORDS:
+            raise FormatError(f"byte {at}: expected a SIGPROC keyword, found {name[:80]!r}")
+        read = _text if KEYWORDS[name] == TEXT else _number
+        values[name], at = read(head, at, KEYWORDS[name])
+        keyword, at = _text(head, at)
+    return values | {name: _from_sexagesimal(values[name]) for name in ANGLES if name in values}, at
+
+
+def write_fil(path: Path, header: Header, blocks: Iterable[Float32[np.ndarray, "time _"]]) -> None:
+    """Write total power as rawspec would, block of band after block, never holding more than one.
+
+    Coordinates go through HHMMSS.s, good to a microarcsecond; `nfpc` has no SIGPROC keyword and is lost.
+
+    Raises:
+        ValueError: blocks that do not make up the header's band.
+    """
+    numbers = FIXED | {name: getattr(header, name) for name in FIELDS if name in KEYWORDS and name != "source_name"}
+    numbers |= {name: _to_sexagesimal(getattr(header, name)) for name in ANGLES}
+    head = MAGIC + b"".join(_prefixed(name) + struct.pack(KEYWORDS[name], value) for name, value in numbers.items())
+    head += _prefixed("source_name") + _prefixed(header.source_name) + _prefixed("HEADER_END")
+    with path.open("wb") as file:
+        file.write(head)
+        for chan, block in columns(header, blocks):
+            for row, line in enumerate(block):
+                file.seek(len(head) + (row * header.nchans + chan) * block.itemsize)
+                file.write(line.tobytes())
+
+
+def _prefixed(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack(INT, len(raw)) + raw
+
+
+def _number(head: bytes, at: int, code: str) -> tuple[Any, int]:
+    end = at + struct.calcsize(code)
+    if end > len(head):
+        raise TruncatedFileError(f"expected HEADER_END, found the end of the file at byte {len(head)}")
+    return struct.unpack_from(code, head, at)[0], end
+
+
+def _text(head: bytes, at: int, _: str = TEXT) -> tuple[bytes, int]:
+    length, at = _number(head, at, INT)
+    if not 0 <= length <= MAX_HEADER - at:
+        raise FormatError(
+            f"byte {at}: expected text within the header's {MAX_HEADER} bytes, found a length of {length}"
+        )
+    return _number(head, at, f"{length}s")
+
+
+def _from_sexagesimal(packed: float) -> float:
+    """HHMMSS.s to hours, or DDMMSS.s to degrees."""
+    whole, rest = divmod(abs(packed), 10_000)
+    minutes, seconds = divmod(rest, 100)
+    return float(np.copysign(whole + minutes / 60 + seconds / 3600, packed))
+
+
+def _to_sexagesimal(angle: float) -> float:
+    minutes, seconds = divmod(abs(angle) * 3600, 60)
+    whole, minutes = divmod(minutes, 60)
+    return float(np.copysign(10_000 * whole + 100 * minutes + seconds, angle))

@@ -1,0 +1,44 @@
+"""Small observations for tests: headers as the telescopes write them, power as chi-squared noise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from aetherscan.io import write_fil, write_h5
+from aetherscan.observation import Header
+
+GBT = Header(
+    telescope_id=6,
+    machine_id=20,
+    source_name="HIP99427",
+    src_raj=20.18,
+    src_dej=-12.75,
+    tstart=59103.023,
+    tsamp=18.253611008,
+    fch1=8421.38671875,
+    foff=-2.7939677238464355e-06,
+    nchans=1024,
+    nifs=1,
+    ntime=16,
+    nbits=32,
+    nfpc=256,
+)
+"""One node's slice of an X-band scan, 1024 channels of it, as if a coarse channel had 256."""
+
+
+def make_header(**changes) -> Header:
+    return replace(GBT, **changes)
+
+
+def make_power(header: Header, seed: int = 1) -> np.ndarray:
+    """Noise of 204 degrees of freedom, in numbers that 8, 16 and 32 bits hold exactly."""
+    noise = np.random.default_rng(seed).chisquare(204, (header.ntime, header.nchans)) / 2
+    return np.rint(noise).astype(np.float32)
+
+
+def write_observation(path: Path, header: Header = GBT, power: np.ndarray | None = None, **options) -> np.ndarray:
+    """Write one block as the suffix says; return the power that was written."""
+    power = make_power(header) if power is None else power
+    (write_fil if path.suffix == ".fil" else write_h5)(path, header, [power], **options)
+    return power
