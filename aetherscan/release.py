@@ -1,0 +1,75 @@
+"""A release: encoder, forest and card in one folder under one name, with a checksum on every file.
+
+    models/NAME/
+        encoder.keras   one observation -> latent posterior
+        forest.skops    six latents -> probability
+        release.json    data, code commit, seeds, geometry, metrics, sha256 of the two files above
+        CARD.md         the same for people
+
+Nothing in a folder is opened before its sha256 agrees with `release.json`.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aetherscan.errors import ReleaseError
+
+WEIGHTS = ("encoder.keras", "forest.skops")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A release folder whose files have been found as they were published."""
+
+    path: Path
+    name: str
+    sha256: str  # of release.json, which holds the other files' own
+    snippet: dict[str, Any]  # rows, bins, binning
+    threshold: float
+    card: dict[str, Any]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_release(folder: Path) -> Release:
+    """Return the release in `folder` after checking every file in it.
+
+    Raises:
+        ReleaseError: a file or a key is missing, or a checksum does not agree.
+    """
+    card_path = folder / "release.json"
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        release = Release(
+            path=folder,
+            name=str(card["name"]),
+            sha256=file_sha256(card_path),
+            snippet=dict(card["snippet"]),
+            threshold=float(card["threshold"]),
+            card=card,
+        )
+        expected = {name: str(card["sha256"][name]) for name in WEIGHTS}
+    except OSError as error:
+        raise ReleaseError(f"{folder}: expected a folder with release.json, found {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{card_path}: expected name, snippet, threshold and sha256, found {error!r}") from error
+    for name, sha256 in expected.items():
+        if not (folder / name).is_file():
+            raise ReleaseError(f"{folder}: expected {name}, found none")
+        if (found := file_sha256(folder / name)) != sha256:
+            raise ReleaseError(f"{folder / name}: expected sha256 {sha256}, found {found}; altered or half copied")
+    return release
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> Release:
+    """Write `release.json` for the encoder and forest that lie in `folder`, with their checksums; return the release."""
+    card = {**card, "sha256": {name: file_sha256(folder / name) for name in WEIGHTS}}
+    (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return read_release(folder)

@@ -1,0 +1,144 @@
+"""The beta-VAE of Ma et al. (2023) and Aetherscan, in Keras 3 alone, so that it trains on TensorFlow, JAX and PyTorch.
+
+Nine convolutions squeeze one observation (16 rows x 512 bins) into a Gaussian over `latent` numbers; a mirrored decoder
+paints the observation back. What makes it a detector is the third term of the loss: it pulls the latents of the ONs
+together, those of the OFFs together, and the two apart when a cadence holds a signal from the target; when it does not,
+it pulls all six together. The forest then looks at six latents and nothing else.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+STAGES = ((16, 2), (16, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (128, 1), (256, 2))
+"""Filters and stride of each convolution."""
+OBSERVATIONS, ROWS, BINS = 6, 16, 512
+TARGET_SHAPE = ((1.0,), (0.0,), (1.0,), (0.0,), (1.0,), (0.0,))
+"""Where the telescope points: 1 at the target."""
+CLOSEST = 1e-2
+"""Added to every squared ON-OFF distance: the seeds' 1e-8 sends an untrained encoder to infinity."""
+
+
+@keras.saving.register_keras_serializable(package="aetherscan")
+class Sampling(layers.Layer):
+    """Draw z from the posterior: z_mean + exp(z_log_var / 2) * epsilon (Kingma & Welling 2014)."""
+
+    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.seed = seed
+        self.draws = keras.random.SeedGenerator(seed)
+
+    def call(self, posterior: tuple[Any, Any]) -> Any:
+        """Return one draw; (batch, latent)."""
+        z_mean, z_log_var = posterior
+        return z_mean + ops.exp(0.5 * z_log_var) * keras.random.normal(ops.shape(z_mean), seed=self.draws)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds this layer."""
+        return {**super().get_config(), "seed": self.seed}
+
+
+def build_encoder(latent: int = 8, dense: int = 512, kernel: tuple[int, int] = (3, 3), seed: int = 0) -> keras.Model:
+    """Return the encoder: (batch, 16, 512, 1) -> z_mean, z_log_var, each (batch, latent)."""
+    init = iter(range(seed, seed + 100))
+    image = x = keras.Input((ROWS, BINS, 1), name="observation")
+    for filters, stride in STAGES:
+        start = keras.initializers.HeNormal(next(init))
+        x = layers.Conv2D(filters, kernel, stride, padding="same", activation="relu", kernel_initializer=start)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(dense, activation="relu", kernel_initializer=keras.initializers.HeNormal(next(init)))(x)
+    heads = [
+        layers.Dense(
+            latent,
+            name=name,
+            dtype="float32",  # the posterior and the loss stay exact under a mixed-precision policy
+            kernel_initializer=keras.initializers.GlorotNormal(next(init)),
+            bias_initializer=keras.initializers.Constant(bias),
+        )(x)
+        for name, bias in (("z_mean", 0.0), ("z_log_var", -3.0))
+    ]
+    return keras.Model(image, heads, name="encoder")
+
+
+def build_decoder(latent: int = 8, dense: int = 512, kernel: tuple[int, int] = (3, 3), seed: int = 0) -> keras.Model:
+    """Return the encoder's mirror: (batch, latent) -> (batch, 16, 512, 1) between 0 and 1."""
+    init = iter(range(seed + 100, seed + 200))
+    z = keras.Input((latent,), name="z")
+    x = layers.Dense(dense, activation="relu", kernel_initializer=keras.initializers.HeNormal(next(init)))(z)
+    small = (ROWS // 16, BINS // 16, STAGES[-1][0])
+    x = layers.Dense(
+        small[0] * small[1] * small[2], activation="relu", kernel_initializer=keras.initializers.HeNormal(next(init))
+    )(x)
+    x = layers.Reshape(small)(x)
+    outputs = [filters for filters, _ in STAGES[-2::-1]] + [1]
+    for filters, (_, stride) in zip(outputs, STAGES[::-1], strict=True):
+        x = layers.Conv2DTranspose(
+            filters,
+            kernel,
+            stride,
+            padding="same",
+            activation="sigmoid" if filters == 1 else "relu",
+            dtype="float32" if filters == 1 else None,
+            kernel_initializer=keras.initializers.HeNormal(next(init)),
+        )(x)
+    return keras.Model(z, x, name="decoder")
+
+
+def clustering_loss(z: Any, is_signal: Any) -> Any:
+    """Return each cadence's clustering loss: (batch, 6, latent), (batch,) -> (batch,).
+
+    The seeds sum over fifty named pairs; all of them are in one broadcast difference. With a signal: the mean squared
+    distance within ONs and within OFFs (each pair in both directions), plus 1 / distance^2 over the nine ON-OFF pairs.
+    Without: the squared distance over all pairs, the nine mixed ones counted once, as the seeds do.
+    """
+    at_target = ops.convert_to_tensor(TARGET_SHAPE, dtype=z.dtype)
+    alike = at_target * ops.transpose(at_target) + (1 - at_target) * ops.transpose(1 - at_target)
+    distance = ops.sum(ops.square(z[:, :, None] - z[:, None, :]), axis=-1)
+    within = ops.sum(alike * distance, axis=(1, 2))
+    apart = ops.sum((1 - alike) / (distance + CLOSEST), axis=(1, 2)) / 2
+    mixed = ops.sum((1 - alike) * distance, axis=(1, 2)) / 2
+    return within + is_signal * apart + (1 - is_signal) * mixed
+
+
+@keras.saving.register_keras_serializable(package="aetherscan")
+class BetaVAE(keras.Model):
+    """Encoder and decoder under the seeds' composite loss: reconstruction + beta * KL + alpha * clustering.
+
+    Input: snippets (batch, 6, 16, 512) in 0..1; target: 1.0 where a cadence holds a signal, else 0.0.
+    """
+
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, *, beta: float = 1.5, alpha: float = 10.0) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.sampling = encoder, decoder, Sampling()
+        self.beta, self.alpha = beta, alpha
+        self.terms = {name: keras.metrics.Mean(name) for name in ("reconstruction", "kl", "clustering")}
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The loss and its three terms, reset each epoch."""
+        return [self._loss_tracker, *self.terms.values()]
+
+    def call(self, snippets: Any) -> dict[str, Any]:
+        """Return the reconstruction and the posterior of every observation."""
+        images = ops.reshape(snippets, (-1, ROWS, BINS, 1))
+        z_mean, z_log_var = self.encoder(images)
+        z = self.sampling((z_mean, z_log_var))
+        return {"image": self.decoder(z), "z_mean": z_mean, "z_log_var": z_log_var, "z": z}
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any) -> Any:
+        """Return the composite loss of a batch: a scalar."""
+        images = ops.reshape(x, (-1, ROWS, BINS, 1))
+        seen = keras.losses.binary_crossentropy(images, y_pred["image"])
+        z_mean, z_log_var = y_pred["z_mean"], y_pred["z_log_var"]
+        kl = -0.5 * ops.sum(1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var), axis=-1)
+        latent = ops.shape(z_mean)[-1]
+        clusters = clustering_loss(ops.reshape(y_pred["z"], (-1, OBSERVATIONS, latent)), ops.reshape(y, (-1,)))
+        terms = {
+            "reconstruction": ops.mean(ops.sum(seen, axis=(1, 2))),
+            "kl": ops.mean(kl),
+            "clustering": ops.mean(clusters),
+        }
+        for name, value in terms.items():
+            self.terms[name].update_state(value)
+        return terms["reconstruction"] + self.beta * terms["kl"] + self.alpha * terms["clustering"]
