@@ -1,0 +1,266 @@
+"""The bootstrap, run as a person runs it, in small checkouts whose `.venv` holds a stand-in for Python and pip."""
+
+import fcntl
+import importlib.util
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from sentinel.testing import CHECKS, run_tests
+
+ROOT = Path(__file__).resolve().parent.parent
+CLI = """
+import argparse
+def parser():
+    whole = argparse.ArgumentParser(prog="sentinel.py")
+    whole.add_argument("--version", action="version", version="0.1.0")
+    commands = whole.add_subparsers(dest="command", required=True)
+    commands.add_parser("up")
+    commands.add_parser("test").add_argument("rest", nargs="*")
+    return whole
+"""
+PYPROJECT = """
+[project]
+dependencies = ["numpy"]
+[project.optional-dependencies]
+gpu = ["cuda"]
+test = ["pytest"]
+"""
+STUB = """#!/bin/sh
+echo "$@" >> "$(dirname "$0")/../calls"
+case "$*" in *"pip install"*) echo "$PIP_SAYS"; sleep "${PIP_TAKES:-0}"; exit "${PIP_EXITS:-0}";; esac
+echo "PYTHONPATH=$PYTHONPATH"
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with a finished empty environment, so that only packages are missing."""
+    root = tmp_path / "checkout"
+    (root / "sentinel").mkdir(parents=True)
+    shutil.copy(ROOT / "sentinel.py", root)
+    (root / "sentinel/__init__.py").touch()
+    (root / "sentinel/cli.py").write_text(CLI)
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "requirements.lock").write_text("numpy==2.4.6\n")
+    (root / ".venv/bin").mkdir(parents=True)
+    (root / ".venv/bin/python").write_text(STUB)
+    (root / ".venv/bin/python").chmod(0o755)
+    (root / ".venv/setup.lock").touch()
+    (root / ".venv/venv.done").write_text(f"{root} {root}/.venv/bin/python")
+    return root
+
+
+def start(root: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-S", str(root / "sentinel.py"), *arguments]
+    everything = {"PATH": os.environ["PATH"], **environment}
+    return subprocess.run(command, cwd=cwd, env=everything, capture_output=True, text=True, check=False, timeout=60)
+
+
+def calls(root: Path) -> list[str]:
+    return (root / ".venv/calls").read_text().splitlines()
+
+
+def bootstrap(root: Path = ROOT) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bootstrap", root / "sentinel.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_first_start_installs_at_locked_versions_and_hands_its_arguments_over(checkout: Path) -> None:
+    assert start(checkout, "up").returncode == 0
+    install, handed_over = calls(checkout)
+    assert install.endswith(f"--constraint {checkout}/requirements.lock numpy")
+    assert handed_over == "-P -m sentinel.cli up"
+
+
+def test_the_next_start_installs_nothing(checkout: Path) -> None:
+    start(checkout, "up")
+    assert start(checkout, "up").stderr == ""
+    assert len(calls(checkout)) == 3
+
+
+def test_only_the_test_command_installs_what_tests_need(checkout: Path) -> None:
+    start(checkout, "up")
+    assert calls(checkout)[0].endswith(" numpy")
+    start(checkout, "test", "-x")
+    assert calls(checkout)[2].endswith(" pytest")
+    assert calls(checkout)[3] == "-P -m sentinel.cli test -x"
+
+
+def test_extras_of_the_environment_are_installed_and_unknown_ones_are_named(checkout: Path) -> None:
+    start(checkout, "up", SENTINEL_EXTRAS="gpu")
+    assert calls(checkout)[1].endswith("cuda")
+    refused = start(checkout, "up", SENTINEL_EXTRAS="gpus")
+    assert (refused.returncode, "no 'gpus', only gpu, runtime, test" in refused.stderr) == (3, True)
+
+
+def test_a_changed_lock_is_installed(checkout: Path) -> None:
+    start(checkout, "up")
+    (checkout / "requirements.lock").write_text("numpy==2.4.7\n")
+    assert "installing the runtime packages" in start(checkout, "up").stderr
+
+
+def test_it_starts_through_a_link_and_from_another_folder(checkout: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "sentinel").mkdir(parents=True)
+    (elsewhere / "sentinel.py").symlink_to(checkout / "sentinel.py")
+    assert start(elsewhere, "up", cwd=elsewhere).returncode == 0
+    assert calls(checkout)[-1] == "-P -m sentinel.cli up"
+
+
+def test_the_shells_python_path_stays_outside(checkout: Path, tmp_path: Path) -> None:
+    assert start(checkout, "up", PYTHONPATH=str(tmp_path)).stdout == "PYTHONPATH=\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("-h",), ("--help",), ("up", "--help"), ("--version",)])
+def test_questions_are_answered_before_anything_is_installed(checkout: Path, arguments: tuple[str, ...]) -> None:
+    answer = start(checkout, *arguments)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert not (checkout / ".venv/calls").exists()
+
+
+def test_a_misspelled_command_is_refused_before_anything_is_installed(checkout: Path) -> None:
+    assert start(checkout, "upp").returncode == 2
+    assert not (checkout / ".venv/calls").exists()
+
+
+@pytest.mark.skipif(not (ROOT / "sentinel/cli.py").exists(), reason="no command line yet")
+def test_help_imports_nothing_but_the_standard_library() -> None:
+    source = (
+        "import runpy, sys\nsys.argv = ['sentinel.py', '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit as end: assert not end.code\n"
+        "tops = {name.partition('.')[0] for name in sys.modules} - {'__main__', 'sentinel', 'sentinel_stub'}\n"
+        "sys.exit(str(tops - sys.stdlib_module_names) if tops - sys.stdlib_module_names else 0)"
+    )
+    bare = subprocess.run([sys.executable, "-I", "-S", "-c", source], cwd=ROOT, capture_output=True, check=False)
+    assert (bare.returncode, bare.stderr) == (0, b"")
+    assert bare.stdout
+
+
+def test_an_old_python_is_told_which_one_is_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 6, 8))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "sentinel.py"))
+    said = capsys.readouterr().err
+    assert end.value.code == 3
+    assert "needs 3.11 to 3.13" in said
+    assert "this is 3.6.8" in said
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "no disk: "),
+        ("WARNING: Retrying after connection broken by 'NewConnectionError()'\nERROR: No match", "no network: "),
+        ("ERROR: Cannot install numpy==1 and numpy==2", "set-up failed: ERROR: Cannot install numpy"),
+        ("", "set-up failed: no output"),
+    ],
+)
+def test_a_failing_pip_becomes_one_line_and_the_next_start_goes_on(checkout: Path, output: str, line: str) -> None:
+    failed = start(checkout, "up", PIP_SAYS=output, PIP_EXITS="1")
+    assert failed.returncode == 3
+    assert [text.startswith(f"sentinel: {line}") for text in failed.stderr.splitlines()] == [False, True]
+    assert start(checkout, "up").returncode == 0
+
+
+def test_a_full_disk_is_told_before_anything_is_made(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = bootstrap(checkout)
+    module.stamp("venv").unlink()
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000_000))
+    with pytest.raises(module.SetupError, match=r"no disk: .*about 4 GB, 1.2 GB are free"):
+        module.set_up([])
+
+
+def test_a_python_without_venv_is_told_what_to_install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = bootstrap(checkout)
+    module.stamp("venv").unlink()
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
+    with pytest.raises(module.SetupError, match=r"apt install python3\.1[123]-venv"):
+        module.set_up([])
+
+
+def test_a_read_only_folder_is_told_with_its_name(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    module = bootstrap(checkout)
+    monkeypatch.setattr(module.Path, "mkdir", refuse)
+    with pytest.raises(module.SetupError, match=f"cannot write in {checkout}"):
+        module.set_up([])
+
+
+def test_an_environment_made_by_someone_else_is_left_alone(checkout: Path) -> None:
+    (checkout / ".venv/setup.lock").unlink()
+    (checkout / ".venv/venv.done").unlink()
+    refused = start(checkout, "up")
+    assert (refused.returncode, "move it away" in refused.stderr) == (3, True)
+    assert (checkout / ".venv/bin/python").exists()
+
+
+def test_a_half_made_environment_is_made_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = bootstrap(checkout)
+    module.stamp("venv").unlink()
+    (checkout / ".venv/lib/python3.11/site-packages/half").mkdir(parents=True)
+
+    def make(title: str, command: list[str], _: int) -> None:
+        if title.startswith("making"):
+            assert [path.name for path in module.VENV.iterdir()] == ["setup.lock"]
+            (module.VENV / "lib/python3.11/site-packages").mkdir(parents=True)
+
+    monkeypatch.setattr(module, "run_step", make)
+    module.set_up([])
+    assert (checkout / ".venv/lib/python3.11/site-packages/sentinel.pth").read_text() == f"{checkout}\n"
+    assert module.is_done("runtime")
+
+
+def test_a_package_cut_off_by_a_kill_is_installed_again(checkout: Path) -> None:
+    half, whole = (checkout / f".venv/lib/python3.11/site-packages/{name}.dist-info" for name in ("half", "whole"))
+    for record in (half, whole):
+        record.mkdir(parents=True)
+    (whole / "INSTALLER").touch()
+    start(checkout, "up")
+    assert (half.exists(), whole.exists()) == (False, True)
+
+
+def test_a_killed_start_is_waited_for_and_gone_on_with(checkout: Path) -> None:
+    command = [sys.executable, "-S", str(checkout / "sentinel.py"), "up"]
+    with subprocess.Popen(command, env={**os.environ, "PIP_TAKES": "1"}, stderr=subprocess.DEVNULL) as killed:
+        while not (checkout / ".venv/calls").exists():
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    with (checkout / ".venv/setup.lock").open() as guard, pytest.raises(BlockingIOError):
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)  # pip lives on and holds it
+    second = start(checkout, "up")
+    assert "waiting for it" in second.stderr
+    assert second.returncode == 0
+    assert [call.split()[-1] for call in calls(checkout)] == ["numpy", "numpy", "up"]
+
+
+def test_every_check_runs_whatever_fails_and_pytest_has_the_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[str] = []
+
+    def call(command: Sequence[str]) -> int:
+        asked.append(" ".join(command))
+        return int(asked[-1].endswith("mypy"))
+
+    assert run_tests(["-k", "cadence"], call) == 1
+    assert len(asked) == len(CHECKS) + 1
+    assert asked[-1].endswith("pytest -k cadence")
+    assert capsys.readouterr().out.endswith("-m mypy\n")
+    assert run_tests([], lambda _: 0) == 0
+    assert run_tests([], lambda command: 5 if "pytest" in command else 0) == 5
