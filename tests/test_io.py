@@ -127,9 +127,9 @@ def test_read_after_write_is_identity_for_any_split_into_blocks(tmp_path, suffix
     assert {name for name, value in again.items() if value != getattr(header, name)} <= lost
 
 
-@pytest.mark.parametrize(("nifs", "products"), [(2, [0, 1]), (4, [0, 1])])
+@pytest.mark.parametrize("nifs", [2, 4])
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
-def test_several_polarizations_are_read_as_the_sum_of_the_first_two(tmp_path, suffix, nifs, products):
+def test_several_polarizations_are_read_as_the_sum_of_the_first_two(tmp_path, suffix, nifs):
     path, header = tmp_path / f"polarized{suffix}", make_header(nchans=64, nfpc=64)
     cube = np.stack([make_power(header, seed) for seed in range(nifs)], axis=1)
     write_observation(path, header)
@@ -144,7 +144,7 @@ def test_several_polarizations_are_read_as_the_sum_of_the_first_two(tmp_path, su
     buffer = np.empty((16, 32), np.float32)
     with open_observation(path) as observation:
         assert observation.read(8, 40, out=buffer) is buffer
-    np.testing.assert_array_equal(buffer, cube[:, products, 8:40].sum(axis=1))
+    np.testing.assert_array_equal(buffer, cube[:, 0, 8:40] + cube[:, 1, 8:40])
 
 
 def test_names_are_read_whether_written_as_bytes_or_text_or_not_as_utf_8(tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ from factories import GBT, make_header, make_power, write_observation
 from aetherscan.errors import TruncatedFileError
 from aetherscan.io import open_observation, verify_complete, write_fil, write_h5
 
+ROOT = Path(__file__).parents[1]
 CHUNKS = (1, 1, 256)
 
 
@@ -50,7 +52,9 @@ def test_a_file_that_somebody_is_writing_is_left_until_it_is_closed(tmp_path, lo
         file.flush()
         # From another process, as HDF5 shares what one process has open.
         look = f"from aetherscan.io import verify_complete; verify_complete({str(path)!r})"
-        found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False).stderr
+        found = subprocess.run(
+            [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stderr
         assert "TruncatedFileError" in found
         assert ("open for writing" if locking else "expected 80 chunks for (20, 1, 1024), found 64") in found
         file["data"][16:] = 1

@@ -22,19 +22,18 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.errors import FormatError, ReadError, TruncatedFileError
-from aetherscan.io.hdf5 import MAGIC as HDF5_MAGIC
+from aetherscan.io import hdf5, sigproc
 from aetherscan.io.hdf5 import Hdf5Filterbank, write_h5
 from aetherscan.io.header import PEEK_CHANS, printable
-from aetherscan.io.sigproc import MAGIC as SIGPROC_MAGIC
 from aetherscan.io.sigproc import SigprocFilterbank, write_fil
 from aetherscan.observation import Header
 
 __all__ = ["SUFFIXES", "Observation", "open_observation", "verify_complete", "write_fil", "write_h5"]
 
 SUFFIXES = (".h5", ".hdf5", ".fil")
-FORMATS: dict[bytes, type[Hdf5Filterbank] | type[SigprocFilterbank]] = {
-    HDF5_MAGIC: Hdf5Filterbank,
-    SIGPROC_MAGIC: SigprocFilterbank,
+FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
+    hdf5.MAGIC: Hdf5Filterbank,
+    sigproc.MAGIC: SigprocFilterbank,
 }
 LIBRARY_ERRORS = (OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError)
 """All that h5py has been seen to raise on bad files."""
@@ -121,13 +120,16 @@ def open_observation(path: str | os.PathLike[str]) -> Observation:
 
 
 def verify_complete(path: str | os.PathLike[str]) -> Header:
-    """Return the header of a file that is all there, as far as one look can tell; raises as `open_observation` does."""
+    """Return the header of a file that is all there, as far as one look can tell; raises as `open_observation` does.
+
+    The rules are in `docs/formats.md`; whether the file has settled takes a second look, which is the caller's.
+    """
     with open_observation(path) as observation:
         observation.verify()
         return observation.header
 
 
-def _format(path: Path) -> type[Hdf5Filterbank] | type[SigprocFilterbank]:
+def _format(path: Path) -> type[Hdf5Filterbank | SigprocFilterbank]:
     with path.open("rb") as file:
         found = file.read(max(map(len, FORMATS)))
     for magic, filterbank in FORMATS.items():

@@ -23,11 +23,10 @@ MAX_HEADER = 65_536
 """Bytes; real headers are near 400."""
 INT, DOUBLE, TEXT = "<i", "<d", "text"
 KEYWORDS = {
-    **dict.fromkeys(("machine_id", "telescope_id", "data_type", "nchans", "nbeams", "ibeam", "nbits", "nifs"), INT),
-    **dict.fromkeys(("barycentric", "pulsarcentric", "nsamples"), INT),
-    **dict.fromkeys(("src_raj", "src_dej", "az_start", "za_start", "fch1", "foff", "tstart", "tsamp"), DOUBLE),
-    **dict.fromkeys(("refdm", "period"), DOUBLE),
-    **dict.fromkeys(("source_name", "rawdatafile"), TEXT),
+    **{name: {int: INT, float: DOUBLE, str: TEXT}[kind] for name, kind in FIELDS.items() if name != "nfpc"},
+    **dict.fromkeys(("data_type", "nbeams", "ibeam", "barycentric", "pulsarcentric", "nsamples"), INT),
+    **dict.fromkeys(("az_start", "za_start", "refdm", "period"), DOUBLE),
+    "rawdatafile": TEXT,
 }
 ANGLES = ("src_raj", "src_dej")
 FIXED = {"data_type": 1, "nbeams": 1, "ibeam": -1, "az_start": 0.0, "za_start": 0.0}
