@@ -1,0 +1,99 @@
+"""What the papers and the container files say holds: links lead somewhere, commands parse, versions agree."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/CARD.md")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SERVICE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["sentinel"]
+# Written so that this file does not match itself.
+PRIVATE = r"/wor[k]/|/tmp/[w]/|/roo[t]/|/opt/(pyp[i]|wheel[s])|pypi[.]org|pythonhosted[.]org|--(extra-)?index-ur[l]"
+
+
+def commands() -> list[tuple[str, str]]:
+    lines = [(paper.name, line.strip("$ ")) for paper in PAPERS for line in paper.read_text().splitlines()]
+    return [(name, line) for name, line in lines if line.startswith("./sentinel.py ")]
+
+
+def words(line: str) -> list[str]:
+    """The arguments of a command line, up to a comment, a pipe or the next command."""
+    return re.split(r" [|>;&]", shlex.join(shlex.split(line, comments=True)[1:]).replace("'", ""))[0].split()
+
+
+def parse(arguments: list[str]) -> None:
+    cli = pytest.importorskip("sentinel.cli")
+    try:
+        _, unknown = cli.parser().parse_known_args(arguments)
+    except SystemExit as answered:
+        unknown = [answered.code] if answered.code else []
+    assert unknown == [] or arguments[0] == "test", arguments
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: str(paper.relative_to(ROOT)))
+def test_relative_links_and_named_paths_exist(paper: Path) -> None:
+    text = paper.read_text()
+    links = [paper.parent / link for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)]
+    folders = "aetherscan|sentinel|models|tests|benchmarks|docs"
+    named = [ROOT / path for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", text)]
+    assert [str(path) for path in [*links, *named] if not path.exists()] == []
+
+
+@pytest.mark.parametrize(("paper", "line"), commands())
+def test_commands_in_the_papers_are_commands_of_the_program(paper: str, line: str) -> None:
+    parse(words(line))
+
+
+def test_tracked_text_names_no_machine_and_no_package_index() -> None:
+    command = ["git", "grep", "-I", "-n", "-E", PRIVATE]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if found.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert found.stdout == ""
+
+
+def test_the_lock_pins_every_package_that_the_project_asks_for() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line)] == []
+    pinned = {line.split("==")[0] for line in lines}
+    for wishes in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        assert {re.split(r"[<>=\[ ]", wish)[0].lower().replace("_", "-") for wish in wishes} <= pinned
+
+
+def test_the_image_has_one_pinned_python_that_the_project_supports() -> None:
+    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    assert len(bases) == 1
+    minor = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-bookworm", bases.pop())
+    oldest, beyond = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
+    assert minor is not None
+    assert int(oldest) <= int(minor[1]) < int(beyond)
+
+
+def test_the_image_runs_the_service_as_an_ordinary_user_and_asks_it_how_it_is() -> None:
+    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["sentinel"]
+    command = yaml.safe_load(re.search(r"^CMD (.+)", DOCKERFILE, re.MULTILINE)[1])
+    assert command == SERVICE["command"]
+    parse(command)
+    parse(re.search(r"HEALTHCHECK.+\\\n +CMD \./sentinel\.py (\w+)", DOCKERFILE).groups())
+
+
+def test_the_image_gets_what_it_copies_and_the_version_of_the_project() -> None:
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(re.search(r"^COPY (sentinel.+) \./$", DOCKERFILE, re.MULTILINE)[1].split()) <= admitted
+    assert [name for name in sorted(admitted) if not (ROOT / name).exists()] == []
+    assert SERVICE["image"] == f"sentinel:{PROJECT['version']}"
+
+
+def test_the_container_can_write_nothing_but_its_state_and_opens_no_port() -> None:
+    assert SERVICE["read_only"] is True
+    assert SERVICE["cap_drop"] == ["ALL"]
+    assert SERVICE["security_opt"] == ["no-new-privileges:true"]
+    assert [volume for volume in SERVICE["volumes"] if not volume.endswith(":ro")] == ["state:/opt/sentinel/var"]
+    assert all(str(port).startswith("127.0.0.1:") for port in SERVICE.get("ports", []))
