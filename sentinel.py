@@ -63,8 +63,10 @@ class SetupError(Exception):
 def main(arguments: list[str]) -> NoReturn:
     """Answer what needs no packages; for all else make `.venv` complete and hand over to it."""
     sys.path.insert(0, str(ROOT))
-    parser = importlib.import_module("sentinel.cli").parser()
-    chosen, _ = parser.parse_known_args(arguments or ["--help"])  # leaves here for --help, --version and mistakes
+    cli = importlib.import_module("sentinel.cli")
+    chosen, _ = cli.parser().parse_known_args(arguments or ["--help"])  # leaves here for --help, --version and mistakes
+    if getattr(chosen, "docker", False):  # the image has packages of its own
+        sys.exit(cli.main(arguments))
     extras = os.environ.get("SENTINEL_EXTRAS", "").split()
     try:
         set_up([*extras, "test"] if chosen.command == "test" else extras)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sentinel import cli
+
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/CARD.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -29,7 +31,6 @@ def words(line: str) -> list[str]:
 
 
 def parse(arguments: list[str]) -> None:
-    cli = pytest.importorskip("sentinel.cli")
     try:
         _, unknown = cli.parser().parse_known_args(arguments)
     except SystemExit as answered:
