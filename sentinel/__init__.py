@@ -1,0 +1,1 @@
+"""The service around the science: folders watched, cadences queued and searched, candidates recorded and announced."""

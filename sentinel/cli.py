@@ -1,0 +1,303 @@
+"""The commands: parse, call one function, print. Only the standard library is imported until a command runs.
+
+Exit status: 0 well, 1 a warning or a failure that was told, 2 a mistake in the command or the configuration or a
+critical state, 3 unknown.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+VERSION = "0.1.0"
+Options = argparse.Namespace
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of every command; each help ends with an example."""
+    top = argparse.ArgumentParser(
+        prog="sentinel.py", description="Search radio-telescope cadences for technosignatures as they land."
+    )
+    top.add_argument("--version", action="version", version=VERSION)
+    top.add_argument("--config", metavar="FILE", help="configuration (default: SENTINEL_CONFIG, or config.yaml)")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, does: Callable[[Options], int], text: str, example: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"example:\n  ./sentinel.py {example}",
+        )
+        one.set_defaults(does=does)
+        return one
+
+    _service_commands(command)
+    _science_commands(command)
+    _look_commands(command)
+    test = command("test", _test, "run the whole suite", "test -k cadence")
+    test.add_argument("rest", nargs=argparse.REMAINDER, help="handed on to pytest")
+    return top
+
+
+def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    up = command("up", _up, "start the service and say where to look", "up")
+    up.add_argument("--foreground", action="store_true", help="stay in front, logs on standard output")
+    for one in (up, command("down", _down, "stop the service; nothing it started is left", "down")):
+        one.add_argument("--docker", action="store_true", help="in docker compose")
+    command("restart", _restart, "down, then up", "restart").set_defaults(foreground=False, docker=False)
+    text = "tell how the service is; exit 0 ok, 1 warning, 2 critical, 3 unknown"
+    status = command("status", _status, text, "status --json")
+    status.add_argument("--json", action="store_true", help="every fact, for programs")
+    status.add_argument("--probe", action="store_true", help="one line, for monitors")
+    logs = command("logs", _logs, "show the logs", "logs -f watcher")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
+    logs.add_argument("name", nargs="*", metavar="NAME", help="cluster, watcher, poster (default: all)")
+    command("doctor", _doctor, "check disk, folders, store, release and Slack before trusting the machine", "doctor")
+    text = "land a synthetic cadence and follow it to its candidate, picture and message"
+    demo = command("demo", _demo, text, "demo")
+    demo.add_argument("--keep", action="store_true", help="leave the files in the watched folder")
+    demo.add_argument("--suffix", choices=(".h5", ".fil"), default=".h5", help="kind of file (default %(default)s)")
+    demo.add_argument("--slow", type=float, default=0.0, metavar="S", help="copy each file in pieces, over S seconds")
+    demo.add_argument("--seed", type=int, default=1, help="another seed is another sky (default %(default)s)")
+
+
+def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    search = command("search", _search, "search files once, without the service", "search data/*.h5 --output found")
+    search.add_argument("files", nargs="+", metavar="FILE", help=".h5, .fil, or a .csv that lists them")
+    search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
+    search.add_argument("--format", choices=("csv", "json"), default="csv", help="of the table (default %(default)s)")
+    search.add_argument("--mode", choices=("windows",), help="how signals are proposed")
+    search.add_argument("--threshold", type=float, help="probability, 0-1 (default: the release's own)")
+    search.add_argument("--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)")
+    train = command("train", _train, "train a release", "train --output models/mine --cadences 60000")
+    train.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the release is written")
+    train.add_argument("--seed", type=int, help="of every random draw")
+    train.add_argument("--cadences", type=int, help="simulated cadences to learn from")
+    train.add_argument("--epochs", type=int, help="passes the curriculum is spread over")
+
+
+def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    def verbs(of: argparse.ArgumentParser, texts: dict[str, str]) -> dict[str, argparse.ArgumentParser]:
+        held = of.add_subparsers(dest="verb", metavar="VERB", required=True)
+        return {verb: held.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
+
+    candidates = command("candidates", _candidates, "look at candidates", "candidates export found.csv")
+    some = verbs(candidates, {"ls": "the newest", "show": "all of one row", "export": "all of them, as a table"})
+    some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
+    some["show"].add_argument("id", type=int)
+    some["export"].add_argument("file", type=Path, help="a .csv or .json to write")
+    config = command("config", _config, "look at the configuration", "config check")
+    verbs(config, {"check": "list every mistake", "show": "every key as it is used"})
+    models = command("models", _models, "look at, check and fetch releases", "models verify")
+    some = verbs(models, {"ls": "releases here", "verify": "check every file's sha256", "fetch": "download one"})
+    alias = command("fetch-models", _models, "the same as models fetch", "fetch-models URL --sha256 HEX")
+    alias.set_defaults(verb="fetch")
+    for one in (some["fetch"], alias):
+        one.add_argument("url", help="of a tar archive, or a name below releases_url")
+        one.add_argument("--sha256", required=True, help="of the archive; nothing is unpacked unless it agrees")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; every error told on purpose is one or more plain lines."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["test"]:  # pytest's options are not ours to read
+        return _test(Options(rest=arguments[1:]))
+    options = parser().parse_args(arguments)
+    if options.config:
+        os.environ["SENTINEL_CONFIG"] = str(Path(options.config).absolute())
+    from aetherscan.errors import AetherscanError
+    from sentinel.errors import ConfigError, SentinelError
+
+    try:
+        return int(options.does(options))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (SentinelError, AetherscanError, OSError) as error:
+        print(f"{options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _loaded() -> Any:
+    from sentinel.config import config_path, load_config
+
+    return load_config(config_path())
+
+
+def _store(config: Any) -> Any:
+    from sentinel.store import open_store
+
+    return open_store(config.store_url)
+
+
+def _line(text: str) -> None:
+    """Say where something stands: on one line of a terminal, or on as many as there are."""
+    print(f"\r\033[K{text}" if sys.stdout.isatty() else text, end="" if sys.stdout.isatty() else "\n", flush=True)
+
+
+def _docker(*arguments: str) -> int:
+    os.execvp("docker", ["docker", "compose", *arguments])  # noqa: S606
+
+
+def _up(options: Options) -> int:
+    if options.docker:
+        return _docker("up", "--detach", "--build")
+    from aetherscan.release import read_release
+    from sentinel import supervise
+    from sentinel.config import config_path
+    from sentinel.status import lacking
+
+    config = _loaded()
+    release = read_release(config.release)
+    store = _store(config)
+    if supervise.programs(config):
+        print("the service is running already")
+    else:
+        supervise.start(config, config_path(), foreground=options.foreground)
+    supervise.wait_ready(config, lambda: lacking(config, store), _line)
+    print(
+        f"\nsearching with {release.name} what lands in {', '.join(map(str, config.watch.roots))}\n"
+        f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
+    )
+    return 0
+
+
+def _down(options: Options) -> int:
+    if options.docker:
+        return _docker("down")
+    from sentinel import supervise
+
+    killed = supervise.stop(_loaded())
+    print(f"stopped{f'; had to kill {killed}' if killed else ''}")
+    return 0
+
+
+def _restart(options: Options) -> int:
+    return _down(options) or _up(options)
+
+
+def _status(options: Options) -> int:
+    import json
+
+    from sentinel import status
+    from sentinel.errors import StoreError
+
+    config = _loaded()
+    if not config.store.url and not (config.state_dir / "sentinel.db").exists():
+        print(f"unknown: no store in {config.state_dir}: ./sentinel.py up")
+        return status.UNKNOWN
+    try:
+        seen = status.look(config, _store(config))
+    except StoreError as error:
+        print(f"unknown: {error}")
+        return status.UNKNOWN
+    if options.json:
+        print(json.dumps({"level": status.WORDS[seen.level], "remarks": seen.remarks, **seen.facts}, indent=1))
+    else:
+        print("\n".join(status.lines(seen)[: 1 if options.probe else None]))
+    return seen.level
+
+
+def _logs(options: Options) -> int:
+    config = _loaded()
+    files = [str(config.state_dir / "log" / f"{name}.log") for name in options.name or ("cluster", "watcher", "poster")]
+    os.execvp("tail", ["tail", "-n", "50", *(["-F"] if options.follow else []), *files])  # noqa: S606
+
+
+def _doctor(_: Options) -> int:
+    from sentinel.doctor import examine
+
+    checks = list(examine(_loaded()))
+    for name, passed, found in checks:
+        print(f"{'ok  ' if passed else 'FAIL'}  {name}: {found}")
+    return int(not all(passed for _, passed, _ in checks))
+
+
+def _demo(options: Options) -> int:
+    from sentinel import demo, supervise
+
+    config = _loaded()
+    if not supervise.programs(config):
+        print("the service does not run; start it first: ./sentinel.py up")
+        return 1
+    asked = {"seed": options.seed, "suffix": options.suffix, "slow_s": options.slow, "keep": options.keep}
+    return int(not demo.run(config, _store(config), tell=print, **asked))
+
+
+def _search(options: Options) -> int:
+    from tqdm import tqdm
+
+    from sentinel import offline
+
+    config = _loaded()
+    given = {name: value for name in ("mode", "threshold") if (value := getattr(options, name)) is not None}
+    settings = type(config.search).model_validate(config.search.model_dump() | given)
+    with tqdm(
+        total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
+    ) as bar:
+        count = offline.search(
+            offline.listed(options.files), options.output, release=options.release or config.release, search=settings,
+            table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
+        )  # fmt: skip
+    return int(not count)
+
+
+def _train(options: Options) -> int:
+    from aetherscan.train import TrainSettings, train
+
+    chosen = {name: value for name in ("seed", "cadences", "epochs") if (value := getattr(options, name)) is not None}
+    release = train(options.output, TrainSettings(**chosen))
+    print(f"{release.name}: sha256 {release.sha256}")
+    return 0
+
+
+def _candidates(options: Options) -> int:
+    from sentinel import tables
+
+    store = _store(_loaded())
+    if options.verb == "ls":
+        print("\n".join(tables.newest(store, options.n)) or "none yet")
+    elif options.verb == "show":
+        print(tables.one(store, options.id))
+    else:
+        print(f"{tables.export(store, options.file)} candidates: {options.file}")
+    return 0
+
+
+def _config(options: Options) -> int:
+    import yaml
+
+    config = _loaded()
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) if options.verb == "show" else "no mistakes")
+    return 0
+
+
+def _models(options: Options) -> int:
+    from sentinel import models
+
+    config = _loaded()
+    folder = config.release.parent
+    if options.verb == "fetch":
+        url = options.url if "://" in options.url else f"{config.releases_url or ''}/{options.url}.tar.gz"
+        print(models.fetch(url, options.sha256, folder))
+        return 0
+    found = list(models.releases(folder))
+    for name, state in found:
+        print(f"{'*' if folder / name == config.release else ' '} {name}  {state}")
+    return int(options.verb == "verify" and any(state.startswith(models.BROKEN) for _, state in found))
+
+
+def _test(options: Options) -> int:
+    from sentinel import testing
+
+    return testing.run_tests(options.rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The configuration: one file, read once, passed on as values.
+
+Layers, later ones win: the defaults below, `config.yaml`, environment variables `SENTINEL__SECTION__KEY`. Unknown
+keys fail, and every mistake is listed at once. Relative paths count from the file's folder. The Slack token is no
+part of it: it is read from `SLACK_BOT_TOKEN` where it is used, so that no dump of the configuration can hold it.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sentinel.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+PREFIX = "SENTINEL__"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Watch(_Section):
+    """Which files are looked at, and when one is complete."""
+
+    roots: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("data/incoming"),)
+    include: tuple[str, ...] = ("*.h5", "*.hdf5", "*.fil")
+    exclude: tuple[str, ...] = ("*.creating.*",)
+    scan_s: PositiveFloat = 5.0
+    settle_s: NonNegativeFloat = 10.0
+    use_events: bool = True
+    look_again_s: PositiveFloat = 30.0
+    give_up_s: PositiveFloat = 86_400.0
+    max_channel_hz: PositiveFloat = 100.0
+
+
+class Cluster(_Section):
+    """Who searches: a LocalCluster on this machine, or a scheduler elsewhere."""
+
+    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls)://")] | None = None
+    workers: PositiveInt = 1
+    threads: PositiveInt = 2
+    memory_limit: str | None = "6 GiB"
+    in_flight: PositiveInt | None = None
+
+
+class Search(_Section):
+    """How a cadence is searched: the fields of `aetherscan.search.SearchSettings`."""
+
+    mode: Literal["windows"] = "windows"
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_drift_hz_s: Annotated[float, Field(gt=0, le=10)] = 4.0
+    min_on_snr: float = 6.0
+    max_off_snr: float = 5.0
+    block_channels: Annotated[int, Field(ge=2**15)] = 2**20
+
+
+class Store(_Section):
+    """Where rows live; SQLite in `state_dir` unless a URL says otherwise."""
+
+    url: str | None = None
+
+
+class Slack(_Section):
+    """Where people hear of candidates."""
+
+    channel: str | None = None
+    api_url: str = "https://slack.com/api/"
+    per_second: PositiveFloat = 1.0
+    pictures: PositiveInt = 3
+
+
+class Config(_Section):
+    """Everything the service can be told."""
+
+    state_dir: Path = Path("var")
+    release: Path = Path("models/first-light")
+    releases_url: str | None = None
+    lease_s: PositiveFloat = 120.0
+    max_attempts: PositiveInt = 3
+    retry_after_s: PositiveFloat = 30.0
+    watch: Watch = Watch()
+    cluster: Cluster = Cluster()
+    search: Search = Search()
+    store: Store = Store()
+    slack: Slack = Slack()
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the store."""
+        return self.store.url or f"sqlite:///{self.state_dir / 'sentinel.db'}"
+
+    @property
+    def slack_channel(self) -> str | None:
+        """Channel that messages go to, or None when Slack is off: no token, or nowhere to post."""
+        channel = os.environ.get("SLACK_CHANNEL") or self.slack.channel
+        return channel if os.environ.get("SLACK_BOT_TOKEN") else None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that decides what a search finds."""
+        return hashlib.sha256(self.search.model_dump_json().encode()).hexdigest()
+
+
+class _Layers(Config, BaseSettings):
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, validate_default=True, env_prefix=PREFIX, env_nested_delimiter="__"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the file's values are passed in
+
+
+def config_path(named: str | None = None) -> Path | None:
+    """Return the file to read: the one named, `SENTINEL_CONFIG`, or `config.yaml` beside the packages."""
+    if path := named or os.environ.get("SENTINEL_CONFIG"):
+        return Path(path).absolute()
+    default = ROOT / "config.yaml"
+    return default if default.exists() else None
+
+
+def load_config(path: Path | None) -> Config:
+    """Read the configuration from `path` (None: defaults) and the environment.
+
+    Raises:
+        ConfigError: every mistake, one a line: where, what was expected, what was found.
+    """
+    mistakes = [
+        f"{name}: no such section or key"
+        for name in os.environ
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).split("__")[0].lower() not in Config.model_fields
+    ]
+    values: Any = {}
+    try:
+        values = yaml.safe_load(path.read_text()) or {} if path else {}
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+        layers = _Layers(**values)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except ValidationError as error:
+        mistakes += [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}" for one in error.errors()
+        ]
+    if mistakes:
+        raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
+    base = path.parent if path else Path.cwd()
+    found = layers.model_dump()
+    found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
+    found["watch"]["roots"] = [base / root for root in layers.watch.roots]
+    return Config.model_validate(found)

@@ -1,0 +1,61 @@
+"""What can go wrong in the service, and what a caller may do about it.
+
+SentinelError
+├── ConfigError           the configuration holds mistakes: every one is listed; a person corrects it (exit 2)
+├── StoreError            the store cannot be used where it is: the message says what to change
+├── BusyError             another copy of this program holds the lock: do not start
+├── LeaseLostError        another attempt owns this cadence by now: drop what was found, record nothing
+├── FetchError            a release could not be downloaded or is not what its checksum says: nothing was installed
+└── PostError             a message did not go out
+    ├── PostLaterError    it was not accepted: send it again after `after_s`
+    └── PostUnknownError  the reply was lost: it may have been accepted, look before sending again
+
+A failed search is tried again or set aside by the class of its error alone: see `retriable`.
+"""
+
+from aetherscan.errors import CadenceError, ReadError, TruncatedFileError
+
+
+class SentinelError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class ConfigError(SentinelError):
+    """The configuration holds mistakes; the message lists every one."""
+
+
+class StoreError(SentinelError):
+    """The store cannot be used where it is."""
+
+
+class BusyError(SentinelError):
+    """Another copy of this program holds its lock."""
+
+
+class LeaseLostError(SentinelError):
+    """The fencing token is not the cadence's any more."""
+
+
+class FetchError(SentinelError):
+    """A release could not be fetched."""
+
+
+class PostError(SentinelError):
+    """A message did not go out."""
+
+
+class PostLaterError(PostError):
+    """A message was not accepted; send it again after `after_s` seconds (None: back off)."""
+
+    def __init__(self, cause: str, after_s: float | None = None) -> None:
+        super().__init__(cause)
+        self.after_s = after_s
+
+
+class PostUnknownError(PostError):
+    """The reply to a message was lost; Slack may have accepted it."""
+
+
+def retriable(error: BaseException) -> bool:
+    """Return whether searching the same files again can help: not when they are what is wrong."""
+    return isinstance(error, TruncatedFileError) or not isinstance(error, ReadError | CadenceError)

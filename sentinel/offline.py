@@ -1,0 +1,105 @@
+"""One search without the service: files, or a catalogue that lists them, to a table of candidates and what it cost."""
+
+import csv
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from aetherscan.cadence import find_cadences
+from aetherscan.errors import ReadError
+from aetherscan.io import SUFFIXES, open_observation, verify_complete
+from sentinel.config import Search
+
+PACKAGES = ("numpy", "keras", "tensorflow", "scikit-learn", "h5py", "hdf5plugin")
+
+
+def listed(names: Sequence[str]) -> list[Path]:
+    """Return the files that `names` mean; a .csv lists them, one in each row, below its own folder where relative."""
+    paths: list[Path] = []
+    for path in map(Path, names):
+        if path.suffix != ".csv":
+            paths.append(path)
+            continue
+        with path.open(newline="", encoding="utf-8") as rows:
+            cells = [[cell for cell in row if cell.endswith(SUFFIXES)] for row in csv.reader(rows)]
+        paths += [path.parent / row[0] for row in cells if row]
+    return list(dict.fromkeys(paths))
+
+
+def search(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    release: Path,
+    search: Search,
+    table: str = "csv",
+    progress: Callable[[float], None] = lambda _: None,
+    tell: Callable[[str], None] = print,
+) -> int:
+    """Search every cadence among `paths`; write candidates and `run.json`; return how many cadences there were.
+
+    A file that cannot be read and observations that make no cadence are told, and named in `run.json`.
+    """
+    from aetherscan.candidates import write_csv, write_json
+    from aetherscan.detector import load_detector
+
+    began = time.time()
+    headers, passed_over = {}, []
+    for path in paths:
+        try:
+            headers[path] = verify_complete(path)
+        except ReadError as error:
+            passed_over.append(str(error))
+    grouping = find_cadences(list(headers.values()))
+    passed_over += [f"{one.target}: {one.why}" for one in grouping.waiting]
+    for one in passed_over:
+        tell(f"not searched: {one}")
+    runs: list[dict[str, Any]] = []
+    found: list[Any] = []
+    used = None
+    if grouping.cadences:
+        detector = load_detector(release)
+        used = {"name": detector.release.name, "sha256": detector.release.sha256}
+    for count, cadence in enumerate(grouping.cadences):
+        share = partial(_share, progress, count, len(grouping.cadences))
+        members = [list(headers)[i] for i in cadence.members]
+        candidates, costs = _search_one(members, detector, search, share)
+        found += candidates
+        names = [str(path) for path in members]
+        runs.append({"target": cadence.target, "files": names, "candidates": len(candidates), **costs})
+    output.mkdir(parents=True, exist_ok=True)
+    {"csv": write_csv, "json": write_json}[table](output / f"candidates.{table}", found)
+    report = {
+        "cadences": runs,
+        "not_searched": passed_over,
+        "settings": search.model_dump(),
+        "release": used,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "headers": [asdict(header) for header in headers.values()],
+        "seconds": round(time.time() - began, 3),
+    }
+    (output / "run.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    tell(f"{len(runs)} cadences, {len(found)} candidates: {output / f'candidates.{table}'}")
+    return len(runs)
+
+
+def _share(progress: Callable[[float], None], count: int, total: int, done: float) -> None:
+    progress((count + done) / total)
+
+
+def _search_one(
+    paths: Sequence[Path], detector: Any, search: Search, progress: Callable[[float], None]
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    from aetherscan.search import SearchSettings, search_cadence
+
+    with ExitStack() as opened:
+        observations = [opened.enter_context(open_observation(path)) for path in paths]
+        result = search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress)
+    return result.candidates, {"counts": result.counts, "stage_s": result.stage_s, "bytes_read": result.bytes_read}

@@ -1,0 +1,204 @@
+"""The tables, and the store's clock.
+
+A file is `seen -> stable -> valid | invalid`; a cadence `forming -> ready -> leased -> done | retry_at |
+quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | unknown -> reconciled`, or `off`. Times
+are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree on when a lease ends.
+
+A cadence's members are *observations* (what the header says, and the size), not paths: files are renamed, moved and
+copied. `label`, and the columns `poster` and `meta.schema_version`, wait for people, other posters and migrations.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+SCHEMA_VERSION = "1"
+WAITING = ("forming", "ready", "leased", "retry_at")
+"""States of a cadence that is neither done nor set aside."""
+
+
+class now(FunctionElement[float]):  # noqa: N801
+    """The store's own time, as SQL."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(*_: Any, **__: Any) -> str:
+    return "extract(epoch from clock_timestamp())"
+
+
+METADATA = MetaData()
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True, autoincrement=True)
+
+
+def _of(table: str, *, nullable: bool = False) -> Column[int]:
+    return Column(f"{table}_id", Integer, ForeignKey(f"{table}.id"), nullable=nullable, index=True)
+
+
+file = Table(
+    "file",
+    METADATA,
+    _id(),
+    Column("path", Text, unique=True, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("inode", String(24), nullable=False),  # unsigned 64 bits on some file systems
+    Column("state", String(12), nullable=False, index=True),
+    Column("present", Boolean, nullable=False, default=True),
+    Column("cause", Text),
+    Column("observation", String(40), index=True),  # header identity and size
+    Column("tstart", Float, index=True),
+    Column("header", JSON),
+    Column("changed_at", Float, nullable=False),  # when this size, time and inode were first seen
+    Column("look_at", Float),
+    Column("grouped", Boolean, nullable=False, default=False),  # its session has been grouped since it became valid
+)
+cadence = Table(
+    "cadence",
+    METADATA,
+    _id(),
+    Column("key", String(64), unique=True, nullable=False),  # hash of its observations
+    Column("state", String(12), nullable=False),
+    Column("why", Text),
+    Column("target", Text, nullable=False),
+    Column("pattern", String(6)),
+    Column("tstart", Float, nullable=False),
+    Column("band_low_mhz", Float, nullable=False),
+    Column("band_high_mhz", Float, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("token", String(32)),
+    Column("until", Float),
+    Column("retry_at", Float),
+    Column("created_at", Float, nullable=False),
+    Column("ready_at", Float),
+    Column("ended_at", Float),
+    Column("run", JSON),  # what the search counted: stage seconds, bytes, rows at each stage
+    Index("cadence_queue", "state", "tstart"),
+)
+cadence_file = Table(
+    "cadence_file",
+    METADATA,
+    Column("cadence_id", Integer, ForeignKey("cadence.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("observation", String(40), nullable=False, index=True),
+)
+attempt = Table(
+    "attempt",
+    METADATA,
+    _id(),
+    _of("cadence"),
+    Column("number", Integer, nullable=False),
+    Column("token", String(32), unique=True, nullable=False),
+    Column("worker", Text),
+    Column("progress", Float),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("outcome", String(12)),  # done, failed, expired, released
+    Column("cause", Text),
+)
+release = Table(
+    "release",
+    METADATA,
+    Column("sha256", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("first_used_at", Float, nullable=False),
+)
+candidate = Table(
+    "candidate",
+    METADATA,
+    _id(),
+    _of("cadence"),
+    _of("attempt"),
+    Column("frequency_mhz", Float, nullable=False, index=True),
+    Column("drift_rate_hz_s", Float, nullable=False),
+    Column("bandwidth_hz", Float, nullable=False),
+    Column("snr", JSON, nullable=False),  # one for each observation, in time order
+    Column("probability", Float, nullable=False),
+    Column("latents", JSON, nullable=False),
+    Column("proposer_score", Float),
+    Column("target", Text, nullable=False),
+    Column("tstart_mjd", Float, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("release_name", Text, nullable=False),
+    Column("release_sha256", String(64), ForeignKey("release.sha256"), nullable=False),
+    Column("code_version", Text, nullable=False),
+    Column("config_sha256", String(64), nullable=False),
+    Column("picture", Text),
+)
+artefact = Table(
+    "artefact",
+    METADATA,
+    _id(),
+    _of("cadence"),
+    _of("candidate", nullable=True),
+    Column("kind", String(16), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+label = Table(
+    "label",
+    METADATA,
+    _id(),
+    _of("candidate"),
+    Column("label", String(16), nullable=False),
+    Column("by", Text),
+    Column("at", Float, nullable=False),
+)
+outbox = Table(
+    "outbox",
+    METADATA,
+    _id(),
+    _of("cadence"),
+    Column("poster", String(16), nullable=False),
+    Column("uid", String(32), unique=True, nullable=False),  # travels with the message, to find it again
+    Column("state", String(12), nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("pictures", JSON, nullable=False),
+    Column("uploaded", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("doubtful", Boolean, nullable=False, default=False),  # a reply was lost: look before sending again
+    Column("ts", Text),  # Slack's name for the accepted message
+    Column("cause", Text),
+    Column("until", Float),
+    Column("retry_at", Float),
+    Column("created_at", Float, nullable=False),
+    Column("sent_at", Float),
+    UniqueConstraint("cadence_id", "poster"),
+)
+heartbeat = Table(
+    "heartbeat",
+    METADATA,
+    Column("name", String(128), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("period_s", Float, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("facts", JSON, nullable=False),
+)
+meta = Table("meta", METADATA, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))

@@ -1,0 +1,86 @@
+"""The life of a cadence, read aloud: look, group, claim, hand to a worker, note what became of it.
+
+Every step can be repeated, because the store remembers and nothing here does: whoever kills this program loses one
+pass. How many are searched at once is decided here, against the store, so that a queue never builds up inside the
+cluster.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from sentinel.cluster import Searchers
+from sentinel.config import Config
+from sentinel.errors import LeaseLostError
+from sentinel.grouping import group
+from sentinel.program import Bell
+from sentinel.store import Lease, Store
+from sentinel.watcher import listen, look
+
+LOG = logging.getLogger(__name__)
+
+
+def one_pass(
+    *,
+    look: Callable[[], object],
+    group: Callable[[], object],
+    expire: Callable[[], object],
+    collect: Callable[[], Iterable[tuple[Lease, str]]],
+    failed: Callable[[Lease, str], object],
+    free: Callable[[], int],
+    claim: Callable[[], Lease | None],
+    submit: Callable[[Lease], object],
+) -> None:
+    """Take every cadence one step further. `collect` yields attempts that ended without a word from their worker."""
+    look()
+    group()
+    expire()
+    for lease, cause in collect():
+        failed(lease, cause)
+    for _ in range(free()):
+        if (claimed := claim()) is None:
+            return
+        submit(claimed)
+
+
+def run(config: Config, store: Store, bell: Bell) -> None:
+    """Watch, queue and hand out work until the bell says to stop; then give back what has not been finished."""
+    from aetherscan.io import verify_complete
+
+    for root in config.watch.roots:
+        root.mkdir(parents=True, exist_ok=True)
+    searchers = Searchers(config, bell.ring)
+    if config.watch.use_events:
+        listen(config.watch.roots, bell.ring)
+    LOG.info("watching %s", ", ".join(map(str, config.watch.roots)))
+
+    def failed(lease: Lease, cause: str) -> None:
+        try:
+            state = store.fail(
+                lease.token, cause, retriable=True, max_attempts=config.max_attempts, retry_after_s=config.retry_after_s
+            )
+            LOG.warning("cadence %d, attempt %d: %s: %s", lease.cadence_id, lease.attempt, cause, state)
+        except LeaseLostError:
+            LOG.info("cadence %d: %s, but another attempt had ended it", lease.cadence_id, cause)
+
+    while True:
+        try:
+            one_pass(
+                look=lambda: look(store, config.watch, verify_complete),
+                group=lambda: group(store, config.watch.max_channel_hz),
+                expire=lambda: store.expire(config.max_attempts),
+                collect=searchers.collect,
+                failed=failed,
+                free=lambda: searchers.capacity() - store.leased(),
+                claim=lambda: store.claim(config.lease_s),
+                submit=searchers.submit,
+            )
+            bell.beat(workers=searchers.capacity())
+        except Exception:
+            LOG.exception("a pass failed; the next one comes in %g s", config.watch.scan_s)
+        if bell.wait(config.watch.scan_s):
+            break
+    for lease in searchers.leave():
+        try:
+            store.give_back(lease.token)
+        except LeaseLostError:
+            LOG.info("cadence %d ended while the service stopped", lease.cadence_id)

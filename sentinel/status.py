@@ -1,0 +1,162 @@
+"""How the service is: read from the store and supervisord, judged in one place, told to people and to monitors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from sentinel.config import Config
+from sentinel.outbox import undelivered
+from sentinel.schema import cadence, file, heartbeat, now
+from sentinel.store import Store
+from sentinel.supervise import programs
+
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
+WORDS = ("ok", "warning", "critical", "unknown")
+LATE = 3
+"""Periods without a heartbeat after which a program counts as dead."""
+SLOW_S = 3600.0
+"""A ready cadence or an unsent message older than this is worth a look."""
+DAY_S = 86_400.0
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Everything `status` tells; `level` is its exit code."""
+
+    level: int
+    remarks: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+def look(config: Config, store: Store) -> Status:
+    """Gather the facts and judge them."""
+    with store.read() as rows:
+        facts: dict[str, Any] = {
+            "programs": {name: one["statename"] for name, one in programs(config).items()},
+            "heartbeats": [
+                dict(row._mapping)  # noqa: SLF001
+                for row in rows.execute(
+                    select(
+                        heartbeat.c.name,
+                        (now() - heartbeat.c.at).label("age_s"),
+                        heartbeat.c.period_s,
+                        heartbeat.c.pid,
+                        heartbeat.c.facts,
+                    ).order_by(heartbeat.c.name)
+                )
+            ],
+            "files": _by_state(rows, file.c.state),
+            "cadences": _by_state(rows, cadence.c.state),
+            "newest_mjd": rows.scalar(select(func.max(file.c.tstart))),
+            "oldest_ready_s": rows.scalar(
+                select(now() - func.min(cadence.c.ready_at)).where(cadence.c.state.in_(("ready", "retry_at")))
+            ),
+            "waiting_for": _causes(
+                rows,
+                select(cadence.c.target, cadence.c.why)
+                .where(cadence.c.state.in_(("forming", "retry_at")))
+                .order_by(cadence.c.tstart.desc()),
+            ),
+            "files_waiting": _causes(
+                rows,
+                select(file.c.path, file.c.cause)
+                .where(file.c.state.in_(("seen", "stable")), file.c.present.is_(True), file.c.cause.is_not(None))
+                .order_by(file.c.id.desc()),
+            ),
+            "invalid": _causes(
+                rows, select(file.c.path, file.c.cause).where(file.c.state == "invalid").order_by(file.c.id.desc())
+            ),
+            "quarantined": _causes(
+                rows,
+                select(cadence.c.target, cadence.c.why)
+                .where(cadence.c.state == "quarantined")
+                .order_by(cadence.c.ended_at.desc()),
+            ),
+            "quarantined_today": rows.scalar(
+                select(func.count()).where(cadence.c.state == "quarantined", cadence.c.ended_at > now() - DAY_S)
+            ),
+        }
+    facts |= {"ledger": store.ledger(), "outbox": undelivered(store), "slack": "on" if config.slack_channel else "off"}
+    judged = list(_judge(facts))
+    return Status(
+        level=max((level for level, _ in judged), default=OK), remarks=tuple(text for _, text in judged), facts=facts
+    )
+
+
+def lacking(config: Config, store: Store) -> str:
+    """Return what a service that starts still lacks, or nothing when it is ready."""
+    states = {name: one["statename"] for name, one in programs(config).items()}
+    begun = select(heartbeat.c.name).where(heartbeat.c.at > now() - LATE * heartbeat.c.period_s)
+    with store.read() as rows:
+        alive = set(rows.scalars(begun))
+    if bad := [f"{name} {state}" for name, state in states.items() if state != "RUNNING"]:
+        return f"starting {', '.join(bad)}"
+    if not states:
+        return "starting supervisord"
+    missing = [name for name in states if name not in alive]
+    if missing or not any(name.startswith("worker") for name in alive):
+        return f"waiting for {', '.join(missing) or 'a worker to load the detector'}"
+    return ""
+
+
+def _by_state(rows: Connection, state: Any) -> dict[str, int]:
+    return {row[0]: row[1] for row in rows.execute(select(state, func.count()).group_by(state))}
+
+
+def _causes(rows: Connection, chosen: Any) -> list[str]:
+    return [f"{what}: {why}" for what, why in rows.execute(chosen.limit(SHOWN))]
+
+
+def _judge(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
+    """Return what is wrong, and how badly."""
+    ledger, outbox = facts["ledger"], facts["outbox"]
+    late = [one for one in facts["heartbeats"] if one["age_s"] > LATE * one["period_s"]]
+    workers = [one for one in facts["heartbeats"] if one["name"].startswith("worker") and one not in late]
+    down = [name for name, state in facts["programs"].items() if state != "RUNNING"]
+    counted = ledger["done"] + ledger["quarantined"] + ledger["skipped"] + ledger["waiting"]
+    rules = (
+        (CRITICAL, not facts["programs"], "the service does not run: ./sentinel.py up"),
+        (CRITICAL, down, f"not running: {', '.join(down)}: ./sentinel.py logs {' '.join(down)}"),
+        (CRITICAL, facts["programs"] and not workers, "no worker holds a release: ./sentinel.py logs cluster"),
+        (
+            CRITICAL,
+            ledger["seen"] != counted,
+            f"the ledger does not add up: {ledger['seen']} seen, {counted} accounted for",
+        ),
+        (WARNING, late and facts["programs"], f"no heartbeat from {', '.join(one['name'] for one in late)}"),
+        (WARNING, (facts["oldest_ready_s"] or 0) > SLOW_S, "a cadence has waited for a worker for more than an hour"),
+        (
+            WARNING,
+            (outbox["oldest_s"] or 0) > SLOW_S or outbox["cause"],
+            f"messages wait: {outbox['cause'] or 'for more than an hour'}",
+        ),
+        (WARNING, facts["quarantined_today"], f"{facts['quarantined_today']} cadences quarantined within a day"),
+    )
+    return [(level, text) for level, holds, text in rules if holds]
+
+
+def lines(status: Status) -> list[str]:
+    """Return the status as a person reads it."""
+    facts, ledger = status.facts, dict(status.facts["ledger"])
+    told = [
+        f"{WORDS[status.level]}: {'; '.join(status.remarks) or 'all is well'}",
+        f"programs   {_counts(facts['programs'])}",
+        *(
+            f"  {one['name']:<12} {one['age_s']:.0f} s ago, process {one['pid']}  {_counts(one['facts'])}"
+            for one in facts["heartbeats"]
+        ),
+        f"files      {_counts(facts['files'])}, newest data MJD {facts['newest_mjd'] or '-'}",
+        f"cadences   {_counts(facts['cadences'])}",
+        f"ledger     {ledger.pop('seen')} seen = {' + '.join(f'{count} {name}' for name, count in ledger.items())}",
+        f"messages   Slack is {facts['slack']}; {_counts(facts['outbox']['states'])}",
+    ]
+    for name in ("waiting_for", "files_waiting", "invalid", "quarantined"):
+        told += [f"{name.replace('_', ' ')}:", *(f"  {one}" for one in facts[name])] if facts[name] else []
+    return told
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

@@ -1,0 +1,203 @@
+"""What runs in a worker: the detector is loaded when it starts, and a task searches one cadence to its end.
+
+Dask imports this module before the worker joins the cluster (`--preload sentinel.worker`); if the detector cannot be
+loaded the import fails and there is no worker, rather than one without a model. A task writes candidates, message and
+`done` in one transaction under its fencing token, and only then tells people. It reports to the store and not to
+whoever submitted it, who may be dead by then.
+"""
+
+import hashlib
+import logging
+import os
+import socket
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from distributed import Worker
+
+from aetherscan.errors import ReleaseError
+from aetherscan.io import open_observation
+from sentinel import logs
+from sentinel.config import ROOT, Config, config_path, load_config
+from sentinel.errors import LeaseLostError, retriable
+from sentinel.failpoint import failpoint
+from sentinel.outbox import deliver_all
+from sentinel.schema import candidate
+from sentinel.slack import SlackPoster, message_text
+from sentinel.store import Found, Store, open_store
+
+LOG = logging.getLogger(__name__)
+BEAT_S = 10.0
+RENEWALS = 6
+"""How often a lease is renewed within its length."""
+PICTURES = 20
+"""Waterfalls drawn for one cadence, best candidates first; a storm of interference would fill the disk."""
+
+Search = Callable[[Sequence[Path], Callable[[float], None]], Found]
+_LOADED: dict[str, Any] = {}
+_store = lru_cache(maxsize=4)(open_store)
+
+
+def detector_for(folder: Path) -> Any:
+    """Return the detector of a release, loaded once; one that was altered is refused, and that in memory stays."""
+    from aetherscan.detector import load_detector
+    from aetherscan.release import read_release
+
+    try:
+        wanted = read_release(folder).sha256
+        if wanted not in _LOADED:
+            fresh = load_detector(folder)
+            _LOADED.clear()
+            _LOADED[wanted] = fresh
+    except ReleaseError:
+        if not _LOADED:
+            raise
+        LOG.exception("%s: refused; release %s goes on searching", folder, next(iter(_LOADED.values())).release.name)
+    return next(iter(_LOADED.values()))
+
+
+def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, object]:
+    """Search one cadence and record what was found; return the outcome and the release that was used."""
+    config = Config.model_validate_json(config_json)
+    store = _store(config.store_url)
+    used: dict[str, object] = {}
+
+    def search(paths: Sequence[Path], progress: Callable[[float], None]) -> Found:
+        detector = detector_for(config.release)
+        used.update(release=detector.release.sha256)
+        return search_files(paths, progress, config, detector, cadence_id)
+
+    with logs.bound(cadence=cadence_id, attempt=token[:8]):
+        outcome = search_lease(store, config, cadence_id, token, search)
+        if config.slack_channel:
+            poster = SlackPoster(config.slack_channel, config.slack.api_url)
+            deliver_all(store, poster, "slack", 1 / config.slack.per_second)
+    return {"outcome": outcome, **used}
+
+
+def search_lease(store: Store, config: Config, cadence_id: int, token: str, search: Search) -> str:
+    """Search under a lease: renew it as the search advances, record the end of it, and return that end."""
+    who = f"{socket.gethostname()}:{os.getpid()}"
+    renewed = -1e9
+
+    def progress(fraction: float) -> None:
+        nonlocal renewed
+        if fraction:
+            failpoint("mid-read")
+        if time.monotonic() - renewed > config.lease_s / RENEWALS:
+            store.renew(token, config.lease_s, progress=fraction, worker=who)
+            renewed = time.monotonic()
+
+    try:
+        progress(0.0)
+        found = search(store.paths(cadence_id), progress)
+        failpoint("before-commit")
+        store.complete(token, found)
+        failpoint("after-commit")
+    except LeaseLostError as error:
+        LOG.warning("nothing recorded: %s", error)
+        return "fenced"
+    except Exception as error:
+        LOG.exception("the attempt failed")
+        cause = f"{type(error).__name__}: {error}"
+        return store.fail(
+            token,
+            cause,
+            retriable=retriable(error),
+            max_attempts=config.max_attempts,
+            retry_after_s=config.retry_after_s,
+        )
+    LOG.info("done: %d candidates", len(found.candidates))
+    return "done"
+
+
+def search_files(
+    paths: Sequence[Path], progress: Callable[[float], None], config: Config, detector: Any, cadence_id: int
+) -> Found:
+    """Search six files and draw what was found."""
+    from aetherscan.search import SearchSettings, search_cadence
+
+    with ExitStack() as opened:
+        observations = [opened.enter_context(open_observation(path)) for path in paths]
+        headers = [observation.header for observation in observations]
+        result = search_cadence(observations, detector, SearchSettings(**config.search.model_dump()), progress)
+        ranked = sorted(result.candidates, key=lambda one: -one.probability)
+        pictures = [
+            (which, *draw(observations, one, config.state_dir / "pictures", f"{cadence_id:06d}"))
+            for which, one in enumerate(ranked[:PICTURES])
+        ]
+    drawn = {which: path for which, path, _ in pictures}
+    release = detector.release
+    rows = [
+        {
+            **{name: value for name, value in asdict(one).items() if name in candidate.c},
+            "release_name": release.name,
+            "release_sha256": release.sha256,
+            "code_version": code_version(),
+            "config_sha256": config.sha256,
+            "picture": drawn.get(which),
+        }
+        for which, one in enumerate(ranked)
+    ]
+    message = None
+    if rows:
+        text = message_text(ranked[0].target, headers[0].band_mhz, headers[0].tstart, release.name, rows)
+        best = [path for _, path, _ in pictures[: config.slack.pictures]]
+        state = "pending" if config.slack_channel else "off"
+        message = {"poster": "slack", "state": state, "text": text, "pictures": best}
+    run = {
+        "counts": result.counts,
+        "stage_s": result.stage_s,
+        "bytes_read": result.bytes_read,
+        "release": release.sha256,
+    }
+    return Found(candidates=rows, pictures=pictures, release=(release.name, release.sha256), run=run, message=message)
+
+
+def draw(observations: Sequence[Any], found: Any, folder: Path, name: str) -> tuple[str, str]:
+    """Write a candidate's waterfall and return its path and checksum; the same candidate always has the same name."""
+    from aetherscan.plots import waterfall_png
+
+    png = waterfall_png(observations, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{found.frequency_mhz:.6f}MHz.png"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_bytes(png)
+    fresh.replace(path)
+    return str(path), hashlib.sha256(png).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Return this code's version."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def dask_setup(worker: Worker) -> None:
+    """Let the store know, for as long as this process lives, that it does and which release it holds."""
+    config = load_config(config_path())
+    store = _store(config.store_url)
+    release = detector_for(config.release).release
+
+    def beat() -> None:
+        while True:
+            facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
+            try:
+                store.beat(f"worker-{worker.name}", BEAT_S, pid=os.getpid(), host=socket.gethostname(), **facts)
+            except Exception:
+                LOG.exception("no heartbeat; the next one comes in %g s", BEAT_S)
+            time.sleep(BEAT_S)
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+if os.environ.get("SENTINEL_WORKER"):
+    logs.set_up("worker")
+    detector_for(load_config(config_path()).release)
