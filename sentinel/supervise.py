@@ -5,6 +5,7 @@ left.
 """
 
 import hashlib
+import http.client
 import logging
 import os
 import signal
@@ -101,11 +102,13 @@ def programs(config: Config) -> dict[str, dict[str, Any]]:
     """Return what supervisord says of each program; nothing where it does not run."""
     from supervisor.xmlrpc import SupervisorTransport
 
+    transport = SupervisorTransport(serverurl=f"unix://{socket_path(config)}")
     try:
-        transport = SupervisorTransport(serverurl=f"unix://{socket_path(config)}")
         told: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor.getAllProcessInfo()
-    except (OSError, xmlrpc.client.Error):
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
         return {}
+    finally:
+        transport.close()
     return {one["name"]: one for one in told}
 
 

@@ -1,0 +1,79 @@
+"""A Slack on loopback that misbehaves on request: `modes` says how the next calls of a method end, then all is well.
+
+200 is well; 429 and 500 are answers; "reset" drops the connection before the message is taken, "lost" after it was;
+"text" takes it and answers with no JSON; any other word is Slack's name of an error.
+"""
+
+import json
+import socket
+import threading
+from collections import defaultdict, deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlparse
+
+
+class FakeSlack:
+    def __init__(self):
+        self.messages, self.files, self.calls = [], [], []
+        self.modes = defaultdict(deque)
+        slack = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                slack.answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/api/"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def answer(self, request):
+        address = urlparse(request.path)
+        method = address.path.removeprefix("/api/")
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        said = {name: values[0] for name, values in parse_qs(address.query).items()}
+        if "json" in request.headers.get("Content-Type", ""):
+            said |= json.loads(body)
+        elif method != "upload":
+            said |= {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        self.calls.append(method)
+        mode = self.modes[method].popleft() if self.modes[method] else 200
+        status, reply = 200, {"ok": True}
+        if mode in (429, 500):
+            status, reply = mode, {"ok": False, "error": "ratelimited" if mode == 429 else "internal_error"}
+        elif mode not in (200, "reset", "lost", "text"):
+            reply = {"ok": False, "error": mode}
+        elif mode != "reset":
+            reply |= self.take(method, said, body)
+        if mode in ("reset", "lost"):
+            request.connection.shutdown(socket.SHUT_RDWR)
+            return
+        text = b"<html>proxy</html>" if mode == "text" else json.dumps(reply).encode()
+        request.send_response(status)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(text)))
+        if mode == 429:
+            request.send_header("Retry-After", "7")
+        request.end_headers()
+        request.wfile.write(text)
+
+    def take(self, method, said, body):
+        if method == "chat.postMessage":
+            self.messages.append({**said, "ts": f"17000000{len(self.messages):02d}.000100"})
+            return {"ts": self.messages[-1]["ts"], "channel": said["channel"]}
+        if method == "conversations.history":
+            return {"messages": list(reversed(self.messages))}
+        if method == "files.getUploadURLExternal":
+            return {"upload_url": self.url + "upload", "file_id": "F1"}
+        if method == "upload":
+            self.files.append({"bytes": len(body)})
+        if method == "files.completeUploadExternal":
+            self.files[-1] |= {"thread_ts": said.get("thread_ts"), "channel": said.get("channel_id")}
+            return {"files": [{"id": "F1"}]}
+        return {"team": "Test Observatory"}

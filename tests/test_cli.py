@@ -1,0 +1,195 @@
+"""The commands: what they say on a bare Python, and that they say one line when something is wrong."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from sentinel import cli, models, offline, tables
+from sentinel.config import ROOT
+from sentinel.errors import FetchError
+from sentinel.store import open_store
+
+COMMANDS = "up down restart status logs doctor demo search train candidates config models fetch-models test"
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text("release: models/none\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.delenv("SLACK_BOT_TOKEN", raising=False)
+    return tmp_path
+
+
+def test_help_needs_nothing_but_the_standard_library():
+    code = "import sys; from sentinel import cli; cli.parser().format_help(); print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    roots = {name.split(".")[0] for name in shown.stdout.split()}
+    ours = {"sentinel", "__main__", "__mp_main__"}
+    assert roots - set(sys.stdlib_module_names) - ours == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
+def test_every_help_ends_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.parser().parse_args([command, "--help"])
+    assert left.value.code == 0
+    assert f"example:\n  ./sentinel.py {command}" in capsys.readouterr().out
+
+
+def test_options_of_pytest_are_handed_on(monkeypatch):
+    handed = []
+    monkeypatch.setattr("sentinel.testing.run_tests", lambda rest: handed.extend(rest) or 0)
+    assert cli.main(["test", "-k", "cadence", "--help"]) == 0
+    assert handed == ["-k", "cadence", "--help"]
+
+
+def test_a_wrong_configuration_is_exit_2(configured, capsys):
+    (configured / "config.yaml").write_text("lease: 3\nwatch: {root: a}\n")
+    assert cli.main(["up"]) == 2
+    told = capsys.readouterr().err
+    assert "lease" in told
+    assert "watch.root" in told
+
+
+def test_the_state_of_a_service_that_was_never_started_is_unknown(configured, capsys):
+    assert cli.main(["status"]) == 3
+    assert "up" in capsys.readouterr().out
+
+
+def test_the_state_of_a_service_that_does_not_run_is_critical(configured, capsys):
+    open_store(f"sqlite:///{configured}/var/sentinel.db").engine.dispose()
+    assert cli.main(["status", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["level"] == "critical"
+    assert told["ledger"] == {"seen": 0, "done": 0, "quarantined": 0, "skipped": 0, "waiting": 0}
+    assert told["slack"] == "off"
+
+
+def test_a_demo_without_a_service_says_what_to_start(configured, capsys):
+    assert cli.main(["demo"]) == 1
+    assert "./sentinel.py up" in capsys.readouterr().out
+
+
+def test_starting_without_a_release_is_one_line_that_names_it(configured, capsys):
+    assert cli.main(["up"]) == 1
+    assert "models/none" in capsys.readouterr().err
+
+
+def test_stopping_what_does_not_run_is_no_error(configured):
+    assert cli.main(["down"]) == 0
+
+
+def test_the_doctor_names_what_fails_and_goes_on(configured, capsys):
+    assert cli.main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert "FAIL  release: ReleaseError" in told
+    assert "ok    slack: off" in told
+
+
+def test_a_catalogue_lists_files_below_its_own_folder(tmp_path):
+    (tmp_path / "list.csv").write_text("target,path\nHIP1,a.h5\nHIP2,/data/b.fil\n")
+    assert offline.listed([str(tmp_path / "list.csv"), "c.h5"]) == [
+        tmp_path / "a.h5",
+        *map(type(tmp_path), ("/data/b.fil", "c.h5")),
+    ]
+
+
+def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
+    from test_store import found, queue
+
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    queue(store)
+    store.complete(store.claim(60).token, found(2))
+    assert len(tables.newest(store, 20)) == 2
+    assert json.loads(tables.one(store, 1))["latents"] == [0.0] * 48
+    assert tables.export(store, tmp_path / "all.csv") == 2
+    header, first, _ = (tmp_path / "all.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), first.split(","), strict=True))
+    assert (row["frequency_mhz"], row["snr_0"], row["snr_5"]) == ("8419.3197", "20.0", "0.3")
+    store.engine.dispose()
+
+
+@pytest.fixture
+def published():
+    """A web server for one archive; returns what publishes it."""
+    content = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content["archive"])
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def publish(files):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+            for name, text in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text))
+        content["archive"] = archive.getvalue()
+        return f"http://127.0.0.1:{server.server_port}/r1.tar.gz", hashlib.sha256(archive.getvalue()).hexdigest()
+
+    yield publish
+    server.shutdown()
+    server.server_close()
+
+
+def release_files(name="r1"):
+    weights = {"encoder.keras": b"encoder", "forest.skops": b"forest"}
+    card = {"name": name, "threshold": 0.5, "snippet": {"rows": 16, "bins": 512, "binning": 8}}
+    card["sha256"] = {part: hashlib.sha256(text).hexdigest() for part, text in weights.items()}
+    return {f"r1/{part}": text for part, text in weights.items()} | {"r1/release.json": json.dumps(card).encode()}
+
+
+def test_a_release_is_fetched_checked_and_listed(tmp_path, published):
+    url, sha256 = published(release_files())
+    assert models.fetch(url, sha256, tmp_path / "models") == tmp_path / "models" / "r1"
+    assert [name for name, _ in models.releases(tmp_path / "models")] == ["r1"]
+    with pytest.raises(FetchError, match="here already"):
+        models.fetch(url, sha256, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("files", "wrong"),
+    [
+        ({"../../evil": b"x"}, "OutsideDestinationError"),
+        ({"r1/notes.txt": b"x"}, "StopIteration"),
+        ({**release_files(), "r1/encoder.keras": b"other"}, "ReleaseError"),
+        (release_files("../evil"), "no folder's"),
+    ],
+)
+def test_an_archive_that_is_no_release_changes_nothing(tmp_path, published, files, wrong):
+    url, sha256 = published(files)
+    with pytest.raises(FetchError, match=wrong):
+        models.fetch(url, sha256, tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_altered_archive_is_not_even_opened(tmp_path, published):
+    url, _ = published(release_files())
+    with pytest.raises(FetchError, match="nothing was unpacked"):
+        models.fetch(url, "0" * 64, tmp_path / "models")
+
+
+def test_a_release_that_was_altered_fails_verification(configured, published, capsys):
+    url, sha256 = published(release_files())
+    models.fetch(url, sha256, configured / "models")
+    assert cli.main(["models", "verify"]) == 0
+    (configured / "models" / "r1" / "forest.skops").write_bytes(b"other")
+    assert cli.main(["models", "verify"]) == 1
+    assert "expected sha256" in capsys.readouterr().out

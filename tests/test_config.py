@@ -1,0 +1,85 @@
+"""One file, read once: every mistake at once, and a shipped file that says what the code does."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sentinel.config import ROOT, Config, config_path, load_config
+from sentinel.errors import ConfigError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text):
+        (tmp_path / "config.yaml").write_text(text)
+        return tmp_path / "config.yaml"
+
+    return written
+
+
+def test_every_mistake_is_told_at_once_with_where_and_what(write, monkeypatch):
+    monkeypatch.setenv("SENTINEL__WATCH__SCAN_S", "soon")
+    monkeypatch.setenv("SENTINEL__COLOR", "red")
+    path = write("lease_s: -1\nsearch: {mode: guess}\nwatch: {folders: [a]}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    told = str(caught.value)
+    for part in ("lease_s", "search.mode", "'guess'", "watch.folders", "watch.scan_s", "'soon'", "SENTINEL__COLOR"):
+        assert part in told
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [unclosed", "watch: 3"])
+def test_a_file_that_is_no_configuration_is_named(write, text):
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        load_config(write(text))
+
+
+def test_the_environment_wins_over_the_file(write, monkeypatch):
+    monkeypatch.setenv("SENTINEL__WATCH__SETTLE_S", "30")
+    config = load_config(write("watch: {settle_s: 20, scan_s: 7}"))
+    assert (config.watch.settle_s, config.watch.scan_s) == (30, 7)
+
+
+def test_relative_paths_count_from_the_file(write, tmp_path):
+    config = load_config(write("watch: {roots: [in, /data]}"))
+    assert config.watch.roots == (tmp_path / "in", Path("/data"))
+    assert config.state_dir == tmp_path / "var"
+    assert config.store_url == f"sqlite:///{tmp_path}/var/sentinel.db"
+
+
+def test_the_shipped_file_holds_every_key_with_its_default_and_a_word_on_it():
+    text = (ROOT / "config.yaml").read_text()
+    assert yaml.safe_load(text) == Config().model_dump(mode="json")
+    keys = [line for line in text.splitlines() if line.startswith(" ")]
+    assert all("#" in line or "api_url" in line for line in keys)
+
+
+def test_the_search_section_is_the_settings_of_the_search():
+    from aetherscan.search import SearchSettings
+
+    settings = SearchSettings()
+    assert Config().search.model_dump() == {one.name: getattr(settings, one.name) for one in fields(settings)}
+
+
+def test_the_slack_token_is_in_no_dump_of_the_configuration(monkeypatch):
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-secret")
+    monkeypatch.setenv("SLACK_CHANNEL", "C1")
+    config = load_config(None)
+    assert config.slack_channel == "C1"
+    assert "xoxb" not in config.model_dump_json() + repr(config)
+
+
+def test_slack_is_off_without_a_token(monkeypatch):
+    monkeypatch.delenv("SLACK_BOT_TOKEN", raising=False)
+    monkeypatch.setenv("SLACK_CHANNEL", "C1")
+    assert load_config(None).slack_channel is None
+
+
+def test_the_named_file_wins_over_the_environment_and_both_over_the_default(monkeypatch):
+    monkeypatch.delenv("SENTINEL_CONFIG", raising=False)
+    assert config_path() == ROOT / "config.yaml"
+    monkeypatch.setenv("SENTINEL_CONFIG", "/etc/sentinel.yaml")
+    assert config_path() == Path("/etc/sentinel.yaml")
+    assert config_path("/tmp/mine.yaml") == Path("/tmp/mine.yaml")

@@ -1,0 +1,165 @@
+"""The whole service, for real: a cadence lands, processes are killed, it is done once, and nothing is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_slack import FakeSlack
+from sqlalchemy import func, select
+
+from sentinel.config import ROOT, load_config
+from sentinel.schema import attempt, cadence, candidate, heartbeat, outbox
+from sentinel.store import open_store
+from sentinel.supervise import left, programs
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+
+class Service:
+    """A service of its own: state and watched folder in a temporary place, messages to a Slack on loopback."""
+
+    def __init__(self, place, slack):
+        settings = {
+            "state_dir": "var",
+            "release": str(load_config(ROOT / "config.yaml").release),
+            "lease_s": 20,
+            "retry_after_s": 1,
+            "watch": {"roots": ["incoming"], "scan_s": 1, "settle_s": 1},
+            "slack": {"api_url": slack.url, "per_second": 20},
+        }
+        (place / "config.yaml").write_text(yaml.safe_dump(settings))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SENTINEL")},
+            "SENTINEL_CONFIG": str(place / "config.yaml"),
+            "SLACK_BOT_TOKEN": "xoxb-test",
+            "SLACK_CHANNEL": "C1",
+        }
+        self.config = load_config(place / "config.yaml")
+        self.store = None
+
+    def run(self, *arguments, check=True, **environment):
+        command = [sys.executable, "-P", "-m", "sentinel.cli", *arguments]
+        paths = {"PYTHONPATH": str(ROOT)}
+        ran = subprocess.run(
+            command, env=self.environment | paths | environment, capture_output=True, text=True, check=False
+        )
+        assert not check or ran.returncode == 0, (
+            f"{arguments}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}\n{self.logs()}"
+        )
+        return ran
+
+    def demo(self, *options):
+        command = [sys.executable, "-P", "-m", "sentinel.cli", "demo", *options]
+        return subprocess.Popen(
+            command,
+            env=self.environment | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def logs(self):
+        return "\n".join(
+            "\n".join([path.name, *path.read_text(errors="replace").splitlines()[-25:]])
+            for path in sorted((self.config.state_dir / "log").glob("*.log"))
+        )
+
+    def rows(self, statement):
+        self.store = self.store or open_store(self.config.store_url)
+        with self.store.read() as rows:
+            return rows.execute(statement).all()
+
+    def worker_pid(self):
+        found = self.rows(select(heartbeat.c.pid).where(heartbeat.c.name.like("worker%")))
+        return found[0].pid
+
+    def until(self, holds, seconds=240):
+        end = time.monotonic() + seconds
+        while not (found := holds()):
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.2)
+        return found
+
+
+@pytest.fixture
+def slack():
+    served = FakeSlack()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def service(tmp_path, slack):
+    made = Service(tmp_path, slack)
+    yield made
+    made.run("down", check=False)
+    assert left(made.config) == []
+    if made.store:
+        made.store.engine.dispose()
+
+
+def done(service):
+    return service.rows(select(cadence.c.id).where(cadence.c.state == "done"))
+
+
+def searching(service):
+    """Return whether a search is in mid-read."""
+    return service.rows(select(attempt.c.id).where(attempt.c.progress > 0, attempt.c.outcome.is_(None)))
+
+
+def once(service, slack, cadences):
+    """Hold that every cadence was recorded and announced once."""
+    assert len(done(service)) == cadences
+    twice = select(candidate.c.frequency_mhz).group_by(candidate.c.cadence_id, candidate.c.frequency_mhz)
+    assert service.rows(twice.having(func.count() > 1)) == []
+    told = service.until(lambda: len(slack.messages) >= cadences and slack.messages)
+    assert len({one["metadata"]["event_payload"]["uid"] for one in told}) == len(told) == cadences
+    assert service.run("status", check=False).stdout.count("quarantined 0") == 0
+
+
+def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_process(service, slack):
+    service.run("up")
+    for options in (("--seed", "1"), ("--seed", "2", "--suffix", ".fil"), ("--seed", "3", "--slow", "4")):
+        shown = service.run("demo", *options).stdout
+        assert "found" in shown
+        picture = next(line.split("picture ")[1] for line in shown.splitlines() if "picture" in line)
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    once(service, slack, 3)
+    service.until(lambda: all(one.state == "sent" for one in service.rows(select(outbox.c.state))))
+    assert slack.files
+    service.run("status")
+    service.run("down")
+    assert left(service.config) == []
+
+
+def test_a_worker_and_a_watcher_killed_in_mid_search_lose_and_repeat_nothing(service, slack):
+    service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=3")
+    first = service.demo("--seed", "11")
+    service.until(lambda: searching(service))
+    os.kill(service.worker_pid(), signal.SIGKILL)
+    assert first.wait(timeout=300) == 0, first.stdout.read() + service.logs()
+    first.stdout.close()
+    second = service.demo("--seed", "12")
+    service.until(lambda: searching(service))
+    os.kill(programs(service.config)["watcher"]["pid"], signal.SIGKILL)
+    assert second.wait(timeout=300) == 0, second.stdout.read() + service.logs()
+    second.stdout.close()
+    once(service, slack, 2)
+    outcomes = [one.outcome for one in service.rows(select(attempt.c.outcome).order_by(attempt.c.id))]
+    assert outcomes.count("done") == 2
+    assert len(outcomes) >= 3
+
+
+def test_supervisord_killed_takes_its_programs_along_and_up_starts_afresh(service, slack):
+    service.run("up")
+    pid = int((service.config.state_dir / "run" / "supervisord.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    service.until(lambda: left(service.config) == [], 60)
+    service.run("up")
+    service.run("demo", "--seed", "21")
+    once(service, slack, 1)

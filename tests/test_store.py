@@ -1,0 +1,255 @@
+"""The store: leases, fencing, attempts, and a ledger that adds up whatever happens."""
+
+import multiprocessing
+import uuid
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from sentinel.errors import LeaseLostError, StoreError
+from sentinel.mounts import file_system
+from sentinel.schema import attempt, cadence, cadence_file, candidate, file, meta, now, outbox
+from sentinel.store import Found, open_store
+
+PATIENT = {"max_attempts": 3, "retry_after_s": 1000.0}
+CANDIDATE = {
+    "frequency_mhz": 8419.3197,
+    "drift_rate_hz_s": 0.35,
+    "bandwidth_hz": 4.0,
+    "snr": [20.0, 0.1, 21.0, 0.2, 19.0, 0.3],
+    "probability": 0.97,
+    "latents": [0.0] * 48,
+    "proposer_score": 21.0,
+    "target": "HIP99427",
+    "tstart_mjd": 59103.02,
+    "mode": "windows",
+    "release_name": "r1",
+    "release_sha256": "ab" * 32,
+    "code_version": "0",
+    "config_sha256": "cd" * 32,
+    "picture": "a.png",
+}
+MESSAGE = {"poster": "slack", "state": "pending", "text": "one candidate", "pictures": []}
+
+
+def found(count=1, message=None):
+    return Found(
+        candidates=[CANDIDATE] * count,
+        pictures=[(0, "a.png", "ef" * 32)][:count],
+        release=("r1", "ab" * 32),
+        run={"counts": {"windows": 1}},
+        message=message,
+    )
+
+
+def queue(store, tstart=59000.0, state="ready", present=True):
+    """Put a cadence of six files into the store; return its id."""
+    key = uuid.uuid4().hex
+    with store.write() as rows:
+        new = {"key": key, "state": state, "target": "T", "tstart": tstart, "band_low_mhz": 1, "band_high_mhz": 2}
+        made = rows.scalars(
+            insert(cadence).values(**new, created_at=now(), ready_at=now()).returning(cadence.c.id)
+        ).one()
+        for position in range(6):
+            seen = f"{key}-{position}"
+            rows.execute(insert(cadence_file).values(cadence_id=made, position=position, observation=seen))
+            stamp = {"size": 1, "mtime_ns": 1, "inode": "1", "changed_at": now(), "present": present}
+            rows.execute(insert(file).values(path=f"/d/{seen}", state="valid", observation=seen, **stamp))
+    return made
+
+
+def row(store, table, **where):
+    with store.read() as rows:
+        return rows.execute(select(table).filter_by(**where)).one()
+
+
+def count(store, table):
+    with store.read() as rows:
+        return rows.scalars(select(func.count()).select_from(table)).one()
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    yield opened
+    opened.engine.dispose()
+
+
+def test_the_newest_cadence_is_searched_first(store):
+    queue(store, 59000.0)
+    newest = queue(store, 59002.0)
+    queue(store, 59001.0)
+    assert store.claim(60).cadence_id == newest
+
+
+def test_a_cadence_is_leased_to_one_attempt_at_a_time(store):
+    queue(store)
+    assert store.claim(60).attempt == 1
+    assert store.claim(60) is None
+    assert store.leased() == 1
+
+
+def test_a_cadence_whose_files_are_away_is_left_until_they_are_back(store):
+    queue(store, present=False)
+    assert store.claim(60) is None
+    with store.write() as rows:
+        rows.execute(update(file).values(present=True))
+    assert store.claim(60)
+
+
+def test_candidates_pictures_message_and_done_are_recorded_together(store):
+    lease = (queue(store), store.claim(60))[1]
+    store.complete(lease.token, found(2, MESSAGE))
+    assert row(store, cadence).state == "done"
+    assert row(store, attempt).outcome == "done"
+    assert count(store, candidate) == 2
+    assert row(store, outbox).uid == lease.token
+    assert row(store, candidate, id=1).frequency_mhz == 8419.3197
+
+
+def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
+    lease = (queue(store), store.claim(60))[1]
+    broken = found(1, {**MESSAGE, "text": None})
+    with pytest.raises(Exception, match="NOT NULL"):
+        store.complete(lease.token, broken)
+    assert (count(store, candidate), row(store, cadence).state) == (0, "leased")
+
+
+def test_a_worker_that_comes_back_after_its_lease_records_nothing(store):
+    queue(store)
+    late = store.claim(-1)
+    assert store.expire(max_attempts=3) == 1
+    current = store.claim(60)
+    for write in (
+        lambda: store.complete(late.token, found()),
+        lambda: store.renew(late.token, 60, progress=0.5, worker="w"),
+        lambda: store.fail(late.token, "cause", retriable=True, **PATIENT),
+    ):
+        with pytest.raises(LeaseLostError):
+            write()
+    assert current.attempt == 2
+    store.complete(current.token, found())
+    assert count(store, candidate) == 1
+
+
+def test_a_cadence_recorded_twice_is_recorded_once(store):
+    lease = (queue(store), store.claim(60))[1]
+    store.complete(lease.token, found())
+    with pytest.raises(LeaseLostError):
+        store.complete(lease.token, found())
+    assert count(store, candidate) == 1
+
+
+def test_renewing_keeps_a_lease(store):
+    queue(store)
+    lease = store.claim(-1)
+    store.renew(lease.token, 60, progress=0.5, worker="host:1")
+    assert store.expire(max_attempts=3) == 0
+    assert row(store, attempt).progress == 0.5
+
+
+def test_a_failure_that_may_pass_is_tried_again_after_a_wait_that_doubles(store):
+    queue(store)
+    waits = []
+    for _ in range(2):
+        token = store.claim(60).token
+        assert store.fail(token, "disk hiccup", retriable=True, **PATIENT) == "retry_at"
+        assert store.claim(60) is None
+        with store.write() as rows:
+            waits.append(rows.scalars(select(cadence.c.retry_at - now())).one())
+            rows.execute(update(cadence).values(retry_at=now()))
+    assert waits == pytest.approx([1000, 2000], abs=5)
+    assert store.fail(store.claim(60).token, "disk hiccup", retriable=True, **PATIENT) == "quarantined"
+    assert row(store, cadence).why == "disk hiccup"
+
+
+def test_a_failure_that_stays_is_quarantined_at_once_with_its_cause(store):
+    queue(store)
+    assert store.fail(store.claim(60).token, "not HDF5", retriable=False, **PATIENT) == "quarantined"
+    assert store.claim(60) is None
+
+
+def test_a_cadence_whose_workers_always_die_is_quarantined(store):
+    queue(store)
+    for _ in range(3):
+        store.claim(-1)
+        store.expire(max_attempts=3)
+    assert row(store, cadence).state == "quarantined"
+    assert "stopped reporting" in row(store, cadence).why
+
+
+def test_an_orderly_stop_costs_no_attempt(store):
+    queue(store)
+    store.give_back(store.claim(60).token)
+    assert store.claim(60).attempt == 1
+
+
+def test_the_ledger_adds_up_through_every_state(store):
+    for state in ("forming", "ready", "leased", "retry_at", "done", "quarantined", "skipped"):
+        queue(store, state=state)
+    ledger = store.ledger()
+    assert ledger == {"seen": 7, "done": 1, "quarantined": 1, "skipped": 1, "waiting": 4}
+
+
+def _claim_all(url, barrier, results):
+    store = open_store(url)
+    barrier.wait()
+    taken = []
+    while lease := store.claim(60):
+        store.complete(lease.token, found())
+        taken.append(lease.cadence_id)
+    results.put(taken)
+
+
+def test_two_claimants_share_a_queue_without_taking_anything_twice(store):
+    ids = [queue(store, 59000 + i) for i in range(30)]
+    spawn = multiprocessing.get_context("spawn")
+    barrier, results = spawn.Barrier(2), spawn.Queue()
+    both = [spawn.Process(target=_claim_all, args=(str(store.engine.url), barrier, results)) for _ in range(2)]
+    for one in both:
+        one.start()
+    taken = [results.get(timeout=60) for _ in both]
+    for one in both:
+        one.join()
+    assert sorted(taken[0] + taken[1]) == ids
+    assert count(store, candidate) == 30
+
+
+def test_the_store_is_written_so_that_a_power_cut_loses_nothing_committed(store):
+    with store.read() as rows:
+        pragmas = [rows.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
+
+
+def test_the_clock_of_the_store_is_the_time(store):
+    import time
+
+    with store.read() as rows:
+        assert rows.scalar(select(now())) == pytest.approx(time.time(), abs=2)
+
+
+def test_sqlite_on_a_network_file_system_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("sentinel.store.file_system", lambda _: "nfs4")
+    with pytest.raises(StoreError, match="set state_dir to a local disk"):
+        open_store(f"sqlite:///{tmp_path}/sentinel.db")
+
+
+def test_the_kind_of_a_file_system_is_that_of_its_innermost_mount(tmp_path):
+    inner = tmp_path / "data"
+    mounts = f"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:3 / {inner} rw shared:1 - nfs4 host:/d rw\n"
+    (tmp_path / "mountinfo").write_text(mounts)
+    assert file_system(inner / "x", tmp_path / "mountinfo") == "nfs4"
+    assert file_system(tmp_path, tmp_path / "mountinfo") == "ext4"
+
+
+def test_a_store_of_another_version_is_left_alone(store):
+    with store.write() as rows:
+        rows.execute(update(meta).values(value="99"))
+    with pytest.raises(StoreError, match="expected schema version 1, found 99"):
+        open_store(str(store.engine.url))
+
+
+def test_a_damaged_store_is_named(tmp_path):
+    (tmp_path / "sentinel.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):
+        open_store(f"sqlite:///{tmp_path}/sentinel.db")
