@@ -64,12 +64,12 @@ def read_release(folder: Path) -> Release:
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder}: expected {name}, found none")
         if (found := file_sha256(folder / name)) != sha256:
-            raise ReleaseError(f"{folder / name}: expected sha256 {sha256}, found {found}; altered or half copied")
+            raise ReleaseError(f"{folder / name}: expected sha256 {sha256}, found {found}")
     return release
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Release:
-    """Write `release.json` for the encoder and forest that lie in `folder`, with their checksums; return the release."""
+    """Write `release.json`, with checksums, for the encoder and forest that lie in `folder`; return the release."""
     card = {**card, "sha256": {name: file_sha256(folder / name) for name in WEIGHTS}}
     (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return read_release(folder)

@@ -1,0 +1,63 @@
+"""What a search finds: one row per signal, with enough on it to find it again and to doubt it."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A signal in the ONs and not in the OFFs, as a release scored it."""
+
+    frequency_mhz: float  # at the start of the first ON
+    drift_rate_hz_s: float
+    bandwidth_hz: float
+    snr: tuple[float, ...]  # in each of the six observations
+    probability: float
+    proposer_score: float  # SNR of the brightest hit
+    latents: tuple[float, ...]
+    target: str
+    tstart_mjd: float
+    release: str
+    mode: str
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of a table: `snr` one column per observation, latents left out."""
+        fields = asdict(self)
+        del fields["latents"]
+        snr = {f"snr_{i}": value for i, value in enumerate(fields.pop("snr"))}
+        head = ("frequency_mhz", "drift_rate_hz_s", "bandwidth_hz")
+        return {**{name: fields.pop(name) for name in head}, **snr, **fields}
+
+
+COLUMNS = tuple(
+    Candidate(
+        frequency_mhz=0,
+        drift_rate_hz_s=0,
+        bandwidth_hz=0,
+        snr=(0,) * 6,
+        probability=0,
+        proposer_score=0,
+        latents=(),
+        target="",
+        tstart_mjd=0,
+        release="",
+        mode="",
+    ).row()
+)
+
+
+def write_csv(path: Path, rows: Sequence[Candidate]) -> None:
+    """Write candidates as CSV with a header line; numbers as Python writes them, so that none loses a digit."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, COLUMNS)
+        table.writeheader()
+        table.writerows(candidate.row() for candidate in rows)
+
+
+def write_json(path: Path, rows: Sequence[Candidate]) -> None:
+    """Write candidates as a JSON list, latents included."""
+    path.write_text(json.dumps([asdict(candidate) for candidate in rows], indent=1) + "\n", encoding="utf-8")

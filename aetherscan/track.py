@@ -1,0 +1,93 @@
+"""Follow one signal through the six observations of a cadence, and measure it in each.
+
+The ONs are searched where the brightest hit says the signal should be; a straight line through what they found says,
+far better than any one of them, how fast the signal drifts. The OFFs are then measured along that line and nowhere
+else: a signal from the target must be absent there, not merely below a threshold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from aetherscan.dedoppler import Hit, best_line
+
+WIDTHS = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], dtype=np.float64)
+LONGEST_SLACK = 24.0
+"""Channels a signal may stray from the straight line between two ONs before it is another signal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One signal through a cadence, in channels of the searched array and seconds after the first row."""
+
+    start_channel: float  # centre, at the start of the first observation
+    drift: float  # channels per row
+    width: float  # channels
+    snr: tuple[float, ...]  # one per observation
+
+    def channel(self, at_s: float, tsamp: float) -> float:
+        """Return the channel at `at_s` seconds after the start of the first observation."""
+        return self.start_channel + self.drift * at_s / tsamp
+
+
+def follow(
+    hit: Hit,
+    position: int,
+    sigmas: Sequence[Float32[np.ndarray, "time freq"]],
+    middles_s: Float64[np.ndarray, " obs"],
+    tsamp: float,
+    on: tuple[int, ...] = (0, 2, 4),
+) -> Track:
+    """Return the track through `hit`, which was found in observation `position`.
+
+    Args:
+        hit: where to begin.
+        position: of the observation that holds it.
+        sigmas: six standardized observations of the same channels.
+        middles_s: middle of each observation, seconds after the first row of the first.
+        tsamp: seconds per row.
+        on: positions of the ONs.
+    """
+    near = np.abs(WIDTHS - hit.width).argsort()[:6]
+    widths = np.sort(WIDTHS[near])
+    step = max(hit.width / 2, 0.5)
+    snr, channel, drift, width = best_line(
+        sigmas[position],
+        hit.channel + np.arange(-3, 4) * step,
+        hit.drift + np.arange(-4, 5) * hit.width / (2 * len(sigmas[position])),
+        widths,
+    )
+    found = {position: (snr, channel)}
+    widths = np.array([width])
+    for other in sorted(set(on) - {position}, key=lambda i: abs(i - position)):
+        rows_away = (middles_s[other] - middles_s[position]) / tsamp
+        expected = channel + drift * rows_away
+        # The drift of one observation is known to about a width over its length; that grows with the distance.
+        slack = min(width * abs(rows_away) / len(sigmas[other]) + 2 * width, LONGEST_SLACK + 2 * width)
+        grid = expected + np.arange(-slack, slack + 0.25, max(0.5, width / 4))
+        found[other] = best_line(sigmas[other], grid, drift + np.arange(-1, 2) * width / 16, widths)[:2]
+    start, drift = _line(found, middles_s, tsamp)
+    drifts = np.array([drift])
+    places = {i: channel + np.arange(-1, 1.25, 0.5) for i, (_, channel) in found.items()}
+    by_width = [sum(best_line(sigmas[i], places[i], drifts, np.array([w]))[0] for i in found) for w in WIDTHS]
+    width = max(float(WIDTHS[int(np.argmax(by_width))]), abs(drift))
+    for i in set(range(len(sigmas))) - set(found):
+        expected = start + drift * middles_s[i] / tsamp
+        places[i] = expected + np.arange(-1, 1.25, 0.5) * max(2.0, width / 2)
+    snrs = [best_line(observation, places[i], drifts, np.array([width]))[0] for i, observation in enumerate(sigmas)]
+    # The brightest box holds the line convolved with its smear.
+    return Track(start_channel=start, drift=drift, width=max(width**2 - drift**2, 1.0) ** 0.5, snr=tuple(snrs))
+
+
+def _line(
+    found: dict[int, tuple[float, float]], middles_s: Float64[np.ndarray, " obs"], tsamp: float
+) -> tuple[float, float]:
+    """Return channel at time zero, and drift, of the straight line through the ONs, weighed by their SNR."""
+    positions = sorted(found)
+    rows = np.array([middles_s[i] / tsamp for i in positions])
+    channels = np.array([found[i][1] for i in positions])
+    weights = np.array([max(found[i][0], 0.1) for i in positions])
+    drift, start = np.polyfit(rows, channels, 1, w=weights)
+    return float(start), float(drift)
