@@ -119,9 +119,7 @@ def search_cadence(
         with clock("read"):
             # The overlap is in memory already; only whole blocks are decoded, and each channel once.
             fresh = np.stack([observation.read(held, stop)[:rows] for observation in observations])
-            if nchans < window:
-        raise CadenceError(f"nchans: expected at least one window of {window} channels, found {nchans}")
-    power, held = np.concatenate([power[..., power.shape[-1] - (held - start) :], fresh], axis=-1), stop
+            power, held = np.concatenate([power[..., power.shape[-1] - (held - start) :], fresh], axis=-1), stop
         with clock("normalize"):
             firsts = [*range(0, stop - start - window, window // 2), stop - start - window]
             cuts = (fit_rows(power[order, :, first : first + window], geometry["rows"]) for first in firsts)
