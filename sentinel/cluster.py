@@ -6,12 +6,11 @@ it.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
-from distributed import Client, Future, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster
 
 from sentinel.config import Config
 from sentinel.program import Bell
@@ -31,9 +30,9 @@ def run(config: Config, _store: Store, bell: Bell) -> None:
         while not bell.wait(LOOK_S):
             bell.beat(scheduler=config.cluster.scheduler)
         return
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(config.cluster.threads))
-    dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.nanny.pre-spawn-environ": threads})
-    os.environ["SENTINEL_WORKER"] = "1"
+    spawned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(config.cluster.threads))
+    spawned["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its lines are not ours, and no JSON
+    dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.nanny.pre-spawn-environ": spawned})
     address = _address(config)
     with LocalCluster(
         n_workers=config.cluster.workers,
@@ -43,6 +42,7 @@ def run(config: Config, _store: Store, bell: Bell) -> None:
         dashboard_address=None,
         memory_limit=config.cluster.memory_limit or 0,
         preload=["sentinel.worker"],
+        env={"SENTINEL_WORKER": "1"},  # the scheduler imports the task's module too, and needs no detector
         local_directory=str(config.state_dir / "run"),
     ) as cluster:
         fresh = address.with_suffix(".new")
@@ -96,7 +96,10 @@ class Searchers:
             del self._flights[future]
             if future.status == "error":
                 error = future.exception()
-                yield lease, f"{type(error).__name__}: {error}"
+                yield (
+                    lease,
+                    "its worker died" if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}",
+                )
             elif future.status in ("cancelled", "lost"):
                 yield lease, "the scheduler was lost"
 

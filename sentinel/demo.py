@@ -1,7 +1,7 @@
 """Show that the whole path works: one synthetic cadence lands, and is followed to its candidate, picture and message.
 
 A drifting tone that is there only when the telescope points at the target, among interference that is there always.
-The scans are dated by the clock, so that each demo is a new observation.
+Each demo is observed just now by a telescope of its own, so that it mixes with no other scans.
 """
 
 import os
@@ -36,7 +36,8 @@ def write_sky(folder: Path, seed: int, suffix: str) -> tuple[tuple[Path, ...], A
 
     rng = np.random.default_rng(seed)
     start = UNIX_EPOCH_MJD + time.time() / 86_400 - 0.1
-    header = replace(gbt_header(NCHANS, source_name=f"DEMO{seed}"), tstart=start)
+    telescope = time.time_ns() // 10**6 % 2**31
+    header = replace(gbt_header(NCHANS, source_name=f"DEMO{seed}"), tstart=start, telescope_id=telescope)
     frequency_mhz = header.frequency(rng.uniform(0.2, 0.45) * NCHANS)
     snr = tuple(TONE_SNR if i % 2 == 0 else 0.0 for i in range(6))
     tone = Emitter(frequency_mhz=frequency_mhz, drift_hz_s=float(rng.uniform(0.2, 1.0)), width_hz=4.0, snr=snr)

@@ -79,11 +79,12 @@ def _sessions(store: Store) -> list[list[int]]:
 
 def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[Offer], list[Offer]]:
     """Return the cadences of a session, and the parts of cadences that wait."""
-    placed = exists().where(cadence_file.c.observation == file.c.observation).label("placed")
-    columns = select(file.c.observation, file.c.header, file.c.present, placed)
+    member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
+    queued = exists().where(member, cadence.c.state != "forming").label("queued")
+    columns = select(file.c.id, file.c.observation, file.c.header, file.c.present, queued)
     with store.read() as rows:
         found = [row for some in _portions(ids) for row in rows.execute(columns.where(file.c.id.in_(some)))]
-    found.sort(key=lambda row: (not row.present, not row.placed))  # of several copies the first one counts
+    found.sort(key=lambda row: (not row.present, not row.queued, row.id))  # of several copies the first one counts
     headers = [Header(**row.header) for row in found]
 
     def offer(members: Sequence[int], target: str, pattern: str | None, why: str | None) -> Offer:
@@ -97,7 +98,8 @@ def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[Offer], list[Offer]
 
     grouping = find_cadences(headers)
     whole = [offer(one.members, one.target, one.pattern, None) for one in grouping.cadences]
-    return whole, [offer(one.members, one.target, None, one.why) for one in grouping.waiting]
+    waiting = [one for one in grouping.waiting if not all(found[i].queued for i in one.members)]
+    return whole, [offer(one.members, one.target, None, one.why) for one in waiting]
 
 
 def _accept(rows: Connection, offer: Offer, max_channel_hz: float) -> bool:

@@ -103,7 +103,7 @@ class Store:
         taken = (
             update(cadence)
             .where(cadence.c.id == queue.scalar_subquery())
-            .values(state="leased", token=token, until=now() + lease_s, attempts=cadence.c.attempts + 1)
+            .values(state="leased", token=token, until=now() + lease_s, attempts=cadence.c.attempts + 1, why=None)
             .returning(cadence.c.id, cadence.c.until, cadence.c.attempts, cadence.c.target)
         )
         with self.write() as rows:

@@ -151,9 +151,11 @@ def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], o
     Raises:
         SentinelError: a program keeps failing, or time is up; the end of its log says why.
     """
-    end = time.monotonic() + READY_S
+    end, told = time.monotonic() + READY_S, ""
     while lacking := ready():
-        tell(lacking)
+        if lacking != told:
+            tell(lacking)
+            told = lacking
         if time.monotonic() > end or "BACKOFF" in lacking:
             tails = [(config.state_dir / "log" / f"{name}.log") for name in PROGRAMS]
             ends = [

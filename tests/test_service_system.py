@@ -24,9 +24,11 @@ class Service:
     """A service of its own: state and watched folder in a temporary place, messages to a Slack on loopback."""
 
     def __init__(self, place, slack):
+        shipped = load_config(ROOT / "config.yaml")
         settings = {
             "state_dir": "var",
-            "release": str(load_config(ROOT / "config.yaml").release),
+            "release": str(shipped.release),
+            "search": shipped.search.model_dump(),
             "lease_s": 20,
             "retry_after_s": 1,
             "watch": {"roots": ["incoming"], "scan_s": 1, "settle_s": 1},
