@@ -51,7 +51,7 @@ def taylor_tree(power: Float32[np.ndarray, "time freq"]) -> Float32[np.ndarray, 
     return tree
 
 
-def rebin(sigmas: Float32[np.ndarray, "time freq"], factor: int) -> Float32[np.ndarray, "time bins"]:
+def rebin(sigmas: Float32[np.ndarray, "time freq"], factor: int) -> Float32[np.ndarray, "padded bins"]:
     """Return sums of `factor` channels, still in sigma, with rows of zeros appended up to a power of two."""
     rows, chans = sigmas.shape[0], sigmas.shape[1] // factor
     padded = np.zeros((1 << (rows - 1).bit_length(), chans), dtype=np.float32)
@@ -139,13 +139,13 @@ def best_line(
     drifts: Float32[np.ndarray, " drifts"],
     widths: Float32[np.ndarray, " widths"],
 ) -> tuple[float, float, float, float]:
-    """Return (snr, channel, drift, width) of the brightest line on a grid; a width is never below the drift's smear."""
+    """Return (snr, channel, drift, width) of the brightest line on a grid; its box holds line and smear."""
     best = (-np.inf, 0.0, 0.0, 0.0)
     for width in widths:
         for drift in drifts:
-            box = max(width, abs(drift))
+            box = math.sqrt(width * width + drift * drift)
             for channel in channels:
                 snr = line_sum(sigmas, channel, drift, box)
                 if snr > best[0]:
-                    best = (snr, channel, drift, box)
+                    best = (snr, channel, drift, width)
     return best

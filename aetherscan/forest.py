@@ -4,6 +4,7 @@ Stored with skops, which rebuilds the trees from plain arrays: loading one execu
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skops.io
@@ -50,8 +51,6 @@ def load_forest(path: Path) -> RandomForestClassifier:
     return forest
 
 
-def probability(
-    forest: RandomForestClassifier, features: Float32[np.ndarray, "rows features"]
-) -> Float64[np.ndarray, " rows"]:
+def probability(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
     """Return the share of trees, weighted by their leaves, that see a signal in each row."""
     return forest.predict_proba(features)[:, 1]

@@ -50,35 +50,50 @@ def follow(
         tsamp: seconds per row.
         on: positions of the ONs.
     """
-    near = np.abs(WIDTHS - hit.width).argsort()[:6]
-    widths = np.sort(WIDTHS[near])
-    step = max(hit.width / 2, 0.5)
-    snr, channel, drift, width = best_line(
-        sigmas[position],
-        hit.channel + np.arange(-3, 4) * step,
-        hit.drift + np.arange(-4, 5) * hit.width / (2 * len(sigmas[position])),
-        widths,
+    rows = len(sigmas[position])
+    box = max(hit.width, abs(hit.drift))
+    nearby = hit.drift + np.arange(-4, 5) * hit.width / (2 * rows)
+    snr, channel, drift, width = _locate(
+        sigmas[position], hit.channel, 1.5 * box, nearby, WIDTHS[2 * hit.width >= WIDTHS], box
     )
     found = {position: (snr, channel)}
-    widths = np.array([width])
     for other in sorted(set(on) - {position}, key=lambda i: abs(i - position)):
         rows_away = (middles_s[other] - middles_s[position]) / tsamp
-        expected = channel + drift * rows_away
         # The drift of one observation is known to about a width over its length; that grows with the distance.
-        slack = min(width * abs(rows_away) / len(sigmas[other]) + 2 * width, LONGEST_SLACK + 2 * width)
-        grid = expected + np.arange(-slack, slack + 0.25, max(0.5, width / 4))
-        found[other] = best_line(sigmas[other], grid, drift + np.arange(-1, 2) * width / 16, widths)[:2]
+        slack = min(box * abs(rows_away) / rows, LONGEST_SLACK) + 2 * box
+        nearby = drift + np.arange(-1, 2) * box / rows
+        expected = channel + drift * rows_away
+        found[other] = _locate(sigmas[other], expected, slack, nearby, np.array([width]), box)[:2]
+    start, drift = _line(found, middles_s, tsamp)
+    # Once more with the drift that all the ONs agree on, which places each of them better.
+    for i, (_, channel) in found.items():
+        found[i] = _locate(sigmas[i], channel, box / 4, np.array([drift]), np.array([width]), box)[:2]
     start, drift = _line(found, middles_s, tsamp)
     drifts = np.array([drift])
     places = {i: channel + np.arange(-1, 1.25, 0.5) for i, (_, channel) in found.items()}
     by_width = [sum(best_line(sigmas[i], places[i], drifts, np.array([w]))[0] for i in found) for w in WIDTHS]
-    width = max(float(WIDTHS[int(np.argmax(by_width))]), abs(drift))
+    width = float(WIDTHS[int(np.argmax(by_width))])
+    widths = np.array([width])
     for i in set(range(len(sigmas))) - set(found):
         expected = start + drift * middles_s[i] / tsamp
         places[i] = expected + np.arange(-1, 1.25, 0.5) * max(2.0, width / 2)
-    snrs = [best_line(observation, places[i], drifts, np.array([width]))[0] for i, observation in enumerate(sigmas)]
-    # The brightest box holds the line convolved with its smear.
-    return Track(start_channel=start, drift=drift, width=max(width**2 - drift**2, 1.0) ** 0.5, snr=tuple(snrs))
+    snrs = [best_line(observation, places[i], drifts, widths)[0] for i, observation in enumerate(sigmas)]
+    return Track(start_channel=start, drift=drift, width=width, snr=tuple(snrs))
+
+
+def _locate(
+    sigmas: Float32[np.ndarray, "time freq"],
+    around: float,
+    reach: float,
+    drifts: Float64[np.ndarray, " drifts"],
+    widths: Float64[np.ndarray, " widths"],
+    box: float,
+) -> tuple[float, float, float, float]:
+    """Return (snr, channel, drift, width) of the brightest line within `reach` channels: coarsely, then finely."""
+    coarse = around + np.arange(-reach, reach + 0.25, max(0.5, box / 4))
+    _, channel, drift, width = best_line(sigmas, coarse, drifts, widths)
+    fine = channel + np.arange(-box / 4, box / 4 + 0.25, 0.5)
+    return best_line(sigmas, fine, np.array([drift]), np.array([width]))
 
 
 def _line(

@@ -42,3 +42,24 @@ def write_observation(path: Path, header: Header = GBT, power: np.ndarray | None
     power = make_power(header) if power is None else power
     (write_fil if path.suffix == ".fil" else write_h5)(path, header, [power], **options)
     return power
+
+
+class SeesSignalsEverywhere:
+    """A forest for tests of what follows it: every window passes."""
+
+    n_features_in_ = 48
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        return np.tile([0.0, 1.0], (len(features), 1))
+
+
+def make_detector(folder: Path = Path("models/test")):
+    """A detector that lets every window through, in no time."""
+    from aetherscan.detector import Detector
+    from aetherscan.release import Release
+
+    snippet = {"rows": 16, "bins": 512, "binning": 8}
+    release = Release(path=folder, name=folder.name, sha256="0" * 64, snippet=snippet, threshold=0.5, card={})
+    return Detector(
+        release=release, encode=lambda images: np.zeros((len(images), 8), np.float32), forest=SeesSignalsEverywhere()
+    )
