@@ -136,11 +136,6 @@ def _store(config: Any) -> Any:
     return open_store(config.store_url)
 
 
-def _line(text: str) -> None:
-    """Say where something stands: on one line of a terminal, or on as many as there are."""
-    print(f"\r\033[K{text}" if sys.stdout.isatty() else text, end="" if sys.stdout.isatty() else "\n", flush=True)
-
-
 def _docker(*arguments: str) -> int:
     os.execvp("docker", ["docker", "compose", *arguments])  # noqa: S606
 
@@ -160,9 +155,9 @@ def _up(options: Options) -> int:
         print("the service is running already")
     else:
         supervise.start(config, config_path(), foreground=options.foreground)
-    supervise.wait_ready(config, lambda: lacking(config, store), _line)
+    supervise.wait_ready(config, lambda: lacking(config, store), print)
     print(
-        f"\nsearching with {release.name} what lands in {', '.join(map(str, config.watch.roots))}\n"
+        f"searching with {release.name} what lands in {', '.join(map(str, config.watch.roots))}\n"
         f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
     )
     return 0
@@ -234,10 +229,10 @@ def _search(options: Options) -> int:
     from tqdm import tqdm
 
     from sentinel import offline
+    from sentinel.config import change_search
 
     config = _loaded()
-    given = {name: value for name in ("mode", "threshold") if (value := getattr(options, name)) is not None}
-    settings = type(config.search).model_validate(config.search.model_dump() | given)
+    settings = change_search(config.search, {"mode": options.mode, "threshold": options.threshold})
     with tqdm(
         total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:

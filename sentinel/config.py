@@ -131,6 +131,22 @@ def config_path(named: str | None = None) -> Path | None:
     return default if default.exists() else None
 
 
+def _mistakes(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}" for one in error.errors()]
+
+
+def change_search(search: Search, given: dict[str, Any]) -> Search:
+    """Return the settings of a search with those that were `given` on the command line.
+
+    Raises:
+        ConfigError: a value that is not valid.
+    """
+    try:
+        return Search.model_validate(search.model_dump() | {k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_mistakes(error))) from error
+
+
 def load_config(path: Path | None) -> Config:
     """Read the configuration from `path` (None: defaults) and the environment.
 
@@ -151,9 +167,7 @@ def load_config(path: Path | None) -> Config:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
-        mistakes += [
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}" for one in error.errors()
-        ]
+        mistakes += _mistakes(error)
     if mistakes:
         raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
     base = path.parent if path else Path.cwd()

@@ -48,7 +48,6 @@ def search(
     A file that cannot be read and observations that make no cadence are told, and named in `run.json`.
     """
     from aetherscan.candidates import write_csv, write_json
-    from aetherscan.detector import load_detector
 
     began = time.time()
     headers, passed_over = {}, []
@@ -65,6 +64,8 @@ def search(
     found: list[Any] = []
     used = None
     if grouping.cadences:
+        from aetherscan.detector import load_detector
+
         detector = load_detector(release)
         used = {"name": detector.release.name, "sha256": detector.release.sha256}
     for count, cadence in enumerate(grouping.cadences):

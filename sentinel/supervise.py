@@ -25,6 +25,8 @@ from sentinel.program import PROGRAMS
 LOG = logging.getLogger(__name__)
 MARK = "SENTINEL_SERVICE"
 READY_S = 180.0
+FAILING_S = 30.0
+"""A program that does not even stay up for this long will not mend itself."""
 STOP_S = 40.0
 LONGEST_SOCKET = 100
 """Characters the kernel takes for the path of a socket, less a few that supervisord adds."""
@@ -151,12 +153,12 @@ def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], o
     Raises:
         SentinelError: a program keeps failing, or time is up; the end of its log says why.
     """
-    end, told = time.monotonic() + READY_S, ""
+    began, told = time.monotonic(), ""
     while lacking := ready():
         if lacking != told:
             tell(lacking)
             told = lacking
-        if time.monotonic() > end or "BACKOFF" in lacking:
+        if time.monotonic() - began > (FAILING_S if "BACKOFF" in lacking else READY_S):
             tails = [(config.state_dir / "log" / f"{name}.log") for name in PROGRAMS]
             ends = [
                 line for path in tails if path.exists() for line in path.read_text(errors="replace").splitlines()[-3:]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,8 @@ COMMANDS = "up down restart status logs doctor demo search train candidates conf
 @pytest.fixture
 def configured(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text("release: models/none\n")
+    for name in [name for name in os.environ if name.startswith("SENTINEL")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.delenv("SLACK_BOT_TOKEN", raising=False)
     return tmp_path
@@ -56,6 +59,18 @@ def test_a_wrong_configuration_is_exit_2(configured, capsys):
     told = capsys.readouterr().err
     assert "lease" in told
     assert "watch.root" in told
+
+
+def test_an_option_out_of_range_is_exit_2_with_the_value(configured, capsys):
+    assert cli.main(["search", "a.h5", "--threshold", "7"]) == 2
+    assert "threshold: Input should be less than or equal to 1, found 7.0" in capsys.readouterr().err
+
+
+def test_a_search_of_files_that_are_no_cadence_says_so_and_leaves_an_empty_table(configured, capsys):
+    assert cli.main(["search", str(configured / "none.h5"), "--output", str(configured / "found")]) == 1
+    assert "not searched" in capsys.readouterr().out
+    assert json.loads((configured / "found" / "run.json").read_text())["cadences"] == []
+    assert (configured / "found" / "candidates.csv").read_text().startswith("frequency_mhz,drift_rate_hz_s")
 
 
 def test_the_state_of_a_service_that_was_never_started_is_unknown(configured, capsys):

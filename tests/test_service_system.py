@@ -1,5 +1,6 @@
 """The whole service, for real: a cadence lands, processes are killed, it is done once, and nothing is left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -121,7 +122,8 @@ def once(service, slack, cadences):
     assert service.rows(twice.having(func.count() > 1)) == []
     told = service.until(lambda: len(slack.messages) >= cadences and slack.messages)
     assert len({one["metadata"]["event_payload"]["uid"] for one in told}) == len(told) == cadences
-    assert service.run("status", check=False).stdout.count("quarantined 0") == 0
+    ledger = json.loads(service.run("status", "--json", check=False).stdout)["ledger"]
+    assert ledger == {"seen": cadences, "done": cadences, "quarantined": 0, "skipped": 0, "waiting": 0}
 
 
 def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_process(service, slack):
