@@ -5,6 +5,7 @@ Stored with skops, which rebuilds the trees from plain arrays: loading one execu
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import skops.io
@@ -43,7 +44,7 @@ def load_forest(path: Path) -> RandomForestClassifier:
         if strangers:
             raise ReleaseError(f"{path}: expected a forest of plain arrays, found types {sorted(strangers)}")
         forest = skops.io.load(path, trusted=TRUSTED)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, BadZipFile) as error:
         raise ReleaseError(f"{path}: expected a forest stored with skops, found {error}") from error
     if not isinstance(forest, RandomForestClassifier):
         raise ReleaseError(f"{path}: expected a RandomForestClassifier, found {type(forest).__name__}")

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Float64
 
 from aetherscan.detector import encode_all, encode_with
 from aetherscan.examples import ExampleSettings, draw_batch
-from aetherscan.forest import fit_forest, probability, save_forest
+from aetherscan.forest import TREES, fit_forest, probability, save_forest
 from aetherscan.release import Release, write_card
 from aetherscan.vae import BetaVAE, build_decoder, build_encoder
 
@@ -40,6 +40,7 @@ class TrainSettings:
     epochs: int = 20
     forest_cadences: int = 20_000
     judge_cadences: int = 20_000
+    trees: int = TREES
     learning_rate: float = 1e-3
 
 
@@ -87,10 +88,12 @@ def judge(
     """Return the threshold at the permitted false-alarm rate, and the recall there by SNR of the weakest ON."""
     quiet = scores[labels == 0]
     thresholds = {rate: float(np.quantile(quiet, 1 - rate)) for rate in (1e-2, FALSE_ALARM_RATE)}
+    bins = [(low, high, (snrs >= low) & (snrs < high)) for low, high in pairwise(SNR_EDGES)]
     recall = {
         f"recall_at_{rate:g}": {
-            f"{low}-{high}": round(float(np.mean(scores[(snrs >= low) & (snrs < high)] > threshold)), 4)
-            for low, high in pairwise(SNR_EDGES)
+            f"{low}-{high}": round(float(np.mean(scores[inside] > threshold)), 4)
+            for low, high, inside in bins
+            if inside.any()
         }
         for rate, threshold in thresholds.items()
     }
@@ -122,7 +125,7 @@ def train(folder: Path, settings: TrainSettings, examples: ExampleSettings | Non
     keras.utils.set_random_seed(settings.seed)
     commit = code_commit()
     batches = Examples(settings, examples)
-    model = BetaVAE(build_encoder(seed=settings.seed), build_decoder(seed=settings.seed))
+    model = BetaVAE(build_encoder(seed=settings.seed), build_decoder(seed=settings.seed), seed=settings.seed)
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, len(batches) * settings.epochs, alpha=0.01)
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1e3), jit_compile=False)
     log = keras.callbacks.CSVLogger(str(folder / "history.csv"))
@@ -131,7 +134,7 @@ def train(folder: Path, settings: TrainSettings, examples: ExampleSettings | Non
 
     encode = encode_with(model.encoder)
     latents, labels, _ = draw_latents(encode, settings.forest_cadences, 1, settings.seed, examples)
-    forest = fit_forest(latents, labels, settings.seed)
+    forest = fit_forest(latents, labels, settings.seed, settings.trees)
     save_forest(folder / "forest.skops", forest)
     latents, labels, snrs = draw_latents(encode, settings.judge_cadences, 2, settings.seed, examples)
     metrics = judge(probability(forest, latents), labels, snrs)

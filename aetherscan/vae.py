@@ -11,7 +11,7 @@ it lies; clustering is of the posterior's mean, not of a draw; and the reconstru
 can hold, weighs less.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import keras
 from keras import layers, ops
@@ -25,25 +25,6 @@ CLOSEST = 0.1
 """Added to every squared ON-OFF distance: the seeds' 1e-8 sends an untrained encoder to infinity."""
 PAINTED = 3
 """Every third observation is reconstructed, one ON and one OFF: the others teach the same at three times the cost."""
-
-
-@keras.saving.register_keras_serializable(package="aetherscan")
-class Sampling(layers.Layer):
-    """Draw z from the posterior: z_mean + exp(z_log_var / 2) * epsilon (Kingma & Welling 2014)."""
-
-    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
-        self.seed = seed
-        self.draws = keras.random.SeedGenerator(seed)
-
-    def call(self, posterior: tuple[Any, Any]) -> Any:
-        """Return one draw; (batch, latent)."""
-        z_mean, z_log_var = posterior
-        return z_mean + ops.exp(0.5 * z_log_var) * keras.random.normal(ops.shape(z_mean), seed=self.draws)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what rebuilds this layer."""
-        return {**super().get_config(), "seed": self.seed}
 
 
 def build_encoder(latent: int = 8, dense: int = 512, kernel: tuple[int, int] = (3, 3), seed: int = 0) -> keras.Model:
@@ -108,7 +89,7 @@ def clustering_loss(z: Any, is_signal: Any) -> Any:
     return within + is_signal * apart + (1 - is_signal) * mixed
 
 
-@keras.saving.register_keras_serializable(package="aetherscan")
+@no_type_check  # Keras reads its layers' signatures, which the shape checker would wrap
 class BetaVAE(keras.Model):
     """Encoder and decoder under the seeds' composite loss: gamma * (reconstruction + beta * KL) + alpha * clustering.
 
@@ -123,9 +104,10 @@ class BetaVAE(keras.Model):
         beta: float = 1.5,
         alpha: float = 10.0,
         gamma: float = 0.02,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.sampling = encoder, decoder, Sampling()
+        self.encoder, self.decoder, self.draws = encoder, decoder, keras.random.SeedGenerator(seed)
         self.beta, self.alpha, self.gamma = beta, alpha, gamma
         self.terms = {name: keras.metrics.Mean(name) for name in ("reconstruction", "kl", "clustering")}
 
@@ -137,7 +119,8 @@ class BetaVAE(keras.Model):
     def call(self, snippets: Any) -> dict[str, Any]:
         """Return the posterior of every observation and the reconstruction of some."""
         z_mean, z_log_var = self.encoder(ops.reshape(snippets, (-1, ROWS, BINS, 1)))
-        z = self.sampling((z_mean[::PAINTED], z_log_var[::PAINTED]))
+        mean, spread = z_mean[::PAINTED], ops.exp(0.5 * z_log_var[::PAINTED])
+        z = mean + spread * keras.random.normal(ops.shape(mean), dtype="float32", seed=self.draws)
         return {"image": self.decoder(z), "z_mean": z_mean, "z_log_var": z_log_var}
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any) -> Any:
