@@ -95,7 +95,7 @@ def search_cadence(
         observations: open, of the same channels.
         detector: a release in memory.
         settings: how to search; the defaults where not given.
-        progress: called with the share of the band that is done, after each block.
+        progress: called often with the share of the band that is done.
         on: positions of the ONs: (1, 3, 5) where the target came second.
 
     Raises:
@@ -130,6 +130,7 @@ def search_cadence(
         with clock("measure"):
             for i in np.flatnonzero(scores.probability >= threshold):
                 counts["windows_above_threshold"] += 1
+                progress(start / nchans)  # a crowded block can take long, and whoever waits must see that we live
                 low, high = max(0, firsts[i] - window // 2), min(stop - start, firsts[i] + window * 3 // 2)
                 sigmas = [standardize(np.ascontiguousarray(obs[:, low:high])) for obs in power]
                 inside = (firsts[i] - low, firsts[i] - low + window)

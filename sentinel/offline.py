@@ -71,7 +71,7 @@ def search(
     for count, cadence in enumerate(grouping.cadences):
         share = partial(_share, progress, count, len(grouping.cadences))
         members = [list(headers)[i] for i in cadence.members]
-        candidates, costs = _search_one(members, detector, search, share)
+        candidates, costs = _search_one(members, cadence.on, detector, search, share)
         found += candidates
         names = [str(path) for path in members]
         runs.append({"target": cadence.target, "files": names, "candidates": len(candidates), **costs})
@@ -96,11 +96,11 @@ def _share(progress: Callable[[float], None], count: int, total: int, done: floa
 
 
 def _search_one(
-    paths: Sequence[Path], detector: Any, search: Search, progress: Callable[[float], None]
+    paths: Sequence[Path], on: tuple[int, ...], detector: Any, search: Search, progress: Callable[[float], None]
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     from aetherscan.search import SearchSettings, search_cadence
 
     with ExitStack() as opened:
         observations = [opened.enter_context(open_observation(path)) for path in paths]
-        result = search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress)
+        result = search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress, on)
     return result.candidates, {"counts": result.counts, "stage_s": result.stage_s, "bytes_read": result.bytes_read}

@@ -214,6 +214,12 @@ class Store:
         with self.read() as rows:
             return tuple(Path(path) for path in rows.scalars(members))
 
+    def on(self, cadence_id: int) -> tuple[int, ...]:
+        """Return the positions of the ONs of a cadence: where its pattern has an A."""
+        with self.read() as rows:
+            pattern = rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one()
+        return tuple(i for i, letter in enumerate(pattern) if letter == "A")
+
     def leased(self) -> int:
         """Return how many cadences are being searched, whoever submitted them."""
         with self.read() as rows:

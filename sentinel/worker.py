@@ -72,7 +72,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     def search(paths: Sequence[Path], progress: Callable[[float], None]) -> Found:
         detector = detector_for(config.release)
         used.update(release=detector.release.sha256)
-        return search_files(paths, progress, config, detector, cadence_id)
+        return search_files(paths, store.on(cadence_id), progress, config, detector, cadence_id)
 
     with logs.bound(cadence=cadence_id, attempt=token[:8]):
         outcome = search_lease(store, config, cadence_id, token, search)
@@ -119,7 +119,12 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
 
 
 def search_files(
-    paths: Sequence[Path], progress: Callable[[float], None], config: Config, detector: Any, cadence_id: int
+    paths: Sequence[Path],
+    on: tuple[int, ...],
+    progress: Callable[[float], None],
+    config: Config,
+    detector: Any,
+    cadence_id: int,
 ) -> Found:
     """Search six files and draw what was found."""
     from aetherscan.search import SearchSettings, search_cadence
@@ -127,10 +132,11 @@ def search_files(
     with ExitStack() as opened:
         observations = [opened.enter_context(open_observation(path)) for path in paths]
         headers = [observation.header for observation in observations]
-        result = search_cadence(observations, detector, SearchSettings(**config.search.model_dump()), progress)
+        settings = SearchSettings(**config.search.model_dump())
+        result = search_cadence(observations, detector, settings, progress, on)
         ranked = sorted(result.candidates, key=lambda one: -one.probability)
         pictures = [
-            (which, *draw(observations, one, config.state_dir / "pictures", f"{cadence_id:06d}"))
+            (which, *draw(observations, one, on, config.state_dir / "pictures", f"{cadence_id:06d}"))
             for which, one in enumerate(ranked[:PICTURES])
         ]
     drawn = {which: path for which, path, _ in pictures}
@@ -161,11 +167,11 @@ def search_files(
     return Found(candidates=rows, pictures=pictures, release=(release.name, release.sha256), run=run, message=message)
 
 
-def draw(observations: Sequence[Any], found: Any, folder: Path, name: str) -> tuple[str, str]:
+def draw(observations: Sequence[Any], found: Any, on: tuple[int, ...], folder: Path, name: str) -> tuple[str, str]:
     """Write a candidate's waterfall and return its path and checksum; the same candidate always has the same name."""
     from aetherscan.plots import waterfall_png
 
-    png = waterfall_png(observations, found)
+    png = waterfall_png(observations, found, on)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{found.frequency_mhz:.6f}MHz.png"
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
