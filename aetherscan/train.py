@@ -25,8 +25,9 @@ from aetherscan.release import Release, write_card
 from aetherscan.vae import BetaVAE, build_decoder, build_encoder
 
 EASY_SNR = 40.0
-FALSE_ALARM_RATE = 1e-3
-"""Share of snippets without a signal that may pass the release's threshold."""
+PASSED = 0.05
+"""Share of snippets without a signal that may pass the release's threshold: what passes is measured, not reported."""
+RATES = (PASSED, 1e-2, 1e-3)
 SNR_EDGES = (8, 12, 16, 24, 36, 60, 150)
 
 
@@ -85,9 +86,9 @@ def draw_latents(
 def judge(
     scores: Float64[np.ndarray, " rows"], labels: Float32[np.ndarray, " rows"], snrs: Float64[np.ndarray, " rows"]
 ) -> dict[str, Any]:
-    """Return the threshold at the permitted false-alarm rate, and the recall there by SNR of the weakest ON."""
+    """Return the threshold that passes the permitted share, and recall by SNR of the weakest ON at several shares."""
     quiet = scores[labels == 0]
-    thresholds = {rate: float(np.quantile(quiet, 1 - rate)) for rate in (1e-2, FALSE_ALARM_RATE)}
+    thresholds = {rate: float(np.quantile(quiet, 1 - rate)) for rate in RATES}
     bins = [(low, high, (snrs >= low) & (snrs < high)) for low, high in pairwise(SNR_EDGES)]
     recall = {
         f"recall_at_{rate:g}": {
@@ -97,7 +98,7 @@ def judge(
         }
         for rate, threshold in thresholds.items()
     }
-    return {"threshold": thresholds[FALSE_ALARM_RATE], "without_signal": len(quiet), **recall}
+    return {"threshold": thresholds[PASSED], "without_signal": len(quiet), **recall}
 
 
 def code_commit() -> str:

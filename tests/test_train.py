@@ -123,11 +123,11 @@ def test_the_same_seed_draws_the_same_examples():
     np.testing.assert_array_equal(first, again)
 
 
-def test_recall_is_judged_at_the_permitted_false_alarm_rate():
-    scores = np.concatenate([np.linspace(0, 0.5, 10_000), np.full(100, 0.4996), np.full(100, 0.3)])
+def test_recall_is_judged_at_the_permitted_share_of_false_ones():
+    scores = np.concatenate([np.linspace(0, 0.5, 10_000), np.full(100, 0.48), np.full(100, 0.3)])
     labels = np.concatenate([np.zeros(10_000), np.ones(200)]).astype(np.float32)
     snrs = np.concatenate([np.zeros(10_000), np.full(100, 100.0), np.full(100, 10.0)])
     found = judge(scores, labels, snrs)
-    assert found["threshold"] == pytest.approx(0.4995, abs=1e-4)
-    assert found["recall_at_0.001"]["60-150"] == 1
-    assert found["recall_at_0.001"]["8-12"] == 0
+    assert found["threshold"] == pytest.approx(0.475, abs=1e-4)
+    assert found["recall_at_0.05"] == {"8-12": 0, "60-150": 1}
+    assert found["recall_at_0.01"] == {"8-12": 0, "60-150": 0}
