@@ -7,8 +7,8 @@ it pulls all six together. The forest then looks at six latents and nothing else
 
 Three departures from the seeds, each because without it nothing was learned from lines as thin as real ones within an
 hour (decision 0005): the last convolution is followed by its maximum over each quarter of the window, so that a line is
-a line wherever it lies in it; clustering is of the posterior's mean, not of a draw; and the reconstruction, nearly all of it noise no latent
-can hold, weighs less.
+a line wherever it lies; clustering is of the posterior's mean, not of a draw; and the reconstruction, nearly all of it
+noise that no latent can hold, weighs less.
 """
 
 from typing import Any, no_type_check
