@@ -3,7 +3,9 @@
 A line that drifts k channels a row smears its power over k channels anyway, so a fast drift loses nothing in channels k
 wide, and a wide signal gains: each level need only follow drifts up to one bin a row. See Taylor (1974) for the tree.
 
-Sums are in sigma: rows are standardized first, and a sum over n pixels is divided by sqrt(n).
+Sums are in sigma: rows are standardized first, and a sum over n pixels is divided by sqrt(n). Where a broadband burst
+carries a row, neighbouring channels rise and fall together, and a sum of n of them scatters by far more than sqrt(n):
+each row's sums are therefore measured at every binning (`spread`) and brought back to unit scatter.
 """
 
 import math
@@ -13,6 +15,13 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float32
 from numba import njit
+
+from aetherscan.normalize import MAD_TO_SIGMA
+
+LEVELS = 7
+"""Binnings 1, 2, 4 ... 64."""
+CLEARLY_MORE = np.float32(1.3)
+"""A scatter taken from a hundred sums is uncertain by a tenth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +60,21 @@ def taylor_tree(power: Float32[np.ndarray, "time freq"]) -> Float32[np.ndarray, 
     return tree
 
 
-def rebin(sigmas: Float32[np.ndarray, "time freq"], factor: int) -> Float32[np.ndarray, "padded bins"]:
-    """Return sums of `factor` channels, still in sigma, with rows of zeros appended up to a power of two."""
+def rebin(sigmas: Float32[np.ndarray, "time freq"], factor: int) -> Float32[np.ndarray, "time bins"]:
+    """Return sums of `factor` channels over its square root: still in sigma where channels are independent."""
     rows, chans = sigmas.shape[0], sigmas.shape[1] // factor
-    padded = np.zeros((1 << (rows - 1).bit_length(), chans), dtype=np.float32)
     sums = sigmas[:, : chans * factor].reshape(rows, chans, factor).sum(axis=2)
-    padded[:rows] = sums / np.float32(math.sqrt(factor))
-    return padded
+    return sums / np.float32(math.sqrt(factor))
+
+
+def spread(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Float32[np.ndarray, "level time"]:
+    """Return the robust scatter of each row's sums at every binning by a power of two; 1 unless it is clearly more."""
+    scatter = np.stack([MAD_TO_SIGMA * np.median(np.abs(rebin(sigmas, 1 << n)), axis=1) for n in range(levels)])
+    return np.where(scatter > CLEARLY_MORE, scatter, np.float32(1))
 
 
 def find_hits(
-    sigmas: Float32[np.ndarray, "time freq"], *, max_drift: float, min_snr: float, levels: int = 7, most: int = 20
+    sigmas: Float32[np.ndarray, "time freq"], *, max_drift: float, min_snr: float, most: int = 20
 ) -> list[Hit]:
     """Return the brightest lines of one standardized observation, brightest first, one for each place.
 
@@ -69,14 +82,14 @@ def find_hits(
         sigmas: power in units of each row's noise.
         max_drift: channels per row, either way.
         min_snr: of the line at its best binning.
-        levels: binnings 1, 2, 4 ... 2^(levels - 1).
         most: hits to return.
     """
     rows = sigmas.shape[0]
     found: list[Hit] = []
-    for level in range(levels):
+    for level, scatter in enumerate(spread(sigmas)):
         factor = 1 << level
-        binned = rebin(sigmas, factor)
+        binned = np.zeros((1 << (rows - 1).bit_length(), sigmas.shape[1] // factor), dtype=np.float32)
+        binned[:rows] = rebin(sigmas, factor) / scatter[:, None]
         reach = binned.shape[0] - 1
         drifts = np.arange(binned.shape[0]) * factor / reach
         for sign in (1, -1):
@@ -116,18 +129,25 @@ def _reach(hit: Hit, other: Hit, rows: int) -> float:
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def line_sum(sigmas: Float32[np.ndarray, "time freq"], channel: float, drift: float, width: float) -> float:
+def line_sum(
+    sigmas: Float32[np.ndarray, "time freq"],
+    scatter: Float32[np.ndarray, "level time"],
+    channel: float,
+    drift: float,
+    width: float,
+) -> float:
     """Return the SNR of a box `width` channels wide along a line through `channel` half-way through the observation.
 
     The box's edges take fractions of channels. What lies outside the array counts as noise of value zero.
     """
     rows, chans = sigmas.shape
+    level = min(len(scatter) - 1, max(0, math.ceil(math.log2(width))))
     total = 0.0
     for t in range(rows):
         low = channel + drift * (t - (rows - 1) / 2) - width / 2 + 0.5
         high = low + width
         for k in range(max(0, math.floor(low)), min(chans, math.ceil(high))):
-            total += sigmas[t, k] * (min(high, k + 1.0) - max(low, float(k)))
+            total += sigmas[t, k] * (min(high, k + 1.0) - max(low, float(k))) / scatter[level, t]
     return total / math.sqrt(rows * width)
 
 
@@ -135,6 +155,7 @@ def line_sum(sigmas: Float32[np.ndarray, "time freq"], channel: float, drift: fl
 @no_type_check
 def best_line(
     sigmas: Float32[np.ndarray, "time freq"],
+    scatter: Float32[np.ndarray, "level time"],
     channels: Float32[np.ndarray, " channels"],
     drifts: Float32[np.ndarray, " drifts"],
     widths: Float32[np.ndarray, " widths"],
@@ -145,7 +166,7 @@ def best_line(
         for drift in drifts:
             box = math.sqrt(width * width + drift * drift)
             for channel in channels:
-                snr = line_sum(sigmas, channel, drift, box)
+                snr = line_sum(sigmas, scatter, channel, drift, box)
                 if snr > best[0]:
                     best = (snr, channel, drift, width)
     return best

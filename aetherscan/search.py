@@ -19,7 +19,7 @@ from aetherscan.dedoppler import find_hits
 from aetherscan.detector import Detector
 from aetherscan.errors import CadenceError
 from aetherscan.io import Observation
-from aetherscan.normalize import normalize, standardize
+from aetherscan.normalize import flatten, normalize, standardize
 from aetherscan.observation import SECONDS_PER_DAY, Header
 from aetherscan.track import Track, follow
 
@@ -132,7 +132,9 @@ def search_cadence(
                 counts["windows_above_threshold"] += 1
                 progress(start / nchans)  # a crowded block can take long, and whoever waits must see that we live
                 low, high = max(0, firsts[i] - window // 2), min(stop - start, firsts[i] + window * 3 // 2)
-                sigmas = [standardize(np.ascontiguousarray(obs[:, low:high])) for obs in power]
+                sigmas = [flatten(standardize(obs)) for obs in np.ascontiguousarray(power[..., low:high])]
+                for obs in sigmas:
+                    obs[:, spikes(headers[0], start + low, start + high)] = 0
                 inside = (firsts[i] - low, firsts[i] - low + window)
                 for track, score in _on_only(sigmas, inside, headers, on, settings, counts):
                     found.append(
@@ -178,6 +180,13 @@ def blocks(nchans: int, block: int, window: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of blocks that reach two windows back into the last, so that each track lies whole in one."""
     for start in range(0, nchans, block):
         yield max(0, start - 2 * window), min(start + block, nchans)
+
+
+def spikes(header: Header, start: int, stop: int) -> list[int]:
+    """Return where, from `start`, the DC spikes of the coarse channels lie: the middle channel and its neighbours."""
+    width = header.coarse_chans
+    middles = range(start // width * width + width // 2, stop + 2, width)
+    return [c - start for middle in middles for c in (middle - 1, middle, middle + 1) if start <= c < stop]
 
 
 def fit_rows(power: Float32[np.ndarray, "obs time freq"], rows: int) -> Float32[np.ndarray, "obs rows freq"]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from aetherscan.dedoppler import Hit, best_line
+from aetherscan.dedoppler import Hit, best_line, spread
 
 WIDTHS = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], dtype=np.float64)
 LONGEST_SLACK = 24.0
@@ -51,10 +51,11 @@ def follow(
         on: positions of the ONs.
     """
     rows = len(sigmas[position])
+    power = [(observation, spread(observation)) for observation in sigmas]
     box = max(hit.width, abs(hit.drift))
     nearby = hit.drift + np.arange(-4, 5) * hit.width / (2 * rows)
     snr, channel, drift, width = _locate(
-        sigmas[position], hit.channel, 1.5 * box, nearby, WIDTHS[2 * hit.width >= WIDTHS], box
+        power[position], hit.channel, 1.5 * box, nearby, WIDTHS[2 * hit.width >= WIDTHS], box
     )
     found = {position: (snr, channel)}
     for other in sorted(set(on) - {position}, key=lambda i: abs(i - position)):
@@ -63,26 +64,27 @@ def follow(
         slack = min(box * abs(rows_away) / rows, LONGEST_SLACK) + 2 * box
         nearby = drift + np.arange(-1, 2) * box / rows
         expected = channel + drift * rows_away
-        found[other] = _locate(sigmas[other], expected, slack, nearby, np.array([width]), box)[:2]
+        found[other] = _locate(power[other], expected, slack, nearby, np.array([width]), box)[:2]
     start, drift = _line(found, middles_s, tsamp)
     # Once more with the drift that all the ONs agree on, which places each of them better.
     for i, (_, channel) in found.items():
-        found[i] = _locate(sigmas[i], channel, box / 4, np.array([drift]), np.array([width]), box)[:2]
+        found[i] = _locate(power[i], channel, box / 4, np.array([drift]), np.array([width]), box)[:2]
     start, drift = _line(found, middles_s, tsamp)
     drifts = np.array([drift])
     places = {i: channel + np.arange(-1, 1.25, 0.5) for i, (_, channel) in found.items()}
-    by_width = [sum(best_line(sigmas[i], places[i], drifts, np.array([w]))[0] for i in found) for w in WIDTHS]
+    # The median of the three: another line that crosses one of them must not decide.
+    by_width = [np.median([best_line(*power[i], places[i], drifts, np.array([w]))[0] for i in found]) for w in WIDTHS]
     width = float(WIDTHS[int(np.argmax(by_width))])
     widths = np.array([width])
     for i in set(range(len(sigmas))) - set(found):
         expected = start + drift * middles_s[i] / tsamp
         places[i] = expected + np.arange(-1, 1.25, 0.5) * max(2.0, width / 2)
-    snrs = [best_line(observation, places[i], drifts, widths)[0] for i, observation in enumerate(sigmas)]
+    snrs = [best_line(*power[i], places[i], drifts, widths)[0] for i in range(len(power))]
     return Track(start_channel=start, drift=drift, width=width, snr=tuple(snrs))
 
 
 def _locate(
-    sigmas: Float32[np.ndarray, "time freq"],
+    power: tuple[Float32[np.ndarray, "time freq"], Float32[np.ndarray, "level time"]],
     around: float,
     reach: float,
     drifts: Float64[np.ndarray, " drifts"],
@@ -91,9 +93,9 @@ def _locate(
 ) -> tuple[float, float, float, float]:
     """Return (snr, channel, drift, width) of the brightest line within `reach` channels: coarsely, then finely."""
     coarse = around + np.arange(-reach, reach + 0.25, max(0.5, box / 4))
-    _, channel, drift, width = best_line(sigmas, coarse, drifts, widths)
+    _, channel, drift, width = best_line(*power, coarse, drifts, widths)
     fine = channel + np.arange(-box / 4, box / 4 + 0.25, 0.5)
-    return best_line(sigmas, fine, np.array([drift]), np.array([width]))
+    return best_line(*power, fine, np.array([drift]), np.array([width]))
 
 
 def _line(

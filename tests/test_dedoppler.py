@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aetherscan.dedoppler import find_hits, line_sum, taylor_tree
+from aetherscan.dedoppler import find_hits, line_sum, spread, taylor_tree
 from aetherscan.inject import add_line
 
 ROWS, CHANS = 16, 2048
@@ -54,8 +54,16 @@ def test_flipping_the_band_mirrors_the_hits():
 
 def test_a_box_of_the_lines_own_width_holds_nearly_all_of_its_snr():
     sigmas = lit(700.0, 2.0, 4.0, 100)
-    assert line_sum(sigmas, 700.0, 2.0, 6.0) == pytest.approx(100, rel=0.08)
+    assert line_sum(sigmas, spread(sigmas), 700.0, 2.0, 6.0) == pytest.approx(100, rel=0.08)
 
 
 def test_drifts_beyond_the_limit_are_not_reported():
     assert all(abs(hit.drift) <= 5 for hit in find_hits(lit(900, 12, 2, 60), max_drift=5, min_snr=6))
+
+
+def test_a_burst_whose_channels_rise_and_fall_together_has_no_bright_lines():
+    rng = np.random.default_rng(3)
+    sigmas = rng.standard_normal((ROWS, 2**14), dtype=np.float32)
+    patches = np.repeat(rng.standard_normal((3, 2**14 // 32), dtype=np.float32), 32, axis=1)
+    sigmas[4:7] = patches
+    assert find_hits(sigmas, max_drift=26, min_snr=7) == []
