@@ -137,7 +137,8 @@ def _store(config: Any) -> Any:
 
 
 def _docker(*arguments: str) -> int:
-    os.execvp("docker", ["docker", "compose", *arguments])  # noqa: S606
+    checkout = str(Path(__file__).resolve().parent.parent)
+    os.execvp("docker", ["docker", "compose", "--project-directory", checkout, *arguments])  # noqa: S606
 
 
 def _up(options: Options) -> int:
