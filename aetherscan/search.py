@@ -215,12 +215,18 @@ def _on_only(
             track = follow(hit, position, sigmas, middles_s, first.tsamp, on)
             if min(track.snr[i] for i in on) < settings.min_on_snr:
                 counts["hits_weak_in_an_on"] += 1
-            elif max(track.snr[i] for i in range(6) if i not in on) > settings.max_off_snr:
+            elif _off_snr(track, on) > settings.max_off_snr:
                 counts["hits_in_an_off"] += 1
             elif abs(track.drift) > max_drift:
                 counts["hits_too_fast"] += 1
             else:
                 yield track, hit.snr
+
+
+def _off_snr(track: Track, on: tuple[int, ...]) -> float:
+    """Return the SNR of the brightest OFF or of all of them together, as a side lobe shows faintly in each."""
+    offs = [snr for i, snr in enumerate(track.snr) if i not in on]
+    return max(*offs, sum(offs) / len(offs) ** 0.5)
 
 
 def _shifted(track: Track, by: int) -> Track:

@@ -57,6 +57,12 @@ def test_interference_is_no_candidate(tmp_path, kind):
     assert kind in {"wide", "off_only"} or result.counts["hits"] > 0
 
 
+def test_a_side_lobe_that_no_off_shows_alone_is_shown_by_all_of_them(tmp_path):
+    leaking = replace(tone(), snr=(30.0, 4.2, 30.0, 4.2, 30.0, 4.2))
+    assert search(tmp_path, leaking).counts["hits_in_an_off"] > 0
+    assert search(tmp_path, leaking).candidates == ()
+
+
 def test_a_cadence_with_on_and_off_swapped_is_no_candidate(tmp_path):
     swapped = replace(tone(), snr=(0, 25.0, 0, 25.0, 0, 25.0))
     assert search(tmp_path, swapped).candidates == ()
