@@ -74,19 +74,25 @@ def spread(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Fl
 
 
 def find_hits(
-    sigmas: Float32[np.ndarray, "time freq"], *, max_drift: float, min_snr: float, most: int = 20
+    sigmas: Float32[np.ndarray, "time freq"],
+    scatters: Float32[np.ndarray, "level time"],
+    *,
+    max_drift: float,
+    min_snr: float,
+    most: int = 20,
 ) -> list[Hit]:
     """Return the brightest lines of one standardized observation, brightest first, one for each place.
 
     Args:
         sigmas: power in units of each row's noise.
+        scatters: their `spread`; as many binnings are searched.
         max_drift: channels per row, either way.
         min_snr: of the line at its best binning.
         most: hits to return.
     """
     rows = sigmas.shape[0]
     found: list[Hit] = []
-    for level, scatter in enumerate(spread(sigmas)):
+    for level, scatter in enumerate(scatters):
         factor = 1 << level
         binned = np.zeros((1 << (rows - 1).bit_length(), sigmas.shape[1] // factor), dtype=np.float32)
         binned[:rows] = rebin(sigmas, factor) / scatter[:, None]

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.candidates import Candidate
-from aetherscan.dedoppler import find_hits
+from aetherscan.dedoppler import find_hits, spread
 from aetherscan.detector import Detector
 from aetherscan.errors import CadenceError
 from aetherscan.io import Observation
@@ -207,12 +207,13 @@ def _on_only(
     first, rows = headers[0], sigmas[0].shape[0]
     middles_s = np.array([(h.tstart - first.tstart) * SECONDS_PER_DAY + rows / 2 * h.tsamp for h in headers])
     max_drift = settings.max_drift_hz_s * first.tsamp / abs(first.foff * 1e6)
+    scatters = [spread(observation) for observation in sigmas]
     for position in on:
-        for hit in find_hits(sigmas[position], max_drift=max_drift, min_snr=settings.min_on_snr):
+        for hit in find_hits(sigmas[position], scatters[position], max_drift=max_drift, min_snr=settings.min_on_snr):
             if not inside[0] <= hit.channel < inside[1]:
                 continue
             counts["hits"] += 1
-            track = follow(hit, position, sigmas, middles_s, first.tsamp, on)
+            track = follow(hit, position, sigmas, scatters, middles_s, first.tsamp, on)
             if min(track.snr[i] for i in on) < settings.min_on_snr:
                 counts["hits_weak_in_an_on"] += 1
             elif _off_snr(track, on) > settings.max_off_snr:

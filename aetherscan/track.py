@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from aetherscan.dedoppler import Hit, best_line, spread
+from aetherscan.dedoppler import Hit, best_line
 
 WIDTHS = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], dtype=np.float64)
 LONGEST_SLACK = 24.0
@@ -36,6 +36,7 @@ def follow(
     hit: Hit,
     position: int,
     sigmas: Sequence[Float32[np.ndarray, "time freq"]],
+    scatters: Sequence[Float32[np.ndarray, "level time"]],
     middles_s: Float64[np.ndarray, " obs"],
     tsamp: float,
     on: tuple[int, ...] = (0, 2, 4),
@@ -46,12 +47,13 @@ def follow(
         hit: where to begin.
         position: of the observation that holds it.
         sigmas: six standardized observations of the same channels.
+        scatters: their `spread`.
         middles_s: middle of each observation, seconds after the first row of the first.
         tsamp: seconds per row.
         on: positions of the ONs.
     """
     rows = len(sigmas[position])
-    power = [(observation, spread(observation)) for observation in sigmas]
+    power = list(zip(sigmas, scatters, strict=True))
     box = max(hit.width, abs(hit.drift))
     nearby = hit.drift + np.arange(-4, 5) * hit.width / (2 * rows)
     snr, channel, drift, width = _locate(

@@ -17,6 +17,10 @@ def lit(channel: float, drift: float, width: float, snr: float, seed: int = 1, r
     return sigmas
 
 
+def hits(sigmas: np.ndarray, **options) -> list:
+    return find_hits(sigmas, spread(sigmas), **options)
+
+
 def test_the_tree_sums_along_straight_lines():
     power = np.zeros((8, 64), np.float32)
     for row in range(8):
@@ -32,7 +36,7 @@ def test_the_tree_sums_along_straight_lines():
     ("drift", "width"), [(0, 1), (0.5, 2), (-0.9, 3), (3.3, 2), (-8, 10), (20, 3), (-25, 30), (0, 50)]
 )
 def test_a_line_is_found_where_it_is(drift, width, rows):
-    best = find_hits(lit(1000.3, drift, width, 25, rows=rows), max_drift=26, min_snr=7)[0]
+    best = hits(lit(1000.3, drift, width, 25, rows=rows), max_drift=26, min_snr=7)[0]
     assert abs(best.channel - 1000.3) < 2 + max(width, abs(drift))
     assert abs(best.drift - drift) < 0.1 + max(width, abs(drift)) / rows * 1.5
     assert best.snr > 0.5 * 25  # what the best of boxes a factor of two apart is sure to hold
@@ -40,13 +44,13 @@ def test_a_line_is_found_where_it_is(drift, width, rows):
 
 def test_noise_alone_has_no_bright_lines():
     quiet = np.random.default_rng(9).standard_normal((ROWS, 2**15), dtype=np.float32)
-    assert find_hits(quiet, max_drift=26, min_snr=7) == []
+    assert hits(quiet, max_drift=26, min_snr=7) == []
 
 
 def test_flipping_the_band_mirrors_the_hits():
     sigmas = lit(900.0, 4.0, 2, 40)
-    hit = find_hits(sigmas, max_drift=26, min_snr=10)[0]
-    mirrored = find_hits(np.ascontiguousarray(sigmas[:, ::-1]), max_drift=26, min_snr=10)[0]
+    hit = hits(sigmas, max_drift=26, min_snr=10)[0]
+    mirrored = hits(np.ascontiguousarray(sigmas[:, ::-1]), max_drift=26, min_snr=10)[0]
     assert mirrored.channel == pytest.approx(CHANS - 1 - hit.channel)
     assert mirrored.drift == -hit.drift
     assert mirrored.snr == pytest.approx(hit.snr, rel=1e-5)
@@ -58,7 +62,7 @@ def test_a_box_of_the_lines_own_width_holds_nearly_all_of_its_snr():
 
 
 def test_drifts_beyond_the_limit_are_not_reported():
-    assert all(abs(hit.drift) <= 5 for hit in find_hits(lit(900, 12, 2, 60), max_drift=5, min_snr=6))
+    assert all(abs(hit.drift) <= 5 for hit in hits(lit(900, 12, 2, 60), max_drift=5, min_snr=6))
 
 
 def test_a_burst_whose_channels_rise_and_fall_together_has_no_bright_lines():
@@ -66,4 +70,4 @@ def test_a_burst_whose_channels_rise_and_fall_together_has_no_bright_lines():
     sigmas = rng.standard_normal((ROWS, 2**14), dtype=np.float32)
     patches = np.repeat(rng.standard_normal((3, 2**14 // 32), dtype=np.float32), 32, axis=1)
     sigmas[4:7] = patches
-    assert find_hits(sigmas, max_drift=26, min_snr=7) == []
+    assert hits(sigmas, max_drift=26, min_snr=7) == []
