@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +26,13 @@ class Candidate:
 
     def row(self) -> dict[str, Any]:
         """Return the columns of a table: `snr` one column per observation, latents left out."""
-        fields = asdict(self)
-        del fields["latents"]
-        snr = {f"snr_{i}": value for i, value in enumerate(fields.pop("snr"))}
-        head = ("frequency_mhz", "drift_rate_hz_s", "bandwidth_hz")
-        return {**{name: fields.pop(name) for name in head}, **snr, **fields}
+        values = asdict(self) | dict(zip(EXPANDED["snr"], self.snr, strict=True))
+        return {name: values[name] for name in COLUMNS}
 
 
-COLUMNS = tuple(
-    Candidate(
-        frequency_mhz=0,
-        drift_rate_hz_s=0,
-        bandwidth_hz=0,
-        snr=(0,) * 6,
-        probability=0,
-        proposer_score=0,
-        latents=(),
-        target="",
-        tstart_mjd=0,
-        release="",
-        mode="",
-    ).row()
-)
+EXPANDED = {"snr": tuple(f"snr_{i}" for i in range(6)), "latents": ()}
+"""What stands in a table for a field that is many numbers."""
+COLUMNS = tuple(name for field in fields(Candidate) for name in EXPANDED.get(field.name, (field.name,)))
 
 
 def write_csv(path: Path, rows: Sequence[Candidate]) -> None:

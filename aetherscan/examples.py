@@ -12,7 +12,16 @@ from jaxtyping import Float32, Float64
 
 from aetherscan.inject import Emitter, add_emitter
 from aetherscan.normalize import normalize
-from aetherscan.simulate import BURST_NOISE, NOISE, SCAN_S, noise, random_interference, random_levels, random_signal
+from aetherscan.simulate import (
+    NOISE,
+    SCAN_S,
+    burst,
+    log_uniform,
+    noise,
+    random_interference,
+    random_levels,
+    random_signal,
+)
 
 FOFF, TSAMP = -2.7939677238464355e-06, 18.253611008
 FCH1 = 1500.0
@@ -41,7 +50,7 @@ def background(rng: np.random.Generator, settings: ExampleSettings) -> Float32[n
     gains, bursts = random_levels(rng)
     power = np.stack([noise(rng, settings.rows, settings.bins, settings.binning) for _ in range(6)])
     for observation, row, times in bursts:
-        power[observation, row] = times * (1 + BURST_NOISE * (power[observation, row] - 1))
+        power[observation, row] = burst(power[observation, row], times)
     if rng.random() < 0.2:
         power *= np.linspace(1, rng.uniform(0.97, 1.03), settings.bins, dtype=np.float32)
     if rng.random() < 0.1:
@@ -57,18 +66,14 @@ def _inside(emitter: Emitter, rng: np.random.Generator, settings: ExampleSetting
     return replace(emitter, frequency_mhz=FCH1 + start * FOFF)
 
 
-def _snr(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    return float(np.exp(rng.uniform(*np.log(bounds))))
-
-
 def draw_emitters(rng: np.random.Generator, settings: ExampleSettings, *, signal: bool) -> tuple[Emitter, ...]:
     """Draw what is in one snippet: with `signal` one ON-only tone, and in half of all snippets interference."""
     found = []
     if signal:
-        found.append(random_signal(rng, FCH1, _snr(rng, settings.signal_snr), settings.max_drift_hz_s))
+        found.append(random_signal(rng, FCH1, log_uniform(rng, *settings.signal_snr), settings.max_drift_hz_s))
     if rng.random() < 0.5:
         count = 1 + rng.poisson(0.5)
-        found += [random_interference(rng, FCH1, _snr(rng, settings.interference_snr)) for _ in range(count)]
+        found += [random_interference(rng, FCH1, log_uniform(rng, *settings.interference_snr)) for _ in range(count)]
     return tuple(_inside(emitter, rng, settings) for emitter in found)
 
 

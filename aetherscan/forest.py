@@ -16,7 +16,7 @@ from aetherscan.errors import ReleaseError
 
 TREES = 1000
 LEAVES = 128
-"""Per tree: keeps a forest near 5 MB where unlimited depth makes 44-114 MB."""
+"""Per tree: keeps a forest near 9 MB where unlimited depth makes 44-114 MB."""
 TRUSTED = ["sklearn.tree._tree.Tree"]
 
 

@@ -17,7 +17,6 @@ MIN_ROWS = 4
 """A shorter file is the stub of an aborted scan."""
 MAX_CHANS = 2**34
 """Sixteen times the largest spliced file; more is a corrupt header, and would ask for all the memory there is."""
-TELESCOPES = {4: "Parkes", 6: "GBT"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -139,7 +139,7 @@ def search_cadence(
                 for track, score in _on_only(sigmas, inside, headers, on, settings, counts):
                     found.append(
                         _Found(
-                            track=_shifted(track, start + low),
+                            track=replace(track, start_channel=track.start_channel + start + low),
                             probability=float(scores.probability[i]),
                             proposer_score=score,
                             latents=tuple(float(value) for value in scores.latents[i].ravel()),
@@ -228,10 +228,6 @@ def _off_snr(track: Track, on: tuple[int, ...]) -> float:
     """Return the SNR of the brightest OFF or of all of them together, as a side lobe shows faintly in each."""
     offs = [snr for i, snr in enumerate(track.snr) if i not in on]
     return max(*offs, sum(offs) / len(offs) ** 0.5)
-
-
-def _shifted(track: Track, by: int) -> Track:
-    return Track(start_channel=track.start_channel + by, drift=track.drift, width=track.width, snr=track.snr)
 
 
 def merge(found: Sequence[_Found], headers: Sequence[Header]) -> list[_Found]:

@@ -47,13 +47,12 @@ class Sky:
 
     def headers(self) -> tuple[Header, ...]:
         """Return the six headers in time order."""
-        names = (self.header.source_name,) * 6
-        named = {1: self.off_names[0], 3: self.off_names[1], 5: self.off_names[2]}
+        off = dict(zip(OFF_POSITIONS, self.off_names, strict=True))
         return tuple(
             replace(
                 self.header,
-                source_name=named.get(i, names[i]),
-                src_dej=self.header.src_dej + (i if i in named else 0),
+                source_name=off.get(i, self.header.source_name),
+                src_dej=self.header.src_dej + (i if i in off else 0),
                 tstart=self.header.tstart + i * SCAN_S / SECONDS_PER_DAY,
             )
             for i in range(6)
@@ -96,15 +95,20 @@ def filter_shape(chans: int) -> Float32[np.ndarray, " freq"]:
 
 
 def noise(rng: np.random.Generator, rows: int, chans: int, binning: int = 1) -> Float32[np.ndarray, "time freq"]:
-    """Return noise power around 1: chi-squared by Wilson and Hilferty's cube of a normal, exact to 1e-4.
+    """Return noise power around 1: chi-squared by Wilson and Hilferty's cube of a normal.
 
-    With `binning`, each value is the mean of so many channels.
+    Five sigma out, where it is worst, it is off by 1e-3. With `binning`, each value is the mean of so many channels.
     """
     ninth = 2 / (9 * DEGREES_OF_FREEDOM * binning)
     normal = rng.standard_normal((rows, chans), dtype=np.float32)
     normal *= np.float32(ninth**0.5)
     normal += np.float32(1 - ninth)
     return normal * normal * normal
+
+
+def burst(noise: Float32[np.ndarray, " freq"], times: float) -> Float32[np.ndarray, " freq"]:
+    """Return a row of noise as a broadband burst leaves it: so many times brighter, and noisier than its level."""
+    return times * (1 + BURST_NOISE * (noise - 1))
 
 
 def coarse_blocks(sky: Sky, position: int, seed: np.random.SeedSequence) -> Iterator[Float32[np.ndarray, "time freq"]]:
@@ -119,7 +123,7 @@ def coarse_blocks(sky: Sky, position: int, seed: np.random.SeedSequence) -> Iter
         shape = filter_shape(width)[:chans]
         power = noise(rng, rows, chans)
         for row, times in bursts:
-            power[row] = times * (1 + BURST_NOISE * (power[row] - 1))
+            power[row] = burst(power[row], times)
         block_mhz = sorted((header.frequency(first), header.frequency(first + chans)))
         for emitter in sky.emitters:
             track = emitter.track_mhz(np.array([start_s, start_s + header.duration_s]))
@@ -167,12 +171,13 @@ def random_signal(rng: np.random.Generator, frequency_mhz: float, snr: float, ma
     return Emitter(
         frequency_mhz=frequency_mhz,
         drift_hz_s=drift,
-        width_hz=_log_uniform(rng, 1, 100),
+        width_hz=log_uniform(rng, 1, 100),
         snr=tuple(snr * rng.uniform(0.8, 1.25) if i in ON_POSITIONS else 0.0 for i in range(6)),
     )
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw between two positive bounds, each factor as likely as the next."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -216,7 +221,7 @@ def random_interference(rng: np.random.Generator, frequency_mhz: float, snr: flo
     return Emitter(
         frequency_mhz=frequency_mhz,
         drift_hz_s=rng.uniform(*drift),
-        width_hz=_log_uniform(rng, *width),
+        width_hz=log_uniform(rng, *width),
         snr=strength(rng, snr),
         kind=kind,
         curvature_hz_s2=rng.uniform(-curvature, curvature),
@@ -229,7 +234,7 @@ def zoo(rng: np.random.Generator, header: Header, per_mhz: float = 15.0) -> tupl
     """Draw the interference of a band: `per_mhz` emitters in each MHz, SNR log-uniform from 8 to 3,000."""
     low, high = header.band_mhz
     count = rng.poisson(per_mhz * (high - low))
-    return tuple(random_interference(rng, rng.uniform(low, high), _log_uniform(rng, 8, 3000)) for _ in range(count))
+    return tuple(random_interference(rng, rng.uniform(low, high), log_uniform(rng, 8, 3000)) for _ in range(count))
 
 
 def random_levels(rng: np.random.Generator) -> tuple[tuple[float, ...], tuple[tuple[int, int, float], ...]]:

@@ -5,8 +5,8 @@ paints the observation back. What makes it a detector is the third term of the l
 together, those of the OFFs together, and the two apart when a cadence holds a signal from the target; when it does not,
 it pulls all six together. The forest then looks at six latents and nothing else.
 
-Three departures from the seeds, each because without it nothing was learned from lines as thin as real ones within an
-hour (decision 0005): the last convolution is followed by its maximum over each quarter of the window, so that a line is
+Three departures from the seeds, each because with it more was learned from lines as thin as real ones in the same time
+(decision 0005): the last convolution is followed by its maximum over each quarter of the window, so that a line is
 a line wherever it lies; clustering is of the posterior's mean, not of a draw; and the reconstruction, nearly all of it
 noise that no latent can hold, weighs less.
 """

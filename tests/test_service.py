@@ -17,16 +17,9 @@ from sentinel.logs import JsonLines, bound
 from sentinel.program import only_copy
 from sentinel.schema import attempt, cadence, candidate, file, heartbeat, now, outbox
 from sentinel.service import one_pass
-from sentinel.store import Lease, open_store
+from sentinel.store import Lease
 from sentinel.supervise import socket_path, write_conf
 from sentinel.worker import search_lease
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = open_store(f"sqlite:///{tmp_path}/sentinel.db")
-    yield opened
-    opened.engine.dispose()
 
 
 def lease(number):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_slack import FakeSlack
 from sqlalchemy import func, select
 
 from sentinel.config import ROOT, load_config
@@ -87,13 +86,6 @@ class Service:
             assert time.monotonic() < end, self.logs()
             time.sleep(0.2)
         return found
-
-
-@pytest.fixture
-def slack():
-    served = FakeSlack()
-    yield served
-    served.close()
 
 
 @pytest.fixture

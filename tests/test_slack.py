@@ -3,29 +3,13 @@
 import uuid
 
 import pytest
-from fake_slack import FakeSlack
 from sqlalchemy import insert, select, update
 
 from sentinel.outbox import deliver_all, take, undelivered
 from sentinel.schema import cadence, now, outbox
 from sentinel.slack import SlackPoster, message_text
-from sentinel.store import open_store
 
 ROW = {"frequency_mhz": 8419.3197, "drift_rate_hz_s": 0.35, "snr": [20.0] * 6, "probability": 0.9}
-
-
-@pytest.fixture
-def slack():
-    served = FakeSlack()
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = open_store(f"sqlite:///{tmp_path}/sentinel.db")
-    yield opened
-    opened.engine.dispose()
 
 
 def put(store, text, pictures=(), **values):

@@ -68,13 +68,6 @@ def count(store, table):
         return rows.scalars(select(func.count()).select_from(table)).one()
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = open_store(f"sqlite:///{tmp_path}/sentinel.db")
-    yield opened
-    opened.engine.dispose()
-
-
 def test_the_newest_cadence_is_searched_first(store):
     queue(store, 59000.0)
     newest = queue(store, 59002.0)
