@@ -5,7 +5,8 @@ quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | u
 are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree on when a lease ends.
 
 A cadence's members are *observations* (what the header says, and the size), not paths: files are renamed, moved and
-copied. `label`, and the columns `poster` and `meta.schema_version`, wait for people, other posters and migrations.
+copied. `label` and the column `poster` wait for people and other posters. A store of an older version gains the columns
+that it lacks when it is opened, so a column that is added here can be null: nobody looked, when the row was written.
 """
 
 from typing import Any
@@ -28,7 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+OLDER_VERSIONS = ("1",)
+"""Those that lack columns, and are otherwise the same."""
 WAITING = ("forming", "ready", "leased", "retry_at")
 """States of a cadence that is neither done nor set aside."""
 
@@ -150,6 +153,15 @@ candidate = Table(
     Column("code_version", Text, nullable=False),
     Column("config_sha256", String(64), nullable=False),
     Column("picture", Text),
+    Column("probability_spread", Float),  # over draws from the posterior
+    Column("binning", Integer),  # channels averaged in the snippet that was scored
+    Column("allocations", Text),  # names of transmitters, comma separated
+    Column("clock", Text),
+    Column("comb_spacing_hz", Float),
+    Column("comb_teeth", Integer),
+    Column("neighbours", Integer),
+    Column("nearest_hz", Float),
+    Column("seen_before", Integer),  # candidates of other cadences at this frequency when this was recorded, to 100
 )
 artefact = Table(
     "artefact",

@@ -9,21 +9,23 @@ and 0003 say why.
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exists, func, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, exists, func, insert, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
 from sentinel.errors import LeaseLostError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import (
     METADATA,
+    OLDER_VERSIONS,
     SCHEMA_VERSION,
     WAITING,
     artefact,
@@ -43,6 +45,13 @@ BUSY_S = 60.0
 """A locked store is waited for this long."""
 LONGEST_WAIT_S = 3600.0
 """Back-off between attempts doubles up to this."""
+SAME_FREQUENCY_MHZ = 3e-3
+"""A transmitter strays this far from one cadence to another: 2 parts in a million at 1.5 GHz. In a storm of 5,000
+candidates in a node's 187.5 MHz, 0.16 others lie so near by chance."""
+MOST_SEEN = 100
+"""Sightings are counted no further: storms over one transmitter would make each other slow to record."""
+ANOTHER_CADENCE_DAYS = 1 / 48
+"""First ONs that lie further apart have no scan in common; nearer ones may be copies, or slices, of the same scans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +67,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search recorded: rows of `candidate`, each with its picture's path and checksum, and a message or none."""
+    """What a search recorded: rows of `candidate`, each with its picture's path and checksum, and a message or none.
+
+    The message (poster, state, text, pictures) is written from the rows as they were recorded: the store adds to them.
+    """
 
     candidates: Sequence[Mapping[str, Any]]
     pictures: Sequence[tuple[int, str, str]]  # which candidate, path, sha256
     release: tuple[str, str]  # name, sha256
     run: Mapping[str, Any]
-    message: Mapping[str, Any] | None  # poster, state, text, pictures
+    message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +148,12 @@ class Store:
             tried = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
             if not rows.scalar(select(exists().where(release.c.sha256 == sha256))):
                 rows.execute(insert(release).values(sha256=sha256, name=name, first_used_at=now()))
+            recorded = [{**one, "seen_before": self._seen_before(rows, one)} for one in found.candidates]
             ids = [
                 rows.scalars(
                     insert(candidate).returning(candidate.c.id), {"cadence_id": held, "attempt_id": tried, **one}
                 ).one()
-                for one in found.candidates
+                for one in recorded
             ]
             for which, path, checksum in found.pictures:
                 rows.execute(
@@ -149,7 +162,8 @@ class Store:
                     )
                 )
             if found.message:
-                rows.execute(insert(outbox).values(cadence_id=held, uid=token, created_at=now(), **found.message))
+                message = found.message(recorded)
+                rows.execute(insert(outbox).values(cadence_id=held, uid=token, created_at=now(), **message))
             rows.execute(
                 update(attempt).where(attempt.c.id == tried).values(outcome="done", progress=1.0, ended_at=now())
             )
@@ -190,6 +204,14 @@ class Store:
         if row is None:
             raise LeaseLostError(f"token {token[:8]}: another attempt holds the cadence, or it has ended")
         return int(row.id)
+
+    def _seen_before(self, rows: Connection, one: Mapping[str, Any]) -> int:
+        """Count the candidates that other cadences, whatever their target, already have at the frequency of this."""
+        at = one["frequency_mhz"]
+        near = candidate.c.frequency_mhz.between(at - SAME_FREQUENCY_MHZ, at + SAME_FREQUENCY_MHZ)
+        elsewhen = func.abs(candidate.c.tstart_mjd - one["tstart_mjd"]) > ANOTHER_CADENCE_DAYS
+        seen = select(candidate.c.id).where(near, elsewhen).limit(MOST_SEEN).subquery()
+        return int(rows.scalars(select(func.count()).select_from(seen)).one())
 
     def _put_back(self, rows: Connection, token: str, cause: str, outcome: str, *, again: bool, wait_s: float) -> str:
         state = "retry_at" if again else "quarantined"
@@ -244,7 +266,7 @@ class Store:
 
 
 def open_store(url: str) -> Store:
-    """Open the store, and make its tables where there are none.
+    """Open the store, make its tables where there are none, and give those of an older version the columns they lack.
 
     Raises:
         StoreError: on a network file system, of another version, damaged, or out of reach: the message says which.
@@ -256,14 +278,26 @@ def open_store(url: str) -> Store:
     try:
         METADATA.create_all(engine)
         with engine.begin() as rows:
-            found = rows.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
+            found = rows.scalar(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())
             if found is None:
                 rows.execute(insert(meta).values(key="schema_version", value=SCHEMA_VERSION))
+            elif found in OLDER_VERSIONS:
+                _add_columns(rows)
+                rows.execute(update(meta).where(meta.c.key == "schema_version").values(value=SCHEMA_VERSION))
     except DBAPIError as error:
         raise StoreError(f"{address.render_as_string(hide_password=True)}: cannot be used: {error.orig}") from error
-    if found not in (None, SCHEMA_VERSION):
+    if found not in (None, SCHEMA_VERSION, *OLDER_VERSIONS):
         raise StoreError(f"{address.database}: expected schema version {SCHEMA_VERSION}, found {found}")
     return Store(engine=engine)
+
+
+def _add_columns(rows: Connection) -> None:
+    for table in METADATA.sorted_tables:
+        there = {column["name"] for column in inspect(rows).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                wanted = CreateColumn(column).compile(dialect=rows.dialect)
+                rows.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {wanted}")
 
 
 def _prepare_sqlite(engine: Engine, database: Path) -> None:

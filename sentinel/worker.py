@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import lru_cache
@@ -143,7 +143,11 @@ def search_files(
     release = detector.release
     rows = [
         {
-            **{name: value for name, value in asdict(one).items() if name in candidate.c},
+            **{
+                name: ", ".join(value) if name == "allocations" else value
+                for name, value in asdict(one).items()
+                if name in candidate.c
+            },
             "release_name": release.name,
             "release_sha256": release.sha256,
             "code_version": code_version(),
@@ -152,19 +156,26 @@ def search_files(
         }
         for which, one in enumerate(ranked)
     ]
-    message = None
-    if rows:
-        text = message_text(ranked[0].target, headers[0].band_mhz, headers[0].tstart, release.name, rows)
+
+    def message(recorded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        text = message_text(ranked[0].target, headers[0].band_mhz, headers[0].tstart, release.name, recorded)
         best = [path for _, path, _ in pictures[: config.slack.pictures]]
         state = "pending" if config.slack_channel else "off"
-        message = {"poster": "slack", "state": state, "text": text, "pictures": best}
+        return {"poster": "slack", "state": state, "text": text, "pictures": best}
+
     run = {
         "counts": result.counts,
         "stage_s": result.stage_s,
         "bytes_read": result.bytes_read,
         "release": release.sha256,
     }
-    return Found(candidates=rows, pictures=pictures, release=(release.name, release.sha256), run=run, message=message)
+    return Found(
+        candidates=rows,
+        pictures=pictures,
+        release=(release.name, release.sha256),
+        run=run,
+        message=message if rows else None,
+    )
 
 
 def draw(observations: Sequence[Any], found: Any, on: tuple[int, ...], folder: Path, name: str) -> tuple[str, str]:

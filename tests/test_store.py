@@ -2,6 +2,7 @@
 
 import multiprocessing
 import uuid
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, insert, select, update
@@ -38,7 +39,7 @@ def found(count=1, message=None):
         pictures=[(0, "a.png", "ef" * 32)][:count],
         release=("r1", "ab" * 32),
         run={"counts": {"windows": 1}},
-        message=message,
+        message=(lambda _: message) if message else None,
     )
 
 
@@ -238,8 +239,91 @@ def test_the_kind_of_a_file_system_is_that_of_its_innermost_mount(tmp_path):
 def test_a_store_of_another_version_is_left_alone(store):
     with store.write() as rows:
         rows.execute(update(meta).values(value="99"))
-    with pytest.raises(StoreError, match="expected schema version 1, found 99"):
+    with pytest.raises(StoreError, match="expected schema version 2, found 99"):
         open_store(str(store.engine.url))
+
+
+def record(store, candidates, message=None):
+    """Let one more cadence end with these candidates."""
+    queue(store)
+    store.complete(store.claim(60).token, replace(found(), candidates=candidates, pictures=[], message=message))
+
+
+def test_a_candidate_is_told_how_often_its_frequency_was_seen_in_other_cadences(store):
+    for days, off_hz in ((0, 0.0), (1, 2900.0), (2, 3100.0), (3, 0.0)):
+        at = CANDIDATE["frequency_mhz"] + off_hz * 1e-6
+        record(store, [{**CANDIDATE, "tstart_mjd": 59103.02 + days, "frequency_mhz": at}])
+    with store.read() as rows:
+        assert list(rows.scalars(select(candidate.c.seen_before).order_by(candidate.c.id))) == [0, 1, 1, 2]
+
+
+def test_candidates_of_the_same_scans_do_not_count_as_seen_before(store):
+    record(store, [CANDIDATE, CANDIDATE])
+    record(store, [{**CANDIDATE, "tstart_mjd": CANDIDATE["tstart_mjd"] + 341 / 86400}])
+    with store.read() as rows:
+        assert set(rows.scalars(select(candidate.c.seen_before))) == {0}
+
+
+def test_sightings_of_a_transmitter_that_is_always_there_are_counted_to_a_hundred(store):
+    record(store, [CANDIDATE] * 101)
+    record(store, [{**CANDIDATE, "tstart_mjd": 59104.0}])
+    assert row(store, candidate, id=102).seen_before == 100
+
+
+def test_a_message_is_written_from_what_was_recorded(store):
+    record(store, [CANDIDATE])
+    later = {**CANDIDATE, "tstart_mjd": 59104.0}
+    record(store, [later], lambda recorded: {**MESSAGE, "text": f"seen before: {recorded[0]['seen_before']}"})
+    assert row(store, outbox).text == "seen before: 1"
+
+
+FACTS = (
+    *("probability_spread", "binning", "allocations", "clock", "comb_spacing_hz", "comb_teeth"),
+    *("neighbours", "nearest_hz", "seen_before"),
+)
+"""Columns of a candidate that the second version added."""
+
+
+def first_version(store):
+    """Make a store what the first version left: one candidate, no facts about it."""
+    record(store, [CANDIDATE])
+    with store.write() as rows:
+        for name in FACTS:
+            rows.exec_driver_sql(f"ALTER TABLE candidate DROP COLUMN {name}")
+        rows.execute(update(meta).values(value="1"))
+    store.engine.dispose()
+    return str(store.engine.url)
+
+
+def test_a_store_of_the_first_version_gains_what_it_lacks_and_keeps_its_rows(store):
+    again = open_store(first_version(store))
+    assert row(again, meta).value == "2"
+    old = row(again, candidate)
+    assert old.frequency_mhz == CANDIDATE["frequency_mhz"]
+    assert {old._mapping[name] for name in FACTS} == {None}
+    facts = {"allocations": "DSN X down-link", "comb_teeth": 0, "probability_spread": 0.01}
+    record(again, [{**CANDIDATE, **facts, "tstart_mjd": 59104.0}])
+    new = row(again, candidate, id=2)
+    assert (new.allocations, new.comb_teeth, new.seen_before) == ("DSN X down-link", 0, 1)
+    again.engine.dispose()
+
+
+def _open(url, barrier):
+    barrier.wait()
+    open_store(url).engine.dispose()
+
+
+def test_programs_that_open_an_older_store_at_once_all_can(store):
+    url = first_version(store)
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(3)
+    several = [spawn.Process(target=_open, args=(url, barrier)) for _ in range(3)]
+    for one in several:
+        one.start()
+    for one in several:
+        one.join()
+    assert [one.exitcode for one in several] == [0, 0, 0]
+    assert row(open_store(url), meta).value == "2"
 
 
 def test_a_damaged_store_is_named(tmp_path):
