@@ -16,6 +16,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from sentinel.errors import PostLaterError, PostUnknownError
 from sentinel.outbox import Message
+from sentinel.tables import remarks
 
 EVENT = "sentinel"
 TIMEOUT_S = 20
@@ -42,7 +43,8 @@ def message_text(
     where = f"{band_mhz[0]:.3f}-{band_mhz[1]:.3f} MHz, MJD {tstart:.5f}, release {plain(release)}"
     rows = [
         f"{one['frequency_mhz']:.6f} MHz  {one['drift_rate_hz_s']:+.3f} Hz/s  "
-        f"SNR {' '.join(f'{snr:.1f}' for snr in one['snr'])}  p {one['probability']:.3f}"
+        f"SNR {' '.join(f'{snr:.1f}' for snr in one['snr'])}  p {one['probability']:.3f}  "
+        f"{remarks(one)}".rstrip()
         for one in best
     ]
     return "\n".join((f"{head}: {where}", "```", *rows, "```"))

@@ -19,12 +19,26 @@ HIDDEN = ("latents", "snr")
 def newest(store: Store, count: int) -> list[str]:
     """Return one line for each of the newest candidates."""
     with store.read() as rows:
-        found = rows.execute(select(candidate).order_by(candidate.c.id.desc()).limit(count)).all()
+        newest_first = select(candidate).order_by(candidate.c.id.desc()).limit(count)
+        found = [dict(one) for one in rows.execute(newest_first).mappings()]
     return [
-        f"{one.id:>6}  {one.target:<16.16} {one.frequency_mhz:.6f} MHz {one.drift_rate_hz_s:+.3f} Hz/s  "
-        f"p {one.probability:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in one.snr)}  MJD {one.tstart_mjd:.4f}"
+        f"{one['id']:>6}  {one['target']:<16.16} {one['frequency_mhz']:.6f} MHz {one['drift_rate_hz_s']:+.3f} Hz/s  "
+        f"p {one['probability']:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in one['snr'])}  "
+        f"MJD {one['tstart_mjd']:.4f}  {remarks(one)}".rstrip()
         for one in found
     ]
+
+
+def remarks(row: Mapping[str, Any]) -> str:
+    """Return what is known of a candidate's frequency, in a few words: nothing where nothing is."""
+    teeth, before = row.get("comb_teeth"), row.get("seen_before")
+    known = (
+        row.get("allocations"),
+        row.get("clock"),
+        f"comb of {teeth} at {row['comb_spacing_hz'] / 1e3:.6g} kHz" if teeth else "",
+        f"seen before: {before}" if before else "",
+    )
+    return "; ".join(fact for fact in known if fact)
 
 
 def one(store: Store, candidate_id: int) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -117,12 +118,18 @@ def test_a_catalogue_lists_files_below_its_own_folder(tmp_path):
 
 
 def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
-    from test_store import found, queue
+    from test_store import CANDIDATE, found, queue
 
     store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
     queue(store)
-    store.complete(store.claim(60).token, found(2))
-    assert len(tables.newest(store, 20)) == 2
+    known = {**CANDIDATE, "allocations": "DSN X down-link, Earth exploration", "comb_teeth": 0, "nearest_hz": None}
+    store.complete(store.claim(60).token, replace(found(2), candidates=[CANDIDATE, known]))
+    assert [line.split("MJD ")[1] for line in tables.newest(store, 20)] == [
+        "59103.0200  DSN X down-link, Earth exploration",
+        "59103.0200",
+    ]
+    shown = json.loads(tables.one(store, 2))
+    assert (shown["allocations"], shown["comb_teeth"], shown["seen_before"]) == (known["allocations"], 0, 0)
     assert json.loads(tables.one(store, 1))["latents"] == [0.0] * 48
     assert tables.export(store, tmp_path / "all.csv") == 2
     header, first, _ = (tmp_path / "all.csv").read_text().splitlines()

@@ -139,6 +139,18 @@ def test_a_message_names_target_band_mjd_release_and_the_best_rows():
     assert "p 0.300" not in text
 
 
+def test_a_row_says_what_is_known_of_its_frequency():
+    facts = {"allocations": "Iridium", "clock": "", "comb_teeth": 9, "comb_spacing_hz": 41666.67, "seen_before": 3}
+    text = message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
+    assert "p 0.900  Iridium; comb of 9 at 41.6667 kHz; seen before: 3\n" in text
+
+
+def test_a_row_of_which_nothing_is_known_says_nothing():
+    unknown = dict.fromkeys(("allocations", "clock", "comb_teeth", "comb_spacing_hz", "seen_before"))
+    for facts in ({}, unknown, {**unknown, "allocations": "", "clock": "", "comb_teeth": 0, "seen_before": 0}):
+        assert "p 0.900\n" in message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
+
+
 def test_a_hostile_name_mentions_nobody():
     text = message_text("<!channel>\n&" + "x" * 300, (1, 2), 59000, "r", [ROW])
     assert "&lt;!channel&gt; &amp;" in text
