@@ -1,9 +1,10 @@
 """A release: encoder, forest and card in one folder under one name, with a checksum on every file.
 
     models/NAME/
-        encoder.keras   one observation -> latent posterior
-        forest.skops    six latents -> probability
-        release.json    data, code commit, seeds, geometry, metrics, sha256 of the two files above
+        encoder.keras   one observation -> latent posterior, as it was trained
+        encoder.onnx    the same, as it is served
+        forest.skops    six latents, and measurements beside them -> share of trees
+        release.json    data, code commit, seeds, geometry, metrics, sha256 of the three files above
         CARD.md         the same for people
 
 Nothing in a folder is opened before its sha256 agrees with `release.json`.
@@ -12,12 +13,13 @@ Nothing in a folder is opened before its sha256 agrees with `release.json`.
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from aetherscan.errors import ReleaseError
 
-WEIGHTS = ("encoder.keras", "forest.skops")
+WEIGHTS = ("encoder.keras", "encoder.onnx", "forest.skops")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,9 @@ class Release:
     name: str
     sha256: str  # of release.json, which holds the other files' own
     snippet: dict[str, Any]  # rows, bins, binning
-    threshold: float
+    threshold: float  # of probability
+    measurements: tuple[str, ...] = ()  # the forest's last columns, beside the latents
+    calibration: dict[str, list[float]] | None = None  # score and probability at points between which lines are drawn
     card: dict[str, Any]
 
 
@@ -53,6 +57,8 @@ def read_release(folder: Path) -> Release:
             sha256=file_sha256(card_path),
             snippet=dict(card["snippet"]),
             threshold=float(card["threshold"]),
+            measurements=tuple(card.get("measurements", ())),
+            calibration=_checked(card.get("calibration")),
             card=card,
         )
         expected = {name: str(card["sha256"][name]) for name in WEIGHTS}
@@ -68,8 +74,18 @@ def read_release(folder: Path) -> Release:
     return release
 
 
+def _checked(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
+    if calibration is None:
+        return None
+    score, probability = calibration["score"], calibration["probability"]
+    rising = len(score) == len(probability) > 1 and all(a < b for a, b in pairwise(score))
+    if not rising or sorted(probability) != probability or not 0 <= probability[0] <= probability[-1] <= 1:
+        raise ValueError("calibration: not points that rise")
+    return {"score": score, "probability": probability}
+
+
 def write_card(folder: Path, card: dict[str, Any]) -> Release:
-    """Write `release.json`, with checksums, for the encoder and forest that lie in `folder`; return the release."""
+    """Write `release.json`, with checksums, for the encoders and forest that lie in `folder`; return the release."""
     card = {**card, "sha256": {name: file_sha256(folder / name) for name in WEIGHTS}}
     (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return read_release(folder)

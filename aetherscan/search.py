@@ -125,10 +125,11 @@ def search_cadence(
             cuts = (fit_rows(power[order, :, first : first + window], geometry["rows"]) for first in firsts)
             snippets = np.stack([normalize(cut, geometry["binning"]) for cut in cuts])
         with clock("score"):
-            scores = detector.score(snippets)
+            latents = detector.encode_snippets(snippets)
+            probability = detector.score(latents, np.empty((len(snippets), 0), dtype=np.float32))
         counts["windows"] += len(firsts)
         with clock("measure"):
-            for i in np.flatnonzero(scores.probability >= threshold):
+            for i in np.flatnonzero(probability >= threshold):
                 counts["windows_above_threshold"] += 1
                 progress(start / nchans)  # a crowded block can take long, and whoever waits must see that we live
                 low, high = max(0, firsts[i] - window // 2), min(stop - start, firsts[i] + window * 3 // 2)
@@ -140,9 +141,9 @@ def search_cadence(
                     found.append(
                         _Found(
                             track=replace(track, start_channel=track.start_channel + start + low),
-                            probability=float(scores.probability[i]),
+                            probability=float(probability[i]),
                             proposer_score=score,
-                            latents=tuple(float(value) for value in scores.latents[i].ravel()),
+                            latents=tuple(float(value) for value in latents.mean[i].ravel()),
                         )
                     )
         progress(stop / nchans)

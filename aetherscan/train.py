@@ -7,7 +7,6 @@ learning rate falls along a cosine. The forest is fitted, and the release measur
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,9 +17,10 @@ import keras
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from aetherscan.detector import encode_all, encode_with
+from aetherscan.detector import Encode, encode_all, load_encoder
 from aetherscan.examples import ExampleSettings, draw_batch
-from aetherscan.forest import TREES, fit_forest, probability, save_forest
+from aetherscan.forest import TREES, fit_forest, save_forest, share
+from aetherscan.onnx_export import export_onnx
 from aetherscan.release import Release, write_card
 from aetherscan.vae import BetaVAE, build_decoder, build_encoder
 
@@ -71,14 +71,14 @@ class Examples(keras.utils.PyDataset):
 
 
 def draw_latents(
-    encode: Callable[[Any], Any], count: int, stream: int, seed: int, examples: ExampleSettings
+    encode: Encode, count: int, stream: int, seed: int, examples: ExampleSettings
 ) -> tuple[Float32[np.ndarray, "rows features"], Float32[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]:
     """Return latents, labels and SNRs of `count` fresh snippets of random stream `stream`."""
     parts = []
     for index, start in enumerate(range(0, count, 256)):
         rng = np.random.default_rng([seed, stream, index])
         snippets, labels, snrs = draw_batch(rng, min(256, count - start), examples)
-        parts.append((encode_all(encode, snippets).reshape(len(snippets), -1), labels, snrs))
+        parts.append((encode_all(encode, snippets).mean.reshape(len(snippets), -1), labels, snrs))
     latents, labels, snrs = (np.concatenate(column) for column in zip(*parts, strict=True))
     return latents, labels, snrs
 
@@ -133,12 +133,13 @@ def train(folder: Path, settings: TrainSettings, examples: ExampleSettings | Non
     model.fit(batches, epochs=settings.epochs, callbacks=[log], verbose=2 if "CI" in os.environ else "auto")
     model.encoder.save(folder / "encoder.keras")
 
-    encode = encode_with(model.encoder)
+    export_onnx(model.encoder, folder / "encoder.onnx")
+    encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), os.cpu_count() or 1)
     latents, labels, _ = draw_latents(encode, settings.forest_cadences, 1, settings.seed, examples)
     forest = fit_forest(latents, labels, settings.seed, settings.trees)
     save_forest(folder / "forest.skops", forest)
     latents, labels, snrs = draw_latents(encode, settings.judge_cadences, 2, settings.seed, examples)
-    metrics = judge(probability(forest, latents), labels, snrs)
+    metrics = judge(share(forest, latents), labels, snrs)
     card = {
         "name": folder.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -171,7 +171,7 @@ def published():
 
 
 def release_files(name="r1"):
-    weights = {"encoder.keras": b"encoder", "forest.skops": b"forest"}
+    weights = {"encoder.keras": b"encoder", "encoder.onnx": b"served", "forest.skops": b"forest"}
     card = {"name": name, "threshold": 0.5, "snippet": {"rows": 16, "bins": 512, "binning": 8}}
     card["sha256"] = {part: hashlib.sha256(text).hexdigest() for part, text in weights.items()}
     return {f"r1/{part}": text for part, text in weights.items()} | {"r1/release.json": json.dumps(card).encode()}

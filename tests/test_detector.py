@@ -1,0 +1,153 @@
+"""What is trained in Keras is served without it: the same numbers, to the bit whatever they are batched with."""
+
+import subprocess
+import sys
+from dataclasses import astuple
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from aetherscan.detector import Latents, load_detector, load_encoder
+from aetherscan.errors import ReleaseError
+from aetherscan.forest import POINTS, calibrate, fit_forest, save_forest
+from aetherscan.onnx_export import export_onnx
+from aetherscan.release import write_card
+
+SHIPPED = Path(__file__).parents[1] / "models" / "first-light"
+RNG = np.random.default_rng(5)
+SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
+
+
+def small_encoder(seed=1, **last):
+    """Odd sizes, every kind of padding, stride, dilation and bias, so that nothing comes out right by chance."""
+    image = x = keras.Input((7, 30, 2))
+    x = layers.Conv2D(4, (3, 2), 2, padding="same", activation="relu")(x)
+    x = layers.Conv2D(6, (2, 3), padding="valid", dilation_rate=(1, 2), use_bias=False, groups=2)(x)
+    x = layers.Flatten()(layers.MaxPooling2D((2, 2), padding="same")(x))
+    x = layers.Dense(10, **{"activation": "relu", **last})(x)
+    heads = [layers.Dense(3, name=name)(x) for name in ("z_mean", "z_log_var")]
+    encoder = keras.Model(image, heads)
+    rng = np.random.default_rng(seed)
+    encoder.set_weights([rng.normal(size=weight.shape).astype(np.float32) for weight in encoder.get_weights()])
+    return encoder
+
+
+@pytest.fixture
+def release(tmp_path):
+    """The shipped encoder before a forest of chance, which is told of two measurements."""
+    features = RNG.normal(size=(200, 50)).astype(np.float32)
+    save_forest(tmp_path / "forest.skops", fit_forest(features, (features[:, -1] > 0).astype(np.float32), 1, 20))
+    for name in ("encoder.keras", "encoder.onnx"):
+        (tmp_path / name).symlink_to(SHIPPED / name)
+
+    def write(**card):
+        shape = {"rows": 16, "bins": 512, "binning": 8}
+        write_card(tmp_path, {"name": "r", "threshold": 0.5, "snippet": shape, "measurements": ["a", "b"], **card})
+        return tmp_path
+
+    return write
+
+
+def test_the_shipped_encoder_gives_the_numbers_of_the_one_that_was_trained():
+    trained = keras.saving.load_model(SHIPPED / "encoder.keras", compile=False)
+    served = load_detector(SHIPPED).encode_snippets(SNIPPETS)
+    for expected, found in zip(
+        trained.predict_on_batch(SNIPPETS.reshape(-1, 16, 512, 1)), astuple(served), strict=True
+    ):
+        np.testing.assert_allclose(found.reshape(-1, 8), np.asarray(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_odd_sizes_strides_and_paddings_are_exported_as_keras_has_them(tmp_path):
+    import onnxruntime
+
+    encoder, images = small_encoder(), RNG.random((5, 7, 30, 2), dtype=np.float32)
+    export_onnx(encoder, tmp_path / "small.onnx")
+    found = onnxruntime.InferenceSession(tmp_path / "small.onnx").run(["z_mean", "z_log_var"], {"image": images})
+    for one, expected in zip(found, encoder.predict_on_batch(images), strict=True):
+        np.testing.assert_allclose(one, np.asarray(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_the_same_weights_are_the_same_file_and_others_another(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        export_onnx(small_encoder(seed), tmp_path / name)
+    first, again, other = ((tmp_path / name).read_bytes() for name in "abc")
+    assert first == again != other
+
+
+def test_what_cannot_be_exported_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected relu or linear, channels last, found tanh"):
+        export_onnx(small_encoder(activation="tanh"), tmp_path / "tanh.onnx")
+    image = keras.Input((4, 4, 1))
+    with pytest.raises(ValueError, match=r"norm: expected Conv2D.+, found BatchNormalization"):
+        export_onnx(keras.Model(image, layers.BatchNormalization(name="norm")(image)), tmp_path / "norm.onnx")
+
+
+def test_a_snippet_has_the_same_latents_and_probability_in_any_company_and_on_any_threads(release):
+    folder = release(calibration={"score": [0.0, 0.4, 1.0], "probability": [0.0, 0.1, 1.0]})
+    told = RNG.normal(size=(9, 2)).astype(np.float32)
+    one, two = load_detector(folder), load_detector(folder, threads=2)
+    together = one.encode_snippets(SNIPPETS)
+    scores, spreads = one.score(together, told), one.spread(together, told)
+    assert spreads.max() > 0
+    for i in (0, 4, 8):
+        for alone in (one.encode_snippets(SNIPPETS[i : i + 1]), two.encode_snippets(SNIPPETS[[i, 2]])):
+            assert [part[0].tobytes() for part in astuple(alone)] == [part[i].tobytes() for part in astuple(together)]
+        first = Latents(mean=together.mean[[i]], log_var=together.log_var[[i]])
+        assert (one.score(first, told[[i]])[0], one.spread(first, told[[i]])[0]) == (scores[i], spreads[i])
+    none = one.encode_snippets([])
+    assert (none.mean.shape, one.spread(none, told[:0]).shape) == ((0, 6, 8), (0,))
+
+
+def test_a_posterior_without_width_has_no_spread_and_measurements_decide_too(release):
+    plain = load_detector(release())
+    calibrated = load_detector(release(calibration={"score": [0, 1], "probability": [0.2, 0.4]}))
+    sharp = Latents(mean=np.zeros((2, 6, 8), np.float32), log_var=np.full((2, 6, 8), -200, np.float32))
+    told = np.array([[0, -2], [0, 2]], np.float32)
+    np.testing.assert_allclose(plain.spread(sharp, told), 0, atol=1e-12)
+    low, high = plain.score(sharp, told)
+    assert low < 0.5 < high
+    np.testing.assert_allclose(calibrated.score(sharp, told), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
+
+
+def test_a_calibrated_share_is_the_share_of_signals_among_such_rows():
+    shares = RNG.random(20_000)
+    points = calibrate(shares, (RNG.random(20_000) < shares**3).astype(np.float32))
+    assert len(points["score"]) == len(points["probability"]) <= POINTS
+    assert (np.diff([points["score"], points["probability"]]) > 0).all()
+    missed = np.interp(shares, points["score"], points["probability"]) - shares**3
+    assert np.abs(missed).max() < 0.1
+    assert np.abs(missed).mean() < 0.02
+    unanimous = calibrate(np.array([0.0, 0.0, 1.0]), np.array([0, 0, 1], np.float32))
+    assert unanimous == {"score": [0, 1], "probability": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("card", "wrong"),
+    [
+        ({"measurements": ["a"]}, "expected a forest of 49 features, found 50"),
+        ({"snippet": {"rows": 16, "bins": 256}}, r"expected an encoder of .+256, 1.+, found .+512, 1"),
+        ({"calibration": {"score": [0.0, 1.0], "probability": [1.0, 0.0]}}, "not points that rise"),
+        ({"calibration": {"score": [0.0, 1.0]}}, "KeyError"),
+    ],
+)
+def test_a_card_that_does_not_fit_its_release_is_refused(release, card, wrong):
+    with pytest.raises(ReleaseError, match=wrong):
+        load_detector(release(**card))
+
+
+def test_an_encoder_that_is_no_onnx_is_refused(tmp_path):
+    for content in (b"", b"rubbish" * 99, (SHIPPED / "encoder.onnx").read_bytes()[:-9999]):
+        (tmp_path / "encoder.onnx").write_bytes(content)
+        with pytest.raises(ReleaseError, match="expected an ONNX model"):
+            load_encoder(tmp_path / "encoder.onnx", (16, 512))
+
+
+def test_a_process_that_searches_loads_no_keras_and_prints_nothing():
+    code = f"""import sys, pathlib, aetherscan.search, aetherscan.detector
+aetherscan.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
+assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
