@@ -119,8 +119,9 @@ def test_channels_outside_the_file_are_refused(tmp_path, suffix, start, stop):
 def test_a_buffer_of_another_shape_is_refused(tmp_path):
     write_observation(tmp_path / "band.h5")
     with open_observation(tmp_path / "band.h5") as observation:
-        for buffer in (np.empty((16, 9), "f4"), np.empty((16, 16), "f4")[:, ::2]):
-            with pytest.raises(ValueError, match=r"expected contiguous float32 \(16, 8\), found"):
+        read_only = np.broadcast_to(np.float32(0), (16, 8)), np.frombuffer(bytes(512), "f4").reshape(16, 8)
+        for buffer in (np.empty((16, 9), "f4"), np.empty((16, 16), "f4")[:, ::2], *read_only):
+            with pytest.raises(ValueError, match=r"expected contiguous rows of float32 \(16, 8\) .*found"):
                 observation.read(0, 8, out=buffer)
 
 

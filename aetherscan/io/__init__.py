@@ -35,7 +35,7 @@ FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
     hdf5.MAGIC: Hdf5Filterbank,
     sigproc.MAGIC: SigprocFilterbank,
 }
-LIBRARY_ERRORS = (OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError)
+LIBRARY_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError, OverflowError)
 """All that h5py has been seen to raise on bad files."""
 
 
@@ -50,10 +50,18 @@ class Observation(AbstractContextManager["Observation"]):
         self.header: Header = self._filterbank.header
         self._second: Float32[np.ndarray, "time freq"] | None = None
 
+    @property
+    def chunk_channels(self) -> int:
+        """Channels that are decoded together: a block of band should be whole ones wide."""
+        return int(self._filterbank.chunks[2])
+
     def read(
         self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
     ) -> Float32[np.ndarray, "time freq"]:
         """Read channels `start` to `stop` of every row, into `out` if given (a fresh large buffer is 3-4 times slower).
+
+        The rows of `out` may lie apart, as in a part of a wider buffer. Two observations may be read by two threads at
+        once: `.fil`, and `.h5` as the recorders write it, hold neither Python's lock nor HDF5's while they decode.
 
         Raises:
             TruncatedFileError: the file was cut short, replaced or moved since it was opened: what was read is void.
@@ -63,8 +71,10 @@ class Observation(AbstractContextManager["Observation"]):
         if not 0 <= start < stop <= header.nchans:
             raise ValueError(f"channels: expected 0 <= start < stop <= {header.nchans}, found {start} to {stop}")
         power = np.empty(shape, np.float32) if out is None else out
-        if power.shape != shape or power.dtype != np.float32 or not power.flags.c_contiguous:
-            raise ValueError(f"out: expected contiguous float32 {shape}, found {power.dtype} {power.shape}")
+        whole_rows = power.shape == shape and power.strides[1] == power.itemsize and power.flags.behaved
+        if power.dtype != np.float32 or not whole_rows:
+            found = f"{power.dtype} {power.shape}, strides {power.strides}"
+            raise ValueError(f"out: expected contiguous rows of float32 {shape} to write to, found {found}")
         rows, chans = slice(0, header.ntime), slice(start, stop)
         with self._unchanged():
             self._filterbank.read(rows, 0, chans, power)

@@ -51,14 +51,16 @@ class SigprocFilterbank:
         self.chunks = (1, 1, min(self.header.nchans, PEEK_CHANS))
 
     def read(self, rows: slice, product: int, chans: slice, out: Float32[np.ndarray, "time freq"]) -> None:
-        """Fill `out` with one product's power."""
-        line = np.empty(chans.stop - chans.start, self._dtype)
-        for row in range(rows.start, rows.stop):
+        """Fill `out`, whose rows may lie apart, with one product's power."""
+        spare = np.empty(out.shape[1], self._dtype)
+        for row, power in enumerate(out, rows.start):
+            line = power if self._dtype == power.dtype else spare
             sample = (row * self.header.nifs + product) * self.header.nchans + chans.start
             got = os.preadv(self._file.fileno(), [line.data], self._start + sample * self._dtype.itemsize)
             if got != line.nbytes:
                 raise TruncatedFileError(f"row {row}: expected {line.nbytes} bytes, found {got}")
-            out[row - rows.start] = line
+            if line is spare:
+                power[:] = spare
 
 
 def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
