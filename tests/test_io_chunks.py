@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from aetherscan.errors import TruncatedFileError
 from aetherscan.io import hdf5, open_observation
+from benchmarks import reading
 
 SKIPPED = 1  # the mask of a chunk that was stored as it is, past its one filter
 PACKED = dict(hdf5plugin.Bitshuffle(nelems=0, cname="lz4"))
@@ -222,3 +223,8 @@ def test_a_closed_file_is_not_read(tmp_path):
         observation.read(0, 8)
     with pytest.raises(TruncatedFileError, match="closed file"):
         observation.read(0, 8)
+
+
+def test_the_benchmark_times_readers_that_agree(capsys):
+    reading.main(chans=4096, rounds=1)
+    assert "ours, two threads" in capsys.readouterr().out
