@@ -1,0 +1,225 @@
+"""An evaluation as one page that stands alone: tables, and pictures in the page itself."""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, SIGNAL, QUIET, TRACK = "#1b1b1f", "#c8102e", "#6b6b75", "#0a84c6"
+FINDERS = {
+    "served": SIGNAL, "matched_filter": TRACK, "windows": "#7a5195", "turbo_seti": QUIET,
+}  # fmt: skip
+Found = dict[str, Any]
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1f;max-width:64rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;
+text-align:left;vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}h2{margin-top:2.2rem}
+.met{color:#1a7f37}.missed{color:#c8102e}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}
+small{color:#6b6b75}"""
+
+
+def write_page(path: Path, evaluation: Found) -> None:
+    """Write `evaluation`, as the JSON file holds it, as HTML without a link to anywhere."""
+    numbers = evaluation["figures"]
+    release = f"{evaluation['release']['name']} ({evaluation['release']['sha256'][:12]})"
+    cells = {cell["name"]: cell["what"] for cell in evaluation["cells"]}
+    parts = [
+        f"<h1>Evaluation of {escape(release)}</h1>",
+        f"<p>Seed {evaluation['seed']}, {evaluation['made']}, {evaluation['seconds']} s; intervals at 95%.</p>",
+        "<h2>What was to be reached</h2>",
+        _table(("", "goal", "found", "interval", "counted"), [_target(one) for one in evaluation["targets"]]),
+        _picture("Recall", 2, lambda axes: _draw_recall(axes, numbers)),
+        _picture("Tones in the zoo, by drift and width", 2, lambda axes: _draw_cross(axes, numbers)),
+        _picture("Alarms by what caused them", 1, lambda axes: _draw_alarms(axes, numbers)),
+        _picture("Probability and threshold", 2, lambda axes: _draw_odds(axes, evaluation)),
+        _picture("Cost", 1, lambda axes: _draw_costs(axes, numbers)),
+        "<h2>Every cell</h2>",
+        _table(
+            ("cell", "searched by", "tones found", "at SNR >= 10", "alarms per 100 MHz", "rows per tone"),
+            _overview(numbers, cells),
+        ),
+        "<h2>Errors</h2>",
+        _table(("cell", "measure", "SNR", "value", "interval", "counted"), _errors(numbers)),
+        "<h2>What counts as what</h2><dl>",
+        *(f"<dt>{escape(name)}</dt><dd>{escape(rule)}</dd>" for name, rule in evaluation["rules"].items()),
+        f"</dl><p><small>{escape(str(evaluation['settings']))}</small></p>",
+    ]
+    head = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(release)}</title><style>{STYLE}</style>'
+    )
+    path.write_text(f"{head}<body>{''.join(parts)}</body></html>\n", encoding="utf-8")
+
+
+def select(numbers: Iterable[Found], **wanted: Any) -> list[Found]:
+    """Return the figures whose every named entry is as wanted."""
+    return [one for one in numbers if all(one[name] == value for name, value in wanted.items())]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{cells}</table>"
+
+
+def _text(one: Found) -> str:
+    return (
+        f"{one['value']:.1%}" if one["unit"] in {"tones", "cadences"} and one["value"] <= 1 else f"{one['value']:.3g}"
+    )
+
+
+def _interval(one: Found) -> str:
+    if one["low"] is None:
+        return ""
+    share = one["high"] <= 1 and one["unit"] in {"tones", "cadences"}
+    return " to ".join(f"{bound:.1%}" if share else f"{bound:.3g}" for bound in (one["low"], one["high"]))
+
+
+def _counted(one: Found) -> str:
+    of = f"{one['n']:.4g} {one['unit']}"
+    return of if one["k"] is None else f"{one['k']} in {of}"
+
+
+def _target(one: Found) -> list[str]:
+    figure = one["figure"]
+    mark = "met" if one["met"] else "missed"
+    shown = f'<b class="{mark}">{_text(figure)}</b>'
+    return [escape(one["what"]), escape(one["goal"]), shown, _interval(figure), _counted(figure)]
+
+
+def _overview(numbers: Sequence[Found], cells: dict[str, str]) -> list[list[str]]:
+    rows = []
+    for every in select(numbers, measure="alarms per 100 MHz", of={}):
+        mine = {"cell": every["cell"], "finder": every["finder"]}
+        recall = [one for one in numbers if one["measure"] in {"recall", "share reported"}]
+        shown = [select(recall, **mine, of=of)[:1] for of in ({}, {"bright": "10 and more"})]
+        rows.append(
+            [
+                escape(f"{every['cell']}: {cells[every['cell']]}"),
+                escape(every["finder"]),
+                *(
+                    "".join(f"{_text(one)} <small>{_interval(one)}, {_counted(one)}</small>" for one in few)
+                    for few in shown
+                ),
+                f"{_text(every)} <small>{_interval(every)}, {_counted(every)}</small>",
+                "".join(f"{one['value']:.3f}" for one in select(numbers, **mine, measure="rows per tone")),
+            ]
+        )
+    return rows
+
+
+def _errors(numbers: Sequence[Found]) -> list[list[str]]:
+    return [
+        [one["cell"], escape(one["measure"]), one["of"]["bright"], _text(one), _interval(one), _counted(one)]
+        for one in numbers
+        if "_error" in one["measure"] and one["finder"] == "served"
+    ]
+
+
+def _picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool]) -> str:
+    """Return a heading and a picture, nothing where there is nothing to draw."""
+    figure = Figure(figsize=(10, 3.9), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    if not draw(list(figure.subplots(1, panels, squeeze=False)[0])):
+        return ""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    encoded = base64.b64encode(stream.getvalue()).decode()
+    return f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{encoded}">'
+
+
+def _draw_recall(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
+    recall = [one for one in numbers if one["measure"] == "recall" and set(one["of"]) == {"snr"}]
+    for finder, color in FINDERS.items():
+        _curve(panels[0], select(recall, cell="tones", finder=finder), finder, color)
+    for i, cell in enumerate(dict.fromkeys(one["cell"] for one in recall if one["cell"] not in {"tones", "zoo"})):
+        _curve(panels[1], select(recall, cell=cell, finder="served"), cell, f"C{i}")
+    for axes, title in zip(panels, ("in the zoo, by who searched", "elsewhere, as served"), strict=True):
+        axes.set(xlabel="SNR in each ON", ylabel="recall", ylim=(-0.03, 1.03), title=title)
+        axes.grid(color="#eee")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, loc="lower right")
+    return bool(recall)
+
+
+def _curve(axes: Axes, points: Sequence[Found], label: str, color: str) -> None:
+    points = sorted(points, key=lambda one: float(one["of"]["snr"]))
+    at, values = [float(one["of"]["snr"]) for one in points], [one["value"] for one in points]
+    if points:
+        axes.errorbar(
+            at, values, yerr=_spans(points, "value"), label=label, color=color, marker="o", ms=4, capsize=2, lw=1.2
+        )
+
+
+def _spans(points: Sequence[Found], name: str) -> list[list[float]]:
+    return [[one[name] - one["low"] for one in points], [one["high"] - one[name] for one in points]]
+
+
+def _draw_cross(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
+    mine = select(numbers, cell="tones", finder="served", measure="recall")
+    for axes, other in zip(panels, ("drift", "width"), strict=True):
+        points = [one for one in mine if set(one["of"]) == {"snr", other}]
+        snrs = sorted({one["of"]["snr"] for one in points}, key=float)
+        kinds = sorted({one["of"][other] for one in points}, key=lambda text: float(text.split("-")[0]))
+        tiles = np.full((len(kinds), len(snrs)), np.nan)
+        for one in points:
+            row, column = kinds.index(one["of"][other]), snrs.index(one["of"]["snr"])
+            tiles[row, column] = one["value"]
+            color = "white" if one["value"] > 0.6 else INK
+            axes.text(column, row, f"{one['k']}/{one['n']}", ha="center", va="center", fontsize=8, color=color)
+        if points:
+            axes.imshow(tiles, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        axes.set(xlabel="SNR in each ON", title=f"found, by {other}")
+        axes.set_xticks(range(len(snrs)), snrs)
+        axes.set_yticks(range(len(kinds)), kinds)
+    return bool(mine)
+
+
+def _draw_alarms(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
+    alarms = [one for one in select(numbers, measure="alarms per 100 MHz") if one["of"]]
+    alarms = [one for one in alarms if one["finder"] in {"served", "swapped"}]
+    names = [f"{one['of']['kind']} ({one['cell']}, {one['finder']})" for one in alarms]
+    panels[0].errorbar(
+        [one["value"] for one in alarms], names, xerr=_spans(alarms, "value"), fmt="o", color=SIGNAL, capsize=2
+    )
+    panels[0].set(xlabel="alarms per 100 MHz", xlim=(0, None))
+    return bool(alarms)
+
+
+def _draw_odds(panels: Sequence[Axes], evaluation: Found) -> bool:
+    bins, points = evaluation["calibration"], evaluation["trade"]
+    panels[0].plot([0, 1], [0, 1], ":", color=QUIET)
+    panels[0].errorbar(
+        [one["mean"] for one in bins], [one["share"] for one in bins], yerr=_spans(bins, "share"), fmt="o", color=SIGNAL
+    )
+    for one in bins:
+        panels[0].annotate(f"{one['n']}", (one["mean"], one["share"]), (4, 4), textcoords="offset points", fontsize=7)
+    panels[0].set(xlabel="probability", ylabel="share of rows that is true", xlim=(0, 1.02), ylim=(-0.03, 1.03))
+    for name, label, color in (("recall_snr_10", "SNR >= 10", SIGNAL), ("recall_snr_8", "SNR 8", TRACK)):
+        panels[1].plot([one["alarms_per_100_mhz"] for one in points], [one[name] for one in points], ".-",
+                       color=color, label=label)  # fmt: skip
+    panels[1].set(
+        xlabel="alarms per 100 MHz of zoo", ylabel="recall", ylim=(-0.03, 1.03), xscale="symlog", xlim=(0, None)
+    )
+    panels[1].legend(fontsize=8, loc="lower right")
+    return bool(bins)
+
+
+def _draw_costs(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
+    costs = select(numbers, measure="seconds per 100 MHz", finder="served")
+    totals, places = dict[str, float](), dict[str, int]()
+    for one in costs:
+        stage = one["of"]["stage"]
+        if stage != "search":  # the sum of others
+            place = places.setdefault(stage, len(places))
+            panels[0].barh(one["cell"], one["value"], left=totals.get(one["cell"], 0), color=f"C{place}", label=stage)
+            totals[one["cell"]] = totals.get(one["cell"], 0) + one["value"]
+    handles, labels = panels[0].get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    panels[0].legend(named.values(), named.keys(), fontsize=8)
+    panels[0].set(xlabel="seconds of work per 100 MHz of a cadence")
+    return bool(costs)
