@@ -1,6 +1,7 @@
 """Judge a search: known skies go to disk as files, the code that serves searches them, every row is accounted for."""
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,8 @@ from aetherscan.report import write_page
 from aetherscan.search import SearchSettings
 from aetherscan.simulate import OFF_POSITIONS, ON_POSITIONS
 from aetherscan.skies import CADENCE_CHANS, CELLS, Cell, cadence_headers, draw_sky, write_sky
+
+TELL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +58,9 @@ def evaluate(
         band_mhz: of each cell, instead of either.
         chans: of a cadence.
         real: power that cells on real sky are put on; without it they are left out.
-        tell: called with a line on every search.
+        tell: called with a line on how it goes, every so often and after every cell.
     """
-    done = []
+    done, told = list[Search](), time.monotonic()
     for cell in cells:
         if cell.real and real is None:
             continue
@@ -84,12 +87,18 @@ def evaluate(
                             counts=answer.counts, digest=answer.digest, tones=tones, rows=rows,
                         )
                     )  # fmt: skip
-                    alarms, found = sum(not row.finds for row in rows), sum(tone.rows > 0 for tone in tones)
-                    tell(
-                        f"{cell.name} {number}, {finder.name}: {found} of {len(tones)} tones, {alarms} alarms, "
-                        f"{search_s:.1f} s"
-                    )
+            if time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                tell(_so_far(done, cell))
+        tell(_so_far(done, cell))
     return done
+
+
+def _so_far(done: Sequence[Search], cell: Cell) -> str:
+    mine = [one for one in done if (one.cell, one.finder) == (cell.name, SERVED)]
+    found = [tone.rows > 0 for one in mine for tone in one.tones]
+    alarms = sum(not row.finds for one in mine for row in one.rows)
+    return f"{cell.name}: {sum(one.mhz for one in mine):.1f} MHz, {sum(found)} of {len(found)} tones, {alarms} alarms"
 
 
 def judge_release(
@@ -109,6 +118,8 @@ def judge_release(
 
     Baselines search the first cadence of the zoo and of the tones in it, or of other cells where only those are chosen.
     """
+    if "turbo_seti" in baselines and not shutil.which("turboSETI"):
+        raise FileNotFoundError("baseline turbo_seti: expected the command turboSETI on the PATH, found none")
     detector = load_detector(release)
     search = partial(served, detector)
     chosen = [cell for cell in CELLS if not cells or cell.name in cells]

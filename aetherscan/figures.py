@@ -20,12 +20,14 @@ Z = 1.959964
 SERVED, SWAPPED, EVERY_ROW, AGAIN, OTHER_BLOCK = "served", "swapped", "every row", "again", "other block"
 BASELINES = ("matched_filter", "windows", "turbo_seti")
 DRIFTS, WIDTHS, CURVATURES = (0, 0.1, 0.5, 1, 2, 4), (2, 5, 12, 50), (0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+SAME, HALF = "lists the same to the last bit", "share of the alarms either way round, one half if all are chance"
+SHARES = ("recall", "share reported", SAME, HALF)
 CUTS = (
     (), ("bright",), ("snr",), ("bright", "near"), ("bright", "drift"), ("bright", "width"), ("bright", "curvature"),
     ("bright", "ons"), ("snr", "near"), ("snr", "drift"), ("snr", "width"), ("snr", "drift", "width"),
 )  # fmt: skip
 """By what recall is told."""
-BRIGHT = "10 and more"
+BRIGHT = "SNR >= 10"
 THRESHOLDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 TARGETS: tuple[tuple[str, str, str, str, dict[str, str], str, float], ...] = (
     # what, cell, finder, measure, of what, at least or at most, how much
@@ -34,8 +36,8 @@ TARGETS: tuple[tuple[str, str, str, str, dict[str, str], str, float], ...] = (
     ("alarms per 100 MHz of the zoo", "zoo", SERVED, "alarms per 100 MHz", {}, "<=", 1),
     ("the same, ON and OFF swapped", "zoo", SWAPPED, "alarms per 100 MHz", {}, "<=", 1),
     ("alarms per 100 MHz of clean noise with bursts", "noise", SERVED, "alarms per 100 MHz", {}, "<=", 0),
-    ("the same list when searched again", "tones", AGAIN, "lists the same to the last bit", {}, ">=", 1),
-    ("the same list from other blocks", "tones", OTHER_BLOCK, "lists the same to the last bit", {}, ">=", 1),
+    ("the same list when searched again", "tones", AGAIN, SAME, {}, ">=", 1),
+    ("the same list from other blocks", "tones", OTHER_BLOCK, SAME, {}, ">=", 1),
     ("rows per signal", "tones", SERVED, "rows per tone", {}, "<=", 1),
     ("frequency error at SNR >= 10, median, Hz", "tones", SERVED, "median of frequency_error_hz",
      {"bright": BRIGHT}, "<=", 2.8),
@@ -85,7 +87,7 @@ def labels(tone: Tone) -> dict[str, str]:
     nominal = min(SNRS, key=lambda snr: abs(snr - tone.snr))
     return {
         "snr": f"{nominal:g}" if abs(nominal - tone.snr) < 0.01 else "other",
-        "bright": BRIGHT if tone.snr > 9.99 else "below 10",
+        "bright": BRIGHT if tone.snr > 9.99 else "SNR < 10",
         "drift": _interval(abs(tone.drift_hz_s), DRIFTS, "Hz/s"),
         "width": _interval(tone.width_hz, WIDTHS, "Hz"),
         "curvature": _interval(abs(tone.curvature_hz_s2), CURVATURES, "Hz/s2"),
@@ -95,7 +97,11 @@ def labels(tone: Tone) -> dict[str, str]:
 
 
 def figures(searches: Sequence[Search]) -> list[Figure]:
-    """Return every number of the report; beside who searched some files only, the served search of the same files."""
+    """Return every number of the report.
+
+    Beside who searched some files only stands the served search of the same files; of who searched again, only whether
+    the lists are the same.
+    """
     groups = defaultdict[tuple[str, str], list[Search]](list)
     first = {(one.cell, one.cadence): one for one in searches if one.finder == SERVED}
     for one in searches:
@@ -105,16 +111,24 @@ def figures(searches: Sequence[Search]) -> list[Figure]:
     found = []
     for (cell, finder), group in groups.items():
         figure = partial(Figure, cell=cell, finder=finder)
-        found += [*_alarms(figure, group), *_recall(figure, group), *_errors(figure, group), *_costs(figure, group)]
         if finder in {AGAIN, OTHER_BLOCK}:
             same = [one.digest == first[one.cell, one.cadence].digest for one in group]
-            found.append(_share(figure, "lists the same to the last bit", {}, sum(same), len(same), "cadences"))
+            found.append(_share(figure, SAME, {}, sum(same), len(same), "cadences"))
+        elif finder != EVERY_ROW:
+            found += [*_alarms(figure, group), *_recall(figure, group), *_errors(figure, group), *_costs(figure, group)]
+        if finder == SWAPPED:
+            ours, theirs = (_count_alarms(one) for one in (groups.get((cell, SERVED), []), group))
+            found.append(_share(figure, HALF, {}, theirs, ours + theirs, "alarms"))
     return found
+
+
+def _count_alarms(group: Sequence[Search]) -> int:
+    return sum(not row.finds for one in group for row in one.rows)
 
 
 def _share(figure: Callable[..., Figure], measure: str, of: dict[str, str], k: int, n: int, unit: str) -> Figure:
     low, high = wilson(k, n)
-    return figure(measure=measure, of=of, k=k, n=n, unit=unit, value=k / n, low=low, high=high)
+    return figure(measure=measure, of=of, k=k, n=n, unit=unit, value=k / n if n else 0.5, low=low, high=high)
 
 
 def _alarms(figure: Callable[..., Figure], group: Sequence[Search]) -> Iterator[Figure]:
@@ -140,6 +154,8 @@ def _recall(figure: Callable[..., Figure], group: Sequence[Search]) -> Iterator[
         parts = defaultdict[tuple[str, ...], list[Tone]](list)
         for tone, named in tones:
             parts[tuple(named[key] for key in cut)].append(tone)
+        if len(cut) > 1 and len(parts) == len({names[:-1] for names in parts}):
+            continue  # its last key tells nothing apart
         for names, part in sorted(parts.items()):
             measure = "recall" if all(tone.ons == 3 for tone in part) else "share reported"
             found = sum(tone.rows > 0 for tone in part)

@@ -12,112 +12,93 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from aetherscan.figures import SAME, SHARES
+
 INK, SIGNAL, QUIET, TRACK = "#1b1b1f", "#c8102e", "#6b6b75", "#0a84c6"
 FINDERS = {
     "served": SIGNAL, "matched_filter": TRACK, "windows": "#7a5195", "turbo_seti": QUIET,
 }  # fmt: skip
+NAMED = {"snr": "SNR ", "drift": "|drift| ", "width": "width ", "curvature": "curvature ", "kind": "from "}
+SECTIONS: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...] = (
+    # title, part of the measure, what it is told by
+    ("Recall", "recall", (("bright",), ("bright", "near"), ("bright", "curvature"))),
+    ("Tones in some of the ONs", "share reported", (("bright", "ons"),)),
+    ("Alarms", "alarms", ((), ("kind",), ("each of",))),
+    ("Errors", "_error", (("bright",),)),
+    ("Rows", "rows per tone", ((),)),
+    ("Repeated", SAME, ((),)),
+)
 Found = dict[str, Any]
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1f;max-width:64rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;
-text-align:left;vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}h2{margin-top:2.2rem}
-.met{color:#1a7f37}.missed{color:#c8102e}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}
-small{color:#6b6b75}"""
+text-align:left}h2{margin-top:2.2rem}
+.met{color:#1a7f37}.missed{color:#c8102e}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}"""
 
 
 def write_page(path: Path, evaluation: Found) -> None:
     """Write `evaluation`, as the JSON file holds it, as HTML without a link to anywhere."""
     numbers = evaluation["figures"]
-    release = f"{evaluation['release']['name']} ({evaluation['release']['sha256'][:12]})"
-    cells = {cell["name"]: cell["what"] for cell in evaluation["cells"]}
+    release = escape(f"{evaluation['release']['name']} ({evaluation['release']['sha256'][:12]})")
     parts = [
-        f"<h1>Evaluation of {escape(release)}</h1>",
+        f"<h1>Evaluation of {release}</h1>",
         f"<p>Seed {evaluation['seed']}, {evaluation['made']}, {evaluation['seconds']} s; intervals at 95%.</p>",
         "<h2>What was to be reached</h2>",
         _table(("", "goal", "found", "interval", "counted"), [_target(one) for one in evaluation["targets"]]),
         _picture("Recall", 2, lambda axes: _draw_recall(axes, numbers)),
         _picture("Tones in the zoo, by drift and width", 2, lambda axes: _draw_cross(axes, numbers)),
-        _picture("Alarms by what caused them", 1, lambda axes: _draw_alarms(axes, numbers)),
         _picture("Probability and threshold", 2, lambda axes: _draw_odds(axes, evaluation)),
         _picture("Cost", 1, lambda axes: _draw_costs(axes, numbers)),
-        "<h2>Every cell</h2>",
-        _table(
-            ("cell", "searched by", "tones found", "at SNR >= 10", "alarms per 100 MHz", "rows per tone"),
-            _overview(numbers, cells),
-        ),
-        "<h2>Errors</h2>",
-        _table(("cell", "measure", "SNR", "value", "interval", "counted"), _errors(numbers)),
-        "<h2>What counts as what</h2><dl>",
-        *(f"<dt>{escape(name)}</dt><dd>{escape(rule)}</dd>" for name, rule in evaluation["rules"].items()),
-        f"</dl><p><small>{escape(str(evaluation['settings']))}</small></p>",
     ]
-    head = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(release)}</title><style>{STYLE}</style>'
-    )
+    for title, measures, cuts in SECTIONS:
+        rows = [_row(one) for one in numbers if measures in one["measure"] and tuple(one["of"]) in cuts]
+        parts += [
+            f"<h2>{escape(title)}</h2>",
+            _table(("cell", "searched by", "measure", "of", "value", "interval", "counted"), rows),
+        ]
+    for title, texts in (
+        ("Cells", {cell["name"]: cell["what"] for cell in evaluation["cells"]}),
+        ("What counts as what", evaluation["rules"]),
+        ("Settings", evaluation["settings"]),
+    ):
+        listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in texts.items())
+        parts.append(f"<h2>{title}</h2><dl>{listed}</dl>")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{release}</title><style>{STYLE}</style>'
     path.write_text(f"{head}<body>{''.join(parts)}</body></html>\n", encoding="utf-8")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{cells}</table>"
+
+
+def _target(one: Found) -> list[str]:
+    value, *rest = _cells(one["figure"])
+    return [
+        escape(one["what"]),
+        escape(one["goal"]),
+        f'<b class="{"met" if one["met"] else "missed"}">{value}</b>',
+        *rest,
+    ]
+
+
+def _row(one: Found) -> list[str]:
+    of = ", ".join(f"{NAMED.get(name, '')}{value}" for name, value in one["of"].items())
+    return [*(escape(text) for text in (one["cell"], one["finder"], one["measure"], of)), *_cells(one)]
+
+
+def _cells(one: Found) -> list[str]:
+    """Return a figure's value, its interval, and what was counted."""
+    share = one["measure"] in SHARES
+    value, *bounds = (
+        f"{v:.1%}" if share else f"{v:.3g}" for v in (one["value"], one["low"], one["high"]) if v is not None
+    )
+    counted = "" if one["k"] is None else f"{one['k']} {'of' if share else 'in'} "
+    return [value, " to ".join(bounds), f"{counted}{one['n']:.4g} {one['unit']}"]
 
 
 def select(numbers: Iterable[Found], **wanted: Any) -> list[Found]:
     """Return the figures whose every named entry is as wanted."""
     return [one for one in numbers if all(one[name] == value for name, value in wanted.items())]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{cells}</table>"
-
-
-def _text(one: Found) -> str:
-    return (
-        f"{one['value']:.1%}" if one["unit"] in {"tones", "cadences"} and one["value"] <= 1 else f"{one['value']:.3g}"
-    )
-
-
-def _interval(one: Found) -> str:
-    if one["low"] is None:
-        return ""
-    share = one["high"] <= 1 and one["unit"] in {"tones", "cadences"}
-    return " to ".join(f"{bound:.1%}" if share else f"{bound:.3g}" for bound in (one["low"], one["high"]))
-
-
-def _counted(one: Found) -> str:
-    of = f"{one['n']:.4g} {one['unit']}"
-    return of if one["k"] is None else f"{one['k']} in {of}"
-
-
-def _target(one: Found) -> list[str]:
-    figure = one["figure"]
-    mark = "met" if one["met"] else "missed"
-    shown = f'<b class="{mark}">{_text(figure)}</b>'
-    return [escape(one["what"]), escape(one["goal"]), shown, _interval(figure), _counted(figure)]
-
-
-def _overview(numbers: Sequence[Found], cells: dict[str, str]) -> list[list[str]]:
-    rows = []
-    for every in select(numbers, measure="alarms per 100 MHz", of={}):
-        mine = {"cell": every["cell"], "finder": every["finder"]}
-        recall = [one for one in numbers if one["measure"] in {"recall", "share reported"}]
-        shown = [select(recall, **mine, of=of)[:1] for of in ({}, {"bright": "10 and more"})]
-        rows.append(
-            [
-                escape(f"{every['cell']}: {cells[every['cell']]}"),
-                escape(every["finder"]),
-                *(
-                    "".join(f"{_text(one)} <small>{_interval(one)}, {_counted(one)}</small>" for one in few)
-                    for few in shown
-                ),
-                f"{_text(every)} <small>{_interval(every)}, {_counted(every)}</small>",
-                "".join(f"{one['value']:.3f}" for one in select(numbers, **mine, measure="rows per tone")),
-            ]
-        )
-    return rows
-
-
-def _errors(numbers: Sequence[Found]) -> list[list[str]]:
-    return [
-        [one["cell"], escape(one["measure"]), one["of"]["bright"], _text(one), _interval(one), _counted(one)]
-        for one in numbers
-        if "_error" in one["measure"] and one["finder"] == "served"
-    ]
 
 
 def _picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool]) -> str:
@@ -177,17 +158,6 @@ def _draw_cross(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
         axes.set_xticks(range(len(snrs)), snrs)
         axes.set_yticks(range(len(kinds)), kinds)
     return bool(mine)
-
-
-def _draw_alarms(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
-    alarms = [one for one in select(numbers, measure="alarms per 100 MHz") if one["of"]]
-    alarms = [one for one in alarms if one["finder"] in {"served", "swapped"}]
-    names = [f"{one['of']['kind']} ({one['cell']}, {one['finder']})" for one in alarms]
-    panels[0].errorbar(
-        [one["value"] for one in alarms], names, xerr=_spans(alarms, "value"), fmt="o", color=SIGNAL, capsize=2
-    )
-    panels[0].set(xlabel="alarms per 100 MHz", xlim=(0, None))
-    return bool(alarms)
 
 
 def _draw_odds(panels: Sequence[Axes], evaluation: Found) -> bool:

@@ -78,6 +78,24 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     train.add_argument("--seed", type=int, help="of every random draw")
     train.add_argument("--cadences", type=int, help="simulated cadences to learn from")
     train.add_argument("--epochs", type=int, help="passes the curriculum is spread over")
+    evaluate = command("evaluate", _evaluate, "judge a release by skies that are known", "evaluate --output judged")
+    evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
+    evaluate.add_argument(
+        "--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)"
+    )
+    evaluate.add_argument("--seed", type=int, default=1, help="of every sky (default %(default)s)")
+    evaluate.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="kinds of sky (default: all)")
+    evaluate.add_argument(
+        "--full", action="store_true", help="the band that published numbers take: an hour, not minutes"
+    )
+    evaluate.add_argument("--band-mhz", type=float, metavar="MHZ", help="of each cell, instead")
+    evaluate.add_argument(
+        "--slice", type=Path, metavar="FILE", help="real power, an .npz that holds `data` (time, freq)"
+    )
+    evaluate.add_argument(
+        "--baseline", action="append", default=[], choices=("matched_filter", "windows", "turbo_seti"),
+        help="who else searches the first files of the zoo; turbo_seti must be installed; may be given more than once",
+    )  # fmt: skip
 
 
 def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -250,6 +268,28 @@ def _train(options: Options) -> int:
     chosen = {name: value for name in ("seed", "cadences", "epochs") if (value := getattr(options, name)) is not None}
     release = train(options.output, TrainSettings(**chosen))
     print(f"{release.name}: sha256 {release.sha256}")
+    return 0
+
+
+def _evaluate(options: Options) -> int:
+    from aetherscan.evaluate import judge_release
+    from aetherscan.search import SearchSettings
+    from aetherscan.skies import CELLS
+    from sentinel.config import ROOT
+
+    config, cells = _loaded(), [cell.name for cell in CELLS]
+    if unknown := set(options.cells) - set(cells):
+        print(f"--cells: expected some of {', '.join(cells)}, found {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    ours = ROOT / "tests" / "data" / "ddo210_coarse469_slice.npz"
+    reached = judge_release(
+        options.release or config.release, options.output, settings=SearchSettings(**config.search.model_dump()),
+        seed=options.seed, cells=options.cells, baselines=options.baseline, full=options.full,
+        band_mhz=options.band_mhz, real=options.slice or (ours if ours.exists() else None),
+    )  # fmt: skip
+    for one in reached:
+        print(f"{'ok  ' if one['met'] else 'MISS'}  {one['what']} {one['goal']}: {one['figure']['value']:.3g}")
+    print(options.output / "evaluation.html")
     return 0
 
 
