@@ -67,6 +67,9 @@ def evaluate(
         width = real.shape[1] if cell.real and real is not None else chans
         band = band_mhz or (cell.full_mhz if full else cell.quick_mhz)
         for number, header in enumerate(cadence_headers(cell, band, width)):
+            if number and time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                tell(_so_far(done, cell))
             sky = draw_sky(cell, header, seed, number)
             with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
                 began = time.perf_counter()
@@ -87,9 +90,6 @@ def evaluate(
                             counts=answer.counts, digest=answer.digest, tones=tones, rows=rows,
                         )
                     )  # fmt: skip
-            if time.monotonic() - told > TELL_S:
-                told = time.monotonic()
-                tell(_so_far(done, cell))
         tell(_so_far(done, cell))
     return done
 

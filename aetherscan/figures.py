@@ -20,7 +20,7 @@ Z = 1.959964
 SERVED, SWAPPED, EVERY_ROW, AGAIN, OTHER_BLOCK = "served", "swapped", "every row", "again", "other block"
 BASELINES = ("matched_filter", "windows", "turbo_seti")
 DRIFTS, WIDTHS, CURVATURES = (0, 0.1, 0.5, 1, 2, 4), (2, 5, 12, 50), (0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-SAME, HALF = "lists the same to the last bit", "share of the alarms either way round, one half if all are chance"
+SAME, HALF = "lists the same to the last bit", "alarms of all either way round, side lobes aside"
 SHARES = ("recall", "share reported", SAME, HALF)
 CUTS = (
     (), ("bright",), ("snr",), ("bright", "near"), ("bright", "drift"), ("bright", "width"), ("bright", "curvature"),
@@ -123,7 +123,7 @@ def figures(searches: Sequence[Search]) -> list[Figure]:
 
 
 def _count_alarms(group: Sequence[Search]) -> int:
-    return sum(not row.finds for one in group for row in one.rows)
+    return sum(not row.finds and row.kind != "side_lobe" for one in group for row in one.rows)
 
 
 def _share(figure: Callable[..., Figure], measure: str, of: dict[str, str], k: int, n: int, unit: str) -> Figure:

@@ -26,7 +26,7 @@ RULES = {
     "near": """a tone is near an emitter if, at some time of the cadence, their tracks are within 500 Hz beyond the
         emitter's width; such tones are never left out, and shown apart as well""",
     "swapped": """the same files, searched for what is in every OFF and in no ON; an emitter that is just that is then a
-        tone, and neither an alarm nor missing""",
+        tone; side lobes, which lean to the ONs by nature, are left out of the share that one way has of all alarms""",
     "interval": "95%: Wilson's for a share, its limit for a count of rare events, its ranks for a percentile",
     "seed": "cadence n of a cell is drawn from SeedSequence(seed, spawn_key=(crc32(name of the cell), n))",
 }
