@@ -17,8 +17,16 @@ class Candidate:
     bandwidth_hz: float
     snr: tuple[float, ...]  # in each of the six observations
     probability: float
-    proposer_score: float  # SNR of the brightest hit
+    probability_spread: float  # over draws of the encoder's posterior
+    proposer_score: float  # SNR of the hit it was found by
     latents: tuple[float, ...]
+    binning: int  # channels in one bin of what the encoder saw
+    allocations: tuple[str, ...]  # who is licensed to transmit there
+    clock: str  # the multiple of a clock's frequency that it is
+    comb_spacing_hz: float | None  # of the comb that it is a tooth of
+    comb_teeth: int
+    neighbours: int  # other lines within 10 kHz
+    nearest_hz: float | None  # distance of the nearest
     target: str
     tstart_mjd: float
     release: str
@@ -27,6 +35,7 @@ class Candidate:
     def row(self) -> dict[str, Any]:
         """Return the columns of a table: `snr` one column per observation, latents left out."""
         values = asdict(self) | dict(zip(EXPANDED["snr"], self.snr, strict=True))
+        values["allocations"] = "; ".join(self.allocations)
         return {name: values[name] for name in COLUMNS}
 
 

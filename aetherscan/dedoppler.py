@@ -1,178 +1,285 @@
-"""Find drifting lines in one observation: a Taylor tree at every binning by a power of two.
+"""Propose the drifting lines of one observation: a Taylor tree at every binning by a power of two.
 
-A line that drifts k channels a row smears its power over k channels anyway, so a fast drift loses nothing in channels k
-wide, and a wide signal gains: each level need only follow drifts up to one bin a row. See Taylor (1974) for the tree.
+A line that drifts k channels a row smears its power over k channels anyway, so a fast drift loses nothing in channels
+k wide, and a wide signal gains: each level need only follow drifts up to one bin a row. See Taylor (1974) for the
+tree. Every sum is looked at alone and with its neighbour's, so that a line across two bins is not lost to both.
 
-Sums are in sigma: rows are standardized first, and a sum over n pixels is divided by sqrt(n). Where a broadband burst
-carries a row, neighbouring channels rise and fall together, and a sum of n of them scatters by far more than sqrt(n):
-each row's sums are therefore measured at every binning (`spread`) and brought back to unit scatter.
+Sums are in sigma of what rows really scatter by. Where a broadband burst carries a row, few integrations make its
+noise, and neighbouring channels rise and fall together: a sum of n scatters by far more than sqrt(n). So each row has a
+weight at every binning, the matched filter's for a steady line: what a row shows of it, over its variance.
+Pixels count up to `CEILING` sigmas: what crosses a carrier, or holds one hot pixel, must not look like a line itself.
 """
 
 import math
-from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32
 from numba import njit
 
-from aetherscan.normalize import MAD_TO_SIGMA
-
 LEVELS = 7
 """Binnings 1, 2, 4 ... 64."""
-CLEARLY_MORE = np.float32(1.3)
-"""A scatter taken from a hundred sums is uncertain by a tenth."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
-    """A line in one observation, in channels of the array that was searched."""
-
-    channel: float  # centre, half-way through the observation
-    drift: float  # channels per row
-    width: float  # channels
-    snr: float
+CEILING, NO_CEILING = np.float32(8), np.float32(np.inf)
+PIECE, PIECES = 4096, 16
+"""What a row's scatter is taken from: channels in a piece, and pieces across a stretch."""
+PAIR = np.float32(math.sqrt(0.5))
+CLEARLY_MORE = 1.3
+"""A scatter taken from some hundred sums is uncertain by some per cent."""
+TILE = 2048
+"""Bins whose tree stays in a core's own cache."""
+HIT = np.dtype([("channel", "f8"), ("drift", "f8"), ("width", "f8"), ("snr", "f8")])
+"""A line in one observation: centre half-way through it, channels per row, channels, sigmas."""
+MOST_HITS = 200_000
+"""From one stretch of one observation: a hundred times what the densest band holds; more is counted, not kept."""
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def taylor_tree(power: Float32[np.ndarray, "time freq"]) -> Float32[np.ndarray, "drift freq"]:
-    """Return sums along lines that start in each channel and end `drift` channels higher in the last row.
+def halve(binned: Float32[np.ndarray, "time bins"], ceiling: float = NO_CEILING) -> Float32[np.ndarray, "time half"]:
+    """Return sums of two neighbours, neither counted beyond `ceiling`; a remainder is left off."""
+    rows, bins = binned.shape[0], binned.shape[1] // 2
+    out = np.empty((rows, bins), dtype=np.float32)
+    for t in range(rows):
+        row = binned[t]
+        for f in range(bins):
+            out[t, f] = min(row[2 * f], ceiling) + min(row[2 * f + 1], ceiling)
+    return out
 
-    The number of rows must be a power of two; sums that leave the array miss what lies outside.
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _scatter(row: Float32[np.ndarray, " bins"], unit: float) -> float:
+    """Return the scatter of `row` in `unit`s from the median of its distances from zero, of 2,048 bins at most."""
+    counts = np.zeros(256, dtype=np.int64)
+    step = max(1, row.size // 2048)
+    seen = 0
+    for f in range(0, row.size, step):
+        counts[min(255, int(abs(row[f]) / unit * np.float32(16)))] += 1
+        seen += 1
+    below, at = 0, 0
+    while below + counts[at] < seen / 2:
+        below += counts[at]
+        at += 1
+    return np.float32((at + (seen / 2 - below) / counts[at]) / 16 * 1.4826)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Float32[np.ndarray, "level time"]:
+    """Return the scatter of each row's sums at every binning, in sigmas of independent noise; 1 unless clearly more."""
+    rows, chans = sigmas.shape
+    noise = np.empty((levels, rows), dtype=np.float32)
+    pieces = min(PIECES, max(1, chans // PIECE))
+    binned = np.empty((rows, min(chans, pieces * PIECE)), dtype=np.float32)
+    for piece in range(pieces):
+        first = piece * (chans // pieces)
+        binned[:, piece * PIECE : (piece + 1) * PIECE] = sigmas[:, first : min(chans, first + PIECE)]
+    for level in range(levels):
+        if level:
+            binned = halve(binned)
+        for t in range(rows):
+            scatter = _scatter(binned[t], np.float32(math.sqrt(1 << level)))
+            noise[level, t] = scatter if scatter > CLEARLY_MORE else 1.0
+    return noise
+
+
+def row_weights(
+    noise: Float32[np.ndarray, "level time"], scatter: Float32[np.ndarray, " time"]
+) -> Float32[np.ndarray, "level time"]:
+    """Return what each row's sum over a box counts, at every binning: weighted, the sum of all rows has unit scatter.
+
+    Args:
+        noise: of each row at each binning, as `row_noise` has it.
+        scatter: each row's relative scatter, as `equalize` has it; a row without any counts nothing.
     """
-    rows, chans = power.shape
-    tree = power.copy()
-    done = np.empty_like(tree)
-    half = 1
-    while half < rows:
-        for first in range(0, rows, 2 * half):
-            for drift in range(2 * half):
-                near = drift // 2
-                shift = (drift + 1) // 2
-                for f in range(chans):
-                    total = tree[first + near, f]
-                    if f + shift < chans:
-                        total += tree[first + half + near, f + shift]
-                    done[first + drift, f] = total
-        tree, done = done, tree
-        half *= 2
-    return tree
+    lit = scatter > 0
+    if not lit.any():
+        return np.zeros_like(noise)
+    shown = np.where(lit, np.minimum(1, np.median(scatter[lit]) / np.where(lit, scatter, 1)), 0)
+    weights = shown / noise**2
+    return (weights / np.sqrt(np.sum((weights * noise) ** 2, axis=1, keepdims=True))).astype(np.float32)
 
 
-def rebin(sigmas: Float32[np.ndarray, "time freq"], factor: int) -> Float32[np.ndarray, "time bins"]:
-    """Return sums of `factor` channels over its square root: still in sigma where channels are independent."""
-    rows, chans = sigmas.shape[0], sigmas.shape[1] // factor
-    sums = sigmas[:, : chans * factor].reshape(rows, chans, factor).sum(axis=2)
-    return sums / np.float32(math.sqrt(factor))
+@njit(cache=True, nogil=True)
+@no_type_check
+def _stage(
+    tree: Float32[np.ndarray, "lines bins"], out: Float32[np.ndarray, "lines bins"], half: int, sign: int, gone: int
+) -> None:
+    """Join lines over `half` rows to lines over twice as many; `gone` bins at the far end are no longer whole."""
+    lines, bins = tree.shape
+    first, last = (0, bins - gone) if sign > 0 else (gone, bins)
+    for block in range(0, lines, 2 * half):
+        for drift in range(2 * half):
+            near = tree[block + drift // 2]
+            far = tree[block + half + drift // 2]
+            shift = sign * ((drift + 1) // 2)
+            joined = out[block + drift, first:last]
+            a = near[first:last]
+            b = far[first + shift : last + shift]
+            for f in range(joined.size):
+                joined[f] = a[f] + b[f]
 
 
-def spread(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Float32[np.ndarray, "level time"]:
-    """Return the robust scatter of each row's sums at every binning by a power of two; 1 unless it is clearly more."""
-    scatter = np.stack([MAD_TO_SIGMA * np.median(np.abs(rebin(sigmas, 1 << n)), axis=1) for n in range(levels)])
-    return np.where(scatter > CLEARLY_MORE, scatter, np.float32(1))
+@njit(cache=True, nogil=True)
+@no_type_check
+def _peaks(
+    tree: Float32[np.ndarray, "lines bins"],
+    drifts: int,
+    sign: int,
+    first: int,
+    line: Float32[np.ndarray, " bins"],
+    peak: Float32[np.ndarray, " tile"],
+) -> None:
+    """Fill `peak` with the brightest of the first `drifts` lines that start in each bin, alone or with a neighbour.
+
+    The last stage of the tree, without its storage: the lines are looked at as they are made.
+    """
+    half = tree.shape[0] // 2
+    peak[:] = -np.inf
+    for drift in range(drifts):
+        shift = sign * ((drift + 1) // 2)
+        a = tree[drift // 2, first - 1 : first + peak.size + 1]
+        b = tree[half + drift // 2, first - 1 + shift : first + peak.size + 1 + shift]
+        for f in range(line.size):
+            line[f] = a[f] + b[f]
+        alone = line[1:-1]
+        # The neighbour is the one that lies whole in the tree: after it where lines rise, before it where they fall.
+        beside = line[2:] if sign > 0 else line[:-2]
+        for f in range(peak.size):
+            peak[f] = max(peak[f], alone[f], (alone[f] + beside[f]) * PAIR)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _load(
+    binned: Float32[np.ndarray, "time bins"],
+    weights: Float32[np.ndarray, " time"],
+    ceiling: float,
+    origin: int,
+    tree: Float32[np.ndarray, "lines bins"],
+) -> None:
+    """Fill the leaves of `tree` with weighted rows from bin `origin`; zero beyond the band, and for missing rows."""
+    rows, bins = binned.shape
+    low, high = max(0, origin), min(bins, origin + tree.shape[1])
+    for t in range(rows):
+        tree[t, : low - origin] = 0
+        tree[t, high - origin :] = 0
+        leaf = tree[t, low - origin : high - origin]
+        row = binned[t, low:high]
+        for f in range(leaf.size):
+            leaf[f] = min(row[f], ceiling) * weights[t]
+    tree[rows:] = 0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _brightest(tree: Float32[np.ndarray, "lines bins"], at: int, drifts: int, sign: int) -> tuple[float, int, int]:
+    """Return (snr, drift, boxes) of the brightest line that starts in bin `at`, as `_peaks` looked at them."""
+    best, slope, boxes = np.float32(-1), 0, 1
+    for drift in range(drifts):
+        shift = sign * ((drift + 1) // 2)
+        near, far = tree[drift // 2], tree[tree.shape[0] // 2 + drift // 2]
+        alone = near[at] + far[at + shift]
+        two = (alone + near[at + sign] + far[at + sign + shift]) * PAIR
+        if alone > best:
+            best, slope, boxes = alone, drift, 1
+        if two > best:
+            best, slope, boxes = two, drift, 2
+    return best, slope, boxes
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _level_hits(
+    binned: Float32[np.ndarray, "time bins"],
+    weights: Float32[np.ndarray, " time"],
+    factor: int,
+    ceiling: float,
+    max_drift: float,
+    min_snr: float,
+    hits: np.ndarray,
+    count: int,
+) -> int:
+    """Append the hits at one binning to `hits` from place `count`; return how many there were, kept or not."""
+    rows, bins = binned.shape
+    lines = 2
+    while lines < rows:
+        lines *= 2
+    drifts = min(lines, int(max_drift / factor * (lines - 1)) + 2)
+    tree = np.zeros((lines, TILE + 2 * lines + 2), dtype=np.float32)
+    spare = np.zeros_like(tree)
+    line, peak = np.empty(TILE + 2, dtype=np.float32), np.empty(TILE, dtype=np.float32)
+    unit = weights / np.float32(math.sqrt(factor))
+    for start in range(0, bins, TILE):
+        for sign in (1, -1):
+            first = 1 if sign > 0 else 1 + lines  # lines that rise need bins above the tile; those that fall, below it
+            _load(binned, unit, ceiling, start - first, tree)
+            half, gone = 1, 0
+            while 2 * half < lines:
+                gone += half
+                _stage(tree, spare, half, sign, gone)
+                tree, spare = spare, tree
+                half *= 2
+            _peaks(tree, drifts, sign, first, line, peak)
+            for f in range(min(TILE, bins - start)):
+                if peak[f] < min_snr or peak[max(f - 1, 0)] > peak[f] or (f + 1 < TILE and peak[f + 1] >= peak[f]):
+                    continue
+                snr, drift, boxes = _brightest(tree, first + f, drifts, sign)
+                if count < hits.size:
+                    middle = start + f + 0.5 + sign * ((boxes - 1) * 0.5 + drift * (rows - 1) / (lines - 1) / 2)
+                    hits[count]["channel"] = middle * factor - 0.5
+                    hits[count]["drift"] = sign * drift * factor / (lines - 1)
+                    hits[count]["width"] = factor * boxes
+                    hits[count]["snr"] = snr
+                count += 1
+    return count
 
 
 def find_hits(
     sigmas: Float32[np.ndarray, "time freq"],
-    scatters: Float32[np.ndarray, "level time"],
+    weights: Float32[np.ndarray, "level time"],
     *,
     max_drift: float,
     min_snr: float,
-    most: int = 20,
-) -> list[Hit]:
-    """Return the brightest lines of one standardized observation, brightest first, one for each place.
+) -> tuple[np.ndarray, int]:
+    """Return the lines of one observation, brightest first, one for each place; and how many sums were above `min_snr`.
 
     Args:
         sigmas: power in units of each row's noise.
-        scatters: their `spread`; as many binnings are searched.
+        weights: of each row at each binning (`row_weights`); as many binnings are searched.
         max_drift: channels per row, either way.
         min_snr: of the line at its best binning.
-        most: hits to return.
     """
-    rows = sigmas.shape[0]
-    found: list[Hit] = []
-    for level, scatter in enumerate(scatters):
-        factor = 1 << level
-        binned = np.zeros((1 << (rows - 1).bit_length(), sigmas.shape[1] // factor), dtype=np.float32)
-        binned[:rows] = rebin(sigmas, factor) / scatter[:, None]
-        reach = binned.shape[0] - 1
-        drifts = np.arange(binned.shape[0]) * factor / reach
-        for sign in (1, -1):
-            tree = taylor_tree(np.ascontiguousarray(binned[:, ::sign])) / np.float32(math.sqrt(rows))
-            tree[drifts > max_drift] = 0
-            best = tree.argmax(axis=0)
-            snrs = tree[best, np.arange(tree.shape[1])]
-            for f in np.flatnonzero(snrs >= min_snr):
-                middle = f + 0.5 + best[f] * (rows - 1) / reach / 2
-                channel = middle * factor - 0.5
-                found.append(
-                    Hit(
-                        channel=float(channel if sign == 1 else binned.shape[1] * factor - 1 - channel),
-                        drift=float(sign * drifts[best[f]]),
-                        width=float(factor),
-                        snr=float(snrs[f]),
-                    )
-                )
-    return _brightest(found, rows, most)
-
-
-def _brightest(hits: list[Hit], rows: int, most: int) -> list[Hit]:
-    """Return the brightest of every group of hits that lie on one another."""
-    kept: list[Hit] = []
-    for hit in sorted(hits, key=lambda hit: (-hit.snr, hit.channel, hit.drift)):
-        if len(kept) == most:
-            break
-        if all(abs(hit.channel - other.channel) > _reach(hit, other, rows) for other in kept):
-            kept.append(hit)
-    return kept
-
-
-def _reach(hit: Hit, other: Hit, rows: int) -> float:
-    """Half the extent of both tracks: what lies nearer than this is the same power summed another way."""
-    return hit.width + other.width + abs(hit.drift - other.drift) * rows / 2
+    hits, count = np.zeros(MOST_HITS, dtype=HIT), 0
+    binned, ceiling = sigmas, CEILING
+    for level in range(len(weights)):
+        if level:
+            binned, ceiling = halve(binned, ceiling), NO_CEILING
+        count = _level_hits(binned, weights[level], 1 << level, ceiling, max_drift, min_snr, hits, count)
+    found = hits[: min(count, MOST_HITS)]
+    order = np.lexsort((found["drift"], found["channel"], -found["snr"]))
+    return _distinct(found[order], sigmas.shape[0]), count
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def line_sum(
-    sigmas: Float32[np.ndarray, "time freq"],
-    scatter: Float32[np.ndarray, "level time"],
-    channel: float,
-    drift: float,
-    width: float,
-) -> float:
-    """Return the SNR of a box `width` channels wide along a line through `channel` half-way through the observation.
+def _distinct(hits: np.ndarray, rows: int) -> np.ndarray:
+    """Return the brightest of every group of hits that lie on one another: the same power summed another way.
 
-    The box's edges take fractions of channels. What lies outside the array counts as noise of value zero.
+    Two lines overlap where they come nearer, somewhere in the observation, than their widths together.
     """
-    rows, chans = sigmas.shape
-    level = min(len(scatter) - 1, max(0, math.ceil(math.log2(width))))
-    total = 0.0
-    for t in range(rows):
-        low = channel + drift * (t - (rows - 1) / 2) - width / 2 + 0.5
-        high = low + width
-        for k in range(max(0, math.floor(low)), min(chans, math.ceil(high))):
-            total += sigmas[t, k] * (min(high, k + 1.0) - max(low, float(k))) / scatter[level, t]
-    return total / math.sqrt(rows * width)
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def best_line(
-    sigmas: Float32[np.ndarray, "time freq"],
-    scatter: Float32[np.ndarray, "level time"],
-    channels: Float32[np.ndarray, " channels"],
-    drifts: Float32[np.ndarray, " drifts"],
-    widths: Float32[np.ndarray, " widths"],
-) -> tuple[float, float, float, float]:
-    """Return (snr, channel, drift, width) of the brightest line on a grid; its box holds line and smear."""
-    best = (-np.inf, 0.0, 0.0, 0.0)
-    for width in widths:
-        for drift in drifts:
-            box = math.sqrt(width * width + drift * drift)
-            for channel in channels:
-                snr = line_sum(sigmas, scatter, channel, drift, box)
-                if snr > best[0]:
-                    best = (snr, channel, drift, width)
-    return best
+    kept = np.empty(hits.size, dtype=np.int64)
+    count = 0
+    for i in range(hits.size):
+        hit = hits[i]
+        alone = True
+        for j in range(count):
+            other = hits[kept[j]]
+            reach = hit["width"] + other["width"] + abs(hit["drift"] - other["drift"]) * rows / 2
+            if abs(hit["channel"] - other["channel"]) <= reach:
+                alone = False
+                break
+        if alone:
+            kept[count] = i
+            count += 1
+    return hits[kept[:count]]

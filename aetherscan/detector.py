@@ -1,13 +1,13 @@
-"""Encoder and forest in memory: snippets in, probabilities out.
+"""Encoder and forests in memory: snippets in, probabilities out.
 
 The encoder is served by ONNX Runtime: a process that searches loads neither Keras nor what it runs on. It is shown one
 snippet at a time, so that a snippet has the same latents, to the bit, whatever it is searched with; batches of
-thirty-two would be seven per cent faster. Probability rests on the posterior's mean, which does not change from one
+thirty-two would be less than a tenth faster. Probability rests on the posterior's mean, which does not change from one
 search to the next as a random draw's would; how much it would change is its spread.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,17 @@ class Latents:
     mean: Float32[np.ndarray, "batch obs latent"]
     log_var: Float32[np.ndarray, "batch obs latent"]
 
+    def of(self, chosen: Any) -> "Latents":
+        """Return those of some snippets."""
+        return Latents(mean=self.mean[chosen], log_var=self.log_var[chosen])
+
+    @staticmethod
+    def join(parts: Sequence["Latents"]) -> "Latents":
+        """Return several as one."""
+        return Latents(
+            mean=np.concatenate([part.mean for part in parts]), log_var=np.concatenate([part.log_var for part in parts])
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
@@ -52,12 +63,27 @@ class Detector:
 
     release: Release
     encode: Encode
-    forest: Any
+    forests: Mapping[str, Any]  # by mode of searching
+    mode: str = "tracks"
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which a candidate is told of."""
+        return self.release.modes[self.mode].threshold
+
+    def for_mode(self, mode: str) -> "Detector":
+        """Return the same detector for another mode of searching.
+
+        Raises:
+            ReleaseError: the release has no forest for it.
+        """
+        if mode not in self.forests:
+            raise ReleaseError(f"{self.release.name}: expected a forest for {mode}, found {', '.join(self.forests)}")
+        return replace(self, mode=mode)
 
     def encode_snippets(self, snippets: Iterable[Float32[np.ndarray, "obs time bins"]]) -> Latents:
         """Return the latents of normalized snippets, of which there may be none."""
-        geometry = self.release.snippet
-        blank = np.zeros((OBSERVATIONS, geometry["rows"], geometry["bins"]), dtype=np.float32)
+        blank = np.zeros((OBSERVATIONS, *self.release.snippet), dtype=np.float32)
         given = list(snippets)
         latents = encode_all(self.encode, given or [blank])
         return Latents(mean=latents.mean[: len(given)], log_var=latents.log_var[: len(given)])
@@ -65,10 +91,12 @@ class Detector:
     def score(
         self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
     ) -> Float64[np.ndarray, " batch"]:
-        """Return each snippet's probability, calibrated where the release is; `release.measurements` names columns."""
+        """Return each snippet's probability, calibrated where the mode is; `Mode.measurements` names columns."""
         batch, obs, latent = latents.mean.shape
-        shares = share(self.forest, np.concatenate([latents.mean.reshape(batch, obs * latent), measurements], axis=1))
-        points = self.release.calibration
+        shares = share(
+            self.forests[self.mode], np.concatenate([latents.mean.reshape(batch, obs * latent), measurements], axis=1)
+        )
+        points = self.release.modes[self.mode].calibration
         return np.interp(shares, points["score"], points["probability"]) if points else shares
 
     def spread(
@@ -116,15 +144,17 @@ def load_detector(folder: Path, threads: int = 1) -> Detector:
     """Load and warm the release in `folder`; the encoder runs on as many `threads`.
 
     Raises:
-        ReleaseError: a file is missing, altered, or encoder and forest do not fit each other.
+        ReleaseError: a file is missing, altered, or encoder and forests do not fit each other.
     """
     release = read_release(folder)
-    encode = load_encoder(folder / "encoder.onnx", (release.snippet["rows"], release.snippet["bins"]), threads)
-    detector = Detector(release=release, encode=encode, forest=load_forest(folder / "forest.skops"))
+    encode = load_encoder(folder / "encoder.onnx", release.snippet, threads)
+    forests = {mode: load_forest(folder / f"{mode}.skops") for mode in release.modes}
+    detector = Detector(release=release, encode=encode, forests=forests)
     obs, latent = detector.encode_snippets([]).mean.shape[1:]
-    features = obs * latent + len(release.measurements)
-    if detector.forest.n_features_in_ != features:
-        raise ReleaseError(
-            f"{folder}: expected a forest of {features} features, found {detector.forest.n_features_in_}"
-        )
+    for mode, forest in forests.items():
+        features = obs * latent + len(release.modes[mode].measurements)
+        if forest.n_features_in_ != features:
+            raise ReleaseError(
+                f"{folder}: expected a {mode} forest of {features}, found {forest.n_features_in_} features"
+            )
     return detector

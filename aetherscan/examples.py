@@ -1,106 +1,230 @@
-"""Labelled snippets to learn from, drawn from a seed: half hold a signal from the target, half do not.
+"""Labelled tracks and windows to learn from: skies in memory, searched by the code that serves.
 
-A snippet is drawn at the binning it is served at, with the same emitters, noise, bursts and filter slopes as the
-simulated files, and goes through the same normalization. Whatever is drawn for batch k of epoch e depends on the seed,
-e and k alone.
+A patch of six observations at native resolution holds noise, gains, bursts, a piece of filter shape, emitters of the
+zoo and ON-only tones. It is equalized, its tracks are found and cut out as in a search; a track that lies on a tone is
+a signal, and whatever else got as far is not. Kinds that come close to looking like a signal are drawn more
+often than the sky has them, and fainter. What is drawn for patch k depends on the seed and k alone.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, UInt8
 
+from aetherscan.geometry import ON, Geometry, geometry_of
 from aetherscan.inject import Emitter, add_emitter
-from aetherscan.normalize import normalize
+from aetherscan.observation import Header
 from aetherscan.simulate import (
     NOISE,
     SCAN_S,
+    Sky,
     burst,
+    filter_shape,
+    gbt_header,
     log_uniform,
     noise,
     random_interference,
     random_levels,
     random_signal,
 )
+from aetherscan.track import DRIFT, START, WIDTH
+from aetherscan.tracks import (
+    SearchSettings,
+    equalize_arrays,
+    find_tracks,
+    measurements,
+    track_snippet,
+    window_snippet,
+)
 
-FOFF, TSAMP = -2.7939677238464355e-06, 18.253611008
-FCH1 = 1500.0
-CADENCE_S = 5 * SCAN_S + 16 * TSAMP
+KINDS = {
+    # kind: (share, range of SNR)
+    "persistent": (1, (6, 3000)),
+    "drifting": (2, (6, 3000)),
+    "curved": (1, (6, 1000)),
+    "wandering": (2, (6, 1000)),
+    "wide": (1, (8, 3000)),
+    "pulsed": (2, (6, 100)),
+    "intermittent": (3, (6, 100)),
+    "side_lobe": (6, (6, 40)),
+    "off_only": (1, (6, 100)),
+    "partial": (3, (6, 60)),
+}
+"""What is no signal: the zoo's kinds, and tones that one or two of the ONs lack."""
+COARSE = 2**20
+SHADES = 255
+"""Snippets are kept as bytes: 0.03 of a row's noise is one shade."""
+WINDOWS = 6
+"""Of each patch, for `--mode windows`; half of them around a tone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleSettings:
-    """What the snippets look like."""
+    """What patches look like."""
 
-    binning: int = 8
+    chans: int = 2**16
+    tones: int = 7
+    interference: int = 18
+    rejected: float = 0.3  # share of what a search finds in the OFFs too that is shown to the encoder
+    signal_snr: tuple[float, float] = (6.0, 60.0)
+    max_drift_hz_s: float = 4.0
     rows: int = 16
     bins: int = 512
-    signal_snr: tuple[float, float] = (8.0, 150.0)
-    interference_snr: tuple[float, float] = (8.0, 2000.0)
-    max_drift_hz_s: float = 4.0
-
-    @property
-    def chans(self) -> int:
-        """Channels at native resolution."""
-        return self.bins * self.binning
 
 
-def background(rng: np.random.Generator, settings: ExampleSettings) -> Float32[np.ndarray, "obs time freq"]:
-    """Return six observations without emitters: noise, gains, bursts, now and then a slope or a spike; level 1."""
-    gains, bursts = random_levels(rng)
-    power = np.stack([noise(rng, settings.rows, settings.bins, settings.binning) for _ in range(6)])
-    for observation, row, times in bursts:
-        power[observation, row] = burst(power[observation, row], times)
-    if rng.random() < 0.2:
-        power *= np.linspace(1, rng.uniform(0.97, 1.03), settings.bins, dtype=np.float32)
-    if rng.random() < 0.1:
-        power[..., rng.integers(settings.bins)] += np.float32(10 ** rng.uniform(-1, 3))
-    return power * np.asarray(gains, dtype=np.float32)[:, None, None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Snippets with what is known of them; tracks also with their measurements."""
+
+    snippets: UInt8[np.ndarray, "batch obs rows bins"]  # 0..1 in `SHADES`
+    labels: Float32[np.ndarray, " batch"]  # 1 where there is a signal from the target
+    snrs: Float32[np.ndarray, " batch"]  # of the signal, in an ON; 0 without one
+    measurements: Float32[np.ndarray, "batch measurements"]  # no columns for windows
+    gated: np.ndarray  # whether a search would have shown it to the forest
+
+    def only(self, chosen: np.ndarray) -> "Examples":
+        """Return some of them."""
+        return Examples(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    @staticmethod
+    def join(parts: Sequence["Examples"]) -> "Examples":
+        """Return several as one."""
+        names = [field.name for field in fields(Examples)]
+        return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def _inside(emitter: Emitter, rng: np.random.Generator, settings: ExampleSettings) -> Emitter:
-    """Return the emitter moved so that its track starts and ends inside the snippet where it can."""
-    span = emitter.drift_hz_s * CADENCE_S / (FOFF * 1e6)
-    low, high = max(0.0, -span), settings.chans - max(0.0, span)
-    start = rng.uniform(low, high) if low < high else settings.chans / 2 - span / 2
-    return replace(emitter, frequency_mhz=FCH1 + start * FOFF)
+def patch_header(settings: ExampleSettings) -> Header:
+    """Return the header of a patch: a part of a coarse channel."""
+    return replace(gbt_header(settings.chans, rows=settings.rows), nfpc=COARSE)
 
 
-def draw_emitters(rng: np.random.Generator, settings: ExampleSettings, *, signal: bool) -> tuple[Emitter, ...]:
-    """Draw what is in one snippet: with `signal` one ON-only tone, and in half of all snippets interference."""
-    found = []
-    if signal:
-        found.append(random_signal(rng, FCH1, log_uniform(rng, *settings.signal_snr), settings.max_drift_hz_s))
-    if rng.random() < 0.5:
-        count = 1 + rng.poisson(0.5)
-        found += [random_interference(rng, FCH1, log_uniform(rng, *settings.interference_snr)) for _ in range(count)]
-    return tuple(_inside(emitter, rng, settings) for emitter in found)
+def draw_emitters(rng: np.random.Generator, settings: ExampleSettings) -> tuple[list[Emitter], list[Emitter]]:
+    """Return the tones and the interference of a patch, each tone with its whole track inside."""
+    header = patch_header(settings)
+    span = 5 * SCAN_S + header.duration_s
+
+    def placed(emitter: Emitter) -> Emitter:
+        reach = emitter.drift_hz_s * span / (header.foff * 1e6)
+        start = rng.uniform(max(0, -reach) + 50, settings.chans - max(0, reach) - 50)
+        return replace(emitter, frequency_mhz=header.frequency(start))
+
+    def tone(low: float, high: float) -> Emitter:
+        return placed(random_signal(rng, header.fch1, log_uniform(rng, low, high), settings.max_drift_hz_s))
+
+    kinds, shares = list(KINDS), np.array([share for share, _ in KINDS.values()], dtype=float)
+    others = []
+    for which in rng.choice(len(kinds), settings.interference, p=shares / shares.sum()):
+        kind = kinds[which]
+        limits = KINDS[kind][1]
+        if kind == "partial":
+            kept = rng.permutation(np.array(ON))[: rng.integers(1, 3)]
+            one = tone(*limits)
+            others.append(replace(one, kind=kind, snr=tuple(s if i in kept else 0.0 for i, s in enumerate(one.snr))))
+        else:
+            others.append(placed(random_interference(rng, header.fch1, log_uniform(rng, *limits), kind)))
+    return [tone(*settings.signal_snr) for _ in range(settings.tones)], others
 
 
-def draw_batch(
-    rng: np.random.Generator, count: int, settings: ExampleSettings
-) -> tuple[Float32[np.ndarray, "batch obs time bins"], Float32[np.ndarray, " batch"], Float64[np.ndarray, " batch"]]:
-    """Return `count` normalized snippets, 1.0 or 0.0 for each, and the SNR of its signal in the weakest ON (or 0)."""
-    snippets = np.empty((count, 6, settings.rows, settings.bins), dtype=np.float32)
-    labels = np.zeros(count, dtype=np.float32)
-    snrs = np.zeros(count)
-    for i in range(count):
-        labels[i] = i % 2
-        emitters = draw_emitters(rng, settings, signal=bool(labels[i]))
-        snrs[i] = min(emitters[0].snr[::2]) if labels[i] else 0.0
-        power = background(rng, settings)
+def draw_power(
+    rng: np.random.Generator, emitters: list[Emitter], settings: ExampleSettings
+) -> Float32[np.ndarray, "obs time freq"]:
+    """Return six observations of a patch that lies anywhere in a coarse channel; level 1 in its middle."""
+    header, (gains, bursts) = patch_header(settings), random_levels(rng)
+    shape = filter_shape(COARSE)
+    last = shape.size - settings.chans
+    first = int(rng.choice(np.array([0, last, rng.integers(last)])))
+    power = np.empty((6, header.ntime, settings.chans), dtype=np.float32)
+    for position in range(6):
+        power[position] = noise(rng, header.ntime, settings.chans)
+        for _, row, times in (one for one in bursts if one[0] == position):
+            power[position, row] = burst(power[position, row], times)
         for emitter in emitters:
-            for position in range(6):
-                add_emitter(
-                    power[position],
-                    emitter,
-                    position=position,
-                    start_s=position * SCAN_S,
-                    tsamp=TSAMP,
-                    fch1=FCH1,
-                    foff=FOFF,
-                    noise=np.full(settings.rows, NOISE),
-                    binning=settings.binning,
-                )
-        snippets[i] = normalize(power)
-    return snippets, labels, snrs
+            add_emitter(
+                power[position], emitter, position=position, start_s=position * SCAN_S, tsamp=header.tsamp,
+                fch1=header.fch1, foff=header.foff, noise=np.full(header.ntime, NOISE),
+            )  # fmt: skip
+        power[position] *= shape[first : first + settings.chans] * np.float32(gains[position])
+    return power
+
+
+def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[Examples, Examples]:
+    """Return the tracks and some windows of one patch."""
+    tones, others = draw_emitters(rng, settings)
+    cadence = geometry_of(Sky(header=patch_header(settings)).headers())
+    equalized = equalize_arrays(draw_power(rng, [*tones, *others], settings), cadence)
+    search = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
+    tracks, fates, _ = find_tracks(equalized, (0, settings.chans), cadence, search)
+    shown = (fates == "") | ((fates == "in_an_off") & (rng.random(len(fates)) < settings.rejected))
+    tracks, fates = tracks[shown], fates[shown]
+    on_tone = np.array([_match(track, tones, cadence) for track in tracks]).reshape(-1, 2)
+    clear = on_tone[:, 0] >= 0  # neither on a tone nor away from all of them: found, but measured wrongly
+    shape = (settings.rows, settings.bins)
+    found = Examples(
+        snippets=_stack([track_snippet(equalized, track, cadence, shape) for track in tracks[clear]], shape),
+        labels=on_tone[clear, 0].astype(np.float32),
+        snrs=on_tone[clear, 1].astype(np.float32),
+        measurements=measurements(tracks[clear], cadence),
+        gated=fates[clear] == "",
+    )
+    middles = [_channels(tone, cadence).mean() for tone in tones]
+    half = settings.bins * 4
+    around = [middles[i] + rng.uniform(-0.8, 0.8) * half for i in rng.permutation(len(tones))[: WINDOWS // 2]]
+    anywhere = rng.uniform(half, settings.chans - half, WINDOWS - len(around))
+    starts = np.clip(np.array([*around, *anywhere]) - half, 0, settings.chans - 2 * half).round()
+    held = [[tone for tone in tones if _inside(_channels(tone, cadence) - start, 2 * half)] for start in starts]
+    windows = Examples(
+        snippets=_stack([window_snippet(equalized, start, cadence, shape) for start in starts], shape),
+        labels=np.array([bool(one) for one in held], dtype=np.float32),
+        snrs=np.array([max((tone.snr[0] for tone in one), default=0.0) for one in held], dtype=np.float32),
+        measurements=np.empty((len(starts), 0), dtype=np.float32),
+        gated=np.ones(len(starts), dtype=bool),
+    )
+    return found, windows
+
+
+def draw(seed: list[int], patches: int, settings: ExampleSettings, processes: int = 1) -> dict[str, Examples]:
+    """Return the tracks and the windows of so many patches, drawn by so many processes."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        one = partial(_patch, seed=seed, settings=settings)
+        tracks, windows = zip(*pool.map(one, range(patches), chunksize=8), strict=True)
+    return {"tracks": Examples.join(tracks), "windows": Examples.join(windows)}
+
+
+def _patch(index: int, seed: list[int], settings: ExampleSettings) -> tuple[Examples, Examples]:
+    return draw_examples(np.random.default_rng([*seed, index]), settings)
+
+
+def _stack(
+    snippets: list[Float32[np.ndarray, "obs rows bins"]], shape: tuple[int, int]
+) -> UInt8[np.ndarray, "batch obs rows bins"]:
+    if not snippets:
+        return np.empty((0, 6, *shape), dtype=np.uint8)
+    return np.rint(np.stack(snippets) * SHADES).astype(np.uint8)
+
+
+def _channels(tone: Emitter, cadence: Geometry) -> np.ndarray:
+    """Return where a tone is in the middle of each observation."""
+    header = cadence.headers[0]
+    return (tone.track_mhz(cadence.middles * header.tsamp) - header.fch1) / header.foff
+
+
+def _inside(channels: np.ndarray, width: float) -> bool:
+    """Say whether a track is in a window in all the ONs."""
+    return bool(((channels[list(ON)] >= 0) & (channels[list(ON)] < width)).all())
+
+
+def _match(track: np.ndarray, tones: list[Emitter], cadence: Geometry) -> tuple[float, float]:
+    """Return (1, SNR) for a track that lies on a tone, (0, 0) far from all of them, (-1, 0) in between."""
+    label = (0.0, 0.0)
+    for tone in tones:
+        apart = np.abs(track[START] + track[DRIFT] * cadence.middles - _channels(tone, cadence))
+        reach = 4 + 0.5 * np.hypot(track[WIDTH], track[DRIFT]) + 0.5 * tone.width_hz / cadence.hz
+        if (apart < reach).all():
+            return 1.0, min(tone.snr[i] for i in ON)
+        if apart.min() < 10 * reach:
+            label = (-1.0, 0.0)
+    return label

@@ -31,12 +31,15 @@ class Emitter:
     snr: tuple[float, ...]
     kind: str = "tone"
     curvature_hz_s2: float = 0.0
+    wander_hz: float = 0.0  # to either side of its line, once in `wander_s`
+    wander_s: float = 1000.0
     period_s: float = 0.0  # on for half of each period; 0: steady
     phase_s: float = 0.0
 
     def track_mhz(self, at_s: Float64[np.ndarray, " times"]) -> Float64[np.ndarray, " times"]:
         """Return the frequency in MHz at times in seconds after the start of the first observation."""
-        return self.frequency_mhz + (self.drift_hz_s * at_s + 0.5 * self.curvature_hz_s2 * at_s**2) * 1e-6
+        wander_hz = self.wander_hz * np.sin(2 * np.pi * (at_s + self.phase_s) / self.wander_s)
+        return self.frequency_mhz + (self.drift_hz_s * at_s + 0.5 * self.curvature_hz_s2 * at_s**2 + wander_hz) * 1e-6
 
     def shine(self, at_s: Float64[np.ndarray, " times"]) -> Float64[np.ndarray, " times"]:
         """Return the relative brightness at each time: 1, or 0 in the dark half of a pulsed emitter's period."""

@@ -3,14 +3,15 @@
 import io
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import MaxNLocator
 
 from aetherscan.candidates import Candidate
+from aetherscan.equalize import equalize
 from aetherscan.io import Observation
-from aetherscan.normalize import bin_channels, standardize
 from aetherscan.observation import SECONDS_PER_DAY
 
 PIXELS = 320
@@ -39,10 +40,12 @@ def waterfall_png(
         edges = sorted(header.channel(candidate.frequency_mhz + hz * 1e-6) for hz in (low_hz, high_hz))
         start, stop = max(0, int(edges[0])), min(header.nchans, int(edges[1]) + 1)
         factor = max(1, (stop - start) // PIXELS)
-        sigmas = standardize(bin_channels(observation.read(start, stop), factor))
+        sigmas = np.empty((header.ntime, stop - start), dtype=np.float32)
+        equalize(observation.read(start, stop), 0, sigmas)
+        bins = sigmas[:, : sigmas.shape[1] // factor * factor].reshape(header.ntime, -1, factor)
         shown_hz = [(header.frequency(c - 0.5) - candidate.frequency_mhz) * 1e6 for c in (start, stop)]
         panel.imshow(
-            sigmas,
+            bins.sum(axis=2) / factor**0.5,
             aspect="auto",
             interpolation="nearest",
             cmap="magma",

@@ -1,10 +1,11 @@
-"""A release: encoder, forest and card in one folder under one name, with a checksum on every file.
+"""A release: encoder, forests and card in one folder under one name, with a checksum on every file.
 
     models/NAME/
         encoder.keras   one observation -> latent posterior, as it was trained
         encoder.onnx    the same, as it is served
-        forest.skops    six latents, and measurements beside them -> share of trees
-        release.json    data, code commit, seeds, geometry, metrics, sha256 of the three files above
+        tracks.skops    six latents, and a track's measurements beside them -> share of trees
+        windows.skops   six latents of a window -> share of trees
+        release.json    data, code commit, seeds, geometry, metrics, sha256 of the files above
         CARD.md         the same for people
 
 Nothing in a folder is opened before its sha256 agrees with `release.json`.
@@ -12,6 +13,7 @@ Nothing in a folder is opened before its sha256 agrees with `release.json`.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +21,16 @@ from typing import Any
 
 from aetherscan.errors import ReleaseError
 
-WEIGHTS = ("encoder.keras", "encoder.onnx", "forest.skops")
+ENCODERS = ("encoder.keras", "encoder.onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """How a release decides in one mode of searching."""
+
+    threshold: float  # of probability
+    measurements: tuple[str, ...]  # the forest's last columns, beside the latents
+    calibration: dict[str, list[float]] | None  # score and probability at points between which lines are drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +40,8 @@ class Release:
     path: Path
     name: str
     sha256: str  # of release.json, which holds the other files' own
-    snippet: dict[str, Any]  # rows, bins, binning
-    threshold: float  # of probability
-    measurements: tuple[str, ...] = ()  # the forest's last columns, beside the latents
-    calibration: dict[str, list[float]] | None = None  # score and probability at points between which lines are drawn
+    snippet: tuple[int, int]  # rows and bins
+    modes: dict[str, Mode]
     card: dict[str, Any]
 
 
@@ -55,23 +64,33 @@ def read_release(folder: Path) -> Release:
             path=folder,
             name=str(card["name"]),
             sha256=file_sha256(card_path),
-            snippet=dict(card["snippet"]),
-            threshold=float(card["threshold"]),
-            measurements=tuple(card.get("measurements", ())),
-            calibration=_checked(card.get("calibration")),
+            snippet=(int(card["snippet"]["rows"]), int(card["snippet"]["bins"])),
+            modes={
+                mode: Mode(
+                    threshold=float(of["threshold"]),
+                    measurements=tuple(of["measurements"]),
+                    calibration=_checked(of.get("calibration")),
+                )
+                for mode, of in card["modes"].items()
+            },
             card=card,
         )
-        expected = {name: str(card["sha256"][name]) for name in WEIGHTS}
+        expected = {name: str(card["sha256"][name]) for name in weights(release.modes)}
     except OSError as error:
         raise ReleaseError(f"{folder}: expected a folder with release.json, found {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{card_path}: expected name, snippet, threshold and sha256, found {error!r}") from error
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{card_path}: expected name, snippet, modes and sha256, found {error!r}") from error
     for name, sha256 in expected.items():
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder}: expected {name}, found none")
         if (found := file_sha256(folder / name)) != sha256:
             raise ReleaseError(f"{folder / name}: expected sha256 {sha256}, found {found}")
     return release
+
+
+def weights(modes: Iterable[str]) -> list[str]:
+    """Return the names of a release's files beside its card."""
+    return [*ENCODERS, *(f"{mode}.skops" for mode in modes)]
 
 
 def _checked(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
@@ -85,7 +104,7 @@ def _checked(calibration: dict[str, list[float]] | None) -> dict[str, list[float
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Release:
-    """Write `release.json`, with checksums, for the encoders and forest that lie in `folder`; return the release."""
-    card = {**card, "sha256": {name: file_sha256(folder / name) for name in WEIGHTS}}
+    """Write `release.json`, with checksums, for the encoders and forests that lie in `folder`; return the release."""
+    card = {**card, "sha256": {name: file_sha256(folder / name) for name in weights(card["modes"])}}
     (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return read_release(folder)

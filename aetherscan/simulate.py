@@ -207,22 +207,23 @@ def _intermittent(rng: np.random.Generator, snr: float) -> tuple[float, ...]:
 
 
 INTERFERENCE = {
-    # kind: (strength over the six observations, drift Hz/s, width Hz, curvature Hz/s^2, pulse period s)
-    "persistent": (_steady, (0, 0), (1, 30), 0, 0),
-    "drifting": (_steady, (-4, 4), (1, 30), 0, 0),
-    "curved": (_steady, (-2, 2), (1, 30), 2e-3, 0),
-    "wide": (_steady, (-0.2, 0.2), (100, 2000), 0, 0),
-    "pulsed": (_steady, (-0.5, 0.5), (1, 100), 0, 90),
-    "intermittent": (_intermittent, (-2, 2), (1, 100), 0, 0),
-    "side_lobe": (_side_lobe, (-2, 2), (1, 50), 0, 0),
-    "off_only": (_off_only, (-4, 4), (1, 50), 0, 0),
+    # kind: (strength over the six observations, drift Hz/s, width Hz, curvature Hz/s^2, wander Hz, pulse period s)
+    "persistent": (_steady, (0, 0), (1, 30), 0, 0, 0),
+    "drifting": (_steady, (-4, 4), (1, 30), 0, 0, 0),
+    "curved": (_steady, (-2, 2), (1, 30), 2e-3, 0, 0),
+    "wandering": (_steady, (-0.5, 0.5), (1, 30), 0, 60, 0),
+    "wide": (_steady, (-0.2, 0.2), (100, 2000), 0, 0, 0),
+    "pulsed": (_steady, (-0.5, 0.5), (1, 100), 0, 0, 90),
+    "intermittent": (_intermittent, (-2, 2), (1, 100), 0, 0, 0),
+    "side_lobe": (_side_lobe, (-2, 2), (1, 50), 0, 0, 0),
+    "off_only": (_off_only, (-4, 4), (1, 50), 0, 0, 0),
 }
 
 
 def random_interference(rng: np.random.Generator, frequency_mhz: float, snr: float, kind: str | None = None) -> Emitter:
     """Draw one emitter of the zoo at `frequency_mhz`; of any kind where none is named."""
     kind = kind or str(rng.choice(list(INTERFERENCE)))
-    strength, drift, width, curvature, period = INTERFERENCE[kind]
+    strength, drift, width, curvature, wander, period = INTERFERENCE[kind]
     return Emitter(
         frequency_mhz=frequency_mhz,
         drift_hz_s=rng.uniform(*drift),
@@ -230,6 +231,8 @@ def random_interference(rng: np.random.Generator, frequency_mhz: float, snr: flo
         snr=strength(rng, snr),
         kind=kind,
         curvature_hz_s2=rng.uniform(-curvature, curvature),
+        wander_hz=rng.uniform(0, wander),
+        wander_s=rng.uniform(300, 3000),
         period_s=period * rng.uniform(0.5, 2),
         phase_s=rng.uniform(0, 200),
     )

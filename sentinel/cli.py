@@ -70,13 +70,20 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search.add_argument("files", nargs="+", metavar="FILE", help=".h5, .fil, or a .csv that lists them")
     search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
     search.add_argument("--format", choices=("csv", "json"), default="csv", help="of the table (default %(default)s)")
-    search.add_argument("--mode", choices=("windows",), help="how signals are proposed")
+    search.add_argument(
+        "--mode", choices=("tracks", "windows"), help="how signals are proposed (default: as configured)"
+    )
     search.add_argument("--threshold", type=float, help="probability, 0-1 (default: the release's own)")
+    search.add_argument("--threads", type=int, help="that one search computes with (default: as configured)")
+    search.add_argument(
+        "--trace", type=float, metavar="MHZ", help="say what every stage makes of this frequency instead"
+    )
     search.add_argument("--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)")
-    train = command("train", _train, "train a release", "train --output models/mine --cadences 60000")
+    train = command("train", _train, "train a release", "train --output models/mine --patches 1400")
     train.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the release is written")
     train.add_argument("--seed", type=int, help="of every random draw")
-    train.add_argument("--cadences", type=int, help="simulated cadences to learn from")
+    train.add_argument("--patches", type=int, help="simulated patches of sky the encoder learns from")
+    train.add_argument("--start", metavar="DIR", help="a release whose encoder is trained further")
     train.add_argument("--epochs", type=int, help="passes the curriculum is spread over")
     evaluate = command("evaluate", _evaluate, "judge a release by skies that are known", "evaluate --output judged")
     evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
@@ -251,12 +258,16 @@ def _search(options: Options) -> int:
     from sentinel.config import change_search
 
     config = _loaded()
-    settings = change_search(config.search, {"mode": options.mode, "threshold": options.threshold})
+    asked = {name: getattr(options, name) for name in ("mode", "threshold", "threads")}
+    settings, release = change_search(config.search, asked), options.release or config.release
+    if options.trace is not None:
+        print("\n".join(offline.trace(offline.listed(options.files), options.trace, release=release, search=settings)))
+        return 0
     with tqdm(
         total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         count = offline.search(
-            offline.listed(options.files), options.output, release=options.release or config.release, search=settings,
+            offline.listed(options.files), options.output, release=release, search=settings,
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
     return int(not count)
@@ -265,7 +276,9 @@ def _search(options: Options) -> int:
 def _train(options: Options) -> int:
     from aetherscan.train import TrainSettings, train
 
-    chosen = {name: value for name in ("seed", "cadences", "epochs") if (value := getattr(options, name)) is not None}
+    chosen = {
+        name: value for name in ("seed", "patches", "start", "epochs") if (value := getattr(options, name)) is not None
+    }
     release = train(options.output, TrainSettings(**chosen))
     print(f"{release.name}: sha256 {release.sha256}")
     return 0

@@ -30,7 +30,7 @@ def run(config: Config, _store: Store, bell: Bell) -> None:
         while not bell.wait(LOOK_S):
             bell.beat(scheduler=config.cluster.scheduler)
         return
-    spawned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(config.cluster.threads))
+    spawned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     spawned["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its lines are not ours, and no JSON
     dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.nanny.pre-spawn-environ": spawned})
     address = _address(config)

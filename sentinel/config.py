@@ -43,20 +43,22 @@ class Cluster(_Section):
 
     scheduler: Annotated[str, Field(pattern=r"^(tcp|tls)://")] | None = None
     workers: PositiveInt = 1
-    threads: PositiveInt = 2
-    memory_limit: str | None = "6 GiB"
+    memory_limit: str | None = "3 GiB"
     in_flight: PositiveInt | None = None
 
 
 class Search(_Section):
     """How a cadence is searched: the fields of `aetherscan.search.SearchSettings`."""
 
-    mode: Literal["windows"] = "windows"
+    mode: Literal["tracks", "windows"] = "tracks"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     max_drift_hz_s: Annotated[float, Field(gt=0, le=10)] = 4.0
-    min_on_snr: float = 6.0
+    hit_snr: Annotated[float, Field(ge=4)] = 5.0
+    min_on_snr: float = 4.0
+    min_together_snr: float = 9.0
     max_off_snr: float = 5.0
     block_channels: Annotated[int, Field(ge=2**15)] = 2**20
+    threads: PositiveInt = 2
 
 
 class Store(_Section):
@@ -78,7 +80,7 @@ class Config(_Section):
     """Everything the service can be told."""
 
     state_dir: Path = Path("var")
-    release: Path = Path("models/first-light")
+    release: Path = Path("models/meridian")
     releases_url: str | None = None
     lease_s: PositiveFloat = 120.0
     max_attempts: PositiveInt = 3

@@ -4,7 +4,7 @@ import csv
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +17,7 @@ from aetherscan.errors import ReadError
 from aetherscan.io import SUFFIXES, open_observation, verify_complete
 from sentinel.config import Search
 
-PACKAGES = ("numpy", "keras", "tensorflow", "scikit-learn", "h5py", "hdf5plugin")
+PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin")
 
 
 def listed(names: Sequence[str]) -> list[Path]:
@@ -89,6 +89,22 @@ def search(
     (output / "run.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     tell(f"{len(runs)} cadences, {len(found)} candidates: {output / f'candidates.{table}'}")
     return len(runs)
+
+
+def trace(paths: Sequence[Path], frequency_mhz: float, *, release: Path, search: Search) -> Iterator[str]:
+    """Yield what every stage of a search makes of one frequency, for each cadence among `paths` that holds it."""
+    from aetherscan.detector import load_detector
+    from aetherscan.search import SearchSettings
+    from aetherscan.trace import trace as trace_cadence
+
+    headers = {path: verify_complete(path) for path in paths}
+    detector, settings = load_detector(release), SearchSettings(**search.model_dump())
+    for cadence in find_cadences(list(headers.values())).cadences:
+        members = [list(headers)[i] for i in cadence.members]
+        yield f"{cadence.target}: {', '.join(path.name for path in members)}"
+        with ExitStack() as opened:
+            observations = [opened.enter_context(open_observation(path)) for path in members]
+            yield from trace_cadence(observations, detector, settings, frequency_mhz, cadence.on)
 
 
 def _share(progress: Callable[[float], None], count: int, total: int, done: float) -> None:

@@ -45,20 +45,20 @@ def write_observation(path: Path, header: Header = GBT, power: np.ndarray | None
 
 
 class SeesSignalsEverywhere:
-    """A forest for tests of what follows it: every window passes."""
-
-    n_features_in_ = 48
+    """A forest for tests of what comes before it: everything passes."""
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         return np.tile([0.0, 1.0], (len(features), 1))
 
 
 def make_detector(folder: Path = Path("models/test")):
-    """A detector that lets every window through, in no time."""
+    """A detector that lets everything through, in no time."""
     from aetherscan.detector import Detector
-    from aetherscan.release import Release
+    from aetherscan.release import Mode, Release
 
-    snippet = {"rows": 16, "bins": 512, "binning": 8}
-    release = Release(path=folder, name=folder.name, sha256="0" * 64, snippet=snippet, threshold=0.5, card={})
+    modes = {mode: Mode(threshold=0.5, measurements=(), calibration=None) for mode in ("tracks", "windows")}
+    release = Release(path=folder, name=folder.name, sha256="0" * 64, snippet=(16, 512), modes=modes, card={})
     nothing = np.zeros((6, 8), np.float32)
-    return Detector(release=release, encode=lambda _: (nothing, nothing), forest=SeesSignalsEverywhere())
+    return Detector(
+        release=release, encode=lambda _: (nothing, nothing), forests=dict.fromkeys(modes, SeesSignalsEverywhere())
+    )

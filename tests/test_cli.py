@@ -171,8 +171,9 @@ def published():
 
 
 def release_files(name="r1"):
-    weights = {"encoder.keras": b"encoder", "encoder.onnx": b"served", "forest.skops": b"forest"}
-    card = {"name": name, "threshold": 0.5, "snippet": {"rows": 16, "bins": 512, "binning": 8}}
+    weights = {"encoder.keras": b"encoder", "encoder.onnx": b"served", "tracks.skops": b"forest"}
+    modes = {"tracks": {"threshold": 0.5, "measurements": []}}
+    card = {"name": name, "modes": modes, "snippet": {"rows": 16, "bins": 512}}
     card["sha256"] = {part: hashlib.sha256(text).hexdigest() for part, text in weights.items()}
     return {f"r1/{part}": text for part, text in weights.items()} | {"r1/release.json": json.dumps(card).encode()}
 
@@ -212,6 +213,6 @@ def test_a_release_that_was_altered_fails_verification(configured, published, ca
     url, sha256 = published(release_files())
     models.fetch(url, sha256, configured / "models")
     assert cli.main(["models", "verify"]) == 0
-    (configured / "models" / "r1" / "forest.skops").write_bytes(b"other")
+    (configured / "models" / "r1" / "tracks.skops").write_bytes(b"other")
     assert cli.main(["models", "verify"]) == 1
     assert "expected sha256" in capsys.readouterr().out

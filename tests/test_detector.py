@@ -16,7 +16,7 @@ from aetherscan.forest import POINTS, calibrate, fit_forest, save_forest
 from aetherscan.onnx_export import export_onnx
 from aetherscan.release import write_card
 
-SHIPPED = Path(__file__).parents[1] / "models" / "first-light"
+SHIPPED = Path(__file__).parents[1] / "models" / "meridian"
 RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 
@@ -39,13 +39,14 @@ def small_encoder(seed=1, **last):
 def release(tmp_path):
     """The shipped encoder before a forest of chance, which is told of two measurements."""
     features = RNG.normal(size=(200, 50)).astype(np.float32)
-    save_forest(tmp_path / "forest.skops", fit_forest(features, (features[:, -1] > 0).astype(np.float32), 1, 20))
+    save_forest(tmp_path / "tracks.skops", fit_forest(features, (features[:, -1] > 0).astype(np.float32), 1, 20))
     for name in ("encoder.keras", "encoder.onnx"):
         (tmp_path / name).symlink_to(SHIPPED / name)
 
-    def write(**card):
-        shape = {"rows": 16, "bins": 512, "binning": 8}
-        write_card(tmp_path, {"name": "r", "threshold": 0.5, "snippet": shape, "measurements": ["a", "b"], **card})
+    def write(snippet=(16, 512), **mode):
+        shape = dict(zip(("rows", "bins"), snippet, strict=True))
+        modes = {"tracks": {"threshold": 0.5, "measurements": ["a", "b"], **mode}}
+        write_card(tmp_path, {"name": "r", "snippet": shape, "modes": modes})
         return tmp_path
 
     return write
@@ -95,7 +96,7 @@ def test_a_snippet_has_the_same_latents_and_probability_in_any_company_and_on_an
     for i in (0, 4, 8):
         for alone in (one.encode_snippets(SNIPPETS[i : i + 1]), two.encode_snippets(SNIPPETS[[i, 2]])):
             assert [part[0].tobytes() for part in astuple(alone)] == [part[i].tobytes() for part in astuple(together)]
-        first = Latents(mean=together.mean[[i]], log_var=together.log_var[[i]])
+        first = together.of([i])
         assert (one.score(first, told[[i]])[0], one.spread(first, told[[i]])[0]) == (scores[i], spreads[i])
     none = one.encode_snippets([])
     assert (none.mean.shape, one.spread(none, told[:0]).shape) == ((0, 6, 8), (0,))
@@ -127,8 +128,8 @@ def test_a_calibrated_share_is_the_share_of_signals_among_such_rows():
 @pytest.mark.parametrize(
     ("card", "wrong"),
     [
-        ({"measurements": ["a"]}, "expected a forest of 49 features, found 50"),
-        ({"snippet": {"rows": 16, "bins": 256}}, r"expected an encoder of .+256, 1.+, found .+512, 1"),
+        ({"measurements": ["a"]}, "expected a tracks forest of 49, found 50 features"),
+        ({"snippet": (16, 256)}, r"expected an encoder of .+256, 1.+, found .+512, 1"),
         ({"calibration": {"score": [0.0, 1.0], "probability": [1.0, 0.0]}}, "not points that rise"),
         ({"calibration": {"score": [0.0, 1.0]}}, "KeyError"),
     ],
@@ -151,3 +152,8 @@ aetherscan.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
 assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
+def test_a_release_without_a_forest_for_a_mode_says_which_it_has(release):
+    with pytest.raises(ReleaseError, match="r: expected a forest for windows, found tracks"):
+        load_detector(release()).for_mode("windows")

@@ -1,58 +1,58 @@
-"""What the encoder sees does not depend on gain, level or bursts, and does depend on a signal's strength."""
+"""What the encoder sees is centred, in units of each row's noise, and the same for training, serving and evaluation."""
+
+import math
 
 import numpy as np
 
-from aetherscan.normalize import bin_channels, normalize, standardize
+from aetherscan.normalize import FLOOR, SPAN, snippet
 
 RNG = np.random.default_rng(4)
-SKY = (1 + 0.099 * RNG.standard_normal((6, 16, 4096))).astype(np.float32)
+SIGMAS = RNG.standard_normal((6, 16, 2**14), dtype=np.float32)
+QUIET = np.ones((6, 7, 16), np.float32)
+MIDDLE = np.full(6, 8000.0)
 
 
-def test_gain_and_broadband_steps_vanish():
-    stepped = SKY * np.array([1, 1.3, 0.8, 1, 2, 1], np.float32)[:, None, None]
-    stepped[2, 5:8] *= 7
-    np.testing.assert_allclose(normalize(stepped, 8), normalize(SKY, 8), atol=2e-5)
+def seen(sigmas=SIGMAS, noise=QUIET, centres=MIDDLE, level=0, rows=16, bins=512):
+    return snippet(sigmas, noise, centres, level, rows, bins)
 
 
-def test_a_signal_has_the_same_strength_in_every_observation_and_cadence():
-    lit = SKY.copy()
-    lit[:, :, 2000:2008] += 0.7
-    quiet = normalize(SKY, 8)
-    alone = normalize(np.concatenate([lit[:1], SKY[1:]]), 8)
-    np.testing.assert_array_equal(normalize(lit, 8)[0], alone[0])
-    np.testing.assert_array_equal(alone[1:], quiet[1:])
-    assert alone[0, :, 250].min() > quiet[0, :, 250].max()
+def test_a_bin_is_a_sum_of_channels_in_units_of_its_own_scatter():
+    expected = SIGMAS[2, 5, 8000 - 256 * 4 : 8000 - 256 * 4 + 8].reshape(2, 4).sum(axis=1) / 2
+    np.testing.assert_allclose(seen(level=2)[2, 5, :2], (np.arcsinh(expected) + FLOOR) / SPAN, rtol=1e-5)
+    louder = QUIET.copy()
+    louder[2, 2, 5] = 4
+    np.testing.assert_allclose(
+        seen(noise=louder, level=2)[2, 5, :2], (np.arcsinh(expected / 4) + FLOOR) / SPAN, rtol=1e-5
+    )
 
 
-def test_noise_has_unit_scale_and_no_level():
-    sigmas = standardize(SKY[0])
-    assert abs(np.median(sigmas)) < 1e-3
-    assert abs(sigmas.std() - 1) < 0.02
+def test_each_observation_is_centred_on_its_own_channel():
+    lit = SIGMAS.copy()
+    centres = 5000 + 700.0 * np.arange(6)
+    for i, centre in enumerate(centres):
+        lit[i, :, int(centre)] = 50
+    assert (seen(lit, centres=centres).argmax(axis=2) == 256).all()
 
 
-def test_dead_rows_nan_and_infinity_become_zero_and_harm_nothing_else():
-    broken = SKY[0].copy()
-    broken[3] = 0
-    broken[4] = np.nan
-    broken[5, 100:110] = np.nan
-    broken[6, 7] = np.inf
-    sigmas = standardize(broken)
-    assert np.isfinite(sigmas).all()
-    assert not sigmas[3:5].any()
-    assert not sigmas[5, 100:110].any()
-    np.testing.assert_array_equal(sigmas[:3], standardize(SKY[0])[:3])
+def test_a_signal_looks_the_same_whatever_else_the_cadence_holds():
+    lit = SIGMAS.copy()
+    lit[1:, :, 7900] = 1e6
+    np.testing.assert_array_equal(seen(lit)[0], seen()[0])
+
+
+def test_beyond_the_band_is_noise_of_value_zero():
+    found = seen(centres=np.full(6, 100.0))
+    np.testing.assert_array_equal(found[..., :156], np.float32(FLOOR / SPAN))
+    np.testing.assert_array_equal(found[0, 0, 156:160], seen(centres=np.full(6, 256.0))[0, 0, :4])
+
+
+def test_rows_are_left_off_or_the_last_one_is_repeated():
+    np.testing.assert_array_equal(seen(rows=12), seen()[:, :12])
+    np.testing.assert_array_equal(seen(rows=20)[:, 16:], np.repeat(seen()[:, 15:], 4, axis=1))
 
 
 def test_values_lie_between_zero_and_one_whatever_comes():
-    hot = SKY.copy()
-    hot[0, 0, 0] = 1e12
-    hot[1, 1, 1] = -1e12
-    seen = normalize(hot, 8)
-    assert seen.shape == (6, 16, 512)
-    assert seen.min() >= 0
-    assert seen.max() <= 1
-
-
-def test_binning_averages_neighbours_and_leaves_off_a_remainder():
-    np.testing.assert_allclose(bin_channels(SKY[0, :, :4090], 8)[:, 1], SKY[0, :, 8:16].mean(axis=1), rtol=1e-6)
-    assert bin_channels(SKY[0, :, :4090], 8).shape == (16, 511)
+    hot = SIGMAS.copy()
+    hot[0, 0, 8000], hot[1, 1, 8000] = 1e9, -1e9
+    assert (seen(hot)[0, 0].max(), seen(hot)[1, 1].min()) == (1, 0)
+    assert math.isclose(seen(np.zeros_like(SIGMAS)).max(), FLOOR / SPAN, rel_tol=1e-6)

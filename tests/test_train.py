@@ -9,19 +9,21 @@ import pytest
 
 from aetherscan.detector import load_detector
 from aetherscan.errors import ReleaseError
-from aetherscan.examples import ExampleSettings, draw_batch, draw_emitters
+from aetherscan.examples import KINDS, WINDOWS, Examples, ExampleSettings, draw_emitters, draw_examples
 from aetherscan.forest import load_forest
 from aetherscan.release import read_release
-from aetherscan.train import TrainSettings, judge, train
+from aetherscan.tracks import MEASUREMENTS, MODES
+from aetherscan.train import Batches, TrainSettings, judge, train
 from aetherscan.vae import CLOSEST, build_encoder, clustering_loss
 
-TINY = TrainSettings(seed=3, cadences=8, batch=4, epochs=1, forest_cadences=60, judge_cadences=40, trees=20)
+TINY = TrainSettings(seed=3, patches=2, batch=8, epochs=1, forest_patches=6, judge_patches=6, trees=20, processes=1)
+SMALL = ExampleSettings(chans=2**15)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    train(folder, TINY)
+    train(folder, TINY, SMALL)
     return folder
 
 
@@ -51,21 +53,29 @@ def test_the_encoder_is_the_seeds_nine_convolutions():
     ]  # fmt: skip
 
 
-def test_a_trained_release_loads_with_its_card_and_scores_snippets(tiny):
+@pytest.fixture(scope="module")
+def drawn():
+    return draw_examples(np.random.default_rng([1, 2]), SMALL)
+
+
+def test_a_trained_release_loads_with_its_card_and_scores_in_either_mode(tiny, drawn):
     detector = load_detector(tiny)
-    snippets, _, _ = draw_batch(np.random.default_rng(1), 40, ExampleSettings())
-    latents = detector.encode_snippets(snippets)
-    probability = detector.score(latents, np.empty((40, 0), np.float32))
-    assert latents.mean.shape == (40, 6, 8)
-    assert ((probability >= 0) & (probability <= 1)).all()
+    for mode, shown in zip(MODES, drawn, strict=True):
+        latents = detector.encode_snippets(shown.snippets / np.float32(255))
+        probability = detector.for_mode(mode).score(latents, shown.measurements)
+        assert ((probability >= 0) & (probability <= 1)).all()
+        assert 0 <= detector.for_mode(mode).threshold <= 1
     assert detector.release.card["training"]["seed"] == 3
-    assert "not a recall on the sky" in (tiny / "CARD.md").read_text()
+    assert detector.release.modes["tracks"].measurements == MEASUREMENTS
+    card = (tiny / "CARD.md").read_text()
+    assert "not a recall on the sky" in card
+    assert "## windows" in card
 
 
 def test_an_altered_file_is_refused_and_named(copied):
-    weights = copied / "forest.skops"
+    weights = copied / "tracks.skops"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(ReleaseError, match=r"forest\.skops: expected sha256 [0-9a-f]{64}, found"):
+    with pytest.raises(ReleaseError, match=r"tracks\.skops: expected sha256 [0-9a-f]{64}, found"):
         read_release(copied)
 
 
@@ -76,7 +86,7 @@ def test_a_missing_file_a_missing_card_and_a_missing_key_are_named(copied, tmp_p
     with pytest.raises(ReleaseError, match=r"expected encoder\.keras, found none"):
         read_release(copied)
     (copied / "release.json").write_text(json.dumps({"name": "tiny"}))
-    with pytest.raises(ReleaseError, match="expected name, snippet, threshold and sha256"):
+    with pytest.raises(ReleaseError, match="expected name, snippet, modes and sha256"):
         read_release(copied)
 
 
@@ -90,30 +100,55 @@ def test_a_pickle_in_a_forests_place_is_never_run(tmp_path):
 
 def test_training_does_not_overwrite_a_release(tiny):
     with pytest.raises(FileExistsError, match="name another folder"):
-        train(tiny, TINY)
+        train(tiny, TINY, SMALL)
 
 
-def test_half_of_the_examples_hold_a_signal_in_the_ons_alone():
-    rng = np.random.default_rng(6)
-    snippets, labels, snrs = draw_batch(rng, 20, ExampleSettings())
-    assert labels.sum() == 10
-    assert ((snrs > 0) == (labels == 1)).all()
-    assert snippets.shape == (20, 6, 16, 512)
-    with_signal = draw_emitters(rng, ExampleSettings(), signal=True)[0].snr
-    assert min(with_signal[::2]) > 0
-    assert max(with_signal[1::2]) == 0
+def test_examples_are_what_a_search_finds_tones_labelled_as_signals(drawn):
+    tracks, windows = drawn
+    assert 0 < tracks.labels.sum() < len(tracks.labels)
+    assert ((tracks.snrs > 0) == (tracks.labels == 1)).all()
+    assert tracks.measurements.shape == (len(tracks.labels), len(MEASUREMENTS))
+    together = tracks.measurements[:, MEASUREMENTS.index("on_together")]
+    expected = tracks.snrs[tracks.labels == 1] * 3**0.5
+    assert np.median(together[tracks.labels == 1] / expected) == pytest.approx(1.05, abs=0.2)
+    assert windows.snippets.shape == (WINDOWS, 6, 16, 512)
+    assert windows.labels.any()
 
 
-def test_the_same_seed_draws_the_same_examples():
-    first, again = (draw_batch(np.random.default_rng([1, 2]), 4, ExampleSettings())[0] for _ in range(2))
-    np.testing.assert_array_equal(first, again)
+def test_every_kind_is_drawn_and_tones_lie_whole_in_the_patch():
+    tones, others = draw_emitters(np.random.default_rng(6), ExampleSettings(interference=200))
+    assert {one.kind for one in others} == set(KINDS)
+    assert all(min(tone.snr[::2]) > 0 == max(tone.snr[1::2]) for tone in tones)
+    partial = [one for one in others if one.kind == "partial"]
+    assert all(0 < sum(snr > 0 for snr in one.snr[::2]) < 3 for one in partial)
+
+
+def test_the_same_seed_draws_the_same_examples(drawn):
+    again = draw_examples(np.random.default_rng([1, 2]), SMALL)
+    for first, second in zip(drawn, again, strict=True):
+        np.testing.assert_array_equal(first.snippets, second.snippets)
+        np.testing.assert_array_equal(first.measurements, second.measurements)
+
+
+def test_faint_signals_come_later_and_every_example_once_an_epoch():
+    snrs = np.array([0, 0, 5, 15, 30], np.float32)
+    shown = Examples(
+        snippets=np.zeros((5, 6, 2, 4), np.uint8), labels=(snrs > 0).astype(np.float32), snrs=snrs,
+        measurements=np.empty((5, 0), np.float32), gated=np.ones(5, dtype=bool),
+    )  # fmt: skip
+    batches = Batches(shown, TrainSettings(epochs=4, batch=1))
+    seen = []
+    for _ in range(4):
+        seen.append(sorted(float(shown.snrs[i]) for i in batches.order))
+        batches.on_epoch_end()
+    assert seen == [[0, 0, 30], [0, 0, 15, 30], [0, 0, 5, 15, 30], [0, 0, 5, 15, 30]]
 
 
 def test_recall_is_judged_at_the_permitted_share_of_false_ones():
     scores = np.concatenate([np.linspace(0, 0.5, 10_000), np.full(100, 0.48), np.full(100, 0.3)])
     labels = np.concatenate([np.zeros(10_000), np.ones(200)]).astype(np.float32)
-    snrs = np.concatenate([np.zeros(10_000), np.full(100, 100.0), np.full(100, 10.0)])
-    found = judge(scores, labels, snrs)
+    snrs = np.concatenate([np.zeros(10_000), np.full(100, 30.0), np.full(100, 7.0)]).astype(np.float32)
+    found = judge(scores, labels, snrs, 0.05)
     assert found["threshold"] == pytest.approx(0.475, abs=1e-4)
-    assert found["recall_at_0.05"] == {"8-12": 0, "60-150": 1}
-    assert found["recall_at_0.01"] == {"8-12": 0, "60-150": 0}
+    assert found["recall_at_0.05"] == {"6-8": 0, "24-60": 1}
+    assert found["recall_at_0.01"] == {"6-8": 0, "24-60": 0}
