@@ -3,6 +3,7 @@
 import pytest
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["faults"]
 _HOOK = install_import_hook("aetherscan", "shapes.check")
 
 

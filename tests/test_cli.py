@@ -54,6 +54,7 @@ def test_options_of_pytest_are_handed_on(monkeypatch):
     assert handed == ["-k", "cadence", "--help"]
 
 
+@pytest.mark.fault(33, promise="P5")
 def test_a_wrong_configuration_is_exit_2(configured, capsys):
     (configured / "config.yaml").write_text("lease: 3\nwatch: {root: a}\n")
     assert cli.main(["up"]) == 2
@@ -93,6 +94,7 @@ def test_a_demo_without_a_service_says_what_to_start(configured, capsys):
     assert "./sentinel.py up" in capsys.readouterr().out
 
 
+@pytest.mark.fault(34, promise="P5")
 def test_starting_without_a_release_is_one_line_that_names_it(configured, capsys):
     assert cli.main(["up"]) == 1
     assert "models/none" in capsys.readouterr().err
@@ -209,6 +211,7 @@ def test_an_altered_archive_is_not_even_opened(tmp_path, published):
         models.fetch(url, "0" * 64, tmp_path / "models")
 
 
+@pytest.mark.fault(34, promise="P5")
 def test_a_release_that_was_altered_fails_verification(configured, published, capsys):
     url, sha256 = published(release_files())
     models.fetch(url, sha256, configured / "models")

@@ -19,6 +19,7 @@ def write(tmp_path):
     return written
 
 
+@pytest.mark.fault(33, promise="P5")
 def test_every_mistake_is_told_at_once_with_where_and_what(write, monkeypatch):
     monkeypatch.setenv("SENTINEL__WATCH__SCAN_S", "soon")
     monkeypatch.setenv("SENTINEL__COLOR", "red")

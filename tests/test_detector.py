@@ -125,6 +125,7 @@ def test_a_calibrated_share_is_the_share_of_signals_among_such_rows():
     assert unanimous == {"score": [0, 1], "probability": [0, 1]}
 
 
+@pytest.mark.fault(34, promise="P5")
 @pytest.mark.parametrize(
     ("card", "wrong"),
     [
@@ -139,6 +140,7 @@ def test_a_card_that_does_not_fit_its_release_is_refused(release, card, wrong):
         load_detector(release(**card))
 
 
+@pytest.mark.fault(34, promise="P5")
 def test_an_encoder_that_is_no_onnx_is_refused(tmp_path):
     for content in (b"", b"rubbish" * 99, (SHIPPED / "encoder.onnx").read_bytes()[:-9999]):
         (tmp_path / "encoder.onnx").write_bytes(content)

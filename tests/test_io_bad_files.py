@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 CHUNKS = (1, 1, 256)
 
 
+@pytest.mark.fault(15, promise="P1")
+@pytest.mark.fault(16, promise="P1")
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_gets_the_error_that_says_what_was_expected_and_found(tmp_path, name):
     make, error, message = BAD[name]
@@ -31,6 +33,7 @@ def test_a_bad_file_gets_the_error_that_says_what_was_expected_and_found(tmp_pat
     assert re.match(f"{re.escape(str(path))}: .*expected .*found", str(raised.value), re.DOTALL)
 
 
+@pytest.mark.fault(14, promise="P1")
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
 def test_a_file_cut_at_any_byte_is_refused(tmp_path, suffix):
     whole, path = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
@@ -83,6 +86,7 @@ def _replace(path):
     path.with_suffix(".new").rename(path)
 
 
+@pytest.mark.fault(17, promise="P2")
 @pytest.mark.parametrize("change", [_cut, _touch, _replace, os.remove])
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
 def test_a_file_that_changes_while_it_is_read_voids_what_was_read(tmp_path, suffix, change):
@@ -95,6 +99,7 @@ def test_a_file_that_changes_while_it_is_read_voids_what_was_read(tmp_path, suff
             observation.read(8, 16)
 
 
+@pytest.mark.fault(23, promise="P4")
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
 def test_reading_leaves_the_input_as_it_was(tmp_path, suffix):
     path = tmp_path / f"kept{suffix}"
@@ -135,6 +140,7 @@ def test_blocks_that_are_not_the_band_are_not_written_silently(tmp_path, write):
         write(tmp_path / "wrong", make_header(nifs=2), [power])
 
 
+@pytest.mark.fault(40, promise="P1")
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
 def test_a_file_is_what_its_first_bytes_say_under_any_name(tmp_path, suffix):
     for name in (b"caf\xe9", b"<!channel>\n" + 200 * b"x"):

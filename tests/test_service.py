@@ -92,6 +92,7 @@ def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(stor
     assert retriable(error) == (state == "retry_at")
 
 
+@pytest.mark.fault(9, promise="P2")
 def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(store):
     def does(_paths, progress):
         store.expire(max_attempts=3)
@@ -132,6 +133,7 @@ def test_a_failpoint_does_nothing_unless_it_is_asked_to():
         assert (ran.returncode, ran.stdout.strip()) == (status_, said)
 
 
+@pytest.mark.fault(36, promise="P2")
 def test_a_second_copy_of_a_program_refuses_to_start(tmp_path):
     lock = tmp_path / "watcher.lock"
     with only_copy(lock), pytest.raises(BusyError, match="held by process"), only_copy(lock):

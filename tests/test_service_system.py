@@ -118,6 +118,8 @@ def once(service, slack, cadences):
     assert ledger == {"seen": cadences, "done": cadences, "quarantined": 0, "skipped": 0, "waiting": 0}
 
 
+@pytest.mark.fault(37, promise="P5")
+@pytest.mark.fault(13, promise="P1")
 def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_process(service, slack):
     service.run("up")
     for options in (("--seed", "1"), ("--seed", "2", "--suffix", ".fil"), ("--seed", "3", "--slow", "4")):
@@ -133,6 +135,8 @@ def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_pr
     assert left(service.config) == []
 
 
+@pytest.mark.fault(1, promise="P1")
+@pytest.mark.fault(2, promise="P2")
 def test_a_worker_and_a_watcher_killed_in_mid_search_lose_and_repeat_nothing(service, slack):
     service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=3")
     first = service.demo("--seed", "11")
@@ -151,6 +155,7 @@ def test_a_worker_and_a_watcher_killed_in_mid_search_lose_and_repeat_nothing(ser
     assert len(outcomes) >= 3
 
 
+@pytest.mark.fault(5, promise="P1")
 def test_supervisord_killed_takes_its_programs_along_and_up_starts_afresh(service, slack):
     service.run("up")
     pid = int((service.config.state_dir / "run" / "supervisord.pid").read_text())

@@ -69,6 +69,7 @@ def count(store, table):
         return rows.scalars(select(func.count()).select_from(table)).one()
 
 
+@pytest.mark.fault(22, promise="P1")
 def test_the_newest_cadence_is_searched_first(store):
     queue(store, 59000.0)
     newest = queue(store, 59002.0)
@@ -83,6 +84,7 @@ def test_a_cadence_is_leased_to_one_attempt_at_a_time(store):
     assert store.leased() == 1
 
 
+@pytest.mark.fault(24, promise="P1")
 def test_a_cadence_whose_files_are_away_is_left_until_they_are_back(store):
     queue(store, present=False)
     assert store.claim(60) is None
@@ -101,6 +103,7 @@ def test_candidates_pictures_message_and_done_are_recorded_together(store):
     assert row(store, candidate, id=1).frequency_mhz == 8419.3197
 
 
+@pytest.mark.fault(2, promise="P2")
 def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
     lease = (queue(store), store.claim(60))[1]
     broken = found(1, {**MESSAGE, "text": None})
@@ -109,6 +112,7 @@ def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
     assert (count(store, candidate), row(store, cadence).state) == (0, "leased")
 
 
+@pytest.mark.fault(9, promise="P2")
 def test_a_worker_that_comes_back_after_its_lease_records_nothing(store):
     queue(store)
     late = store.claim(-1)
@@ -126,6 +130,7 @@ def test_a_worker_that_comes_back_after_its_lease_records_nothing(store):
     assert count(store, candidate) == 1
 
 
+@pytest.mark.fault(2, promise="P2")
 def test_a_cadence_recorded_twice_is_recorded_once(store):
     lease = (queue(store), store.claim(60))[1]
     store.complete(lease.token, found())
@@ -163,6 +168,7 @@ def test_a_failure_that_stays_is_quarantined_at_once_with_its_cause(store):
     assert store.claim(60) is None
 
 
+@pytest.mark.fault(12, promise="P1")
 def test_a_cadence_whose_workers_always_die_is_quarantined(store):
     queue(store)
     for _ in range(3):
@@ -172,6 +178,7 @@ def test_a_cadence_whose_workers_always_die_is_quarantined(store):
     assert "stopped reporting" in row(store, cadence).why
 
 
+@pytest.mark.fault(37, promise="P1")
 def test_an_orderly_stop_costs_no_attempt(store):
     queue(store)
     store.give_back(store.claim(60).token)
@@ -195,6 +202,7 @@ def _claim_all(url, barrier, results):
     results.put(taken)
 
 
+@pytest.mark.fault(36, promise="P2")
 def test_two_claimants_share_a_queue_without_taking_anything_twice(store):
     ids = [queue(store, 59000 + i) for i in range(30)]
     spawn = multiprocessing.get_context("spawn")
@@ -222,6 +230,7 @@ def test_the_clock_of_the_store_is_the_time(store):
         assert rows.scalar(select(now())) == pytest.approx(time.time(), abs=2)
 
 
+@pytest.mark.fault(26, promise="P5")
 def test_sqlite_on_a_network_file_system_is_refused_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr("sentinel.store.file_system", lambda _: "nfs4")
     with pytest.raises(StoreError, match="set state_dir to a local disk"):
@@ -326,6 +335,7 @@ def test_programs_that_open_an_older_store_at_once_all_can(store):
     assert row(open_store(url), meta).value == "2"
 
 
+@pytest.mark.fault(26, promise="P5")
 def test_a_damaged_store_is_named(tmp_path):
     (tmp_path / "sentinel.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):

@@ -111,6 +111,7 @@ def test_node_slices_of_one_pointing_are_cadences_of_their_own(folder):
     assert folder.passes() == ["ready", "ready"]
 
 
+@pytest.mark.fault(13, promise="P1")
 def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path):
     folder = Folder(tmp_path / "in", tmp_path, settle_s=1000)
     land(folder, headers()[:1])
@@ -122,6 +123,7 @@ def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path):
     folder.store.engine.dispose()
 
 
+@pytest.mark.fault(14, promise="P1")
 def test_a_file_cut_short_is_looked_at_again_until_it_is_complete(folder):
     land(folder, headers()[:1])
     whole = next(folder.root.glob("*.h5"))
@@ -136,6 +138,7 @@ def test_a_file_cut_short_is_looked_at_again_until_it_is_complete(folder):
     assert folder.files()[whole.name].state == "valid"
 
 
+@pytest.mark.fault(14, promise="P1")
 def test_a_file_that_stays_cut_short_is_invalid_after_the_time_out(folder):
     def cut_short(path):
         raise TruncatedFileError(f"{path}: half of it")
@@ -148,6 +151,8 @@ def test_a_file_that_stays_cut_short_is_invalid_after_the_time_out(folder):
     assert (one.state, one.cause.endswith("half of it")) == ("invalid", True)
 
 
+@pytest.mark.fault(16, promise="P4")
+@pytest.mark.fault(16, promise="P1")
 def test_garbage_is_invalid_with_its_cause_and_never_touched(folder):
     (folder.root / "garbage.h5").write_bytes(b"these are not the bytes" * 9)
     before = (folder.root / "garbage.h5").stat()
@@ -159,6 +164,7 @@ def test_garbage_is_invalid_with_its_cause_and_never_touched(folder):
     assert (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino)
 
 
+@pytest.mark.fault(16, promise="P1")
 def test_a_reader_that_breaks_on_one_file_does_not_hold_up_the_others(folder):
     def fragile(path):
         if path.name == "odd.h5":
@@ -171,6 +177,7 @@ def test_a_reader_that_breaks_on_one_file_does_not_hold_up_the_others(folder):
     assert folder.files()["odd.h5"].cause == "ZeroDivisionError: a bug"
 
 
+@pytest.mark.fault(18, promise="P1")
 def test_a_folder_moved_in_whole_is_found(folder, tmp_path):
     outside = Folder(tmp_path / "elsewhere", tmp_path)
     land(outside, headers(), below="session")
@@ -179,6 +186,7 @@ def test_a_folder_moved_in_whole_is_found(folder, tmp_path):
     assert folder.passes() == ["ready"]
 
 
+@pytest.mark.fault(18, promise="P2")
 def test_a_cadence_that_is_moved_stays_one_cadence_and_is_found_where_it_is_now(folder):
     land(folder, headers(), below="a")
     folder.passes()
@@ -188,12 +196,14 @@ def test_a_cadence_that_is_moved_stays_one_cadence_and_is_found_where_it_is_now(
     assert {path.parent.name for path in folder.store.paths(lease.cadence_id)} == {"b"}
 
 
+@pytest.mark.fault(21, promise="P2")
 def test_the_same_content_twice_is_one_cadence(folder):
     land(folder, headers(), below="a")
     shutil.copytree(folder.root / "a", folder.root / "b")
     assert folder.passes() == ["ready"]
 
 
+@pytest.mark.fault(21, promise="P1")
 def test_a_cadence_written_again_with_other_rows_is_searched_again(folder):
     land(folder, headers())
     folder.passes()
@@ -218,6 +228,7 @@ def test_temporary_names_and_other_files_are_not_looked_at(tmp_path):
     assert sorted(Path(one.path).name for one in found) == ["ok.h5", "scan.fil"]
 
 
+@pytest.mark.fault(24, promise="P1")
 def test_a_root_that_is_away_changes_nothing(folder):
     land(folder, headers())
     folder.passes()
@@ -226,6 +237,7 @@ def test_a_root_that_is_away_changes_nothing(folder):
     assert all(one.present for one in folder.files().values())
 
 
+@pytest.mark.fault(1, promise="P1")
 def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path):
     first = Folder(tmp_path / "in", tmp_path)
     land(first, headers())
@@ -236,6 +248,7 @@ def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path):
     second.store.engine.dispose()
 
 
+@pytest.mark.fault(40, promise="P1")
 def test_hostile_names_land_like_any_other(folder):
     land(folder, headers())
     for i, path in enumerate(sorted(folder.root.glob("*.h5"))):
