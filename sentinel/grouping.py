@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from aetherscan.cadence import find_cadences
 from aetherscan.observation import Header
@@ -111,7 +111,11 @@ def _accept(rows: Connection, offer: Offer, max_channel_hz: float) -> bool:
         why = f"channels of {width_hz:.0f} Hz are wider than max_channel_hz, {max_channel_hz:.0f}"
         _write(rows, offer, state="skipped", why=why, ended_at=now())
         return False
-    _write(rows, offer, state="ready", why=None, ready_at=now())
+    six = select(func.max(file.c.changed_at), func.max(file.c.stable_at)).where(
+        file.c.observation.in_(offer.observations), file.c.present.is_(True)
+    )
+    landed_at, stable_at = rows.execute(six).one()
+    _write(rows, offer, state="ready", why=None, ready_at=now(), landed_at=landed_at, stable_at=stable_at)
     return True
 
 

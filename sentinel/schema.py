@@ -1,12 +1,13 @@
 """The tables, and the store's clock.
 
 A file is `seen -> stable -> valid | invalid`; a cadence `forming -> ready -> leased -> done | retry_at |
-quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | unknown -> reconciled`, or `off`. Times
-are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree on when a lease ends.
+quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | unknown -> reconciled`, or `off`, or
+`folded` into a digest. Times are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree
+on when a lease ends.
 
 A cadence's members are *observations* (what the header says, and the size), not paths: files are renamed, moved and
-copied. `label` and the column `poster` wait for people and other posters. A store of an older version gains the columns
-that it lacks when it is opened, so a column that is added here can be null: nobody looked, when the row was written.
+copied. A store of an older version gains the columns that it lacks when it is opened, so a column that is added here
+can be null: nobody looked, when the row was written.
 """
 
 from typing import Any
@@ -29,8 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = "2"
-OLDER_VERSIONS = ("1",)
+SCHEMA_VERSION = "3"
+OLDER_VERSIONS = ("1", "2")
 """Those that lack columns, and are otherwise the same."""
 WAITING = ("forming", "ready", "leased", "retry_at")
 """States of a cadence that is neither done nor set aside."""
@@ -81,6 +82,7 @@ file = Table(
     Column("changed_at", Float, nullable=False),  # when this size, time and inode were first seen
     Column("look_at", Float),
     Column("grouped", Boolean, nullable=False, default=False),  # its session has been grouped since it became valid
+    Column("stable_at", Float),
 )
 cadence = Table(
     "cadence",
@@ -102,6 +104,8 @@ cadence = Table(
     Column("ready_at", Float),
     Column("ended_at", Float),
     Column("run", JSON),  # what the search counted: stage seconds, bytes, rows at each stage
+    Column("landed_at", Float),  # when the last of its six files was last seen to change
+    Column("stable_at", Float),
     Index("cadence_queue", "state", "tstart"),
 )
 cadence_file = Table(
@@ -201,7 +205,30 @@ outbox = Table(
     Column("retry_at", Float),
     Column("created_at", Float, nullable=False),
     Column("sent_at", Float),
+    Column("sequence", Text),  # telescope and target: slices of one pointing sequence are one message
+    Column("parent_id", Integer, ForeignKey("outbox.id")),  # the message that speaks for this one
+    Column("digest", Boolean),  # it speaks for others that were too many
+    Column("posted_at", Float),  # accepted; `sent_at` is when its pictures were, too
+    Column("stale_at", Float),  # since then what was posted is to be edited
+    Column("edited_at", Float),
     UniqueConstraint("cadence_id", "poster"),
+)
+injection = Table(
+    "injection",
+    METADATA,
+    _id(),
+    Column("kind", String(8), nullable=False),  # canary: files of its own; blind: into a live cadence's power
+    Column("name", Text, unique=True, nullable=False),  # a canary's folder, the token of a live cadence's attempt
+    Column("cadence_id", Integer),  # a canary's rows are removed once it has come back
+    Column("frequency_mhz", Float, nullable=False),
+    Column("drift_rate_hz_s", Float, nullable=False),
+    Column("width_hz", Float, nullable=False),
+    Column("snr", Float, nullable=False),  # in each ON
+    Column("made_at", Float, nullable=False, index=True),
+    Column("ended_at", Float),
+    Column("recovered", Boolean),
+    Column("probability", Float),  # of what was found there
+    Column("release_sha256", String(64)),
 )
 heartbeat = Table(
     "heartbeat",

@@ -127,7 +127,7 @@ def _reconcile(store: Store, root: Path, sightings: Mapping[str, Sighting], sett
                 rows.execute(update(file).where(file.c.id == i).values(**values))
         for i in unsettled:
             settled = (file.c.id == i) & (file.c.changed_at <= now() - settle_s)
-            rows.execute(update(file).where(settled).values(state="stable"))
+            rows.execute(update(file).where(settled).values(state="stable", stable_at=now()))
         # A file that left before it was understood is no observation: under its new name it is seen anew.
         rows.execute(delete(file).where(file.c.present.is_(False), file.c.state.in_(("seen", "stable"))))
     if new:

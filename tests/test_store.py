@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.errors import LeaseLostError, StoreError
 from sentinel.mounts import file_system
-from sentinel.schema import attempt, cadence, cadence_file, candidate, file, meta, now, outbox
+from sentinel.schema import SCHEMA_VERSION, attempt, cadence, cadence_file, candidate, file, meta, now, outbox
 from sentinel.store import Found, open_store
 
 PATIENT = {"max_attempts": 3, "retry_after_s": 1000.0}
@@ -248,7 +248,7 @@ def test_the_kind_of_a_file_system_is_that_of_its_innermost_mount(tmp_path):
 def test_a_store_of_another_version_is_left_alone(store):
     with store.write() as rows:
         rows.execute(update(meta).values(value="99"))
-    with pytest.raises(StoreError, match="expected schema version 2, found 99"):
+    with pytest.raises(StoreError, match=f"expected schema version {SCHEMA_VERSION}, found 99"):
         open_store(str(store.engine.url))
 
 
@@ -306,7 +306,7 @@ def first_version(store):
 
 def test_a_store_of_the_first_version_gains_what_it_lacks_and_keeps_its_rows(store):
     again = open_store(first_version(store))
-    assert row(again, meta).value == "2"
+    assert row(again, meta).value == SCHEMA_VERSION
     old = row(again, candidate)
     assert old.frequency_mhz == CANDIDATE["frequency_mhz"]
     assert {old._mapping[name] for name in FACTS} == {None}
@@ -332,7 +332,7 @@ def test_programs_that_open_an_older_store_at_once_all_can(store):
     for one in several:
         one.join()
     assert [one.exitcode for one in several] == [0, 0, 0]
-    assert row(open_store(url), meta).value == "2"
+    assert row(open_store(url), meta).value == SCHEMA_VERSION
 
 
 @pytest.mark.fault(26, promise="P5")
