@@ -6,6 +6,7 @@ AetherscanError
 │   ├── FormatError           not a filterbank file this package reads
 │   └── HeaderError           a header value is missing or impossible
 ├── CadenceError              these observations do not make a cadence
+├── RecipeError               options of a training that are out of range or at odds: nothing was begun
 └── ReleaseError              encoder and forest are missing, altered or of another shape: keep the old ones
 """
 
@@ -32,6 +33,10 @@ class HeaderError(ReadError):
 
 class CadenceError(AetherscanError):
     """Observations do not make an ON/OFF cadence."""
+
+
+class RecipeError(AetherscanError):
+    """Options of a training are out of range, at odds, or beyond what the code can do; one a line."""
 
 
 class ReleaseError(AetherscanError):

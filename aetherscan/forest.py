@@ -19,7 +19,6 @@ from sklearn.isotonic import IsotonicRegression
 
 from aetherscan.errors import ReleaseError
 
-TREES = 1000
 LEAVES = 128
 """Per tree: keeps a forest near 9 MB where unlimited depth makes 44-114 MB."""
 POINTS = 64
@@ -28,7 +27,7 @@ TRUSTED = ["sklearn.tree._tree.Tree"]
 
 
 def fit_forest(
-    features: Float32[np.ndarray, "rows features"], labels: Float32[np.ndarray, " rows"], seed: int, trees: int = TREES
+    features: Float32[np.ndarray, "rows features"], labels: Float32[np.ndarray, " rows"], seed: int, trees: int
 ) -> RandomForestClassifier:
     """Return a forest fitted on rows of features and labels (0.0 or 1.0)."""
     forest = RandomForestClassifier(trees, max_leaf_nodes=LEAVES, n_jobs=-1, random_state=seed)

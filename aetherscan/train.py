@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +21,9 @@ from jaxtyping import Float32, Float64
 
 from aetherscan.detector import Encode, encode_all, load_encoder
 from aetherscan.examples import SHADES, Examples, ExampleSettings, draw
-from aetherscan.forest import TREES, calibrate, fit_forest, save_forest, share
+from aetherscan.forest import calibrate, fit_forest, save_forest, share
 from aetherscan.onnx_export import export_onnx
+from aetherscan.recipe import TrainSettings
 from aetherscan.release import Release, write_card
 from aetherscan.tracks import MEASUREMENTS, MODES
 from aetherscan.vae import BetaVAE, build_decoder, build_encoder
@@ -36,20 +37,9 @@ LARGEST_SHIFT = 6
 """Bins by which a snippet is moved each time it is shown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
-    """How much to train on, and from which seed; `start` is a release whose encoder is trained further."""
-
-    seed: int = 1
-    start: str | None = None
-    patches: int = 1600
-    batch: int = 32
-    epochs: int = 4
-    forest_patches: int = 1200
-    judge_patches: int = 800
-    trees: int = TREES
-    learning_rate: float = 1e-3
-    processes: int = 2
+def epochs_of(settings: TrainSettings) -> int:
+    """Return how often every example is shown."""
+    return settings.num_training_rounds * settings.epochs_per_round
 
 
 class Batches(keras.utils.PyDataset):
@@ -61,18 +51,20 @@ class Batches(keras.utils.PyDataset):
         self._order()
 
     def _order(self) -> None:
-        ease = max(0.0, 1 - 2 * self.epoch / self.settings.epochs)
+        ease = max(0.0, 1 - 2 * self.epoch / epochs_of(self.settings))
         bright = (self.shown.labels == 0) | (self.shown.snrs >= ease * EASY_SNR)
         self.rng = np.random.default_rng([self.settings.seed, 3, self.epoch])
         self.order = self.rng.permutation(np.flatnonzero(bright))
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return max(1, len(self.order) // self.settings.batch)
+        return max(1, len(self.order) // self.settings.per_replica_batch_size)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Return snippets and labels of batch `index` of this epoch."""
-        chosen = self.order[index * self.settings.batch : (index + 1) * self.settings.batch]
+        chosen = self.order[
+            index * self.settings.per_replica_batch_size : (index + 1) * self.settings.per_replica_batch_size
+        ]
         snippets = self.shown.snippets[chosen].astype(np.float32) / SHADES
         # A band read backwards is as good a band, and nothing depends on where exactly a snippet is centred.
         snippets = snippets[..., :: int(self.rng.choice([-1, 1]))]
@@ -150,7 +142,7 @@ def train(folder: Path, settings: TrainSettings, examples: ExampleSettings | Non
         "snippet": {"rows": examples.rows, "bins": examples.bins},
         "modes": modes,
         "data": {"source": "simulated by aetherscan.examples", **asdict(examples)},
-        "training": asdict(settings),
+        "training": settings.recorded(),
         "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
     }
     release = write_card(folder, card)
@@ -168,11 +160,11 @@ def train_encoder(folder: Path, parts: Iterable[Examples], settings: TrainSettin
             keras.saving.load_model(Path(settings.start) / "encoder.keras", compile=False).get_weights()
         )
     model = BetaVAE(encoder, build_decoder(seed=settings.seed), seed=settings.seed)
-    steps = len(shown.labels) // settings.batch * settings.epochs
-    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(1, steps), alpha=0.01)
+    steps = len(shown.labels) // settings.per_replica_batch_size * epochs_of(settings)
+    rate = keras.optimizers.schedules.CosineDecay(settings.base_learning_rate, max(1, steps), alpha=0.01)
     model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1e3), jit_compile=False)
     log = keras.callbacks.CSVLogger(str(folder / "history.csv"))
-    model.fit(batches, epochs=settings.epochs, callbacks=[log], verbose=2 if "CI" in os.environ else "auto")
+    model.fit(batches, epochs=epochs_of(settings), callbacks=[log], verbose=2 if "CI" in os.environ else "auto")
     model.encoder.save(folder / "encoder.keras")
     export_onnx(model.encoder, folder / "encoder.onnx")
 
@@ -185,7 +177,7 @@ def train_forest(
     What a search would not show it, it is not shown here. Half of the unseen examples calibrate, the others judge.
     """
     known, unseen = (shown.only(shown.gated) for shown in (known, unseen))
-    forest = fit_forest(features(encode, known), known.labels, settings.seed, settings.trees)
+    forest = fit_forest(features(encode, known), known.labels, settings.seed, settings.rf_n_estimators)
     save_forest(folder / f"{mode}.skops", forest)
     shares = share(forest, features(encode, unseen))
     calibrating = np.arange(len(shares)) % 2 == 0
@@ -204,12 +196,13 @@ def describe(release: Release) -> str:
     """Return CARD.md: what a release was trained on and measured at, for people."""
     card = release.card
     data, training, snippet = card["data"], card["training"], card["snippet"]
+    passes = training["num_training_rounds"] * training["epochs_per_round"]
     return f"""# {release.name}
 
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
 The encoder saw what the search found in {training["patches"]:,} simulated patches of {data["chans"]:,} channels, and as
-many windows, {training["epochs"]} times; the forests what it found in {training["forest_patches"]:,} more.
+many windows, {passes} times; the forests what it found in {training["forest_patches"]:,} more.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins.
 
 Measured on half of {training["judge_patches"]:,} further patches of the same kind. This says how well encoder and

@@ -84,7 +84,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     train.add_argument("--seed", type=int, help="of every random draw")
     train.add_argument("--patches", type=int, help="simulated patches of sky the encoder learns from")
     train.add_argument("--start", metavar="DIR", help="a release whose encoder is trained further")
-    train.add_argument("--epochs", type=int, help="passes the curriculum is spread over")
+    train.add_argument("--epochs-per-round", type=int, help="of which there are ten")
     evaluate = command("evaluate", _evaluate, "judge a release by skies that are known", "evaluate --output judged")
     evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
     evaluate.add_argument(
@@ -274,10 +274,13 @@ def _search(options: Options) -> int:
 
 
 def _train(options: Options) -> int:
-    from aetherscan.train import TrainSettings, train
+    from aetherscan.recipe import TrainSettings
+    from aetherscan.train import train
 
     chosen = {
-        name: value for name in ("seed", "patches", "start", "epochs") if (value := getattr(options, name)) is not None
+        name: value
+        for name in ("seed", "patches", "start", "epochs_per_round")
+        if (value := getattr(options, name)) is not None
     }
     release = train(options.output, TrainSettings(**chosen))
     print(f"{release.name}: sha256 {release.sha256}")

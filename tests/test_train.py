@@ -11,12 +11,16 @@ from aetherscan.detector import load_detector
 from aetherscan.errors import ReleaseError
 from aetherscan.examples import KINDS, WINDOWS, Examples, ExampleSettings, draw_emitters, draw_examples
 from aetherscan.forest import load_forest
+from aetherscan.recipe import TrainSettings
 from aetherscan.release import read_release
 from aetherscan.tracks import MEASUREMENTS, MODES
-from aetherscan.train import Batches, TrainSettings, judge, train
+from aetherscan.train import Batches, judge, train
 from aetherscan.vae import CLOSEST, build_encoder, clustering_loss
 
-TINY = TrainSettings(seed=3, patches=2, batch=8, epochs=1, forest_patches=6, judge_patches=6, trees=20, processes=1)
+TINY = TrainSettings(
+    seed=3, patches=2, per_replica_batch_size=8, num_training_rounds=1, epochs_per_round=1, forest_patches=6,
+    judge_patches=6, rf_n_estimators=20, processes=1,
+)  # fmt: skip
 SMALL = ExampleSettings(chans=2**15)
 
 
@@ -136,7 +140,7 @@ def test_faint_signals_come_later_and_every_example_once_an_epoch():
         snippets=np.zeros((5, 6, 2, 4), np.uint8), labels=(snrs > 0).astype(np.float32), snrs=snrs,
         measurements=np.empty((5, 0), np.float32), gated=np.ones(5, dtype=bool),
     )  # fmt: skip
-    batches = Batches(shown, TrainSettings(epochs=4, batch=1))
+    batches = Batches(shown, TrainSettings(num_training_rounds=1, epochs_per_round=4, per_replica_batch_size=1))
     seen = []
     for _ in range(4):
         seen.append(sorted(float(shown.snrs[i]) for i in batches.order))

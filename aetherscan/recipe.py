@@ -1,0 +1,248 @@
+"""How a release is trained: every option of the first seed's `train` under its name and meaning, and our own.
+
+Each option is said once, here: `sentinel.config` makes the `train:` section of the configuration of it and
+`sentinel.cli` its flags, so this module needs nothing but the standard library. Values are checked together and every
+mistake is told at once. What the seed could be told and the code here cannot do is refused with the reason.
+
+Our defaults train overnight on a laptop, 0.8 million cadences at some 40/s, and in minutes on a GPU. Where a default
+is not the seed's, the comment beside it says why.
+"""
+
+import math
+import operator
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from aetherscan.errors import RecipeError
+
+PLATES = (".npy",)
+CADENCES = (".h5", ".hdf5", ".fil")
+"""What backgrounds may be: plates of windows (n, 6, 16, 4096), or observations that make cadences."""
+TAGS = {"final_vX": r"final_v\d+", "round_XX": r"round_\d+", "YYYYMMDD_HHMMSS": r"\d{8}_\d{6}", "test_vX": r"test_v\d+"}
+SHRINK = (16, 128)
+"""The encoder halves rows and bins four times; then the bins left are pooled by eight."""
+WINDOW_BINNING = 8
+SCAN_S = 341.0
+LIMITS = {
+    "least": (operator.ge, "at least {}"),
+    "above": (operator.gt, "more than {}"),
+    "most": (operator.le, "at most {}"),
+    "below": (operator.lt, "less than {}"),
+    "multiple": (lambda value, of: value % of == 0, "a multiple of {}"),
+}
+
+
+def _option(default: Any, text: str, **limits: float) -> Any:
+    return field(default=default, metadata={"help": text, **limits})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """What to train, on what, for how long, and where it is kept.
+
+    Raises:
+        RecipeError: every value that is out of range or at odds with another, one a line.
+    """
+
+    # Paths. AETHERSCAN_DATA_PATH and its like are below the flags and above the configuration.
+    data_path: Path = _option(Path("data"), "folder of data (AETHERSCAN_DATA_PATH)")
+    model_path: Path = _option(Path("models"), "folder of releases and checkpoints (AETHERSCAN_MODEL_PATH)")
+    output_path: Path = _option(Path("var/training"), "folder of logs and reports (AETHERSCAN_OUTPUT_PATH)")
+
+    # Encoder
+    vae_latent_dim: int = _option(8, "latents of one observation", least=1)
+    vae_dense_layer_size: int = _option(512, "units between convolutions and latents", least=1)
+    vae_kernel_size: tuple[int, int] = _option((3, 3), "of every convolution, in rows and bins", least=1)
+    vae_beta: float = _option(1.5, "weight of the KL divergence beside the reconstruction", least=0)
+    vae_alpha: float = _option(10.0, "weight of the clustering of ONs and OFFs", least=0)
+
+    # Forests
+    rf_n_estimators: int = _option(1000, "trees of a forest", least=1)
+    rf_bootstrap: bool = _option(default=True, text="whether each tree sees a sample of the rows instead of all")
+    rf_max_features: float | Literal["sqrt", "log2"] = _option("sqrt", "tried at a split: sqrt, log2, or a share 0-1")
+    rf_n_jobs: int = _option(-1, "cores that forests are fitted with; -1: all of them", least=-1)
+    rf_seed: int | None = _option(None, "of the forests (default: as --seed)", least=0)
+
+    # Geometry of a window
+    num_observations: int = _option(6, "of a cadence: ABACAD, three at the target")
+    width_bin: int = _option(4096, "channels of a window", least=1)
+    downsample_factor: int = _option(WINDOW_BINNING, "channels of a window that make one bin")
+    time_bins: int = _option(16, "rows of an observation", least=1, multiple=SHRINK[0])
+    freq_resolution: float = _option(2.7939677238464355, "Hz, of a channel", above=0)
+    time_resolution: float = _option(18.253611008, "s, of a row", above=0)  # the recorder's, to its last digit
+
+    # Backgrounds
+    train_files: tuple[str, ...] = _option(  # the seed's three files are in no public archive
+        (), "backgrounds in data_path or its folder training: .npy of (n, 6, rows, channels), or .h5 and .fil that make"
+        " cadences (default: simulated skies)",
+    )  # fmt: skip
+    num_target_backgrounds: int = _option(1200, "windows of background that are held", least=1)  # 1.6 MB each
+    background_load_chunk_size: int = _option(300, "windows of background read at once", least=1)  # 0.5 GB
+    max_chunks_per_file: int = _option(4, "such reads that one file may give", least=1)  # as ours are smaller
+
+    # Rounds. The seed's 50 rounds of 100 epochs of 499,200 take five GPUs for two days.
+    num_training_rounds: int = _option(10, "rounds, each with fainter signals than the one before", least=1)
+    epochs_per_round: int = _option(10, "epochs of a round", least=1)
+    num_samples_beta_vae: int = _option(9600, "cadences generated for the encoder, a round", least=4, multiple=4)
+    num_samples_rf: int = _option(9600, "cadences generated for the forests", least=4, multiple=4)
+    train_val_split: float = _option(0.8, "share that is learned from; the rest validates", above=0, below=1)
+    per_replica_batch_size: int = _option(32, "cadences a device takes at once", least=1)  # more is no faster on a CPU
+    effective_batch_size: int = _option(32, "cadences between two steps, over all devices", least=1)  # steps count here
+    per_replica_val_batch_size: int = _option(64, "cadences a device validates at once", least=1)
+    signal_injection_chunk_size: int = _option(512, "cadences made at once", least=4, multiple=4)  # 25 MB
+
+    # Curriculum. SNR is the matched filter's in one observation; the seed's counts six, of signals eight times as wide.
+    snr_base: float = _option(6.0, "SNR of the faintest signals; below 6 noise alone is as bright", above=0)
+    initial_snr_range: float = _option(54.0, "signals of the first round reach snr_base + this", least=0)
+    final_snr_range: float = _option(14.0, "signals of the last round reach snr_base + this", least=0)
+    curriculum_schedule: Literal["linear", "exponential", "step"] = _option("exponential", "how the rounds get harder")
+    exponential_decay_rate: float = _option(-3.0, "the more negative, the sooner signals are faint", below=0)
+    step_easy_rounds: int = _option(2, "rounds as easy as the first, for the step schedule", least=0)
+    step_hard_rounds: int = _option(8, "rounds as hard as the last, for the step schedule", least=0)
+
+    # Learning rate: back to its base at the start of each round
+    base_learning_rate: float = _option(1e-3, "of Adam, when a round begins", above=0)
+    min_learning_rate: float = _option(1e-6, "and never less than this", above=0)
+    min_pct_improvement: float = _option(1e-3, "share by which validation must improve to count", least=0, below=1)
+    patience_threshold: int = _option(3, "epochs without improvement before the rate falls", least=1)
+    lr_reduction_factor: float = _option(0.2, "share the rate then falls by", above=0, below=1)
+
+    # Failure and going on
+    max_retries: int = _option(3, "attempts after a failure", least=0)
+    retry_delay: float = _option(60.0, "s before the first of them; doubles each time", least=0)
+    load_dir: str | None = _option(None, "folder of the checkpoint, below model_path")
+    load_tag: str | None = _option(None, f"checkpoint to go on from: {', '.join(TAGS)}")
+    start_round: int | None = _option(None, "round to begin with (default: the one after the checkpoint's)", least=1)
+    save_tag: str | None = _option(None, f"of this run: {', '.join(TAGS)} (default: now)")
+
+    # Ours
+    seed: int = _option(1, "of every random draw", least=0)
+    start: str | None = _option(None, "folder of a release whose encoder is trained further, from round 1")
+    patches: int = _option(1600, "simulated patches of sky that the search is shown for the encoder", least=1)
+    forest_patches: int = _option(1200, "and for the forests", least=1)
+    judge_patches: int = _option(800, "and to calibrate and judge them", least=1)
+    processes: int = _option(2, "that draw examples", least=1)
+    fresh: bool = _option(default=True, text="whether every epoch sees new examples, not its round's again")
+    mixed_precision: bool = _option(default=False, text="compute in bfloat16 where the device can, weights in float32")
+
+    def __post_init__(self) -> None:
+        """Tell every mistake at once."""
+        if wrong := [*_out_of_range(self), *_at_odds(self)]:
+            raise RecipeError("\n".join(wrong))
+
+    @property
+    def bins(self) -> int:
+        """Bins of a snippet."""
+        return self.width_bin // self.downsample_factor
+
+    @property
+    def backgrounds(self) -> Literal["simulated", "plates", "cadences"]:
+        """What signals are injected into."""
+        if not self.train_files:
+            return "simulated"
+        return "plates" if self.train_files[0].endswith(PLATES) else "cadences"
+
+    @property
+    def first_round(self) -> int:
+        """The round that training begins with, from 1."""
+        if self.start_round is not None:
+            return self.start_round
+        kind, _, number = (self.load_tag or "").partition("_")
+        return int(number) + 1 if kind == "round" else 1
+
+    def snr(self, number: int) -> tuple[float, float]:
+        """Return the faintest and the brightest SNR of a round, from 1; one round alone is the easiest."""
+        share = (number - 1) / max(1, self.num_training_rounds - 1)
+        eases = {
+            "linear": 1 - share,
+            "exponential": 1
+            - math.expm1(self.exponential_decay_rate * share) / math.expm1(self.exponential_decay_rate),
+            "step": float(number <= self.step_easy_rounds),
+        }
+        ease = 1.0 if self.num_training_rounds == 1 else eases[self.curriculum_schedule]
+        reach = self.final_snr_range + ease * (self.initial_snr_range - self.final_snr_range)
+        return self.snr_base, self.snr_base + reach
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what decides the outcome, for a card: no folder of this machine, the names of files alone."""
+        kept = {name: value for name, value in asdict(self).items() if not isinstance(value, Path)}
+        names = [Path(name).name for name in self.train_files]
+        return kept | {"train_files": names, "start": Path(self.start).name if self.start else None}
+
+
+def _out_of_range(settings: TrainSettings) -> list[str]:
+    """Say which values are beyond the limits of their own option."""
+    wrong = []
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        limits = {name: one.metadata[name] for name in LIMITS if name in one.metadata}
+        each = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(LIMITS[name][0](part, limit) for part in each for name, limit in limits.items()):
+            expected = " and ".join(LIMITS[name][1].format(limit) for name, limit in limits.items())
+            wrong.append(f"{one.name}: expected {expected}, found {value}")
+    return wrong
+
+
+def _at_odds(settings: TrainSettings) -> list[str]:
+    """Say which values cannot be together, or are beyond what the code can do."""
+    s, rows, files = settings, settings.time_bins, settings.train_files
+    features, rounds = s.rf_max_features, s.num_training_rounds
+    share = isinstance(features, str) or 0 < features <= 1
+    named = {tag: tag is None or re.fullmatch("|".join(TAGS.values()), tag) for tag in (s.load_tag, s.save_tag)}
+    tags = ", ".join(TAGS)
+    checks = (
+        (share, "rf_max_features", "sqrt, log2, or a share above 0 and up to 1", features),
+        (s.rf_n_jobs != 0, "rf_n_jobs", "-1 for all cores, or how many", s.rf_n_jobs),
+        (s.num_observations == 6, "num_observations", "6, as cadences are ABACAD", s.num_observations),
+        (
+            s.downsample_factor == WINDOW_BINNING, "downsample_factor",
+            f"{WINDOW_BINNING}, which is how a search bins its windows", s.downsample_factor,
+        ),
+        (
+            s.width_bin % (WINDOW_BINNING * SHRINK[1]) == 0, "width_bin",
+            f"a multiple of {WINDOW_BINNING * SHRINK[1]}: the encoder shrinks bins {SHRINK[1]} times", s.width_bin,
+        ),
+        (
+            rows * s.time_resolution <= SCAN_S, "time_bins x time_resolution",
+            f"at most {SCAN_S:g} s, when the next scan begins", f"{rows * s.time_resolution:g}",
+        ),
+        (
+            all(file.endswith(PLATES) for file in files) or all(file.endswith(CADENCES) for file in files),
+            "train_files", f"{', '.join(PLATES)} alone or {', '.join(CADENCES)} alone", " ".join(files),
+        ),
+        (
+            s.effective_batch_size % s.per_replica_batch_size == 0, "effective_batch_size",
+            f"a multiple of per_replica_batch_size {s.per_replica_batch_size}", s.effective_batch_size,
+        ),
+        (
+            s.effective_batch_size <= s.num_samples_beta_vae * s.train_val_split, "effective_batch_size",
+            f"at most num_samples_beta_vae x train_val_split, {s.num_samples_beta_vae * s.train_val_split:g}",
+            s.effective_batch_size,
+        ),
+        (
+            s.final_snr_range <= s.initial_snr_range, "final_snr_range",
+            f"at most initial_snr_range {s.initial_snr_range:g}", s.final_snr_range,
+        ),
+        (
+            s.curriculum_schedule != "step" or s.step_easy_rounds + s.step_hard_rounds == rounds,
+            "step_easy_rounds + step_hard_rounds", f"num_training_rounds {rounds}",
+            s.step_easy_rounds + s.step_hard_rounds,
+        ),
+        (
+            s.min_learning_rate <= s.base_learning_rate, "min_learning_rate",
+            f"at most base_learning_rate {s.base_learning_rate:g}", s.min_learning_rate,
+        ),
+        (bool(named[s.load_tag]), "load_tag", tags, s.load_tag),
+        (bool(named[s.save_tag]), "save_tag", tags, s.save_tag),
+        (not Path(s.load_dir or "").is_absolute(), "load_dir", "a folder below model_path", s.load_dir),
+        (not (s.load_dir and not s.load_tag), "load_dir", "load_tag beside it", "none"),
+        (not (s.start and s.load_tag), "start", "either start or load_tag", "both"),
+    )  # fmt: skip
+    wrong = [f"{name}: expected {expected}, found {found}" for well, name, expected, found in checks if not well]
+    if named[s.load_tag] and s.first_round > rounds:
+        wrong.append(f"start_round: expected at most num_training_rounds {rounds}, found {s.first_round}")
+    if s.start_round not in {None, 1} and not s.load_tag:
+        wrong.append(f"start_round: expected load_tag beside it, found none for round {s.start_round}")
+    return wrong
