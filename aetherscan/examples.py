@@ -6,11 +6,13 @@ a signal, and whatever else got as far is not. Kinds that come close to looking 
 often than the sky has them, and fainter. What is drawn for patch k depends on the seed and k alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -88,12 +90,12 @@ class Examples:
 
     def only(self, chosen: np.ndarray) -> "Examples":
         """Return some of them."""
-        return Examples(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+        return Examples(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
 
     @staticmethod
     def join(parts: Sequence["Examples"]) -> "Examples":
         """Return several as one."""
-        names = [field.name for field in fields(Examples)]
+        names = [one.name for one in fields(Examples)]
         return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
@@ -196,6 +198,63 @@ def draw(seed: list[int], patches: int, settings: ExampleSettings, processes: in
 
 def _patch(index: int, seed: list[int], settings: ExampleSettings) -> tuple[Examples, Examples]:
     return draw_examples(np.random.default_rng([*seed, index]), settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedSettings:
+    """What the encoder is fed, and how much of it is in memory."""
+
+    seed: int = 1
+    batch: int = 32
+    train_files: tuple[Path, ...] = ()  # plates (`.npy`), or six observations after each other; none: simulated
+    num_target_backgrounds: int = 15_000  # of 4,096 channels each
+    background_load_chunk_size: int = 200
+    max_chunks_per_file: int = 25
+    signal_injection_chunk_size: int = 1_000
+    windows: float = 0.25  # share that `--mode windows` would show
+    examples: ExampleSettings = field(default_factory=ExampleSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Examples for the encoder, epoch after epoch."""
+
+    settings: FeedSettings
+
+    def epoch(
+        self, number: int, count: int, snr: tuple[float, float], *, unseen: bool = False
+    ) -> Iterator[tuple[UInt8[np.ndarray, "batch obs rows bins"], Float32[np.ndarray, " batch"]]]:
+        """Yield `count` examples in batches, the last of them smaller, as the seed, `number` and their places have it.
+
+        Args:
+            number: of the epoch.
+            count: a multiple of four.
+            snr: of signals, lowest and highest, before each ON's own 0.8 to 1.25.
+            unseen: on backgrounds kept for validation, which no other epoch shows.
+        """
+        drawn = replace(self.settings.examples, signal_snr=snr)
+        snippets, labels, patch = [], [], 0
+        ready = 0
+        for first in range(0, count, self.settings.batch):
+            wanted = min(self.settings.batch, count - first)
+            while ready < wanted:
+                rng = np.random.default_rng([self.settings.seed, int(unseen), number, patch])
+                for part in draw_examples(rng, drawn):
+                    snippets.append(part.snippets)
+                    labels.append(part.labels)
+                    ready += len(part.labels)
+                patch += 1
+            shown, known = np.concatenate(snippets), np.concatenate(labels)
+            yield shown[:wanted], known[:wanted]
+            snippets, labels, ready = [shown[wanted:]], [known[wanted:]], ready - wanted
+
+
+@contextmanager
+def feed(settings: FeedSettings, processes: int = 1) -> Iterator[Feed]:
+    """Open a feed that so many processes fill."""
+    if processes < 1:
+        raise ValueError(f"processes: expected at least 1, found {processes}")
+    yield Feed(settings=settings)
 
 
 def _stack(
