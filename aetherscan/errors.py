@@ -35,7 +35,7 @@ class CadenceError(AetherscanError):
     """Observations do not make an ON/OFF cadence."""
 
 
-class RecipeError(AetherscanError):
+class RecipeError(AetherscanError, ValueError):
     """Options of a training are out of range, at odds, or beyond what the code can do; one a line."""
 
 

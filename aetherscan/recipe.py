@@ -11,6 +11,7 @@ is not the seed's, the comment beside it says why.
 import math
 import operator
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,9 @@ LIMITS = {
 }
 
 
-def _option(default: Any, text: str, **limits: float) -> Any:
-    return field(default=default, metadata={"help": text, **limits})
+def _option(default: Any, text: str, *, heading: str = "", **limits: float) -> Any:
+    """Return a field of options; `heading` begins a group of them."""
+    return field(default=default, metadata={"help": text, "heading": heading, **limits})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,44 +48,41 @@ class TrainSettings:
         RecipeError: every value that is out of range or at odds with another, one a line.
     """
 
-    # Paths. AETHERSCAN_DATA_PATH and its like are below the flags and above the configuration.
-    data_path: Path = _option(Path("data"), "folder of data (AETHERSCAN_DATA_PATH)")
-    model_path: Path = _option(Path("models"), "folder of releases and checkpoints (AETHERSCAN_MODEL_PATH)")
-    output_path: Path = _option(Path("var/training"), "folder of logs and reports (AETHERSCAN_OUTPUT_PATH)")
+    data_path: Path = _option(Path("data"), "of data (AETHERSCAN_DATA_PATH)", heading="folders")
+    model_path: Path = _option(Path("models"), "of releases and checkpoints (AETHERSCAN_MODEL_PATH)")
+    output_path: Path = _option(Path("var/training"), "of logs and reports (AETHERSCAN_OUTPUT_PATH)")
 
-    # Encoder
-    vae_latent_dim: int = _option(8, "latents of one observation", least=1)
+    vae_latent_dim: int = _option(8, "latents of one observation", heading="encoder", least=1)
     vae_dense_layer_size: int = _option(512, "units between convolutions and latents", least=1)
     vae_kernel_size: tuple[int, int] = _option((3, 3), "of every convolution, in rows and bins", least=1)
     vae_beta: float = _option(1.5, "weight of the KL divergence beside the reconstruction", least=0)
     vae_alpha: float = _option(10.0, "weight of the clustering of ONs and OFFs", least=0)
 
-    # Forests
-    rf_n_estimators: int = _option(1000, "trees of a forest", least=1)
+    rf_n_estimators: int = _option(1000, "trees of a forest", heading="forests", least=1)
     rf_bootstrap: bool = _option(default=True, text="whether each tree sees a sample of the rows instead of all")
     rf_max_features: float | Literal["sqrt", "log2"] = _option("sqrt", "tried at a split: sqrt, log2, or a share 0-1")
     rf_n_jobs: int = _option(-1, "cores that forests are fitted with; -1: all of them", least=-1)
     rf_seed: int | None = _option(None, "of the forests (default: as --seed)", least=0)
 
-    # Geometry of a window
-    num_observations: int = _option(6, "of a cadence: ABACAD, three at the target")
+    num_observations: int = _option(6, "of a cadence: ABACAD, three at the target", heading="windows of band")
     width_bin: int = _option(4096, "channels of a window", least=1)
     downsample_factor: int = _option(WINDOW_BINNING, "channels of a window that make one bin")
     time_bins: int = _option(16, "rows of an observation", least=1, multiple=SHRINK[0])
     freq_resolution: float = _option(2.7939677238464355, "Hz, of a channel", above=0)
     time_resolution: float = _option(18.253611008, "s, of a row", above=0)  # the recorder's, to its last digit
 
-    # Backgrounds
     train_files: tuple[str, ...] = _option(  # the seed's three files are in no public archive
         (), "backgrounds in data_path or its folder training: .npy of (n, 6, rows, channels), or .h5 and .fil that make"
-        " cadences (default: simulated skies)",
+        " cadences (default: simulated skies)", heading="backgrounds",
     )  # fmt: skip
     num_target_backgrounds: int = _option(1200, "windows of background that are held", least=1)  # 1.6 MB each
     background_load_chunk_size: int = _option(300, "windows of background read at once", least=1)  # 0.5 GB
     max_chunks_per_file: int = _option(4, "such reads that one file may give", least=1)  # as ours are smaller
 
-    # Rounds. The seed's 50 rounds of 100 epochs of 499,200 take five GPUs for two days.
-    num_training_rounds: int = _option(10, "rounds, each with fainter signals than the one before", least=1)
+    # The seed's 50 rounds of 100 epochs of 499,200 take five GPUs for two days.
+    num_training_rounds: int = _option(
+        10, "rounds, each with fainter signals than the one before", heading="rounds", least=1
+    )
     epochs_per_round: int = _option(10, "epochs of a round", least=1)
     num_samples_beta_vae: int = _option(9600, "cadences generated for the encoder, a round", least=4, multiple=4)
     num_samples_rf: int = _option(9600, "cadences generated for the forests", least=4, multiple=4)
@@ -93,8 +92,10 @@ class TrainSettings:
     per_replica_val_batch_size: int = _option(64, "cadences a device validates at once", least=1)
     signal_injection_chunk_size: int = _option(512, "cadences made at once", least=4, multiple=4)  # 25 MB
 
-    # Curriculum. SNR is the matched filter's in one observation; the seed's counts six, of signals eight times as wide.
-    snr_base: float = _option(6.0, "SNR of the faintest signals; below 6 noise alone is as bright", above=0)
+    # SNR is the matched filter's in one observation; the seed's counts six, of signals eight times as wide.
+    snr_base: float = _option(
+        6.0, "SNR of the faintest signals; below 6 noise alone is as bright", heading="curriculum", above=0
+    )
     initial_snr_range: float = _option(54.0, "signals of the first round reach snr_base + this", least=0)
     final_snr_range: float = _option(14.0, "signals of the last round reach snr_base + this", least=0)
     curriculum_schedule: Literal["linear", "exponential", "step"] = _option("exponential", "how the rounds get harder")
@@ -102,24 +103,21 @@ class TrainSettings:
     step_easy_rounds: int = _option(2, "rounds as easy as the first, for the step schedule", least=0)
     step_hard_rounds: int = _option(8, "rounds as hard as the last, for the step schedule", least=0)
 
-    # Learning rate: back to its base at the start of each round
-    base_learning_rate: float = _option(1e-3, "of Adam, when a round begins", above=0)
+    base_learning_rate: float = _option(1e-3, "of Adam, when a round begins", heading="learning rate", above=0)
     min_learning_rate: float = _option(1e-6, "and never less than this", above=0)
     min_pct_improvement: float = _option(1e-3, "share by which validation must improve to count", least=0, below=1)
     patience_threshold: int = _option(3, "epochs without improvement before the rate falls", least=1)
     lr_reduction_factor: float = _option(0.2, "share the rate then falls by", above=0, below=1)
 
-    # Failure and going on
-    max_retries: int = _option(3, "attempts after a failure", least=0)
+    max_retries: int = _option(3, "attempts after a failure", heading="failure, and going on after it", least=0)
     retry_delay: float = _option(60.0, "s before the first of them; doubles each time", least=0)
     load_dir: str | None = _option(None, "folder of the checkpoint, below model_path")
     load_tag: str | None = _option(None, f"checkpoint to go on from: {', '.join(TAGS)}")
     start_round: int | None = _option(None, "round to begin with (default: the one after the checkpoint's)", least=1)
     save_tag: str | None = _option(None, f"of this run: {', '.join(TAGS)} (default: now)")
 
-    # Ours
-    seed: int = _option(1, "of every random draw", least=0)
-    start: str | None = _option(None, "folder of a release whose encoder is trained further, from round 1")
+    seed: int = _option(1, "of every random draw", heading="beyond the seed's", least=0)
+    start: Path | None = _option(None, "folder of a release whose encoder is trained further, from round 1")
     patches: int = _option(1600, "simulated patches of sky that the search is shown for the encoder", least=1)
     forest_patches: int = _option(1200, "and for the forests", least=1)
     judge_patches: int = _option(800, "and to calibrate and judge them", least=1)
@@ -152,6 +150,14 @@ class TrainSettings:
         kind, _, number = (self.load_tag or "").partition("_")
         return int(number) + 1 if kind == "round" else 1
 
+    def files(self) -> list[Path]:
+        """Return where `train_files` lie.
+
+        Raises:
+            RecipeError: some are nowhere.
+        """
+        return find_files(self.data_path, "training", self.train_files)
+
     def snr(self, number: int) -> tuple[float, float]:
         """Return the faintest and the brightest SNR of a round, from 1; one round alone is the easiest."""
         share = (number - 1) / max(1, self.num_training_rounds - 1)
@@ -169,7 +175,20 @@ class TrainSettings:
         """Return what decides the outcome, for a card: no folder of this machine, the names of files alone."""
         kept = {name: value for name, value in asdict(self).items() if not isinstance(value, Path)}
         names = [Path(name).name for name in self.train_files]
-        return kept | {"train_files": names, "start": Path(self.start).name if self.start else None}
+        return kept | {"train_files": names, "start": self.start.name if self.start else None}
+
+
+def find_files(folder: Path, inner: str, names: Sequence[str]) -> list[Path]:
+    """Return the files that `names` mean: as they stand, in `folder`, or in its folder `inner`, as the seed keeps them.
+
+    Raises:
+        RecipeError: every one that is in none of these.
+    """
+    places = {name: [Path(name), folder / name, folder / inner / name] for name in names}
+    found = {name: next(filter(Path.is_file, some), None) for name, some in places.items()}
+    if lost := [name for name, path in found.items() if path is None]:
+        raise RecipeError("\n".join(f"{name}: expected a file there, in {folder} or {folder / inner}" for name in lost))
+    return [path for path in found.values() if path]
 
 
 def _out_of_range(settings: TrainSettings) -> list[str]:
@@ -237,7 +256,6 @@ def _at_odds(settings: TrainSettings) -> list[str]:
         (bool(named[s.load_tag]), "load_tag", tags, s.load_tag),
         (bool(named[s.save_tag]), "save_tag", tags, s.save_tag),
         (not Path(s.load_dir or "").is_absolute(), "load_dir", "a folder below model_path", s.load_dir),
-        (not (s.load_dir and not s.load_tag), "load_dir", "load_tag beside it", "none"),
         (not (s.start and s.load_tag), "start", "either start or load_tag", "both"),
     )  # fmt: skip
     wrong = [f"{name}: expected {expected}, found {found}" for well, name, expected, found in checks if not well]

@@ -156,9 +156,7 @@ def train_encoder(folder: Path, parts: Iterable[Examples], settings: TrainSettin
     batches = Batches(shown, settings)
     encoder = build_encoder(seed=settings.seed)
     if settings.start:
-        encoder.set_weights(
-            keras.saving.load_model(Path(settings.start) / "encoder.keras", compile=False).get_weights()
-        )
+        encoder.set_weights(keras.saving.load_model(settings.start / "encoder.keras", compile=False).get_weights())
     model = BetaVAE(encoder, build_decoder(seed=settings.seed), seed=settings.seed)
     steps = len(shown.labels) // settings.per_replica_batch_size * epochs_of(settings)
     rate = keras.optimizers.schedules.CosineDecay(settings.base_learning_rate, max(1, steps), alpha=0.01)

@@ -79,12 +79,11 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--trace", type=float, metavar="MHZ", help="say what every stage makes of this frequency instead"
     )
     search.add_argument("--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)")
-    train = command("train", _train, "train a release", "train --output models/mine --patches 1400")
-    train.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the release is written")
-    train.add_argument("--seed", type=int, help="of every random draw")
-    train.add_argument("--patches", type=int, help="simulated patches of sky the encoder learns from")
-    train.add_argument("--start", metavar="DIR", help="a release whose encoder is trained further")
-    train.add_argument("--epochs-per-round", type=int, help="of which there are ten")
+    train = command("train", _train, "train a release", "train --save-tag test_v1 --num-training-rounds 5")
+    train.add_argument(
+        "--output", type=Path, metavar="DIR", help="of the release (default: the tag's, in --model-path)"
+    )
+    _train_options(train)
     evaluate = command("evaluate", _evaluate, "judge a release by skies that are known", "evaluate --output judged")
     evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
     evaluate.add_argument(
@@ -103,6 +102,29 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--baseline", action="append", default=[], choices=("matched_filter", "windows", "turbo_seti"),
         help="who else searches the first files of the zoo; turbo_seti must be installed; may be given more than once",
     )  # fmt: skip
+
+
+def _train_options(train: argparse.ArgumentParser) -> None:
+    """Give `train` a flag for every field of its settings; what they may be is checked with the configuration."""
+    from dataclasses import fields
+
+    from aetherscan.recipe import TrainSettings
+
+    group: Any = train
+    numbers: dict[Any, str] = {int: "N", int | None: "N", float: "X"}
+    for one in fields(TrainSettings):
+        if heading := one.metadata["heading"]:
+            group = train.add_argument_group(heading)
+        text = one.metadata["help"].replace("%", "%%")
+        if one.default not in {None, ()}:
+            shown = " ".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
+            text += f" (default {str(shown).lower() if isinstance(shown, bool) else shown})"
+        form: dict[str, Any] = {"metavar": numbers.get(one.type, one.name.rpartition("_")[2].upper())}
+        if one.type is bool:
+            form = {"nargs": "?", "const": "true", "metavar": "true|false"}
+        elif isinstance(one.default, tuple):
+            form["nargs"] = len(one.default) or "+"
+        group.add_argument(f"--{one.name.replace('_', '-')}", help=text, **form)
 
 
 def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -134,12 +156,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.config:
         os.environ["SENTINEL_CONFIG"] = str(Path(options.config).absolute())
-    from aetherscan.errors import AetherscanError
+    from aetherscan.errors import AetherscanError, RecipeError
     from sentinel.errors import ConfigError, SentinelError
 
     try:
         return int(options.does(options))
-    except ConfigError as error:
+    except (ConfigError, RecipeError) as error:
         print(error, file=sys.stderr)
         return 2
     except (SentinelError, AetherscanError, OSError) as error:
@@ -255,11 +277,11 @@ def _search(options: Options) -> int:
     from tqdm import tqdm
 
     from sentinel import offline
-    from sentinel.config import change_search
+    from sentinel.config import changed
 
     config = _loaded()
     asked = {name: getattr(options, name) for name in ("mode", "threshold", "threads")}
-    settings, release = change_search(config.search, asked), options.release or config.release
+    settings, release = changed(config.search, asked), options.release or config.release
     if options.trace is not None:
         print("\n".join(offline.trace(offline.listed(options.files), options.trace, release=release, search=settings)))
         return 0
@@ -274,15 +296,17 @@ def _search(options: Options) -> int:
 
 
 def _train(options: Options) -> int:
-    from aetherscan.recipe import TrainSettings
+    from datetime import UTC, datetime
+
+    from sentinel.config import train_settings
+
+    config = _loaded()
+    settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
+    settings.files()
     from aetherscan.train import train
 
-    chosen = {
-        name: value
-        for name in ("seed", "patches", "start", "epochs_per_round")
-        if (value := getattr(options, name)) is not None
-    }
-    release = train(options.output, TrainSettings(**chosen))
+    tag = settings.save_tag or datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    release = train(options.output or settings.model_path / tag, settings)
     print(f"{release.name}: sha256 {release.sha256}")
     return 0
 

@@ -1,19 +1,34 @@
 """The configuration: one file, read once, passed on as values.
 
-Layers, later ones win: the defaults below, `config.yaml`, environment variables `SENTINEL__SECTION__KEY`. Unknown
-keys fail, and every mistake is listed at once. Relative paths count from the file's folder. The Slack token is no
-part of it: it is read from `SLACK_BOT_TOKEN` where it is used, so that no dump of the configuration can hold it.
+Layers, later ones win: the defaults below, `config.yaml`, environment variables `SENTINEL__SECTION__KEY` (for the
+folders of a training also the seed's, AETHERSCAN_DATA_PATH and its like). Unknown keys fail, and every mistake is
+listed at once. Relative paths count from the file's folder. The Slack token is no part of it: it is read from
+`SLACK_BOT_TOKEN` where it is used, so that no dump of the configuration can hold it.
 """
 
 import hashlib
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from aetherscan.errors import RecipeError
+from aetherscan.recipe import TrainSettings
 from sentinel.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +76,20 @@ class Search(_Section):
     threads: PositiveInt = 2
 
 
+class _Checked(_Section):
+    """What can only be checked together, by the recipe itself."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Any:
+        TrainSettings(**self.model_dump())
+        return self
+
+
+_OPTIONS: Any = {one.name: (one.type, one.default) for one in fields(TrainSettings)}
+Train: Any = create_model("Train", __base__=_Checked, **_OPTIONS)
+FOLDERS = {f"{kind}_path": f"AETHERSCAN_{kind.upper()}_PATH" for kind in ("data", "model", "output")}
+
+
 class Store(_Section):
     """Where rows live; SQLite in `state_dir` unless a URL says otherwise."""
 
@@ -88,6 +117,7 @@ class Config(_Section):
     watch: Watch = Watch()
     cluster: Cluster = Cluster()
     search: Search = Search()
+    train: Train = Train()
     store: Store = Store()
     slack: Slack = Slack()
 
@@ -133,20 +163,45 @@ def config_path(named: str | None = None) -> Path | None:
     return default if default.exists() else None
 
 
-def _mistakes(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}" for one in error.errors()]
+def _mistakes(error: ValidationError) -> Iterator[str]:
+    for one in error.errors():
+        raised = one.get("ctx", {}).get("error")
+        if isinstance(raised, RecipeError):
+            yield from (".".join(map(str, [*one["loc"], line])) for line in str(raised).splitlines())
+        else:
+            yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}"
 
 
-def change_search(search: Search, given: dict[str, Any]) -> Search:
-    """Return the settings of a search with those that were `given` on the command line.
+def changed(section: Any, given: Mapping[str, Any]) -> Any:
+    """Return a section of the configuration with what was `given` (is not None) on the command line.
 
     Raises:
-        ConfigError: a value that is not valid.
+        ConfigError: every value that is not valid, one a line.
     """
-    try:
-        return Search.model_validate(search.model_dump() | {k: v for k, v in given.items() if v is not None})
-    except ValidationError as error:
-        raise ConfigError("\n".join(_mistakes(error))) from error
+    mistakes: list[str] = []
+    given = {name: value for name, value in given.items() if value is not None}
+    while True:
+        try:
+            valid = type(section).model_validate(section.model_dump() | given)
+        except ValidationError as error:
+            mistakes += _mistakes(error)
+            # What is no value at all hides what is wrong with the rest.
+            hiding = given.keys() & {one["loc"][0] for one in error.errors() if one["loc"]}
+            given = {name: value for name, value in given.items() if name not in hiding}
+            if hiding:
+                continue
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return valid
+
+
+def train_settings(config: "Config", given: Mapping[str, Any]) -> TrainSettings:
+    """Return what to train: as configured, with what was `given` on the command line, where numbers are still text.
+
+    Raises:
+        ConfigError: every value that is not valid, one a line.
+    """
+    return TrainSettings(**changed(config.train, given).model_dump())
 
 
 def load_config(path: Path | None) -> Config:
@@ -176,4 +231,9 @@ def load_config(path: Path | None) -> Config:
     found = layers.model_dump()
     found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
     found["watch"]["roots"] = [base / root for root in layers.watch.roots]
+    if layers.train.start:
+        found["train"]["start"] = base / layers.train.start
+    for name, variable in FOLDERS.items():
+        named = os.environ.get(variable)
+        found["train"][name] = Path(named).absolute() if named else base / found["train"][name]
     return Config.model_validate(found)

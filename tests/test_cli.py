@@ -35,7 +35,7 @@ def test_help_needs_nothing_but_the_standard_library():
     code = "import sys; from sentinel import cli; cli.parser().format_help(); print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     roots = {name.split(".")[0] for name in shown.stdout.split()}
-    ours = {"sentinel", "__main__", "__mp_main__"}
+    ours = {"sentinel", "aetherscan", "__main__", "__mp_main__"}
     assert roots - set(sys.stdlib_module_names) - ours == set()
 
 

@@ -52,7 +52,9 @@ def test_relative_paths_count_from_the_file(write, tmp_path):
 
 def test_the_shipped_file_holds_every_key_with_its_default_and_a_word_on_it():
     text = (ROOT / "config.yaml").read_text()
-    assert yaml.safe_load(text) == Config().model_dump(mode="json")
+    shipped, ours = yaml.safe_load(text), Config().model_dump(mode="json")
+    assert shipped["train"].items() <= ours["train"].items()  # of its sixty options those that are changed most
+    assert shipped | {"train": None} == ours | {"train": None}
     keys = [line for line in text.splitlines() if line.startswith(" ")]
     assert all("#" in line or "api_url" in line for line in keys)
 
