@@ -139,6 +139,9 @@ def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some["export"].add_argument("file", type=Path, help="a .csv or .json to write")
     config = command("config", _config, "look at the configuration", "config check")
     verbs(config, {"check": "list every mistake", "show": "every key as it is used"})
+    store = command("store", _migrate, "take the store to another version of its tables", "store migrate --to 2")
+    some = verbs(store, {"migrate": "up to what this release uses, or with --to to what another one does"})
+    some["migrate"].add_argument("--to", type=int, metavar="N", help="version (default: the newest)")
     models = command("models", _models, "look at, check and fetch releases", "models verify")
     some = verbs(models, {"ls": "releases here", "verify": "check every file's sha256", "fetch": "download one"})
     alias = command("fetch-models", _models, "the same as models fetch", "fetch-models URL --sha256 HEX")
@@ -351,6 +354,17 @@ def _config(options: Options) -> int:
 
     config = _loaded()
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) if options.verb == "show" else "no mistakes")
+    return 0
+
+
+def _migrate(options: Options) -> int:
+    from sentinel.migrate import NEWEST, migrate
+
+    wanted = NEWEST if options.to is None else options.to
+    store = _store(_loaded())  # which brings it up to the newest
+    with store.write() as rows:
+        migrate(rows, wanted)
+    print(f"the store is of version {wanted}; this release uses {NEWEST}, and takes it there when it is next used")
     return 0
 
 

@@ -2,7 +2,8 @@
 
 SentinelError
 ├── ConfigError           the configuration holds mistakes: every one is listed; a person corrects it (exit 2)
-├── StoreError            the store cannot be used where it is: the message says what to change
+├── StoreError            the store cannot be used as it is: the message says what to change
+│   └── StoreAwayError    it cannot be reached, is locked, full or read-only: the same step may work later
 ├── BusyError             another copy of this program holds the lock: do not start
 ├── LeaseLostError        another attempt owns this cadence by now: drop what was found, record nothing
 ├── FetchError            a release could not be downloaded or is not what its checksum says: nothing was installed
@@ -25,7 +26,11 @@ class ConfigError(SentinelError):
 
 
 class StoreError(SentinelError):
-    """The store cannot be used where it is."""
+    """The store cannot be used as it is."""
+
+
+class StoreAwayError(StoreError):
+    """The store cannot be reached or written just now."""
 
 
 class BusyError(SentinelError):

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, select, update
 from aetherscan.cadence import find_cadences
 from aetherscan.observation import Header
 from sentinel.failpoint import failpoint
+from sentinel.migrate import alone
 from sentinel.schema import cadence, cadence_file, file, now
 from sentinel.store import Store
 
@@ -47,6 +48,7 @@ def group(store: Store, max_channel_hz: float) -> int:
     for ids in _sessions(store):
         whole, parts = _grouped(store, ids)
         with store.write() as rows:
+            alone(rows)
             ready += sum([_accept(rows, one, max_channel_hz) for one in whole])
             _replace_forming(rows, parts, ids)
             for some in _portions(ids):

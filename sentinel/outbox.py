@@ -65,6 +65,7 @@ def take(store: Store, poster: str, gap_s: float) -> Message | None:
         outbox.c.state.in_(("unknown", "retry_at")) & (func.coalesce(outbox.c.retry_at, 0) <= now())
     )
     line = select(outbox.c.id).where(outbox.c.poster == poster, due, head, ~recent).limit(1)
+    line = line.with_for_update(skip_locked=True)  # another host's poster may be at it
     with store.write() as rows:
         rows.execute(  # its sender died: with a name it was accepted, without one nobody knows
             update(outbox)

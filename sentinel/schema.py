@@ -6,8 +6,7 @@ quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | u
 on when a lease ends.
 
 A cadence's members are *observations* (what the header says, and the size), not paths: files are renamed, moved and
-copied. A store of an older version gains the columns that it lacks when it is opened, so a column that is added here
-can be null: nobody looked, when the row was written.
+copied. A column or table that is added here is a step of `sentinel.migrate` too.
 """
 
 from typing import Any
@@ -30,9 +29,6 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-SCHEMA_VERSION = "3"
-OLDER_VERSIONS = ("1", "2")
-"""Those that lack columns, and are otherwise the same."""
 WAITING = ("forming", "ready", "leased", "retry_at")
 """States of a cadence that is neither done nor set aside."""
 
@@ -51,7 +47,7 @@ def _sqlite_now(*_: Any, **__: Any) -> str:
 
 @compiles(now, "postgresql")
 def _postgresql_now(*_: Any, **__: Any) -> str:
-    return "extract(epoch from clock_timestamp())"
+    return "extract(epoch from clock_timestamp())::float8"
 
 
 METADATA = MetaData()
@@ -128,6 +124,7 @@ attempt = Table(
     Column("ended_at", Float),
     Column("outcome", String(12)),  # done, failed, expired, released
     Column("cause", Text),
+    Column("service", Text),  # whose workers it was handed to: several services may share a store
 )
 release = Table(
     "release",
@@ -206,7 +203,7 @@ outbox = Table(
     Column("created_at", Float, nullable=False),
     Column("sent_at", Float),
     Column("sequence", Text),  # telescope and target: slices of one pointing sequence are one message
-    Column("parent_id", Integer, ForeignKey("outbox.id")),  # the message that speaks for this one
+    Column("parent_id", Integer),  # the message that speaks for this one
     Column("digest", Boolean),  # it speaks for others that were too many
     Column("posted_at", Float),  # accepted; `sent_at` is when its pictures were, too
     Column("stale_at", Float),  # since then what was posted is to be edited

@@ -6,6 +6,7 @@ that was stopped and goes on later records nothing twice. Attempts are counted h
 and 0003 say why.
 """
 
+import logging
 import sqlite3
 import time
 import uuid
@@ -13,20 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, exists, func, insert, inspect, select, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exists, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
-from sentinel.errors import LeaseLostError, StoreError
+from sentinel.errors import LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
+from sentinel.migrate import prepare
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import (
-    METADATA,
-    OLDER_VERSIONS,
-    SCHEMA_VERSION,
     WAITING,
     artefact,
     attempt,
@@ -35,14 +34,19 @@ from sentinel.schema import (
     candidate,
     file,
     heartbeat,
-    meta,
     now,
     outbox,
     release,
 )
 
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 BUSY_S = 60.0
-"""A locked store is waited for this long."""
+"""A locked store is waited for this long, and a transaction that does nothing for longer is ended by PostgreSQL."""
+AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Waits until a step is tried again while the store is away; the last one repeats."""
+SILENT_S = 86_400.0
+"""A program that has not been heard of for this long is retired, not late."""
 LONGEST_WAIT_S = 3600.0
 """Back-off between attempts doubles up to this."""
 SAME_FREQUENCY_MHZ = 3e-3
@@ -88,17 +92,17 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may change rows; nothing is changed when it is left by an error."""
-        with self.engine.begin() as rows:
+        with _told(self.engine), self.engine.begin() as rows:
             yield rows
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that sees the rows at one moment and waits for nobody."""
-        with self.engine.connect().execution_options(reads=True) as rows:
+        """Open a transaction that only reads, and waits for nobody."""
+        with _told(self.engine), self.engine.connect().execution_options(reads=True) as rows:
             yield rows
 
-    def claim(self, lease_s: float) -> Lease | None:
-        """Lease the newest cadence that is due and whose six files are there; None when there is none."""
+    def claim(self, lease_s: float, service: str | None = None) -> Lease | None:
+        """Lease the newest cadence that is due and whose six files are there to a service; None when there is none."""
         token = uuid.uuid4().hex
         due = (cadence.c.state == "ready") | ((cadence.c.state == "retry_at") & (cadence.c.retry_at <= now()))
         there = exists().where(
@@ -122,7 +126,8 @@ class Store:
             row = rows.execute(taken).one_or_none()
             if row is None:
                 return None
-            rows.execute(insert(attempt).values(cadence_id=row.id, number=row.attempts, token=token, started_at=now()))
+            tried = {"cadence_id": row.id, "number": row.attempts, "token": token, "service": service}
+            rows.execute(insert(attempt).values(**tried, started_at=now()))
         failpoint("leased")
         return Lease(cadence_id=row.id, token=token, until=row.until, attempt=row.attempts, target=row.target)
 
@@ -146,8 +151,7 @@ class Store:
         with self.write() as rows:
             held = self._held(rows, token, state="done", ended_at=now(), run=dict(found.run), why=None)
             tried = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
-            if not rows.scalar(select(exists().where(release.c.sha256 == sha256))):
-                rows.execute(insert(release).values(sha256=sha256, name=name, first_used_at=now()))
+            rows.execute(insert_once(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
             recorded = [{**one, "seen_before": self._seen_before(rows, one)} for one in found.candidates]
             ids = [
                 rows.scalars(
@@ -190,7 +194,9 @@ class Store:
         """Take back every lease that has ended, and return how many; each was an attempt."""
         with self.write() as rows:
             ended = rows.execute(
-                select(cadence.c.token, cadence.c.attempts).where(cadence.c.state == "leased", cadence.c.until < now())
+                select(cadence.c.token, cadence.c.attempts)
+                .where(cadence.c.state == "leased", cadence.c.until < now())
+                .with_for_update(skip_locked=True)
             ).all()
             for token, tries in ended:
                 cause = f"attempt {tries} stopped reporting: its worker died, hung or lost the store"
@@ -242,10 +248,11 @@ class Store:
             pattern = rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one()
         return tuple(i for i, letter in enumerate(pattern) if letter == "A")
 
-    def leased(self) -> int:
-        """Return how many cadences are being searched, whoever submitted them."""
+    def leased(self, service: str | None = None) -> int:
+        """Return how many cadences the workers of a service are searching, whoever submitted them."""
+        held = select(func.count()).where(cadence.c.state == "leased", attempt.c.token == cadence.c.token)
         with self.read() as rows:
-            return rows.scalars(select(func.count()).where(cadence.c.state == "leased")).one()
+            return rows.scalars(held.where(attempt.c.service.is_not_distinct_from(service))).one()
 
     def ledger(self) -> dict[str, int]:
         """Count the cadences ever seen, and apart from that where they are: done, quarantined, skipped or waiting."""
@@ -260,44 +267,75 @@ class Store:
         row = {"at": now(), "period_s": period_s, "pid": pid, "host": host, "facts": facts}
         silent = heartbeat.c.name.like("worker%") & (heartbeat.c.at < now() - 10 * heartbeat.c.period_s)
         with self.write() as rows:
-            rows.execute(heartbeat.delete().where(silent))
+            rows.execute(heartbeat.delete().where(silent | (heartbeat.c.at < now() - SILENT_S)))
             if not rows.execute(update(heartbeat).where(heartbeat.c.name == name).values(**row)).rowcount:
-                rows.execute(insert(heartbeat).values(name=name, **row))
+                rows.execute(insert_once(rows, heartbeat).values(name=name, **row))
+
+
+def insert_once(rows: Connection, table: Table) -> Insert:
+    """Return an INSERT that leaves a row alone which another process has written in the meantime."""
+    of = postgresql if rows.dialect.name == "postgresql" else sqlite
+    return of.insert(table).on_conflict_do_nothing()
+
+
+def patiently(step: Callable[[], T], wait: Callable[[float], object] = time.sleep) -> T:
+    """Take a step of the store as often as it needs, for as long as the store is away; each time says why."""
+    waits = iter(AWAY_S)
+    while True:
+        try:
+            return step()
+        except StoreAwayError as error:
+            LOG.warning("%s: trying again", error)
+            wait(next(waits, AWAY_S[-1]))
+
+
+@contextmanager
+def _told(engine: Engine) -> Iterator[None]:
+    """Say of a driver's error where the store is, and whether waiting helps; a statement's own fault goes through."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError):
+        raise
+    except DBAPIError as error:
+        where = engine.url.render_as_string(hide_password=True)
+        cause = str(error.orig).strip()
+        if isinstance(error, OperationalError) or error.connection_invalidated:
+            raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
+        raise StoreError(
+            f"{where}: cannot be used: {cause}: stop the service and put back the last backup (docs/observatory.md)"
+        ) from error
 
 
 def open_store(url: str) -> Store:
-    """Open the store, make its tables where there are none, and give those of an older version the columns they lack.
+    """Open the store, make its tables where there are none, and bring those of an older version up.
 
     Raises:
-        StoreError: on a network file system, of another version, damaged, or out of reach: the message says which.
+        StoreError: on a network file system, of a newer version, damaged, or out of reach: the message says which.
     """
     address = make_url(url)
-    engine = create_engine(address, connect_args={"timeout": BUSY_S} if address.get_backend_name() == "sqlite" else {})
     if address.get_backend_name() == "sqlite":
+        engine = create_engine(address, connect_args={"timeout": BUSY_S})
         _prepare_sqlite(engine, Path(address.database or ""))
+    else:
+        engine = _postgresql(address)
     try:
-        METADATA.create_all(engine)
-        with engine.begin() as rows:
-            found = rows.scalar(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())
-            if found is None:
-                rows.execute(insert(meta).values(key="schema_version", value=SCHEMA_VERSION))
-            elif found in OLDER_VERSIONS:
-                _add_columns(rows)
-                rows.execute(update(meta).where(meta.c.key == "schema_version").values(value=SCHEMA_VERSION))
-    except DBAPIError as error:
-        raise StoreError(f"{address.render_as_string(hide_password=True)}: cannot be used: {error.orig}") from error
-    if found not in (None, SCHEMA_VERSION, *OLDER_VERSIONS):
-        raise StoreError(f"{address.database}: expected schema version {SCHEMA_VERSION}, found {found}")
+        with _told(engine), engine.begin() as rows:
+            prepare(rows)
+    except StoreError:
+        engine.dispose()
+        raise
     return Store(engine=engine)
 
 
-def _add_columns(rows: Connection) -> None:
-    for table in METADATA.sorted_tables:
-        there = {column["name"] for column in inspect(rows).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                wanted = CreateColumn(column).compile(dialect=rows.dialect)
-                rows.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {wanted}")
+def _postgresql(address: URL) -> Engine:
+    """Connect so that a server that restarted is found again, and a stopped process holds its locks for a minute."""
+    options = f"-c idle_in_transaction_session_timeout={int(BUSY_S * 1000)} -c lock_timeout={int(BUSY_S * 1000)}"
+    try:
+        return create_engine(address, pool_pre_ping=True, connect_args={"options": options, "connect_timeout": 10})
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"{address.drivername}: {error}: start once with SENTINEL_EXTRAS=postgres in the environment to install it"
+        ) from error
 
 
 def _prepare_sqlite(engine: Engine, database: Path) -> None:

@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, delete, select, update
 
 from aetherscan.errors import ReadError, TruncatedFileError
 from aetherscan.observation import Header
@@ -23,7 +23,7 @@ from sentinel.config import Watch
 from sentinel.failpoint import failpoint
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import file, now
-from sentinel.store import Store
+from sentinel.store import Store, insert_once
 
 LOG = logging.getLogger(__name__)
 AT_ONCE = 50
@@ -118,7 +118,7 @@ def _reconcile(store: Store, root: Path, sightings: Mapping[str, Sighting], sett
     again: dict[str, Any] = {"state": "seen", "changed_at": now(), "look_at": now(), "present": True, "cause": None}
     with store.write() as rows:
         for one in new:
-            rows.execute(insert(file).values(**asdict(one), **again))
+            rows.execute(insert_once(rows, file).values(**asdict(one), **again))
         for one in changed:
             unread = {"observation": None, "tstart": None, "header": None}
             rows.execute(update(file).where(file.c.path == one.path).values(**asdict(one), **again, **unread))

@@ -1,5 +1,7 @@
 """Shape and type checks are on for the science while tests run; what several files stand on is here."""
 
+import itertools
+
 import pytest
 from jaxtyping import install_import_hook
 
@@ -7,11 +9,33 @@ pytest_plugins = ["faults"]
 _HOOK = install_import_hook("aetherscan", "shapes.check")
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server, for as long as the tests run."""
+    from postgres import FAST, Server
+
+    served = Server(*FAST)
+    yield served
+    served.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request, tmp_path):
+    """Return the URL of one more empty store, on either engine."""
+    if request.param == "sqlite":
+        count = itertools.count()
+        yield lambda: f"sqlite:///{tmp_path}/sentinel{next(count) or ''}.db"
+    else:
+        server = request.getfixturevalue("postgres")
+        yield server.database
+        server.drop_all()
+
+
 @pytest.fixture
-def store(tmp_path):
+def store(empty):
     from sentinel.store import open_store
 
-    opened = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    opened = open_store(empty())
     yield opened
     opened.engine.dispose()
 

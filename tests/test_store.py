@@ -1,16 +1,22 @@
 """The store: leases, fencing, attempts, and a ledger that adds up whatever happens."""
 
 import multiprocessing
+import sqlite3
 import uuid
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import create_engine, func, insert, inspect, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
 
 from sentinel.errors import LeaseLostError, StoreError
+from sentinel.migrate import NEWEST, OLDEST, migrate
 from sentinel.mounts import file_system
-from sentinel.schema import SCHEMA_VERSION, attempt, cadence, cadence_file, candidate, file, meta, now, outbox
-from sentinel.store import Found, open_store
+from sentinel.schema import attempt, cadence, cadence_file, candidate, file, meta, now, outbox
+from sentinel.store import Found, Store, open_store
 
 PATIENT = {"max_attempts": 3, "retry_after_s": 1000.0}
 CANDIDATE = {
@@ -107,7 +113,7 @@ def test_candidates_pictures_message_and_done_are_recorded_together(store):
 def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
     lease = (queue(store), store.claim(60))[1]
     broken = found(1, {**MESSAGE, "text": None})
-    with pytest.raises(Exception, match="NOT NULL"):
+    with pytest.raises(IntegrityError):
         store.complete(lease.token, broken)
     assert (count(store, candidate), row(store, cadence).state) == (0, "leased")
 
@@ -217,10 +223,12 @@ def test_two_claimants_share_a_queue_without_taking_anything_twice(store):
     assert count(store, candidate) == 30
 
 
-def test_the_store_is_written_so_that_a_power_cut_loses_nothing_committed(store):
+def test_sqlite_is_written_so_that_a_power_cut_loses_nothing_committed(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
     with store.read() as rows:
         pragmas = [rows.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert pragmas == ["wal", 2]
+    store.engine.dispose()
 
 
 def test_the_clock_of_the_store_is_the_time(store):
@@ -248,7 +256,7 @@ def test_the_kind_of_a_file_system_is_that_of_its_innermost_mount(tmp_path):
 def test_a_store_of_another_version_is_left_alone(store):
     with store.write() as rows:
         rows.execute(update(meta).values(value="99"))
-    with pytest.raises(StoreError, match=f"expected schema version {SCHEMA_VERSION}, found 99"):
+    with pytest.raises(StoreError, match=f"expected schema version {NEWEST} or older, found 99"):
         open_store(str(store.engine.url))
 
 
@@ -286,35 +294,78 @@ def test_a_message_is_written_from_what_was_recorded(store):
     assert row(store, outbox).text == "seen before: 1"
 
 
-FACTS = (
-    *("probability_spread", "binning", "allocations", "clock", "comb_spacing_hz", "comb_teeth"),
-    *("neighbours", "nearest_hz", "seen_before"),
-)
-"""Columns of a candidate that the second version added."""
+STORES = Path(__file__).parent / "data" / "stores"
 
 
-def first_version(store):
-    """Make a store what the first version left: one candidate, no facts about it."""
+def older(url, version):
+    """Put at `url` what that version of the code left there: a cadence that is done, and one that is ready."""
+    script = (STORES / f"{make_url(url).get_backend_name()}-{version}.sql").read_text()
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        with closing(sqlite3.connect(engine.url.database)) as rows:
+            rows.executescript(script)
+    else:
+        with engine.begin() as rows:
+            rows.exec_driver_sql(script)
+    engine.dispose()
+    return url
+
+
+def shape(store):
+    """Return every table's columns and indexes, without their order."""
+    with store.read() as rows:
+        there = inspect(rows)
+        return {
+            table: (
+                {(one["name"], str(one["type"]), one["nullable"]) for one in there.get_columns(table)},
+                {(one["name"], *one["column_names"]) for one in there.get_indexes(table)},
+            )
+            for table in there.get_table_names()
+        }
+
+
+@pytest.mark.fault(39, promise="P1")
+@pytest.mark.parametrize("version", range(OLDEST, NEWEST))
+def test_a_store_of_an_older_version_keeps_its_rows_and_becomes_what_a_new_one_is(empty, version):
+    came, new = open_store(older(empty(), version)), open_store(empty())
+    assert row(came, meta).value == str(NEWEST)
+    assert row(came, candidate).frequency_mhz == CANDIDATE["frequency_mhz"]
+    assert (row(came, candidate).seen_before is None) == (version == 1)
+    assert shape(came) == shape(new)
+    record(came, [{**CANDIDATE, "allocations": "DSN X down-link", "tstart_mjd": 59104.0}])
+    assert row(came, candidate, id=2).seen_before == 1
+    assert came.ledger() == {"seen": 3, "done": 2, "quarantined": 0, "skipped": 0, "waiting": 1}
+    for one in (came, new):
+        one.engine.dispose()
+
+
+@pytest.mark.fault(39, promise="P1")
+@pytest.mark.parametrize("version", range(OLDEST, NEWEST))
+def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store, empty, version):
     record(store, [CANDIDATE])
     with store.write() as rows:
-        for name in FACTS:
-            rows.exec_driver_sql(f"ALTER TABLE candidate DROP COLUMN {name}")
-        rows.execute(update(meta).values(value="1"))
-    store.engine.dispose()
-    return str(store.engine.url)
+        assert migrate(rows, version) == NEWEST
+    then = Store(engine=create_engine(older(empty(), version)))
+    assert shape(store) == shape(then)
+    with store.read() as rows:
+        assert rows.scalars(select(candidate.c.frequency_mhz)).one() == CANDIDATE["frequency_mhz"]
+    again = open_store(store.engine.url.render_as_string())
+    assert row(again, meta).value == str(NEWEST)
+    record(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
+    for one in (then, again):
+        one.engine.dispose()
 
 
-def test_a_store_of_the_first_version_gains_what_it_lacks_and_keeps_its_rows(store):
-    again = open_store(first_version(store))
-    assert row(again, meta).value == SCHEMA_VERSION
-    old = row(again, candidate)
-    assert old.frequency_mhz == CANDIDATE["frequency_mhz"]
-    assert {old._mapping[name] for name in FACTS} == {None}
-    facts = {"allocations": "DSN X down-link", "comb_teeth": 0, "probability_spread": 0.01}
-    record(again, [{**CANDIDATE, **facts, "tstart_mjd": 59104.0}])
-    new = row(again, candidate, id=2)
-    assert (new.allocations, new.comb_teeth, new.seen_before) == ("DSN X down-link", 0, 1)
-    again.engine.dispose()
+def test_a_store_that_a_program_still_uses_does_not_go_back(store):
+    store.beat("watcher@a", 10, pid=1, host="a")
+    with pytest.raises(StoreError, match="still used by watcher@a"), store.write() as rows:
+        migrate(rows, OLDEST)
+    assert row(store, meta).value == str(NEWEST)
+
+
+def test_a_store_goes_to_no_version_that_never_was(store):
+    with pytest.raises(StoreError, match="expected a schema version from 1 to"), store.write() as rows:
+        migrate(rows, NEWEST + 1)
 
 
 def _open(url, barrier):
@@ -322,8 +373,9 @@ def _open(url, barrier):
     open_store(url).engine.dispose()
 
 
-def test_programs_that_open_an_older_store_at_once_all_can(store):
-    url = first_version(store)
+@pytest.mark.parametrize("version", [None, OLDEST])
+def test_programs_that_open_a_new_or_an_older_store_at_once_all_can(empty, version):
+    url = older(empty(), version) if version else empty()
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(3)
     several = [spawn.Process(target=_open, args=(url, barrier)) for _ in range(3)]
@@ -332,7 +384,9 @@ def test_programs_that_open_an_older_store_at_once_all_can(store):
     for one in several:
         one.join()
     assert [one.exitcode for one in several] == [0, 0, 0]
-    assert row(open_store(url), meta).value == SCHEMA_VERSION
+    opened = open_store(url)
+    assert row(opened, meta).value == str(NEWEST)
+    opened.engine.dispose()
 
 
 @pytest.mark.fault(26, promise="P5")

@@ -1,0 +1,80 @@
+"""A PostgreSQL of the system's packages, started by an ordinary user in a temporary folder, on loopback."""
+
+import itertools
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
+"""What a test may do without, so long as nobody pulls the plug."""
+
+
+def programs():
+    """Return the folder of initdb and pg_ctl, or None."""
+    beside = [Path(found).resolve().parent] if (found := shutil.which("pg_ctl")) else []
+    folders = [*beside, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
+
+
+class Server:
+    """One server; `database` makes an empty database and returns its URL."""
+
+    def __init__(self, *settings):
+        if (folder := programs()) is None:
+            pytest.skip("no PostgreSQL here: apt install postgresql")
+        pytest.importorskip("psycopg")
+        self.bin, self.place = folder, Path(tempfile.mkdtemp(prefix="pg"))
+        self.names, self.made = itertools.count(1), []
+        self.user = None
+        if os.getuid() == 0:  # PostgreSQL refuses to be run by root
+            self.user = pwd.getpwnam("nobody").pw_uid
+            os.chown(self.place, self.user, -1)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._run("initdb", "-A", "trust", "-U", "sentinel", "-N", "-E", "UTF8", "--locale=C")
+        told = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.place}
+        lines = [*settings, *(f"{name}='{value}'" for name, value in told.items())]
+        with (self.place / "data" / "postgresql.conf").open("a") as conf:
+            conf.write("\n".join(lines) + "\n")
+        self.start()
+
+    def _run(self, program, *arguments):
+        command = [self.bin / program, "-D", self.place / "data", *arguments]
+        done = subprocess.run(command, user=self.user, cwd=self.place, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+    def start(self):
+        # Its output goes to a file: a pipe that the server inherits would never end.
+        self._run("pg_ctl", "-w", "-l", self.place / "log", "start")
+
+    def stop(self):
+        self._run("pg_ctl", "-w", "-m", "fast", "stop")
+
+    def database(self):
+        """Make an empty database and return its URL."""
+        name = f"test{next(self.names)}"
+        self._tell(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+        self.made.append(name)
+        return f"postgresql+psycopg://sentinel@127.0.0.1:{self.port}/{name}"
+
+    def drop_all(self):
+        """Drop every database that was made here, whoever still uses it."""
+        while self.made:
+            self._tell(f"DROP DATABASE {self.made.pop()} WITH (FORCE)")
+
+    def _tell(self, statement):
+        import psycopg
+
+        with psycopg.connect(f"postgresql://sentinel@127.0.0.1:{self.port}/postgres", autocommit=True) as rows:
+            rows.execute(statement)
+
+    def close(self):
+        self.stop()
+        shutil.rmtree(self.place)
