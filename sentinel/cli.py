@@ -133,10 +133,17 @@ def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         return {verb: held.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
 
     candidates = command("candidates", _candidates, "look at candidates", "candidates export found.csv")
-    some = verbs(candidates, {"ls": "the newest", "show": "all of one row", "export": "all of them, as a table"})
+    texts = {"ls": "the newest", "show": "all of one row", "export": "all of them, as a table"}
+    some = verbs(candidates, texts | {"label": "say what a person takes one for; its message will say so too"})
     some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=int)
     some["export"].add_argument("file", type=Path, help="a .csv or .json to write")
+    some["label"].add_argument("id", type=int)
+    some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
+    outbox = command("outbox", _outbox, "look at messages, and send again those that wait", "outbox ls")
+    some = verbs(outbox, {"ls": "the newest", "retry": "try now what waits"})
+    some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
+    some["retry"].add_argument("id", type=int, nargs="*", help="these only; one that was `off` too (default: all)")
     config = command("config", _config, "look at the configuration", "config check")
     verbs(config, {"check": "list every mistake", "show": "every key as it is used"})
     store = command("store", _migrate, "take the store to another version of its tables", "store migrate --to 2")
@@ -344,8 +351,23 @@ def _candidates(options: Options) -> int:
         print("\n".join(tables.newest(store, options.n)) or "none yet")
     elif options.verb == "show":
         print(tables.one(store, options.id))
+    elif options.verb == "label":
+        from getpass import getuser
+
+        tables.put_label(store, options.id, options.label, getuser())
     else:
         print(f"{tables.export(store, options.file)} candidates: {options.file}")
+    return 0
+
+
+def _outbox(options: Options) -> int:
+    from sentinel import outbox
+
+    store = _store(_loaded())
+    if options.verb == "ls":
+        print("\n".join(outbox.listed(store, options.n)) or "none yet")
+    else:
+        print(f"{outbox.retry(store, options.id)} messages are due now")
     return 0
 
 

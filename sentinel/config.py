@@ -2,8 +2,8 @@
 
 Layers, later ones win: the defaults below, `config.yaml`, environment variables `SENTINEL__SECTION__KEY` (for the
 folders of a training also the seed's, AETHERSCAN_DATA_PATH and its like). Unknown keys fail, and every mistake is
-listed at once. Relative paths count from the file's folder. The Slack token is no part of it: it is read from
-`SLACK_BOT_TOKEN` where it is used, so that no dump of the configuration can hold it.
+listed at once. Relative paths count from the file's folder. Secrets are no part of it: `secret` reads them from the
+environment, or from a file that it names, where they are used, so that no dump of the configuration can hold one.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -23,8 +24,10 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from aetherscan.errors import RecipeError
@@ -33,6 +36,23 @@ from sentinel.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "SENTINEL__"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def secret(name: str) -> str | None:
+    """Return a secret from the environment: from `NAME`, or from the file that `NAME_FILE` names.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if value := os.environ.get(name):
+        return value
+    if not (path := os.environ.get(f"{name}_FILE")):
+        return None
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError as error:
+        raise ConfigError(f"{name}_FILE: expected a file that can be read, found {error}") from error
 
 
 class _Section(BaseModel):
@@ -95,6 +115,15 @@ class Store(_Section):
 
     url: str | None = None
 
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).password:
+            raise PydanticCustomError(
+                "secret", "a password belongs in PGPASSWORD, or in the file that PGPASSFILE names"
+            )
+        return url
+
 
 class Slack(_Section):
     """Where people hear of candidates."""
@@ -102,7 +131,41 @@ class Slack(_Section):
     channel: str | None = None
     api_url: str = "https://slack.com/api/"
     per_second: PositiveFloat = 1.0
+    per_hour: PositiveInt = 30
     pictures: PositiveInt = 3
+
+
+class Webhook(_Section):
+    """Where other programs hear of candidates."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    per_second: PositiveFloat = 1.0
+    per_hour: PositiveInt = 30
+
+
+class Web(_Section):
+    """Where monitors ask how the service is: on loopback, or behind TLS."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = 9421
+    certificate: Path | None = None
+    key: Path | None = None
+    url: str | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        beyond = self.port is not None and self.host not in LOOPBACK
+        if beyond and not (self.certificate and self.key):
+            raise ValueError(f"{self.host} lies beyond loopback: expected web.certificate and web.key, found none")
+        return self
+
+
+class Injections(_Section):
+    """Signals of our own, by which it is known what would be found."""
+
+    canary_s: NonNegativeFloat = 3600.0
+    alarm_s: PositiveFloat = 900.0
+    blind_share: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
 class Config(_Section):
@@ -120,6 +183,14 @@ class Config(_Section):
     train: Train = Train()
     store: Store = Store()
     slack: Slack = Slack()
+    webhook: Webhook = Webhook()
+    web: Web = Web()
+    injections: Injections = Injections()
+
+    @property
+    def canaries(self) -> Path:
+        """Folder that the service lands files of its own in: watched like the others, and never told of."""
+        return self.state_dir / "canary"
 
     @property
     def store_url(self) -> str:
@@ -130,7 +201,18 @@ class Config(_Section):
     def slack_channel(self) -> str | None:
         """Channel that messages go to, or None when Slack is off: no token, or nowhere to post."""
         channel = os.environ.get("SLACK_CHANNEL") or self.slack.channel
-        return channel if os.environ.get("SLACK_BOT_TOKEN") else None
+        return channel if secret("SLACK_BOT_TOKEN") else None
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Address that messages are sent to, or None: from the environment where the address itself is a secret."""
+        return secret("SENTINEL_WEBHOOK_URL") or self.webhook.url
+
+    @property
+    def posters(self) -> tuple[str, ...]:
+        """Names of those who carry messages."""
+        wanted = {"slack": self.slack_channel, "webhook": self.webhook_url}
+        return tuple(name for name, where in wanted.items() if where)
 
     @property
     def sha256(self) -> str:
@@ -169,7 +251,8 @@ def _mistakes(error: ValidationError) -> Iterator[str]:
         if isinstance(raised, RecipeError):
             yield from (".".join(map(str, [*one["loc"], line])) for line in str(raised).splitlines())
         else:
-            yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}"
+            found = "" if one["type"] == "secret" else f", found {one['input']!r}"
+            yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}{found}"
 
 
 def changed(section: Any, given: Mapping[str, Any]) -> Any:
@@ -230,6 +313,7 @@ def load_config(path: Path | None) -> Config:
     base = path.parent if path else Path.cwd()
     found = layers.model_dump()
     found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
+    found["web"] |= {name: base / path for name in ("certificate", "key") if (path := found["web"][name])}
     found["watch"]["roots"] = [base / root for root in layers.watch.roots]
     if layers.train.start:
         found["train"]["start"] = base / layers.train.start

@@ -9,7 +9,8 @@ SentinelError
 ├── FetchError            a release could not be downloaded or is not what its checksum says: nothing was installed
 └── PostError             a message did not go out
     ├── PostLaterError    it was not accepted: send it again after `after_s`
-    └── PostUnknownError  the reply was lost: it may have been accepted, look before sending again
+    ├── PostUnknownError  the reply was lost: it may have been accepted, look before sending again
+    └── PostGoneError     what was to be edited is not there any more, or may not be changed
 
 A failed search is tried again or set aside by the class of its error alone: see `retriable`.
 """
@@ -59,6 +60,10 @@ class PostLaterError(PostError):
 
 class PostUnknownError(PostError):
     """The reply to a message was lost; Slack may have accepted it."""
+
+
+class PostGoneError(PostError):
+    """A posted message cannot be edited: it was deleted, or is too old."""
 
 
 def retriable(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """Places where a test may break the service: `SENTINEL_FAILPOINT=name:kill|raise|exit|sleep=5`, inert unless set.
 
 Several are separated by commas. The names, along a cadence's life: seen, file-row, ready, leased, mid-read, before-
-commit, after-commit, before-send, after-accept.
+commit, after-commit, before-send, after-accept, mid-upload.
 """
 
 import os

@@ -3,7 +3,7 @@
 import logging
 
 from sentinel.config import Config
-from sentinel.outbox import deliver_all
+from sentinel.outbox import Poster, deliver_all
 from sentinel.program import Bell
 from sentinel.store import Store
 
@@ -11,18 +11,34 @@ LOG = logging.getLogger(__name__)
 PERIOD_S = 2.0
 
 
-def run(config: Config, store: Store, bell: Bell) -> None:
-    """Deliver what is due every two seconds; idle where Slack is off."""
-    poster = None
-    if config.slack_channel:
+def poster_of(config: Config, name: str) -> Poster:
+    """Return who carries messages under that name."""
+    if name == "slack":
         from sentinel.slack import SlackPoster
 
-        poster = SlackPoster(config.slack_channel, config.slack.api_url)
+        return SlackPoster(str(config.slack_channel), config.slack.api_url)
+    from sentinel.webhook import WebhookPoster
+
+    return WebhookPoster(str(config.webhook_url))
+
+
+def deliver_due(config: Config, store: Store) -> int:
+    """Deliver what is due everywhere; return how many messages and edits went out."""
+    sent = 0
+    for name in config.posters:
+        pace = config.slack if name == "slack" else config.webhook
+        sent += deliver_all(
+            store, poster_of(config, name), name, 1 / pace.per_second, per_hour=pace.per_hour, link=config.web.url or ""
+        )
+    return sent
+
+
+def run(config: Config, store: Store, bell: Bell) -> None:
+    """Deliver what is due every two seconds; idle where there is nowhere to post."""
     while True:
         try:
-            bell.beat(slack="on" if poster else "off")
-            if poster:
-                deliver_all(store, poster, "slack", 1 / config.slack.per_second)
+            bell.beat(posts_to=" ".join(config.posters) or "nobody")
+            deliver_due(config, store)
         except Exception:
             LOG.exception("messages wait; the next try comes in %g s", PERIOD_S)
         if bell.wait(PERIOD_S):

@@ -21,10 +21,13 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    func,
+    select,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -238,3 +241,11 @@ heartbeat = Table(
     Column("facts", JSON, nullable=False),
 )
 meta = Table("meta", METADATA, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+
+
+def labeled() -> Select[Any]:
+    """Select candidates, each with the last label that it got."""
+    given = label.alias()
+    newest = select(func.max(given.c.id)).where(given.c.candidate_id == candidate.c.id).correlate(candidate)
+    joined = candidate.outerjoin(label, label.c.id == newest.scalar_subquery())
+    return select(candidate, label.c.label).select_from(joined)

@@ -1,53 +1,26 @@
-"""Slack: one message for each cadence with candidates, its waterfalls in the thread; spoken to nowhere else.
+"""Slack: messages, edits, and pictures in threads; spoken to nowhere else.
 
 The client's own retries are off: after a lost reply they send a message twice. A message carries its `uid` as
 metadata, so that one whose reply was lost can be found in the channel. Where history cannot be read it is sent again,
-and says so. Names come from files anybody may have written: `&<>` are escaped, control characters dropped, lengths
-cut.
+and says so.
 """
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from sentinel.errors import PostLaterError, PostUnknownError
+from sentinel.config import secret
+from sentinel.errors import PostError, PostGoneError, PostLaterError, PostUnknownError
 from sentinel.outbox import Message
-from sentinel.tables import remarks
 
 EVENT = "sentinel"
 TIMEOUT_S = 20
-ROWS = 5
-LONGEST = 80
-"""Characters of a name; the field's own have at most a dozen."""
 NOT_JSON = "non-JSON"
 """How the client says that a proxy answered in Slack's place."""
+GONE = ("message_not_found", "cant_update_message", "edit_window_closed")
 NO_HISTORY = ("missing_scope", "not_in_channel", "access_denied", "method_not_supported_for_channel_type")
-
-
-def plain(name: str) -> str:
-    """Return a name as Slack will show it: not as a mention, a link or several lines."""
-    kept = "".join(c if c.isprintable() else " " for c in name)[:LONGEST]
-    return kept.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def message_text(
-    target: str, band_mhz: tuple[float, float], tstart: float, release: str, candidates: Sequence[Mapping[str, Any]]
-) -> str:
-    """Return what is said of a cadence: target, band, MJD, release, how many candidates, and the best of them."""
-    best = sorted(candidates, key=lambda one: -one["probability"])[:ROWS]
-    head = f"*{len(candidates)} candidate{'s' * (len(candidates) > 1)}* toward *{plain(target)}*"
-    where = f"{band_mhz[0]:.3f}-{band_mhz[1]:.3f} MHz, MJD {tstart:.5f}, release {plain(release)}"
-    rows = [
-        f"{one['frequency_mhz']:.6f} MHz  {one['drift_rate_hz_s']:+.3f} Hz/s  "
-        f"SNR {' '.join(f'{snr:.1f}' for snr in one['snr'])}  p {one['probability']:.3f}  "
-        f"{remarks(one)}".rstrip()
-        for one in best
-    ]
-    return "\n".join((f"{head}: {where}", "```", *rows, "```"))
 
 
 class SlackPoster:
@@ -55,7 +28,7 @@ class SlackPoster:
 
     def __init__(self, channel: str, api_url: str, token: str | None = None) -> None:
         self.channel = channel
-        token = token or os.environ["SLACK_BOT_TOKEN"]
+        token = token or secret("SLACK_BOT_TOKEN")
         self.client = WebClient(token=token, base_url=api_url, timeout=TIMEOUT_S, retry_handlers=[])
 
     def post(self, message: Message, *, repeat: bool) -> str:
@@ -91,6 +64,10 @@ class SlackPoster:
             if not cursor:
                 return None
 
+    def edit(self, ts: str, text: str) -> None:
+        """Change what a message says, in place."""
+        self._call("chat.update", json={"channel": self.channel, "ts": ts, "text": text})
+
     def upload(self, ts: str, picture: str) -> None:
         """Put one picture into a message's thread."""
         try:
@@ -117,8 +94,10 @@ class SlackPoster:
             raise PostUnknownError(f"{method}: the reply was lost: {error}") from error
 
 
-def _later(error: SlackApiError) -> PostLaterError:
+def _later(error: SlackApiError) -> PostError:
     reply = error.response
     after_s = float(reply.headers.get("Retry-After", 0)) or None
     cause = reply.get("error") if isinstance(reply.data, dict) else None
+    if cause in GONE:
+        return PostGoneError(cause)
     return PostLaterError(cause or f"HTTP {reply.status_code}", after_s)

@@ -56,6 +56,8 @@ MOST_SEEN = 100
 """Sightings are counted no further: storms over one transmitter would make each other slow to record."""
 ANOTHER_CADENCE_DAYS = 1 / 48
 """First ONs that lie further apart have no scan in common; nearer ones may be copies, or slices, of the same scans."""
+SAME_SEQUENCE_DAYS = 1 / 1440
+"""Node slices of one pointing begin within a second of each other, the next pointing minutes later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,8 @@ class Lease:
 class Found:
     """What a search recorded: rows of `candidate`, each with its picture's path and checksum, and a message or none.
 
-    The message (poster, state, text, pictures) is written from the rows as they were recorded: the store adds to them.
+    The message (posters, state, text, pictures, sequence) is written from the rows as they were recorded: the store
+    adds to them.
     """
 
     candidates: Sequence[Mapping[str, Any]]
@@ -166,8 +169,9 @@ class Store:
                     )
                 )
             if found.message:
-                message = found.message(recorded)
-                rows.execute(insert(outbox).values(cadence_id=held, uid=token, created_at=now(), **message))
+                message = dict(found.message(recorded))
+                for name in message.pop("posters"):
+                    _announce(rows, held, {**message, "poster": name, "uid": uuid.uuid5(uuid.UUID(token), name).hex})
             rows.execute(
                 update(attempt).where(attempt.c.id == tried).values(outcome="done", progress=1.0, ended_at=now())
             )
@@ -304,6 +308,21 @@ def _told(engine: Engine) -> Iterator[None]:
         raise StoreError(
             f"{where}: cannot be used: {cause}: stop the service and put back the last backup (docs/observatory.md)"
         ) from error
+
+
+def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:
+    """Put a message into the outbox, or make it part of the one that speaks of the same pointing sequence already."""
+    started = select(cadence.c.tstart).where(cadence.c.id == cadence_id)
+    near = func.abs(cadence.c.tstart - started.scalar_subquery()) < SAME_SEQUENCE_DAYS
+    speaks = (outbox.c.poster == message["poster"]) & outbox.c.parent_id.is_(None) & (outbox.c.state != "off")
+    same = select(outbox.c.id, outbox.c.digest).join(cadence).where(outbox.c.sequence == message.get("sequence"))
+    parent = rows.execute(same.where(speaks, near).order_by(outbox.c.id.desc()).limit(1)).one_or_none()
+    values = dict(message)
+    if parent and message["state"] != "off":
+        values |= {"parent_id": parent.id} | ({"state": "folded"} if parent.digest else {})
+    rows.execute(insert(outbox).values(cadence_id=cadence_id, created_at=now(), **values))
+    if parent:
+        rows.execute(update(outbox).where(outbox.c.id == parent.id).values(stale_at=now()))
 
 
 def open_store(url: str) -> Store:

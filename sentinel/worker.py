@@ -28,9 +28,9 @@ from sentinel import logs
 from sentinel.config import ROOT, Config, config_path, load_config
 from sentinel.errors import LeaseLostError, retriable
 from sentinel.failpoint import failpoint
-from sentinel.outbox import deliver_all
+from sentinel.messages import STORM, message_text
+from sentinel.poster import deliver_due
 from sentinel.schema import candidate
-from sentinel.slack import SlackPoster, message_text
 from sentinel.store import Found, Store, open_store
 
 LOG = logging.getLogger(__name__)
@@ -76,9 +76,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
 
     with logs.bound(cadence=cadence_id, attempt=token[:8]):
         outcome = search_lease(store, config, cadence_id, token, search)
-        if config.slack_channel:
-            poster = SlackPoster(config.slack_channel, config.slack.api_url)
-            deliver_all(store, poster, "slack", 1 / config.slack.per_second)
+        deliver_due(config, store)
     return {"outcome": outcome, **used}
 
 
@@ -158,10 +156,12 @@ def search_files(
     ]
 
     def message(recorded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        text = message_text(ranked[0].target, headers[0].band_mhz, headers[0].tstart, release.name, recorded)
-        best = [path for _, path, _ in pictures[: config.slack.pictures]]
-        state = "pending" if config.slack_channel else "off"
-        return {"poster": "slack", "state": state, "text": text, "pictures": best}
+        link = config.web.url and f"{config.web.url}/cadences/{cadence_id}"
+        where = (ranked[0].target, headers[0].band_mhz, headers[0].tstart)
+        text = message_text(*where, release.name, recorded, link=link or "")
+        best = [path for _, path, _ in pictures[: config.slack.pictures]] if len(recorded) <= STORM else []
+        told = {"text": text, "pictures": best, "sequence": f"{headers[0].telescope_id} {ranked[0].target}"}
+        return {"posters": config.posters or ("slack",), "state": "pending" if config.posters else "off", **told}
 
     run = {
         "counts": result.counts,

@@ -1,7 +1,7 @@
 """A Slack on loopback that misbehaves on request: `modes` says how the next calls of a method end, then all is well.
 
 200 is well; 429 and 500 are answers; "reset" drops the connection before the message is taken, "lost" after it was;
-"text" takes it and answers with no JSON; any other word is Slack's name of an error.
+"text" takes it and answers with no JSON; any other word is Slack's name of an error. `hook` is a webhook.
 """
 
 import json
@@ -40,9 +40,10 @@ class FakeSlack:
         said = {name: values[0] for name, values in parse_qs(address.query).items()}
         if "json" in request.headers.get("Content-Type", ""):
             said |= json.loads(body)
-        elif method != "upload":
+        elif method not in ("upload", "hook"):
             said |= {name: values[0] for name, values in parse_qs(body.decode()).items()}
         self.calls.append(method)
+        self.headers = dict(request.headers)
         mode = self.modes[method].popleft() if self.modes[method] else 200
         status, reply = 200, {"ok": True}
         if mode in (429, 500):
@@ -67,6 +68,13 @@ class FakeSlack:
         if method == "chat.postMessage":
             self.messages.append({**said, "ts": f"17000000{len(self.messages):02d}.000100"})
             return {"ts": self.messages[-1]["ts"], "channel": said["channel"]}
+        if method == "hook":
+            self.messages.append(said or {"form": body})
+        if method == "chat.update":
+            posted = [one for one in self.messages if one["ts"] == said["ts"]]
+            for one in posted:
+                one["text"] = said["text"]
+            return {} if posted else {"ok": False, "error": "message_not_found"}
         if method == "conversations.history":
             return {"messages": list(reversed(self.messages))}
         if method == "files.getUploadURLExternal":

@@ -18,7 +18,7 @@ from sentinel.config import ROOT
 from sentinel.errors import FetchError
 from sentinel.store import open_store
 
-COMMANDS = "up down restart status logs doctor demo search train candidates config models fetch-models test"
+COMMANDS = "up down restart status logs doctor demo search train candidates outbox config models fetch-models test"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sentinel.config import ROOT, Config, config_path, load_config
+from sentinel.config import ROOT, Config, config_path, load_config, secret
 from sentinel.errors import ConfigError
 
 
@@ -72,6 +72,29 @@ def test_the_slack_token_is_in_no_dump_of_the_configuration(monkeypatch):
     config = load_config(None)
     assert config.slack_channel == "C1"
     assert "xoxb" not in config.model_dump_json() + repr(config)
+
+
+def test_secrets_are_read_from_files_too_and_a_file_that_is_not_there_is_named(monkeypatch, tmp_path):
+    monkeypatch.delenv("SLACK_BOT_TOKEN", raising=False)
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(ConfigError, match="SLACK_BOT_TOKEN_FILE: expected a file"):
+        secret("SLACK_BOT_TOKEN")
+    (tmp_path / "token").write_text("xoxb-secret\n")
+    assert secret("SLACK_BOT_TOKEN") == "xoxb-secret"
+
+
+def test_a_password_in_the_address_of_the_store_is_refused_and_not_repeated(write):
+    with pytest.raises(ConfigError, match="PGPASSFILE") as caught:
+        load_config(write("store: {url: 'postgresql+psycopg://me:sesame@db/sentinel'}"))
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_nothing_listens_beyond_loopback_without_a_certificate(write, host):
+    with pytest.raises(ConfigError, match=r"web.*expected web\.certificate and web\.key"):
+        load_config(write(f"web: {{host: '{host}'}}"))
+    load_config(write(f"web: {{host: '{host}', certificate: a.pem, key: b.pem}}"))
+    load_config(write(f"web: {{host: '{host}', port: null}}"))
 
 
 def test_slack_is_off_without_a_token(monkeypatch):

@@ -32,7 +32,9 @@ class Service:
             "lease_s": 20,
             "retry_after_s": 1,
             "watch": {"roots": ["incoming"], "scan_s": 1, "settle_s": 1},
-            "slack": {"api_url": slack.url, "per_second": 20},
+            "slack": {"api_url": slack.url, "per_second": 20, "per_hour": 1000},
+            "web": {"port": 0},
+            "injections": {"canary_s": 0, "blind_share": 0},
         }
         (place / "config.yaml").write_text(yaml.safe_dump(settings))
         self.environment = {

@@ -1,13 +1,19 @@
 """Each message goes out once and in order, whatever Slack does."""
 
+import json
 import uuid
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
+from test_store import found, queue
 
-from sentinel.outbox import deliver_all, take, undelivered
-from sentinel.schema import cadence, now, outbox
-from sentinel.slack import SlackPoster, message_text
+from sentinel.messages import message_text
+from sentinel.outbox import deliver_all, listed, retry, take, undelivered
+from sentinel.schema import cadence, candidate, now, outbox
+from sentinel.slack import SlackPoster
+from sentinel.tables import newest, put_label
+from sentinel.webhook import WebhookPoster
 
 ROW = {"frequency_mhz": 8419.3197, "drift_rate_hz_s": 0.35, "snr": [20.0] * 6, "probability": 0.9}
 
@@ -22,9 +28,24 @@ def put(store, text, pictures=(), **values):
         rows.execute(insert(outbox).values(cadence_id=made, uid=key, created_at=now(), **message))
 
 
-def deliver(store, slack, times=1):
+def deliver(store, slack, times=1, per_hour=1000):
     poster = SlackPoster("C1", slack.url, "xoxb-test")
-    return sum(deliver_all(store, poster, "slack", 0) for _ in range(times))
+    return sum(deliver_all(store, poster, "slack", 0, per_hour=per_hour) for _ in range(times))
+
+
+def record(store, target="T", tstart=59000.0, count=1, pictures=(), **values):
+    """End a cadence with candidates, as a worker does; return its id."""
+    made = queue(store, tstart)
+    with store.write() as rows:
+        rows.execute(update(cadence).where(cadence.c.id == made).values(target=target))
+
+    def message(recorded):
+        text = message_text(target, (1, 2), tstart, "r1", recorded)
+        told = {"posters": ["slack"], "state": "pending", "sequence": f"6 {target}", "pictures": list(pictures)}
+        return {**told, "text": text, **values}
+
+    store.complete(store.claim(60).token, replace(found(count), pictures=[], message=message))
+    return made
 
 
 def states(store):
@@ -57,6 +78,7 @@ def test_a_message_that_is_off_is_never_sent(store, slack):
     assert undelivered(store) == {"states": {"off": 1}, "oldest_s": None, "cause": None}
 
 
+@pytest.mark.fault(28, promise="P3")
 def test_slack_is_given_the_time_it_asks_for(store, slack):
     slack.modes["chat.postMessage"].append(429)
     put(store, "one")
@@ -71,6 +93,7 @@ def test_slack_is_given_the_time_it_asks_for(store, slack):
     assert texts(slack) == ["one", "two"]
 
 
+@pytest.mark.fault(30, promise="P3")
 @pytest.mark.parametrize("mode", ["reset", "lost", "text", 500])
 def test_a_message_whose_reply_was_lost_is_looked_for_and_sent_at_most_once(store, slack, mode):
     slack.modes["chat.postMessage"].append(mode)
@@ -84,6 +107,7 @@ def test_a_message_whose_reply_was_lost_is_looked_for_and_sent_at_most_once(stor
     assert slack.calls.count("chat.postMessage") == (1 if mode in ("lost", "text") else 2)
 
 
+@pytest.mark.fault(30, promise="P3")
 def test_where_history_cannot_be_read_a_repeat_is_marked(store, slack):
     slack.modes["chat.postMessage"].append("lost")
     slack.modes["conversations.history"].append("missing_scope")
@@ -106,11 +130,13 @@ def test_a_sender_that_died_leaves_a_message_that_is_looked_for(store, slack):
     assert (texts(slack), states(store)) == (["one"], ["reconciled"])
 
 
-def test_a_wrong_token_is_told_and_nothing_is_lost(store, slack):
-    slack.modes["chat.postMessage"].append("invalid_auth")
+@pytest.mark.fault(29, promise="P5")
+@pytest.mark.parametrize("cause", ["invalid_auth", "channel_not_found"])
+def test_a_wrong_token_or_channel_is_told_and_nothing_is_lost(store, slack, cause):
+    slack.modes["chat.postMessage"].append(cause)
     put(store, "one")
     deliver(store, slack)
-    assert undelivered(store)["cause"] == "invalid_auth"
+    assert undelivered(store)["cause"] == cause
     due_now(store)
     assert deliver(store, slack) == 1
 
@@ -151,6 +177,172 @@ def test_a_row_of_which_nothing_is_known_says_nothing():
         assert "p 0.900\n" in message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
 
 
+def test_a_late_slice_of_a_sequence_edits_its_message_and_puts_pictures_in_its_thread(store, slack, tmp_path):
+    (tmp_path / "late.png").write_bytes(b"PNG")
+    record(store)
+    deliver(store, slack)
+    late = record(store, tstart=59000.00001, count=2, pictures=[str(tmp_path / "late.png")])
+    with store.write() as rows:
+        rows.execute(update(cadence).where(cadence.c.id == late).values(band_low_mhz=2, band_high_mhz=3))
+    assert deliver(store, slack) == 2
+    (only,) = slack.messages
+    assert "*3 candidates* toward *T*: 1.000-3.000 MHz in 2 slices" in only["text"]
+    assert slack.files[0]["thread_ts"] == only["ts"]
+    assert states(store) == ["sent", "sent"]
+    with store.read() as rows:
+        assert all(rows.scalars(select(outbox.c.posted_at)))
+
+
+def test_slices_that_are_there_before_the_message_goes_out_are_in_it_from_the_start(store, slack):
+    record(store)
+    record(store)
+    deliver(store, slack)
+    assert "in 2 slices" in texts(slack)[0]
+    assert slack.calls.count("chat.postMessage") == 1
+    assert slack.calls.count("chat.update") == 0
+
+
+def test_another_target_or_another_pointing_is_a_message_of_its_own(store, slack):
+    record(store)
+    record(store, "U")
+    record(store, tstart=59000.02)
+    assert deliver(store, slack) == len(texts(slack)) == 3
+
+
+def test_a_label_is_shown_in_the_message_that_told_of_the_candidate(store, slack):
+    record(store, pictures=["/nowhere.png"], count=2)
+    deliver(store, slack)
+    for word in ("unsure", "RFI"):
+        put_label(store, 1, word, "a person")
+    for _ in range(6):  # until the picture is given up
+        due_now(store)
+        deliver(store, slack)
+    assert "labeled RFI" in texts(slack)[0]
+    assert "unsure" not in texts(slack)[0]
+    assert len(texts(slack)) == 1
+    assert "labeled RFI" in newest(store, 5)[1]
+
+
+def test_an_edit_that_fails_is_tried_again_and_one_of_a_deleted_message_is_dropped(store, slack):
+    record(store)
+    deliver(store, slack)
+    put_label(store, 1, "RFI", "a person")
+    slack.modes["chat.update"].append(429)
+    assert deliver(store, slack) == 0
+    assert undelivered(store)["oldest_s"] is not None
+    due_now(store)
+    slack.messages.clear()
+    assert deliver(store, slack, 2) == 0
+    assert undelivered(store)["oldest_s"] is None
+    assert slack.messages == []
+
+
+def test_more_messages_than_an_hour_may_have_become_one_digest_that_grows_in_place(store, slack):
+    for number in range(5):
+        record(store, f"T{number}")
+        deliver(store, slack, per_hour=3)
+    assert [text.split("\n")[0].split(":")[0] for text in texts(slack)] == [
+        "*1 candidate* toward *T0*",
+        "*1 candidate* toward *T1*",
+        "*1 candidate* toward *T2*",
+        "*2 candidates in 2 cadences*",
+    ]
+    assert states(store) == ["sent", "sent", "sent", "sent", "folded"]
+    assert undelivered(store)["oldest_s"] is None
+    with store.read() as rows:
+        assert all(rows.scalars(select(outbox.c.posted_at)))
+
+
+def test_a_digest_that_somebody_deleted_is_posted_again_for_nothing_else_tells_of_it(store, slack):
+    for number in range(3):
+        record(store, f"T{number}")
+    deliver(store, slack, per_hour=1)
+    slack.messages.clear()
+    record(store, "T3")
+    deliver(store, slack, 3, per_hour=1)
+    assert "*4 candidates in 4 cadences*" in texts(slack)[0]
+
+
+@pytest.mark.fault(27, promise="P3")
+@pytest.mark.parametrize(("waiting", "posts"), [(8, 8), (40, 1)])
+def test_after_an_hour_without_slack_all_go_out_in_order_or_in_one_digest(store, slack, waiting, posts):
+    for number in range(waiting):
+        record(store, f"T{number}")
+        slack.modes["chat.postMessage"].append("fatal_error")
+        deliver(store, slack, per_hour=30)
+        due_now(store)
+    slack.modes.clear()
+    deliver(store, slack, 3, per_hour=30)
+    assert len(texts(slack)) == posts
+    told = "\n".join(texts(slack))
+    assert all(f"T{number}" in told for number in range(min(waiting, 20)))
+    assert sorted(told.find(f"T{number}") for number in range(8)) == [told.find(f"T{number}") for number in range(8)]
+    if posts == 1:
+        assert "*40 candidates in 40 cadences*" in told
+        assert "and 20 more cadences" in told
+    assert undelivered(store)["oldest_s"] is None
+
+
+@pytest.mark.fault(31, promise="P3")
+def test_a_storm_of_5000_candidates_is_stored_whole_and_told_of_once(store, slack):
+    record(store, count=5000)
+    assert deliver(store, slack) == 1
+    assert "*5000 candidates*" in texts(slack)[0]
+    assert "storm" in texts(slack)[0]
+    assert len(texts(slack)[0]) < 1500
+    with store.read() as rows:
+        assert rows.scalars(select(func.count()).select_from(candidate)).one() == 5000
+
+
+def test_what_waits_can_be_listed_and_sent_at_once(store, slack):
+    slack.modes["chat.postMessage"].append("not_in_channel")
+    record(store, "A\x1b[31m\nB")
+    record(store, "U", state="off")
+    deliver(store, slack)
+    waiting = listed(store, 9)
+    assert [line.split()[1] for line in waiting] == ["off", "retry_at"]
+    assert waiting[1].endswith("not_in_channel")
+    assert waiting[1].isprintable()
+    assert retry(store, ()) == 1
+    assert deliver(store, slack) == 1
+    assert retry(store, (2,)) == 1
+    assert deliver(store, slack) == 1
+
+
+def hook(slack, store, times=1):
+    return sum(deliver_all(store, WebhookPoster(slack.url + "hook"), "webhook", 0) for _ in range(times))
+
+
+def test_a_webhook_gets_messages_edits_and_pictures_as_json(store, slack, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("sesame\n")
+    monkeypatch.setenv("SENTINEL_WEBHOOK_TOKEN_FILE", str(tmp_path / "token"))
+    (tmp_path / "a.png").write_bytes(b"PNG")
+    record(store, posters=["slack", "webhook"], pictures=[str(tmp_path / "a.png")])
+    assert hook(slack, store) == 1
+    put_label(store, 1, "RFI", "a person")
+    assert hook(slack, store) == 1
+    message, picture, edit = slack.messages
+    assert b"a.png" in picture["form"]
+    assert (message["repeat"], edit["edit"], message["uid"] == edit["uid"]) == (False, True, True)
+    assert "labeled RFI" in edit["text"]
+    assert slack.headers["Authorization"] == "Bearer sesame"
+    assert states(store) == ["pending", "sent"]
+
+
+@pytest.mark.fault(30, promise="P3")
+def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_told_to_nobody(store, slack):
+    slack.modes["hook"].extend(["lost", 500, 429])
+    record(store, posters=["webhook"])
+    for _ in range(3):
+        assert hook(slack, store) == 0
+        assert slack.url not in json.dumps(undelivered(store))
+        due_now(store)
+    assert hook(slack, store) == 1
+    assert [one["repeat"] for one in slack.messages] == [False, True]
+    assert len({one["uid"] for one in slack.messages}) == 1
+
+
+@pytest.mark.fault(40, promise="P3")
 def test_a_hostile_name_mentions_nobody():
     text = message_text("<!channel>\n&" + "x" * 300, (1, 2), 59000, "r", [ROW])
     assert "&lt;!channel&gt; &amp;" in text

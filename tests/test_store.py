@@ -36,7 +36,7 @@ CANDIDATE = {
     "config_sha256": "cd" * 32,
     "picture": "a.png",
 }
-MESSAGE = {"poster": "slack", "state": "pending", "text": "one candidate", "pictures": []}
+MESSAGE = {"posters": ["slack"], "state": "pending", "text": "one candidate", "pictures": []}
 
 
 def found(count=1, message=None):
@@ -105,7 +105,7 @@ def test_candidates_pictures_message_and_done_are_recorded_together(store):
     assert row(store, cadence).state == "done"
     assert row(store, attempt).outcome == "done"
     assert count(store, candidate) == 2
-    assert row(store, outbox).uid == lease.token
+    assert row(store, outbox).state == "pending"
     assert row(store, candidate, id=1).frequency_mhz == 8419.3197
 
 
