@@ -59,6 +59,7 @@ class Waiting:
     members: tuple[int, ...]
     target: str
     why: str
+    pattern: str | None = None  # where only OFFs are missing: "A.ACAD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +230,7 @@ def _wait(present: dict[int, _Scan], on: tuple[int, int, int], seen: Sequence[He
     """Say which positions are missing, where the first would have been, and in which slice."""
     held = [scan.header for scan in present.values()]
     target = next((scan.header for i, scan in present.items() if i in on), held[0]).source_name
-    missing = [i for i in range(6) if i not in present]
+    missing, name = [i for i in range(6) if i not in present], "ABACAD" if on == FIRST else "BACADA"
     why = "waiting for one more OFF: six scans of unequal length, or an OFF before them that has its own ON"
     if missing:
         gap = missing[0]
@@ -238,10 +239,13 @@ def _wait(present: dict[int, _Scan], on: tuple[int, int, int], seen: Sequence[He
         if seen:
             clue = f"{seen[gap].source_name} at MJD {seen[gap].tstart:.4f}, which other slices have"
         why = (
-            f"waiting for position {', '.join(map(str, missing))} of {'ABACAD' if on == FIRST else 'BACADA'}: "
+            f"waiting for position {', '.join(map(str, missing))} of {name}: "
             f"the {'ON' if gap in on else 'OFF'} {clue} (fch1 {held[0].fch1:.4f} MHz)"
         )
-    return Waiting(members=tuple(scan.index for scan in present.values()), target=target, why=why)
+    members = tuple(present[i].index for i in sorted(present))
+    letters = "".join(letter if i in present else "." for i, letter in enumerate(name))
+    searchable = "." in letters and letters.count("A") == 3 and letters.count(".") < 3
+    return Waiting(members=members, target=target, why=why, pattern=letters if searchable else None)
 
 
 def _within(scans: list[_Scan], first: Header, last: Header) -> list[_Scan]:

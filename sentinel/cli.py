@@ -5,6 +5,7 @@ critical state, 3 unknown.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -144,6 +145,14 @@ def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some = verbs(outbox, {"ls": "the newest", "retry": "try now what waits"})
     some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
     some["retry"].add_argument("id", type=int, nargs="*", help="these only; one that was `off` too (default: all)")
+    quarantine = command("quarantine", _quarantine, "look at what was set aside, and try it again", "quarantine ls")
+    some = verbs(
+        quarantine, {"ls": "each with its cause", "show": "a cadence's row and attempts", "requeue": "try again"}
+    )
+    some["show"].add_argument("id", type=int)
+    some["requeue"].add_argument("ids", nargs="*", type=int, metavar="ID", help="cadences")
+    some["requeue"].add_argument("--all", action="store_true", help="every quarantined cadence")
+    some["requeue"].add_argument("--files", action="store_true", help="every invalid file")
     config = command("config", _config, "look at the configuration", "config check")
     verbs(config, {"check": "list every mistake", "show": "every key as it is used"})
     store = command("store", _migrate, "take the store to another version of its tables", "store migrate --to 2")
@@ -164,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["test"]:  # pytest's options are not ours to read
         return _test(Options(rest=arguments[1:]))
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     if options.config:
         os.environ["SENTINEL_CONFIG"] = str(Path(options.config).absolute())
     from aetherscan.errors import AetherscanError, RecipeError
@@ -368,6 +379,21 @@ def _outbox(options: Options) -> int:
         print("\n".join(outbox.listed(store, options.n)) or "none yet")
     else:
         print(f"{outbox.retry(store, options.id)} messages are due now")
+    return 0
+
+
+def _quarantine(options: Options) -> int:
+    from sentinel import tables
+
+    store = _store(_loaded())
+    if options.verb == "ls":
+        print("\n".join(tables.set_aside(store)) or "nothing was set aside")
+    elif options.verb == "show":
+        print(tables.history(store, options.id))
+    else:
+        ids = options.ids or (tables.quarantined(store) if options.all else [])
+        files = store.look_again() if options.files else 0
+        print(f"queued again: {store.requeue(ids)} cadences, {files} files")
     return 0
 
 

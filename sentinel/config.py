@@ -59,18 +59,39 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class Complete(_Section):
+    """Which rules a complete file must pass, beside what its reader needs: that it opens and lacks no chunk."""
+
+    settled: bool = True
+    decoded: bool = True
+    siblings: bool = True
+
+
+class Signals(_Section):
+    """What says that a file is complete before it has settled."""
+
+    done_file: bool = True
+    manifest: bool = True
+    move_done: bool = True
+    renamed: bool = False
+
+
 class Watch(_Section):
-    """Which files are looked at, and when one is complete."""
+    """Which files are looked at, when one is complete, and what becomes of cadences that are not."""
 
     roots: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("data/incoming"),)
-    include: tuple[str, ...] = ("*.h5", "*.hdf5", "*.fil")
-    exclude: tuple[str, ...] = ("*.creating.*",)
+    include: tuple[str, ...] = ("**/*.h5", "**/*.hdf5", "**/*.fil")
+    exclude: tuple[str, ...] = ("**/*.creating.*",)
     scan_s: PositiveFloat = 5.0
     settle_s: NonNegativeFloat = 10.0
     use_events: bool = True
     look_again_s: PositiveFloat = 30.0
     give_up_s: PositiveFloat = 86_400.0
     max_channel_hz: PositiveFloat = 100.0
+    partial: Literal["hold", "search"] = "hold"
+    partial_after_s: PositiveFloat = 86_400.0
+    complete: Complete = Complete()
+    signals: Signals = Signals()
 
 
 class Cluster(_Section):
@@ -177,6 +198,7 @@ class Config(_Section):
     lease_s: PositiveFloat = 120.0
     max_attempts: PositiveInt = 3
     retry_after_s: PositiveFloat = 30.0
+    search_limit_s: PositiveFloat = 3600.0
     watch: Watch = Watch()
     cluster: Cluster = Cluster()
     search: Search = Search()

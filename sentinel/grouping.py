@@ -2,7 +2,9 @@
 
 Only the observing sessions in which a file has become valid are grouped again. A cadence is known by its
 observations, so the same six are one row however often, in whatever order and under whatever names they come. Rows
-that are forming are no more than what the last grouping said.
+that are forming are no more than what the last grouping said. Where the policy is to search what is there, one that
+lacks nothing but OFFs is queued after a time, with a dot in its pattern for each; if the missing file comes later the
+six are a cadence of their own, in the place of the part unless that has been taken up.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from aetherscan.cadence import find_cadences
 from aetherscan.observation import Header
+from sentinel.config import Watch
 from sentinel.failpoint import failpoint
 from sentinel.migrate import alone
 from sentinel.schema import cadence, cadence_file, file, now
@@ -42,20 +45,29 @@ class Offer:
         return hashlib.sha256("\n".join(sorted(self.observations)).encode()).hexdigest()
 
 
-def group(store: Store, max_channel_hz: float) -> int:
+def group(store: Store, watch: Watch) -> int:
     """Group the sessions in which something is new; return how many cadences are newly ready."""
-    ready = 0
+    ready = _give_up(store, watch.partial_after_s) if watch.partial == "search" else 0
     for ids in _sessions(store):
         whole, parts = _grouped(store, ids)
         with store.write() as rows:
             alone(rows)
-            ready += sum([_accept(rows, one, max_channel_hz) for one in whole])
+            ready += sum([_accept(rows, one, watch.max_channel_hz) for one in whole])
             _replace_forming(rows, parts, ids)
             for some in _portions(ids):
                 rows.execute(update(file).where(file.c.id.in_(some)).values(grouped=True))
         if ready:
             failpoint("ready")
     return ready
+
+
+def _give_up(store: Store, partial_after_s: float) -> int:
+    """Queue what has waited long enough for an OFF; return how many cadences those are."""
+    member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
+    fresh = exists().where(member, file.c.changed_at > now() - partial_after_s)
+    due = update(cadence).where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~fresh)
+    with store.write() as rows:
+        return int(rows.execute(due.values(state="ready", ready_at=now())).rowcount)
 
 
 def _portions(ids: Sequence[int]) -> list[Sequence[int]]:
@@ -101,7 +113,7 @@ def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[Offer], list[Offer]
     grouping = find_cadences(headers)
     whole = [offer(one.members, one.target, one.pattern, None) for one in grouping.cadences]
     waiting = [one for one in grouping.waiting if not all(found[i].queued for i in one.members)]
-    return whole, [offer(one.members, one.target, None, one.why) for one in waiting]
+    return whole, [offer(one.members, one.target, one.pattern, one.why) for one in waiting]
 
 
 def _accept(rows: Connection, offer: Offer, max_channel_hz: float) -> bool:
@@ -131,12 +143,13 @@ def _write(rows: Connection, offer: Offer, **values: Any) -> None:
     values |= {"key": offer.key, "band_low_mhz": low, "band_high_mhz": high}
     of = cadence_file.c.cadence_id == cadence.c.id
     other = exists().where(of, cadence_file.c.observation.not_in(offer.observations))
+    partial = (cadence.c.state == "ready") & cadence.c.pattern.contains(".") & (cadence.c.attempts == 0)
     part = (
         select(cadence.c.id)
-        .where(cadence.c.state == "forming", ~other)
+        .where((cadence.c.state == "forming") | partial, ~other)
         .where(exists().where(of, cadence_file.c.observation.in_(offer.observations)))
     )
-    cadence_id = rows.scalar(part.order_by(cadence.c.key != offer.key, cadence.c.id).limit(1))
+    cadence_id = rows.scalar(part.order_by(cadence.c.key != offer.key, cadence.c.id).limit(1).with_for_update())
     if cadence_id is None:
         new = insert(cadence).values(created_at=now(), attempts=0, **values)
         cadence_id = rows.scalars(new.returning(cadence.c.id)).one()

@@ -9,7 +9,7 @@ A cadence's members are *observations* (what the header says, and the size), not
 copied. A column or table that is added here is a step of `sentinel.migrate` too.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -25,6 +25,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     func,
     select,
@@ -53,6 +54,23 @@ def _postgresql_now(*_: Any, **__: Any) -> str:
     return "extract(epoch from clock_timestamp())::float8"
 
 
+class PathText(TypeDecorator[str]):
+    """A path as Python has it. Bytes that are not UTF-8, which no database takes, are kept in a corner of Unicode."""
+
+    impl = Text
+    cache_ok = True
+    _KEPT: ClassVar = {0xDC00 + byte: 0x10FE00 + byte for byte in range(0x80, 0x100)}
+    _BACK: ClassVar = {kept: byte for byte, kept in _KEPT.items()}
+
+    def process_bind_param(self, value: str | None, _: object) -> str | None:
+        """Return what is stored."""
+        return value and value.translate(self._KEPT)
+
+    def process_result_value(self, value: str | None, _: object) -> str | None:
+        """Return what was meant."""
+        return value and value.translate(self._BACK)
+
+
 METADATA = MetaData()
 
 
@@ -68,7 +86,7 @@ file = Table(
     "file",
     METADATA,
     _id(),
-    Column("path", Text, unique=True, nullable=False),
+    Column("path", PathText, unique=True, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("inode", String(24), nullable=False),  # unsigned 64 bits on some file systems
@@ -125,7 +143,7 @@ attempt = Table(
     Column("progress", Float),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
-    Column("outcome", String(12)),  # done, failed, expired, released
+    Column("outcome", String(12)),  # done, failed, expired, released, fenced
     Column("cause", Text),
     Column("service", Text),  # whose workers it was handed to: several services may share a store
 )

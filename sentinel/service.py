@@ -7,10 +7,12 @@ cluster.
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from sentinel.cluster import Searchers
 from sentinel.config import Config
 from sentinel.errors import LeaseLostError
+from sentinel.failpoint import failpoint
 from sentinel.grouping import group
 from sentinel.program import Bell
 from sentinel.store import Lease, Store
@@ -35,6 +37,7 @@ def one_pass(
     group()
     expire()
     for lease, cause in collect():
+        failpoint("result-known")
         failed(lease, cause)
     for _ in range(free()):
         if (claimed := claim()) is None:
@@ -42,16 +45,22 @@ def one_pass(
         submit(claimed)
 
 
+def _watch(config: Config, ring: Callable[[], None]) -> None:
+    for root in config.watch.roots:
+        if root.is_relative_to(config.state_dir.parent):  # elsewhere it may be a mount that is away
+            root.mkdir(parents=True, exist_ok=True)
+    if config.watch.use_events:
+        listen(config.watch.roots, ring)
+    LOG.info("watching %s", ", ".join(map(str, config.watch.roots)))
+
+
 def run(config: Config, store: Store, bell: Bell) -> None:
     """Watch, queue and hand out work until the bell says to stop; then give back what has not been finished."""
     from aetherscan.io import verify_complete
 
-    for root in config.watch.roots:
-        root.mkdir(parents=True, exist_ok=True)
+    verify = partial(verify_complete, decode=config.watch.complete.decoded)
     searchers = Searchers(config, bell.ring)
-    if config.watch.use_events:
-        listen(config.watch.roots, bell.ring)
-    LOG.info("watching %s", ", ".join(map(str, config.watch.roots)))
+    _watch(config, bell.ring)
 
     def failed(lease: Lease, cause: str) -> None:
         try:
@@ -65,8 +74,8 @@ def run(config: Config, store: Store, bell: Bell) -> None:
     while True:
         try:
             one_pass(
-                look=lambda: look(store, config.watch, verify_complete),
-                group=lambda: group(store, config.watch.max_channel_hz),
+                look=lambda: look(store, config.watch, verify),
+                group=lambda: group(store, config.watch),
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,
                 failed=failed,

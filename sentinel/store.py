@@ -105,7 +105,7 @@ class Store:
             yield rows
 
     def claim(self, lease_s: float, service: str | None = None) -> Lease | None:
-        """Lease the newest cadence that is due and whose six files are there to a service; None when there is none."""
+        """Lease the newest cadence that is due and whose files are there to a service; None when there is none."""
         token = uuid.uuid4().hex
         due = (cadence.c.state == "ready") | ((cadence.c.state == "retry_at") & (cadence.c.retry_at <= now()))
         there = exists().where(
@@ -194,6 +194,24 @@ class Store:
             self._held(rows, token, state="ready", attempts=cadence.c.attempts - 1)
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="released", ended_at=now()))
 
+    def fenced(self, token: str) -> None:
+        """Note that an attempt came back after its cadence had been given to another: its record was refused."""
+        with self.write() as rows:
+            rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="fenced"))
+
+    def requeue(self, ids: Sequence[int]) -> int:
+        """Queue quarantined cadences again, their attempts forgotten; return how many of `ids` were quarantined."""
+        held = update(cadence).where(cadence.c.id.in_(ids), cadence.c.state == "quarantined")
+        with self.write() as rows:
+            again = held.values(state="ready", attempts=0, retry_at=None, ended_at=None, ready_at=now())
+            return int(rows.execute(again).rowcount)
+
+    def look_again(self) -> int:
+        """Give every invalid file another chance; return how many there were."""
+        with self.write() as rows:
+            values = {"state": "seen", "cause": None, "changed_at": now(), "look_at": now()}
+            return int(rows.execute(update(file).where(file.c.state == "invalid").values(**values)).rowcount)
+
     def expire(self, max_attempts: int) -> int:
         """Take back every lease that has ended, and return how many; each was an attempt."""
         with self.write() as rows:
@@ -233,7 +251,7 @@ class Store:
         return state
 
     def paths(self, cadence_id: int) -> tuple[Path, ...]:
-        """Return where the six observations of a cadence are now, in time order."""
+        """Return where the observations of a cadence are now, in time order."""
         latest = select(func.max(file.c.id)).where(
             file.c.observation == cadence_file.c.observation, file.c.present.is_(True), file.c.state == "valid"
         )
@@ -246,11 +264,10 @@ class Store:
         with self.read() as rows:
             return tuple(Path(path) for path in rows.scalars(members))
 
-    def on(self, cadence_id: int) -> tuple[int, ...]:
-        """Return the positions of the ONs of a cadence: where its pattern has an A."""
+    def pattern(self, cadence_id: int) -> str:
+        """Return the letters of a cadence's six observations: A where the target is, a dot where there is none."""
         with self.read() as rows:
-            pattern = rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one()
-        return tuple(i for i, letter in enumerate(pattern) if letter == "A")
+            return str(rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one())
 
     def leased(self, service: str | None = None) -> int:
         """Return how many cadences the workers of a service are searching, whoever submitted them."""

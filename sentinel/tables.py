@@ -1,4 +1,4 @@
-"""Candidates as people and other programs read them."""
+"""Candidates, and what was set aside, as people and other programs read them."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.errors import StoreError
 from sentinel.messages import one_line, remarks
-from sentinel.schema import candidate, label, labeled, now, outbox
+from sentinel.schema import attempt, cadence, candidate, file, label, labeled, now, outbox
 from sentinel.store import Store
 
 HIDDEN = ("latents", "snr")
@@ -39,6 +39,39 @@ def one(store: Store, candidate_id: int) -> str:
     if found is None:
         raise StoreError(f"candidate {candidate_id}: no such row")
     return json.dumps(dict(found), indent=1)
+
+
+def set_aside(store: Store) -> list[str]:
+    """Return one line for each quarantined cadence and each invalid file, newest first, with the cause."""
+    of = select(cadence).where(cadence.c.state == "quarantined").order_by(cadence.c.tstart.desc())
+    invalid = select(file.c.path, file.c.cause).where(file.c.state == "invalid").order_by(file.c.id.desc())
+    with store.read() as rows:
+        return [
+            *(
+                f"{one.id:>6}  {one.target:<16.16} MJD {one.tstart:.4f}  "
+                f"{one.band_low_mhz:.3f}-{one.band_high_mhz:.3f} MHz  {one.attempts} attempts: {one.why}"
+                for one in rows.execute(of)
+            ),
+            *(f"  file  {path!a}: {cause}" for path, cause in rows.execute(invalid)),
+        ]
+
+
+def quarantined(store: Store) -> list[int]:
+    """Return the ids of all quarantined cadences."""
+    with store.read() as rows:
+        return list(rows.scalars(select(cadence.c.id).where(cadence.c.state == "quarantined")))
+
+
+def history(store: Store, cadence_id: int) -> str:
+    """Return a cadence's row, where its files are and what became of each attempt, as JSON."""
+    tried = select(attempt).where(attempt.c.cadence_id == cadence_id).order_by(attempt.c.id)
+    with store.read() as rows:
+        found = rows.execute(select(cadence).where(cadence.c.id == cadence_id)).mappings().one_or_none()
+        attempts = [dict(one) for one in rows.execute(tried).mappings()]
+    if found is None:
+        raise StoreError(f"cadence {cadence_id}: no such row")
+    files = [str(path) for path in store.paths(cadence_id)]
+    return json.dumps({**found, "files": files, "attempts": attempts}, indent=1)
 
 
 def export(store: Store, path: Path) -> int:

@@ -10,16 +10,18 @@ written.
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, literal, select, update
 
+from aetherscan.cadence import SAME_SCAN_S
 from aetherscan.errors import ReadError, TruncatedFileError
-from aetherscan.observation import Header
-from sentinel.config import Watch
+from aetherscan.observation import SECONDS_PER_DAY, Header
+from sentinel.config import Signals, Watch
 from sentinel.failpoint import failpoint
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import file, now
@@ -28,6 +30,8 @@ from sentinel.store import Store, insert_once
 LOG = logging.getLogger(__name__)
 AT_ONCE = 50
 """Files verified in one pass, newest first, so that a backlog does not hold up what is ready to be searched."""
+STABLE = {"state": "stable", "stable_at": now()}
+MANIFEST = "zmanifest.csv"
 COLUMNS = (
     file.c.id,
     file.c.path,
@@ -48,46 +52,88 @@ class Sighting:
     size: int
     mtime_ns: int
     inode: str
+    whole: bool | None = None  # what a signal says; None where there is none
 
 
-def scan(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Sighting]:
-    """Yield every file under `root` whose path below it matches; dot-files are temporary copies."""
-    folders = [os.fspath(root)]
+def scan(root: Path, watch: Watch, unread: list[str]) -> Iterator[Sighting]:
+    """Yield every file under `root` that is wanted; folders that cannot be read are added to `unread`.
+
+    Dot-files are temporary copies. A link to a folder is followed, once however often it is met.
+    """
+    folders, met = [os.fspath(root)], set[tuple[int, int]]()
     while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                below = os.path.relpath(entry.path, root)
-                if entry.name.startswith(".") or any(fnmatch(below, pattern) for pattern in exclude):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif any(fnmatch(below, pattern) for pattern in include) and (seen := _sighting(entry)):
-                    yield seen
+        folder = folders.pop()
+        try:
+            at = Path(folder).stat()
+            with os.scandir(folder) as found:
+                entries = [] if (at.st_dev, at.st_ino) in met else list(found)
+        except OSError as error:
+            LOG.warning("%r cannot be read, its files keep their states: %s", folder, error)
+            unread.append(folder)
+            continue
+        met.add((at.st_dev, at.st_ino))
+        listed = _listed(folder) if watch.signals.manifest and any(one.name == MANIFEST for one in entries) else {}
+        names = {entry.name for entry in entries}
+        for entry in entries:
+            below = f"/{os.path.relpath(entry.path, root)}"
+            if entry.name.startswith(".") or _matches(below, watch.exclude):
+                continue
+            if _is_folder(entry):
+                folders.append(entry.path)
+            elif _matches(below, watch.include) and (seen := _sighting(entry, names, listed, watch.signals)):
+                yield seen
 
 
-def _sighting(entry: os.DirEntry[str]) -> Sighting | None:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        entry.path.encode()  # a name that is no text cannot be written to the store
+        return entry.is_dir()
+    except OSError:  # a stale handle, a link in a circle
+        return False
+
+
+def _matches(below: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a path below a root, with a slash before it, is like a pattern; `**/` stands for no folder too."""
+    slashed = [f"/{pattern}" for pattern in patterns]
+    return any(fnmatch(below, one) or fnmatch(below, one.replace("/**/", "/")) for one in slashed)
+
+
+def _listed(folder: str) -> dict[str, str]:
+    """Return the sizes that a manifest of `name,size` lines gives; a line that is none says nothing."""
+    try:
+        lines = Path(folder, MANIFEST).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return {}
+    return {name: size.strip() for name, _, size in (line.rpartition(",") for line in lines)}
+
+
+def _sighting(
+    entry: os.DirEntry[str], names: AbstractSet[str], listed: Mapping[str, str], signals: Signals
+) -> Sighting | None:
+    try:
         if not entry.is_file():
             return None
         at = entry.stat()
-    except (OSError, UnicodeEncodeError):
-        LOG.warning("passed over %r: it vanished, or its name is not UTF-8", entry.path)
+    except OSError as error:
+        LOG.info("passed over %r: %s", entry.path, error)
         return None
-    return Sighting(path=entry.path, size=at.st_size, mtime_ns=at.st_mtime_ns, inode=str(at.st_ino))
+    base, product, _ = entry.name.rpartition(".rawspec.")
+    done = signals.done_file and bool(product) and f"{base}.rawspec.done" in names
+    whole = True if signals.renamed or done or (signals.move_done and "move.done" in names) else None
+    if size := listed.get(entry.name):
+        whole = size == str(at.st_size)
+    return Sighting(path=entry.path, size=at.st_size, mtime_ns=at.st_mtime_ns, inode=str(at.st_ino), whole=whole)
 
 
 def look(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> int:
     """Make one pass over all roots; return how many files have just been found valid."""
     for root in watch.roots:
-        try:
-            sightings = {one.path: one for one in scan(root, watch.include, watch.exclude)}
-        except OSError as error:
-            LOG.warning("%s: cannot be scanned, its files keep their states: %s", root, error)
-            continue
-        _reconcile(store, root, sightings, watch.settle_s)
+        unread: list[str] = []
+        sightings = {one.path: one for one in scan(root, watch, unread)}
+        _reconcile(store, root, sightings, unread, watch)
     with store.read() as rows:
-        wanted = (file.c.state == "stable") & file.c.present.is_(True) & (file.c.look_at <= now())
+        # A time in the future was written before the clock was set back.
+        due = (file.c.look_at <= now()) | (file.c.look_at > now() + watch.look_again_s)
+        wanted = (file.c.state == "stable") & file.c.present.is_(True) & due
         stable = rows.execute(
             select(*COLUMNS, (now() - file.c.changed_at).label("age_s"))
             .where(wanted)
@@ -97,41 +143,57 @@ def look(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> int:
     return sum([_examine(store, row, watch, verify) for row in stable])
 
 
-def _reconcile(store: Store, root: Path, sightings: Mapping[str, Sighting], settle_s: float) -> None:
+def _reconcile(
+    store: Store, root: Path, sightings: Mapping[str, Sighting], unread: Sequence[str], watch: Watch
+) -> None:
     """Bring the rows of one root in line with what was seen there."""
     below = file.c.path.startswith(f"{root}{os.sep}", autoescape=True)
     with store.read() as rows:
         known = {row.path: row for row in rows.execute(select(*COLUMNS).where(below))}
+    hidden = tuple(f"{folder}{os.sep}" for folder in unread)
     new = [one for path, one in sightings.items() if path not in known]
     changed = [one for path, one in sightings.items() if path in known and not _same(known[path], one)]
-    gone = [row.id for path, row in known.items() if row.present and path not in sightings]
+    lost = [row for path, row in known.items() if row.present and path not in sightings]
+    gone = [row.id for row in lost if not row.path.startswith(hidden)]
     back = [row.id for path, row in known.items() if not row.present and path in sightings]
-    unsettled = [
-        row.id
+    waiting = [
+        (row.id, sightings[path].whole)
         for path, row in known.items()
         if row.state == "seen" and path in sightings and _same(row, sightings[path])
     ]
     if new:
         failpoint("seen")
-    if not (new or changed or gone or back or unsettled):
+    if not (new or changed or gone or back or waiting):
         return
-    again: dict[str, Any] = {"state": "seen", "changed_at": now(), "look_at": now(), "present": True, "cause": None}
     with store.write() as rows:
         for one in new:
-            rows.execute(insert_once(rows, file).values(**asdict(one), **again))
+            rows.execute(insert_once(rows, file).values(path=one.path, **_seen(one)))
         for one in changed:
-            unread = {"observation": None, "tstart": None, "header": None}
-            rows.execute(update(file).where(file.c.path == one.path).values(**asdict(one), **again, **unread))
+            unread_yet = {"observation": None, "tstart": None, "header": None}
+            rows.execute(update(file).where(file.c.path == one.path).values(**_seen(one), **unread_yet))
         for ids, values in ((gone, {"present": False}), (back, {"present": True})):
             for i in ids:
                 rows.execute(update(file).where(file.c.id == i).values(**values))
-        for i in unsettled:
-            settled = (file.c.id == i) & (file.c.changed_at <= now() - settle_s)
-            rows.execute(update(file).where(settled).values(state="stable", stable_at=now()))
+        for i, whole in waiting:
+            rows.execute(update(file).where(file.c.id == i, _settled(watch, whole=whole)).values(**STABLE))
         # A file that left before it was understood is no observation: under its new name it is seen anew.
         rows.execute(delete(file).where(file.c.present.is_(False), file.c.state.in_(("seen", "stable"))))
     if new:
         failpoint("file-row")
+
+
+def _seen(one: Sighting) -> dict[str, Any]:
+    """Return the columns of a file that is new, or is not what it was."""
+    stamp = {"size": one.size, "mtime_ns": one.mtime_ns, "inode": one.inode, "present": True, "cause": None}
+    return {**stamp, "state": "seen", "changed_at": now(), "look_at": now(), **(STABLE if one.whole else {})}
+
+
+def _settled(watch: Watch, *, whole: bool | None) -> Any:
+    """Return, as SQL, whether a file that has not changed since the last scan may be opened."""
+    if whole is not None or not watch.complete.settled:
+        return literal(whole is not False)
+    # A time in the future was written before the clock was set back.
+    return (file.c.changed_at <= now() - watch.settle_s) | (file.c.changed_at > now() + watch.settle_s)
 
 
 def _same(row: Any, one: Sighting) -> bool:
@@ -146,6 +208,8 @@ def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path],
     values: dict[str, Any]
     try:
         header = verify(Path(row.path))
+        if watch.complete.siblings:
+            _agree(store, Path(row.path), header)
     except Exception as error:  # noqa: BLE001
         final = isinstance(error, ReadError) and not isinstance(error, TruncatedFileError)
         cause = f"{type(error).__name__}: {error}"
@@ -170,6 +234,24 @@ def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path],
     return values.get("state") == "valid"
 
 
+def _agree(store: Store, path: Path, header: Header) -> None:
+    """Hold a file to the rows that other nodes' files of the same scan have.
+
+    Raises:
+        TruncatedFileError: it has fewer.
+    """
+    days = SAME_SCAN_S / SECONDS_PER_DAY
+    same_scan = file.c.tstart.between(header.tstart - days, header.tstart + days)
+    with store.read() as rows:
+        others = rows.scalars(select(file.c.header).where(file.c.state == "valid", same_scan)).all()
+    same = ("telescope_id", "tsamp", "source_name")
+    counts = [one["ntime"] for one in others if all(one[name] == getattr(header, name) for name in same)]
+    if header.ntime < max(counts, default=0):
+        raise TruncatedFileError(
+            f"{path}: expected {max(counts)} rows as in its scan's other files, found {header.ntime}"
+        )
+
+
 def listen(roots: Sequence[Path], ring: Callable[[], None]) -> Callable[[], None]:
     """Call `ring` when something may have landed in a root on a local disk; return what ends the listening."""
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -182,7 +264,9 @@ def listen(roots: Sequence[Path], ring: Callable[[], None]) -> Callable[[], None
 
     observer = Observer()
     for root in roots:
-        if is_network(kind := file_system(root)):
+        if not root.exists():
+            LOG.warning("%s is not there: scanned only, when it is", root)
+        elif is_network(kind := file_system(root)):
             LOG.info("%s: %s shows no other host's writes: scanned only", root, kind)
         else:
             observer.schedule(Waker(), str(root), recursive=True)

@@ -15,15 +15,17 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from distributed import Worker
 
+from aetherscan.cadence import STEP_S
 from aetherscan.errors import ReleaseError
-from aetherscan.io import open_observation
+from aetherscan.io import Absent, Observation, open_observation
+from aetherscan.observation import SECONDS_PER_DAY
 from sentinel import logs
 from sentinel.config import ROOT, Config, config_path, load_config
 from sentinel.errors import LeaseLostError, retriable
@@ -72,7 +74,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     def search(paths: Sequence[Path], progress: Callable[[float], None]) -> Found:
         detector = detector_for(config.release)
         used.update(release=detector.release.sha256)
-        return search_files(paths, store.on(cadence_id), progress, config, detector, cadence_id)
+        return search_files(paths, store.pattern(cadence_id), progress, config, detector, cadence_id)
 
     with logs.bound(cadence=cadence_id, attempt=token[:8]):
         outcome = search_lease(store, config, cadence_id, token, search)
@@ -85,15 +87,30 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     who = f"{socket.gethostname()}:{os.getpid()}"
     renewed = -1e9
 
+    def failed(cause: str, *, again: bool) -> str:
+        tries, wait_s = config.max_attempts, config.retry_after_s
+        return store.fail(token, cause, retriable=again, max_attempts=tries, retry_after_s=wait_s)
+
+    def over_limit() -> None:
+        LOG.error("over the limit of %g s: this worker ends and starts afresh", config.search_limit_s)
+        try:
+            failed(f"over search_limit_s, {config.search_limit_s:g} s", again=True)
+        finally:
+            os._exit(1)  # nothing else ends a search that hangs
+
     def progress(fraction: float) -> None:
         nonlocal renewed
         if fraction:
-            failpoint("mid-read")
+            failpoint("mid-read", cadence_id)
         if time.monotonic() - renewed > config.lease_s / RENEWALS:
             store.renew(token, config.lease_s, progress=fraction, worker=who)
             renewed = time.monotonic()
 
+    limit = threading.Timer(config.search_limit_s, over_limit)
+    limit.daemon = True
+    limit.start()
     try:
+        failpoint("started", cadence_id)
         progress(0.0)
         found = search(store.paths(cadence_id), progress)
         failpoint("before-commit")
@@ -101,34 +118,31 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
         failpoint("after-commit")
     except LeaseLostError as error:
         LOG.warning("nothing recorded: %s", error)
+        store.fenced(token)
         return "fenced"
     except Exception as error:
         LOG.exception("the attempt failed")
-        cause = f"{type(error).__name__}: {error}"
-        return store.fail(
-            token,
-            cause,
-            retriable=retriable(error),
-            max_attempts=config.max_attempts,
-            retry_after_s=config.retry_after_s,
-        )
+        return failed(f"{type(error).__name__}: {error}", again=retriable(error))
+    finally:
+        limit.cancel()
     LOG.info("done: %d candidates", len(found.candidates))
     return "done"
 
 
 def search_files(
     paths: Sequence[Path],
-    on: tuple[int, ...],
+    pattern: str,
     progress: Callable[[float], None],
     config: Config,
     detector: Any,
     cadence_id: int,
 ) -> Found:
-    """Search six files and draw what was found."""
+    """Search the files of a cadence and draw what was found."""
     from aetherscan.search import SearchSettings, search_cadence
 
+    on = tuple(i for i, letter in enumerate(pattern) if letter == "A")
     with ExitStack() as opened:
-        observations = [opened.enter_context(open_observation(path)) for path in paths]
+        observations = in_place([opened.enter_context(open_observation(path)) for path in paths], pattern)
         headers = [observation.header for observation in observations]
         settings = SearchSettings(**config.search.model_dump())
         result = search_cadence(observations, detector, settings, progress, on)
@@ -178,6 +192,17 @@ def search_files(
     )
 
 
+def in_place(there: Sequence[Observation], pattern: str) -> list[Observation]:
+    """Return six observations in time order: for a dot in the pattern, an OFF that is missing, one without power."""
+    rest = iter(there)
+    six = {i: next(rest) for i, letter in enumerate(pattern) if letter != "."}
+    for i in sorted({*range(6)} - {*six}):
+        beside, way = (six[i - 1].header, 1) if i else (six[1].header, -1)  # an ON: those are always there
+        tstart = beside.tstart + way * STEP_S / SECONDS_PER_DAY
+        six[i] = Absent(replace(beside, tstart=tstart, source_name="absent"))
+    return [six[i] for i in range(6)]
+
+
 def draw(observations: Sequence[Any], found: Any, on: tuple[int, ...], folder: Path, name: str) -> tuple[str, str]:
     """Write a candidate's waterfall and return its path and checksum; the same candidate always has the same name."""
     from aetherscan.plots import waterfall_png
@@ -187,6 +212,7 @@ def draw(observations: Sequence[Any], found: Any, on: tuple[int, ...], folder: P
     path = folder / f"{name}-{found.frequency_mhz:.6f}MHz.png"
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_bytes(png)
+    failpoint("mid-picture")
     fresh.replace(path)
     return str(path), hashlib.sha256(png).hexdigest()
 

@@ -12,13 +12,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from sqlalchemy import update
 
 from sentinel import cli, models, offline, tables
 from sentinel.config import ROOT
 from sentinel.errors import FetchError
+from sentinel.schema import file
 from sentinel.store import open_store
 
-COMMANDS = "up down restart status logs doctor demo search train candidates outbox config models fetch-models test"
+COMMANDS = (
+    "up down restart status logs doctor demo search train candidates outbox quarantine config models fetch-models test"
+)
 
 
 @pytest.fixture
@@ -137,6 +141,35 @@ def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
     header, first, _ = (tmp_path / "all.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))
     assert (row["frequency_mhz"], row["snr_0"], row["snr_5"]) == ("8419.3197", "20.0", "0.3")
+    store.engine.dispose()
+
+
+@pytest.mark.fault(12, promise="P5")
+def test_what_was_set_aside_is_listed_with_its_cause_shown_and_tried_again(configured, capsys):
+    from test_store import queue
+
+    (configured / "var").mkdir()
+    store = open_store(f"sqlite:///{configured}/var/sentinel.db")
+    ids = [queue(store) for _ in range(3)]
+    for _ in ids:
+        store.fail(store.claim(60).token, "not HDF5", retriable=False, max_attempts=3, retry_after_s=1)
+    with store.write() as rows:
+        rows.execute(update(file).where(file.c.id == 1).values(state="invalid", cause="half of it"))
+    assert cli.main(["quarantine", "ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].endswith("1 attempts: not HDF5")
+    assert lines[3].endswith("half of it")
+    assert cli.main(["quarantine", "show", str(ids[1])]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["attempts"][0]["cause"], len(shown["files"])) == ("not HDF5", 6)
+    assert cli.main(["quarantine", "requeue", str(ids[1]), "999"]) == 0
+    assert capsys.readouterr().out == "queued again: 1 cadences, 0 files\n"
+    again = store.claim(60)
+    assert (again.cadence_id, again.attempt) == (ids[1], 1)
+    assert cli.main(["quarantine", "requeue", "--all", "--files"]) == 0
+    assert capsys.readouterr().out == "queued again: 2 cadences, 1 files\n"
+    assert store.ledger()["quarantined"] == 0
     store.engine.dispose()
 
 

@@ -4,8 +4,10 @@ import json
 import logging
 import subprocess
 import sys
+import time
 
 import pytest
+from rig import in_child
 from sqlalchemy import insert, select
 from test_store import MESSAGE, found, queue, row
 
@@ -112,6 +114,19 @@ def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(st
     with store.read() as rows:
         assert rows.execute(select(candidate)).all() == []
     store.complete(other["lease"].token, found())
+    assert row(store, attempt, token=taken.token).outcome == "fenced"
+
+
+@pytest.mark.fault(10, promise="P1")
+def test_a_search_that_hangs_is_ended_with_its_process_and_the_cause(store):
+    taken = (queue(store), store.claim(60))[1]
+    config = Config(search_limit_s=0.2)
+
+    def hangs():
+        search_lease(store, config, taken.cadence_id, taken.token, lambda *_: time.sleep(60))
+
+    assert in_child(hangs, store) == 1
+    assert (row(store, cadence).state, row(store, cadence).why) == ("retry_at", "over search_limit_s, 0.2 s")
 
 
 def test_a_failpoint_does_nothing_unless_it_is_asked_to():

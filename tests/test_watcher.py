@@ -1,7 +1,10 @@
 """What lands in a folder, how it becomes a cadence, and what is said of what does not."""
 
+import os
 import shutil
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,12 @@ from sqlalchemy import select, update
 
 from aetherscan.errors import TruncatedFileError
 from aetherscan.io import verify_complete
-from sentinel.config import Watch
+from sentinel.config import Complete, Signals, Watch
 from sentinel.grouping import group
 from sentinel.schema import cadence, cadence_file, file, now
 from sentinel.store import open_store
-from sentinel.watcher import look, scan
+from sentinel.tables import set_aside
+from sentinel.watcher import _matches, listen, look, scan
 
 STEP_DAYS = 341 / 86_400
 NAMES = ("HIP99427", "HIP1", "HIP99427", "HIP2", "HIP99427", "HIP3")
@@ -40,7 +44,7 @@ class Folder:
     def passes(self, count=2, verify=verify_complete):
         for _ in range(count):
             look(self.store, self.watch, verify)
-            group(self.store, self.watch.max_channel_hz)
+            group(self.store, self.watch)
         return self.states()
 
     def states(self):
@@ -224,7 +228,7 @@ def test_temporary_names_and_other_files_are_not_looked_at(tmp_path):
     for name in (".scan.h5.Xy12", ".h5", "scan.creating.h5", "notes.txt", "deep/er/scan.fil", "ok.h5"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = scan(tmp_path, Watch().include, Watch().exclude)
+    found = scan(tmp_path, Watch(), [])
     assert sorted(Path(one.path).name for one in found) == ["ok.h5", "scan.fil"]
 
 
@@ -254,3 +258,259 @@ def test_hostile_names_land_like_any_other(folder):
     for i, path in enumerate(sorted(folder.root.glob("*.h5"))):
         path.rename(path.with_name(f"<!channel>\n'; DROP TABLE file; --%s{i}.h5"))
     assert folder.passes() == ["ready"]
+
+
+def test_patterns_reach_through_folders_and_stop_at_names():
+    for pattern, path, like in (
+        ("**/*.h5", "/a.h5", True),
+        ("**/*.h5", "/deep/er/a.h5", True),
+        ("**/blc*.h5", "/night/xblc1.h5", False),
+        ("night/**/a.h5", "/night/a.h5", True),
+        ("night/**/a.h5", "/nightly/a.h5", False),
+        ("*.fil", "/deep/a.fil", True),
+    ):
+        assert _matches(path, [pattern]) is like, (pattern, path)
+
+
+@pytest.mark.fault(18, promise="P1")
+@pytest.mark.parametrize("how", ["mv", "hard link", "link", "linked folder", "rsync", "nested"])
+def test_a_cadence_is_found_however_it_is_brought(folder, tmp_path, how):
+    outside = Folder(tmp_path / "elsewhere", tmp_path)
+    land(outside, headers(), below="session")
+    outside.store.engine.dispose()
+    session = outside.root / "session"
+    if how == "linked folder":
+        (session / "again").symlink_to(session)  # a circle
+        (folder.root / "night").symlink_to(session)
+    target = folder.root / "new" / "and" / "deeper" if how == "nested" else folder.root
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(session.glob("*.h5")) if how != "linked folder" else ():
+        match how:
+            case "hard link":
+                (target / path.name).hardlink_to(path)
+            case "link":
+                (target / path.name).symlink_to(path)
+            case "rsync":
+                shutil.copy2(path, target / f".{path.name}.Xy12")
+                folder.passes(1)
+                (target / f".{path.name}.Xy12").rename(target / path.name)
+            case _:
+                shutil.move(path, target / path.name)
+    assert folder.passes() == ["ready"]
+    assert len(folder.files()) == 6
+
+
+@pytest.mark.fault(24, promise="P1")
+def test_a_mount_that_goes_and_comes_back_loses_nothing_that_waits(folder):
+    land(folder, headers())
+    folder.passes()
+    away = folder.root.with_name("away")
+    folder.root.rename(away)
+    folder.root.mkdir()  # what an unmounted folder looks like
+    assert folder.passes() == ["ready"]
+    assert folder.store.claim(60) is None
+    folder.root.rmdir()
+    away.rename(folder.root)
+    folder.passes()
+    assert folder.store.claim(60)
+
+
+@pytest.mark.fault(24, promise="P1")
+def test_a_folder_that_cannot_be_read_hides_no_other_and_loses_nothing(folder, monkeypatch):
+    land(folder, headers()[:3], below="a")
+    folder.passes()
+    listing = os.scandir
+
+    def broken(path):
+        if str(path).endswith("/a"):
+            raise OSError(116, "Stale file handle")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    land(folder, headers()[3:], below="b")
+    assert folder.passes() == ["ready"]
+    assert all(one.present for one in folder.files().values())
+
+
+def test_several_roots_are_one_sky(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "west").mkdir()
+    folder = Folder(tmp_path / "in", tmp_path, roots=(tmp_path / "in", tmp_path / "west"))
+    land(folder, headers()[:2])
+    land(folder, headers()[2:], below="../west")
+    assert folder.passes() == ["ready"]
+    folder.store.engine.dispose()
+
+
+def settling(tmp_path, **watch):
+    """A folder in which nothing ever settles by itself."""
+    return Folder(tmp_path / "in", tmp_path, settle_s=1e6, **watch)
+
+
+def state_of(folder, name, content=None, **signals):
+    """Land one file and a signal beside it; return the state of the file after two passes."""
+    folder.watch = folder.watch.model_copy(update={"signals": Signals(**signals)})
+    write_observation(folder.root / "blc0.rawspec.0000.h5", headers()[0])
+    if content is not None:
+        (folder.root / name).write_text(content)
+    folder.passes()
+    state = folder.files()["blc0.rawspec.0000.h5"].state
+    folder.store.engine.dispose()
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "signals", "state"),
+    [
+        ("", None, {}, "seen"),
+        ("blc0.rawspec.done", "", {}, "valid"),
+        ("blc0.rawspec.done", "", {"done_file": False}, "seen"),
+        ("blc1.rawspec.done", "", {}, "seen"),
+        ("move.done", "", {}, "valid"),
+        ("move.done", "", {"move_done": False}, "seen"),
+        ("zmanifest.csv", "name,size\nblc0.rawspec.0000.h5,{size}\n", {}, "valid"),
+        ("zmanifest.csv", "blc0.rawspec.0000.h5,{size}\n", {"manifest": False}, "seen"),
+        ("", None, {"renamed": True}, "valid"),
+    ],
+)
+def test_a_signal_of_completion_spares_the_wait_where_it_is_trusted(tmp_path, name, content, signals, state):
+    folder = settling(tmp_path)
+    write_observation(tmp_path / "same.h5", headers()[0])
+    content = content and content.format(size=(tmp_path / "same.h5").stat().st_size)
+    assert state_of(folder, name, content, **signals) == state
+
+
+@pytest.mark.fault(14, promise="P1")
+def test_a_file_that_its_manifest_says_is_longer_is_not_opened_however_long_it_stands(tmp_path):
+    folder = Folder(tmp_path / "in", tmp_path)
+    assert state_of(folder, "zmanifest.csv", "blc0.rawspec.0000.h5,999999999\n") == "seen"
+
+
+@pytest.mark.fault(14, promise="P1")
+def test_a_node_with_fewer_rows_than_its_siblings_waits_until_it_has_them(folder):
+    land(folder, headers()[:1])
+    folder.passes()
+    cut = replace(headers()[0], fch1=8233.88, ntime=12)
+    write_observation(folder.root / "cut.h5", cut)
+    folder.passes()
+    one = folder.files()["cut.h5"]
+    assert one.state == "stable"
+    assert "expected 16 rows as in its scan's other files, found 12" in one.cause
+    folder.watch = folder.watch.model_copy(update={"complete": Complete(siblings=False)})
+    folder.passes()
+    assert folder.files()["cut.h5"].state == "valid"
+
+
+def test_rules_that_are_switched_off_do_not_hold_a_file(tmp_path):
+    folder = settling(tmp_path, complete={"settled": False})
+    land(folder, headers()[:1])
+    folder.passes(2, partial(verify_complete, decode=False))
+    assert [one.state for one in folder.files().values()] == ["valid"]
+    folder.store.engine.dispose()
+
+
+def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that_is_the_policy(tmp_path):
+    folder = Folder(tmp_path / "in", tmp_path, partial="search", partial_after_s=1000)
+    six = headers()
+    land(folder, six[:3] + six[4:])
+    assert folder.passes() == ["forming"]
+    folder.age(1001)
+    assert folder.passes(1) == ["ready"]
+    lease = folder.store.claim(60)
+    assert (len(folder.store.paths(lease.cadence_id)), folder.store.pattern(lease.cadence_id)) == (5, "ABA.AD")
+    land(folder, six[3:4])
+    assert folder.passes() == ["leased", "ready"]
+    folder.store.engine.dispose()
+
+
+def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(tmp_path):
+    folder = Folder(tmp_path / "in", tmp_path, partial="search", partial_after_s=1000)
+    six = headers()
+    land(folder, six[:3] + six[4:])
+    folder.passes()
+    folder.age(1001)
+    folder.passes(1)
+    land(folder, six[3:4])
+    assert folder.passes() == ["ready"]
+    assert folder.store.pattern(folder.store.claim(60).cadence_id) == "ABACAD"
+    folder.store.engine.dispose()
+
+
+@pytest.mark.parametrize("lost", [0, 2, 4])
+def test_a_cadence_that_lacks_an_on_is_held_whatever_the_policy(tmp_path, lost):
+    folder = Folder(tmp_path / "in", tmp_path, partial="search", partial_after_s=1000)
+    six = headers()
+    land(folder, six[:lost] + six[lost + 1 :])
+    folder.passes()
+    folder.age(1001)
+    assert set(folder.passes(1)) == {"forming"}
+    folder.store.engine.dispose()
+
+
+@pytest.mark.fault(40, promise="P1")
+def test_names_that_are_no_text_land_like_any_other(folder):
+    land(folder, headers())
+    for path in list(folder.root.glob("*.h5")):
+        path.rename(os.fsdecode(os.fsencode(path).replace(b"scan", b"caf\xe9 ")))
+    assert folder.passes() == ["ready"]
+    paths = folder.store.paths(folder.store.claim(60).cadence_id)
+    assert all(path.exists() and b"caf\xe9" in os.fsencode(path) for path in paths)
+    (folder.root / os.fsdecode(b"caf\xe9.h5")).write_bytes(b"nothing of the kind")
+    folder.passes()
+    (told,) = set_aside(folder.store)
+    assert "caf\\xe9.h5" in told.encode().decode()
+
+
+@pytest.mark.fault(20, promise="P1")
+@pytest.mark.parametrize("why", ["exhausted", "nfs4"])
+def test_where_events_do_not_come_the_scan_finds_what_lands(folder, monkeypatch, why, caplog):
+    caplog.set_level("INFO")
+    if why == "exhausted":
+        full = OSError(28, "inotify watch limit reached")
+        monkeypatch.setattr("watchdog.observers.Observer.start", lambda _: (_ for _ in ()).throw(full))
+    else:
+        monkeypatch.setattr("sentinel.watcher.file_system", lambda _: why)
+    rung = []
+    stop = listen([folder.root], lambda: rung.append(1))
+    land(folder, headers())
+    assert folder.passes() == ["ready"]
+    stop()
+    assert rung == []
+    assert "scanned only" in caplog.text
+
+
+@pytest.mark.fault(19, promise="P1")
+@pytest.mark.slow
+def test_a_burst_that_overflows_the_kernels_queue_is_found_by_the_scan(tmp_path):
+    folder = Folder(tmp_path / "in", tmp_path)
+    stalled = threading.Event()
+    stop = listen([folder.root], lambda: stalled.wait(60))
+    land(folder, headers())
+    for i in range(3 * int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2):
+        (folder.root / f"{i}.txt").touch()
+    land(folder, headers(fch1=8233.88), below="late")
+    stalled.set()
+    stop()
+    assert folder.passes() == ["ready", "ready"]
+    folder.store.engine.dispose()
+
+
+@pytest.mark.fault(21, promise="P2")
+def test_the_same_names_in_two_folders_are_two_cadences_if_they_were_observed_apart(folder):
+    land(folder, headers(), below="a")
+    for path, header in zip(sorted((folder.root / "a").glob("*.h5")), headers(59105.0), strict=True):
+        (folder.root / "b").mkdir(exist_ok=True)
+        write_observation(folder.root / "b" / path.name, header)
+    assert folder.passes() == ["ready", "ready"]
+
+
+@pytest.mark.fault(32, promise="P1")
+def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path):
+    folder = Folder(tmp_path / "in", tmp_path, settle_s=100)
+    land(folder, headers())
+    folder.passes()
+    folder.age(-3600)
+    with folder.store.write() as rows:
+        rows.execute(update(file).values(look_at=now() + 3600))
+    assert folder.passes() == ["ready"]
+    folder.store.engine.dispose()

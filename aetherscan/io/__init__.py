@@ -28,7 +28,7 @@ from aetherscan.io.header import PEEK_CHANS, printable
 from aetherscan.io.sigproc import SigprocFilterbank, write_fil
 from aetherscan.observation import Header
 
-__all__ = ["SUFFIXES", "Observation", "open_observation", "verify_complete", "write_fil", "write_h5"]
+__all__ = ["SUFFIXES", "Absent", "Observation", "open_observation", "verify_complete", "write_fil", "write_h5"]
 
 SUFFIXES = (".h5", ".hdf5", ".fil")
 FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
@@ -118,6 +118,29 @@ class Observation(AbstractContextManager["Observation"]):
                 raise TruncatedFileError(f"expected (size, mtime_ns, inode) {self._stamp} after reading, found {now}")
 
 
+class Absent(Observation):
+    """Stands for an observation that a cadence lacks: nothing but NaN, in which nothing is ever found."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+
+    @property
+    def chunk_channels(self) -> int:
+        """No chunks: any block will do."""
+        return 1
+
+    def read(
+        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+    ) -> Float32[np.ndarray, "time freq"]:
+        """Fill `out` with NaN, as an observation that is there does with power."""
+        power = np.empty((self.header.ntime, stop - start), np.float32) if out is None else out
+        power.fill(np.nan)
+        return power
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def open_observation(path: str | os.PathLike[str]) -> Observation:
     """Open a file for reading, whatever it is called; a context manager.
 
@@ -129,13 +152,15 @@ def open_observation(path: str | os.PathLike[str]) -> Observation:
     return Observation(Path(path))
 
 
-def verify_complete(path: str | os.PathLike[str]) -> Header:
+def verify_complete(path: str | os.PathLike[str], *, decode: bool = True) -> Header:
     """Return the header of a file that is all there, as far as one look can tell; raises as `open_observation` does.
 
     The rules are in `docs/formats.md`; whether the file has settled takes a second look, which is the caller's.
+    Without `decode` none of its power is read.
     """
     with open_observation(path) as observation:
-        observation.verify()
+        if decode:
+            observation.verify()
         return observation.header
 
 

@@ -1,0 +1,179 @@
+"""An observatory in one process: a folder, a store, workers and Slack, each of which can be broken on purpose.
+
+Real are the watcher, the grouping, the queue, the leases, the worker's frame around a search, and the outbox; what a
+search finds is made up. Time is the rig's own: SQLite is told it in place of the system's. A process that is killed is
+an exception that nothing in the service catches, raised at one of its failpoints.
+"""
+
+import os
+import warnings
+from contextlib import suppress
+from dataclasses import replace
+from types import SimpleNamespace
+
+from factories import make_header, make_power, write_observation
+from sqlalchemy import event, select
+from test_store import CANDIDATE, MESSAGE, found
+
+import sentinel.failpoint
+from aetherscan.io import verify_complete
+from sentinel.config import Config
+from sentinel.errors import LeaseLostError
+from sentinel.grouping import group
+from sentinel.outbox import deliver_all
+from sentinel.schema import cadence
+from sentinel.service import one_pass
+from sentinel.slack import SlackPoster
+from sentinel.store import open_store
+from sentinel.watcher import look
+from sentinel.worker import search_lease
+
+JULIAN_1970 = 2440587.5
+STEP_DAYS = 341 / 86_400
+AWAY = {1: 2, 3: 4, 5: 6}
+
+
+class Killed(BaseException):
+    """A process has ended here."""
+
+
+def in_child(does, store=None, **environment):
+    """Run something in a process forked from here; return its exit code, negative where it was a signal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, of which the child has none
+        pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 3
+    try:
+        os.environ.update(environment)
+        if store:
+            store.engine.dispose(close=False)
+        does()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def headers(number, **changes):
+    """Six scans of the rig's cadence of this number; two never have a scan in common."""
+    return [
+        make_header(
+            source_name=f"T{number}" if i not in AWAY else f"OFF{i}",
+            src_dej=-12.75 + AWAY.get(i, 0),
+            tstart=59103.0 + 0.2 * number + i * STEP_DAYS,
+            **{"nchans": 16, "nfpc": 16, "ntime": 4, **changes},
+        )
+        for i in range(6)
+    ]
+
+
+class Observatory:
+    """Everything from the disk to Slack; `passes` is its heart beat."""
+
+    def __init__(self, place, slack, monkeypatch=None, **settings):
+        (place / "in").mkdir(exist_ok=True)
+        self.root, self.slack = place / "in", slack
+        watch = {"roots": (self.root,), "settle_s": 5, "look_again_s": 20, **settings.pop("watch", {})}
+        self.config = Config(state_dir=place, lease_s=60, retry_after_s=5, watch=watch, **settings)
+        self.at, self.full, self.failing = 1.8e9, False, ""
+        self.store = open_store(self.config.store_url)
+        event.listen(self.store.engine, "connect", self._tell_time)
+        event.listen(self.store.engine, "begin", self._fill)
+        self.store.engine.dispose()
+        self.flights, self.dead, self.stopped, self.workers = [], [], [], 2
+        if monkeypatch:
+            environ = SimpleNamespace(get=lambda *_: self.failing)
+            monkeypatch.setattr(
+                sentinel.failpoint, "os", SimpleNamespace(environ=environ, kill=self._die, getpid=os.getpid)
+            )
+
+    def _tell_time(self, connection, _):
+        connection.execute("PRAGMA synchronous=OFF")  # nobody pulls the plug here
+        connection.create_function("julianday", 1, lambda _: JULIAN_1970 + self.at / 86_400)
+
+    def _fill(self, rows):
+        rows.exec_driver_sql(f"PRAGMA max_page_count={1 if self.full else 2**30}")
+
+    def _die(self, *_):
+        self.failing = ""
+        raise Killed
+
+    def close(self):
+        self.store.engine.dispose()
+
+    def land(self, number, positions=range(6), part=1.0, **changes):
+        """Write files of a cadence, or the first part of each; return what they will hold when they are whole."""
+        whole = {}
+        for i in positions:
+            path = self.root / f"{number:03d}-{i}.fil"
+            write_observation(path, headers(number, **changes)[i], make_power(headers(number, **changes)[i], number))
+            whole[path] = path.read_bytes()
+            if part < 1:
+                path.write_bytes(whole[path][: int(part * len(whole[path]))])
+        return whole
+
+    def search(self, number):
+        """What a search of a cadence finds: one candidate, of its own frequency, and the message on it."""
+        one = {**CANDIDATE, "frequency_mhz": 1400.0 + number, "tstart_mjd": 59103.0 + number}
+        message = {**MESSAGE, "text": f"cadence {number}"}
+        return replace(found(), candidates=[one], pictures=[], message=lambda _: message)
+
+    def claim(self):
+        """Lease a cadence as the watcher does."""
+        return self.store.claim(self.config.lease_s)
+
+    def one_pass(self):
+        """Do what the watcher does once."""
+        dead, self.dead = self.dead, []
+        one_pass(
+            look=lambda: look(self.store, self.config.watch, verify_complete),
+            group=lambda: group(self.store, self.config.watch),
+            expire=lambda: self.store.expire(self.config.max_attempts),
+            collect=lambda: iter(dead),
+            failed=self._failed,
+            free=lambda: self.workers - self.store.leased(),
+            claim=self.claim,
+            submit=self.flights.append,
+        )
+
+    def _failed(self, lease, cause):
+        patience = {"max_attempts": self.config.max_attempts, "retry_after_s": self.config.retry_after_s}
+        with suppress(LeaseLostError):
+            self.store.fail(lease.token, cause, retriable=True, **patience)
+
+    def work(self):
+        """Let every worker that was not stopped search what it holds."""
+        while self.flights:
+            self.finish(self.flights.pop(0))
+
+    def finish(self, lease):
+        """Search one cadence to its end, or to the worker's."""
+        try:
+            return search_lease(
+                self.store, self.config, lease.cadence_id, lease.token, lambda *_: self.search(lease.cadence_id)
+            )
+        except Killed:
+            self.dead.append((lease, "its worker died"))
+
+    def deliver(self):
+        """Send what is due."""
+        deliver_all(self.store, SlackPoster("C1", self.slack.url, "xoxb-test"), "slack", 0)
+
+    def passes(self, count=1, step_s=6.0):
+        """Let time go on and everything run as it should; return the states of the cadences."""
+        for _ in range(count):
+            self.at += step_s
+            self.one_pass()
+            self.work()
+            self.deliver()
+        return self.states()
+
+    def states(self):
+        """Return the state of each cadence, oldest first."""
+        with self.store.read() as rows:
+            return list(rows.scalars(select(cadence.c.state).order_by(cadence.c.id)))
+
+    def told(self):
+        """Return what Slack holds, without what was sent again."""
+        return [one["text"] for one in self.slack.messages]
