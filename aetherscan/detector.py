@@ -6,6 +6,7 @@ thirty-two would be less than a tenth faster. Probability rests on the posterior
 search to the next as a random draw's would; how much it would change is its spread.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from aetherscan.errors import ReleaseError
 from aetherscan.forest import load_forest, share
-from aetherscan.release import Release, read_release
+from aetherscan.release import Release, file_sha256, read_release
 
 OBSERVATIONS = 6
 DRAWS = 32
@@ -149,12 +150,46 @@ def load_detector(folder: Path, threads: int = 1) -> Detector:
     release = read_release(folder)
     encode = load_encoder(folder / "encoder.onnx", release.snippet, threads)
     forests = {mode: load_forest(folder / f"{mode}.skops") for mode in release.modes}
-    detector = Detector(release=release, encode=encode, forests=forests)
-    obs, latent = detector.encode_snippets([]).mean.shape[1:]
-    for mode, forest in forests.items():
+    return _fitting(Detector(release=release, encode=encode, forests=forests))
+
+
+def exchange(detector: Detector, threshold: float | None, *, encoder: Path | None, forest: Path | None) -> Detector:
+    """Return a detector, for its mode alone, with an encoder (.onnx) or a forest (.skops) that is not its release's.
+
+    What the release knows of its own does not hold for others: they have no calibration, and `threshold` must be given.
+
+    Raises:
+        ReleaseError: a file is no such thing, they do not fit each other, or something is not given.
+    """
+    own, mode = detector.release, detector.mode
+    others = {path.name: file_sha256(path) for path in (encoder, forest) if path}
+    if others and threshold is None:
+        raise ReleaseError(f"{', '.join(others)}: expected a threshold of probability beside what {own.name} lacks")
+    if encoder and not forest:
+        raise ReleaseError(f"{encoder}: expected the forest that was fitted to its latents beside it, found none")
+    release = replace(
+        own,
+        name="+".join([own.name, *others]),
+        sha256=hashlib.sha256("".join([own.sha256, *others.values()]).encode()).hexdigest(),
+        modes={mode: replace(own.modes[mode], calibration=None, threshold=threshold or 0.0)},
+    )
+    return _fitting(
+        Detector(
+            release=release,
+            encode=load_encoder(encoder, own.snippet) if encoder else detector.encode,
+            forests={mode: load_forest(forest) if forest else detector.forests[mode]},
+            mode=mode,
+        )
+    )
+
+
+def _fitting(detector: Detector) -> Detector:
+    """Return the detector if its forests read what its encoder makes."""
+    release, (obs, latent) = detector.release, detector.encode_snippets([]).mean.shape[1:]
+    for mode, forest in detector.forests.items():
         features = obs * latent + len(release.modes[mode].measurements)
         if forest.n_features_in_ != features:
             raise ReleaseError(
-                f"{folder}: expected a {mode} forest of {features}, found {forest.n_features_in_} features"
+                f"{release.name}: expected a {mode} forest of {features}, found {forest.n_features_in_} features"
             )
     return detector

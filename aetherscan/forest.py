@@ -23,6 +23,7 @@ LEAVES = 128
 """Per tree: keeps a forest near 9 MB where unlimited depth makes 44-114 MB."""
 POINTS = 64
 """At most so many points make a calibration."""
+PICKLES = {".joblib", ".pkl", ".pickle"}
 TRUSTED = ["sklearn.tree._tree.Tree"]
 
 
@@ -45,6 +46,11 @@ def load_forest(path: Path) -> RandomForestClassifier:
     Raises:
         ReleaseError: the file holds types beyond a scikit-learn forest's own, or is no skops file.
     """
+    if path.suffix in PICKLES:
+        raise ReleaseError(
+            f"{path}: expected a forest stored with skops, found a pickle, which runs what code it holds when opened; "
+            "where you trust it, store it anew: skops.io.dump(joblib.load('forest.joblib'), 'forest.skops')"
+        )
     try:
         strangers = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
         if strangers:

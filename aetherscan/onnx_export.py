@@ -15,6 +15,8 @@ import onnx
 from jaxtyping import Float32
 from onnx import TensorProto, helper, numpy_helper
 
+from aetherscan.errors import ReleaseError
+
 OPSET, IR_VERSION = 17, 8
 ACTIVATIONS = {"linear": None, "relu": "Relu"}
 PADDING = {"same": "SAME_UPPER", "valid": "VALID"}  # of an odd number of zeros the last is the larger half, as in Keras
@@ -47,6 +49,21 @@ def export_onnx(encoder: keras.Model, path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def convert(trained: Path, path: Path) -> None:
+    """Write the encoder in a .keras file to `path` as ONNX.
+
+    Raises:
+        ReleaseError: it is none that `export_onnx` knows.
+    """
+    try:
+        export_onnx(keras.saving.load_model(trained, compile=False), path)
+    except (OSError, TypeError, ValueError) as error:
+        raise ReleaseError(
+            f"{trained}: expected an encoder that was trained here, found {str(error).splitlines()[0]} (those of the "
+            "first seed sample their latents, and were taught another normalization: train one)"
+        ) from error
 
 
 def _laid_out(weight: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:

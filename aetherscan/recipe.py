@@ -161,13 +161,13 @@ class TrainSettings:
     def snr(self, number: int) -> tuple[float, float]:
         """Return the faintest and the brightest SNR of a round, from 1; one round alone is the easiest."""
         share = (number - 1) / max(1, self.num_training_rounds - 1)
+        rate = self.exponential_decay_rate
         eases = {
             "linear": 1 - share,
-            "exponential": 1
-            - math.expm1(self.exponential_decay_rate * share) / math.expm1(self.exponential_decay_rate),
-            "step": float(number <= self.step_easy_rounds),
+            "exponential": 1 - math.expm1(rate * share) / math.expm1(rate),
+            "step": float(number <= self.step_easy_rounds or self.num_training_rounds == 1),
         }
-        ease = 1.0 if self.num_training_rounds == 1 else eases[self.curriculum_schedule]
+        ease = eases[self.curriculum_schedule]
         reach = self.final_snr_range + ease * (self.initial_snr_range - self.final_snr_range)
         return self.snr_base, self.snr_base + reach
 
@@ -184,10 +184,10 @@ def find_files(folder: Path, inner: str, names: Sequence[str]) -> list[Path]:
     Raises:
         RecipeError: every one that is in none of these.
     """
-    places = {name: [Path(name), folder / name, folder / inner / name] for name in names}
-    found = {name: next(filter(Path.is_file, some), None) for name, some in places.items()}
+    places = dict.fromkeys((Path(), folder, folder / inner))
+    found = {name: next((place / name for place in places if (place / name).is_file()), None) for name in names}
     if lost := [name for name, path in found.items() if path is None]:
-        raise RecipeError("\n".join(f"{name}: expected a file there, in {folder} or {folder / inner}" for name in lost))
+        raise RecipeError("\n".join(f"{name}: expected a file, in {', '.join(map(str, places))}" for name in lost))
     return [path for path in found.values() if path]
 
 
@@ -204,63 +204,44 @@ def _out_of_range(settings: TrainSettings) -> list[str]:
     return wrong
 
 
-def _at_odds(settings: TrainSettings) -> list[str]:
+def _at_odds(s: TrainSettings) -> list[str]:
     """Say which values cannot be together, or are beyond what the code can do."""
-    s, rows, files = settings, settings.time_bins, settings.train_files
-    features, rounds = s.rf_max_features, s.num_training_rounds
-    share = isinstance(features, str) or 0 < features <= 1
-    named = {tag: tag is None or re.fullmatch("|".join(TAGS.values()), tag) for tag in (s.load_tag, s.save_tag)}
-    tags = ", ".join(TAGS)
+    batch, rounds, easy_hard = s.effective_batch_size, s.num_training_rounds, s.step_easy_rounds + s.step_hard_rounds
+    replica, rate = s.per_replica_batch_size, s.base_learning_rate
+    learned, scan_s = s.num_samples_beta_vae * s.train_val_split, s.time_bins * s.time_resolution
+    files, widths, tags = " ".join(s.train_files), WINDOW_BINNING * SHRINK[1], ", ".join(TAGS)
+    known = {tag: tag is None or re.fullmatch("|".join(TAGS.values()), tag) for tag in (s.load_tag, s.save_tag)}
     checks = (
-        (share, "rf_max_features", "sqrt, log2, or a share above 0 and up to 1", features),
-        (s.rf_n_jobs != 0, "rf_n_jobs", "-1 for all cores, or how many", s.rf_n_jobs),
-        (s.num_observations == 6, "num_observations", "6, as cadences are ABACAD", s.num_observations),
-        (
-            s.downsample_factor == WINDOW_BINNING, "downsample_factor",
-            f"{WINDOW_BINNING}, which is how a search bins its windows", s.downsample_factor,
-        ),
-        (
-            s.width_bin % (WINDOW_BINNING * SHRINK[1]) == 0, "width_bin",
-            f"a multiple of {WINDOW_BINNING * SHRINK[1]}: the encoder shrinks bins {SHRINK[1]} times", s.width_bin,
-        ),
-        (
-            rows * s.time_resolution <= SCAN_S, "time_bins x time_resolution",
-            f"at most {SCAN_S:g} s, when the next scan begins", f"{rows * s.time_resolution:g}",
-        ),
-        (
-            all(file.endswith(PLATES) for file in files) or all(file.endswith(CADENCES) for file in files),
-            "train_files", f"{', '.join(PLATES)} alone or {', '.join(CADENCES)} alone", " ".join(files),
-        ),
-        (
-            s.effective_batch_size % s.per_replica_batch_size == 0, "effective_batch_size",
-            f"a multiple of per_replica_batch_size {s.per_replica_batch_size}", s.effective_batch_size,
-        ),
-        (
-            s.effective_batch_size <= s.num_samples_beta_vae * s.train_val_split, "effective_batch_size",
-            f"at most num_samples_beta_vae x train_val_split, {s.num_samples_beta_vae * s.train_val_split:g}",
-            s.effective_batch_size,
-        ),
-        (
-            s.final_snr_range <= s.initial_snr_range, "final_snr_range",
-            f"at most initial_snr_range {s.initial_snr_range:g}", s.final_snr_range,
-        ),
-        (
-            s.curriculum_schedule != "step" or s.step_easy_rounds + s.step_hard_rounds == rounds,
-            "step_easy_rounds + step_hard_rounds", f"num_training_rounds {rounds}",
-            s.step_easy_rounds + s.step_hard_rounds,
-        ),
-        (
-            s.min_learning_rate <= s.base_learning_rate, "min_learning_rate",
-            f"at most base_learning_rate {s.base_learning_rate:g}", s.min_learning_rate,
-        ),
-        (bool(named[s.load_tag]), "load_tag", tags, s.load_tag),
-        (bool(named[s.save_tag]), "save_tag", tags, s.save_tag),
-        (not Path(s.load_dir or "").is_absolute(), "load_dir", "a folder below model_path", s.load_dir),
-        (not (s.start and s.load_tag), "start", "either start or load_tag", "both"),
+        (isinstance(s.rf_max_features, str) or 0 < s.rf_max_features <= 1,
+         f"rf_max_features: expected sqrt, log2, or a share above 0 and up to 1, found {s.rf_max_features}"),
+        (s.rf_n_jobs, "rf_n_jobs: expected -1 for all cores, or how many, found 0"),
+        (s.num_observations == 6,
+         f"num_observations: expected 6, as cadences are ABACAD, found {s.num_observations}"),
+        (s.downsample_factor == WINDOW_BINNING,
+         f"downsample_factor: expected {WINDOW_BINNING}, as a search bins windows, found {s.downsample_factor}"),
+        (s.width_bin % widths == 0,
+         f"width_bin: expected a multiple of {widths}, as the encoder shrinks windows, found {s.width_bin}"),
+        (scan_s <= SCAN_S,
+         f"time_bins x time_resolution: expected at most {SCAN_S:g} s, when the next scan begins, found {scan_s:g}"),
+        (any(all(file.endswith(kind) for file in s.train_files) for kind in (PLATES, CADENCES)),
+         f"train_files: expected {PLATES[0]} alone or {', '.join(CADENCES)} alone, found {files}"),
+        (batch % replica == 0,
+         f"effective_batch_size: expected a multiple of per_replica_batch_size {replica}, found {batch}"),
+        (batch <= learned,
+         f"effective_batch_size: expected at most num_samples_beta_vae x train_val_split {learned:g}, found {batch}"),
+        (s.final_snr_range <= s.initial_snr_range,
+         f"final_snr_range: expected at most initial_snr_range {s.initial_snr_range:g}, found {s.final_snr_range:g}"),
+        (s.curriculum_schedule != "step" or easy_hard == rounds,
+         f"step_easy_rounds + step_hard_rounds: expected num_training_rounds {rounds}, found {easy_hard}"),
+        (s.min_learning_rate <= rate,
+         f"min_learning_rate: expected at most base_learning_rate {rate:g}, found {s.min_learning_rate:g}"),
+        (known[s.load_tag], f"load_tag: expected {tags}, found {s.load_tag}"),
+        (known[s.save_tag], f"save_tag: expected {tags}, found {s.save_tag}"),
+        (not Path(s.load_dir or "").is_absolute(), f"load_dir: expected a folder below model_path, found {s.load_dir}"),
+        (not (s.start and s.load_tag), "start: expected either start or load_tag, found both"),
+        (s.load_tag or s.start_round in {None, 1},
+         f"start_round: expected load_tag beside it, found none for round {s.start_round}"),
+        (not known[s.load_tag] or s.first_round <= rounds,
+         f"start_round: expected at most num_training_rounds {rounds}, found {s.first_round}"),
     )  # fmt: skip
-    wrong = [f"{name}: expected {expected}, found {found}" for well, name, expected, found in checks if not well]
-    if named[s.load_tag] and s.first_round > rounds:
-        wrong.append(f"start_round: expected at most num_training_rounds {rounds}, found {s.first_round}")
-    if s.start_round not in {None, 1} and not s.load_tag:
-        wrong.append(f"start_round: expected load_tag beside it, found none for round {s.start_round}")
-    return wrong
+    return [text for well, text in checks if not well]

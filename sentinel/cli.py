@@ -68,18 +68,34 @@ def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search = command("search", _search, "search files once, without the service", "search data/*.h5 --output found")
-    search.add_argument("files", nargs="+", metavar="FILE", help=".h5, .fil, or a .csv that lists them")
+    search.add_argument("files", nargs="*", metavar="FILE", help=".h5, .fil, or a .csv that lists them")
     search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
     search.add_argument("--format", choices=("csv", "json"), default="csv", help="of the table (default %(default)s)")
     search.add_argument(
         "--mode", choices=("tracks", "windows"), help="how signals are proposed (default: as configured)"
     )
-    search.add_argument("--threshold", type=float, help="probability, 0-1 (default: the release's own)")
+    search.add_argument(
+        "--threshold", "--classification-threshold", type=float, metavar="P",
+        help="probability, 0-1 (default: the release's own)",
+    )  # fmt: skip
     search.add_argument("--threads", type=int, help="that one search computes with (default: as configured)")
     search.add_argument(
         "--trace", type=float, metavar="MHZ", help="say what every stage makes of this frequency instead"
     )
     search.add_argument("--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)")
+    text = ".npy of windows (n, 6, 16, 4096), in --data-path or its folder testing: a probability for each, instead"
+    search.add_argument("--test-files", nargs="+", default=[], metavar="FILE", help=text)
+    search.add_argument(
+        "--encoder-path", metavar="FILE", help=".onnx or .keras, instead of the release's; needs --rf-path"
+    )
+    search.add_argument("--rf-path", metavar="FILE", help="forest, .skops, instead of the release's")
+    search.add_argument("--config-path", metavar="FILE", help="release.json of a release: the same as --release")
+    search.add_argument(
+        "--per-replica-batch-size", type=_count, default=256, metavar="N", help="windows scored at once"
+    )
+    for kind in ("data", "model", "output"):
+        search.add_argument(f"--{kind}-path", metavar="DIR", help=f"as AETHERSCAN_{kind.upper()}_PATH; see train")
+    search.add_argument("--save-tag", metavar="TAG", help="folder of the table in --output-path (default: now)")
     train = command("train", _train, "train a release", "train --save-tag test_v1 --num-training-rounds 5")
     train.add_argument(
         "--output", type=Path, metavar="DIR", help="of the release (default: the tag's, in --model-path)"
@@ -294,31 +310,66 @@ def _demo(options: Options) -> int:
     return int(not demo.run(config, _store(config), tell=print, **asked))
 
 
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number
+
+
 def _search(options: Options) -> int:
+    from functools import partial
+
     from tqdm import tqdm
 
+    from aetherscan.recipe import find_files
     from sentinel import offline
-    from sentinel.config import changed
+    from sentinel.config import changed, train_settings
+    from sentinel.errors import ConfigError
 
-    config = _loaded()
-    asked = {name: getattr(options, name) for name in ("mode", "threshold", "threads")}
-    settings, release = changed(config.search, asked), options.release or config.release
+    if bool(options.files) == bool(options.test_files):
+        raise ConfigError("search: expected either FILE ... or --test-files FILE ...")
+    config, asked = _loaded(), {name: getattr(options, name) for name in ("mode", "threshold", "threads")}
+    if options.test_files and (options.mode == "tracks" or options.trace is not None):
+        raise ConfigError("--test-files: expected no --trace and no --mode tracks: plates are windows")
+    settings = changed(config.search, asked | ({"mode": "windows"} if options.test_files else {}))
+    named = ("data_path", "model_path", "output_path", "save_tag")
+    paths = train_settings(config, {name: getattr(options, name) for name in named})
+    encoder, forest, card = (
+        find_files(paths.model_path, "", [name])[0] if name else None
+        for name in (options.encoder_path, options.rf_path, options.config_path)
+    )
+    if card and card.name != "release.json":
+        raise ConfigError(f"--config-path: expected the release.json of a release, found {card}")
+    release = options.release or (card.parent if card else config.release)
+    output = options.output
+    if options.output_path or options.save_tag:
+        output = paths.output_path / (paths.save_tag or _now())
+    detect = partial(offline.detector_of, release, settings, encoder, forest)
+    if options.test_files:
+        plates = find_files(paths.data_path, "testing", options.test_files)
+        asked = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
+        print(offline.score(plates, output, detector=detect(), **asked))
+        return 0
     if options.trace is not None:
-        print("\n".join(offline.trace(offline.listed(options.files), options.trace, release=release, search=settings)))
+        print("\n".join(offline.trace(offline.listed(options.files), options.trace, detect=detect, search=settings)))
         return 0
     with tqdm(
         total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         count = offline.search(
-            offline.listed(options.files), options.output, release=release, search=settings,
+            offline.listed(options.files), output, detect=detect, search=settings,
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
     return int(not count)
 
 
-def _train(options: Options) -> int:
+def _now() -> str:
     from datetime import UTC, datetime
 
+    return datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+
+
+def _train(options: Options) -> int:
     from sentinel.config import train_settings
 
     config = _loaded()
@@ -326,8 +377,7 @@ def _train(options: Options) -> int:
     settings.files()
     from aetherscan.train import train
 
-    tag = settings.save_tag or datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
-    release = train(options.output or settings.model_path / tag, settings)
+    release = train(options.output or settings.model_path / (settings.save_tag or _now()), settings)
     print(f"{release.name}: sha256 {release.sha256}")
     return 0
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from aetherscan.cadence import find_cadences
@@ -33,11 +34,56 @@ def listed(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
+def detector_of(release: Path, search: Search, encoder: Path | None = None, forest: Path | None = None) -> Any:
+    """Return the detector of a release, or with what is not its own, for a mode of searching.
+
+    Raises:
+        ReleaseError: something is missing, altered, or does not fit.
+    """
+    from aetherscan.detector import exchange, load_detector
+    from aetherscan.release import file_sha256, weights
+
+    loaded = load_detector(release).for_mode(search.mode)
+    own = [loaded.release.card["sha256"][name] for name in weights([search.mode])]
+    encoder, forest = (path if path and file_sha256(path) not in own else None for path in (encoder, forest))
+    if not encoder and not forest:
+        return loaded
+    with TemporaryDirectory() as folder:
+        if encoder and encoder.suffix == ".keras":
+            from aetherscan.onnx_export import convert
+
+            convert(encoder, served := Path(folder) / f"{encoder.stem}.onnx")
+            encoder = served
+        return exchange(loaded, search.threshold, encoder=encoder, forest=forest)
+
+
+def score(
+    paths: Sequence[Path], output: Path, *, detector: Any, threshold: float | None, batch: int, table: str = "csv"
+) -> str:
+    """Score windows that were cut out already; write a row for each, and return how many are signals."""
+    from aetherscan.plates import COLUMNS, open_plates, score_plates
+
+    for path in paths:  # all of them before the first is scored
+        open_plates(path, detector.release.snippet)
+    least = detector.threshold if threshold is None else threshold
+    rows = [row for path in paths for row in score_plates(path, detector, least, batch)]
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / f"plates.{table}").open("w", newline="", encoding="utf-8") as stream:
+        if table == "json":
+            json.dump(rows, stream, indent=1)
+        else:
+            lines = csv.DictWriter(stream, COLUMNS)
+            lines.writeheader()
+            lines.writerows(rows)
+    found = sum(row["prediction"] for row in rows)
+    return f"{found} of {len(rows)} plates from probability {least:.4g} with {detector.release.name}: {stream.name}"
+
+
 def search(
     paths: Sequence[Path],
     output: Path,
     *,
-    release: Path,
+    detect: Callable[[], Any],
     search: Search,
     table: str = "csv",
     progress: Callable[[float], None] = lambda _: None,
@@ -64,9 +110,7 @@ def search(
     found: list[Any] = []
     used = None
     if grouping.cadences:
-        from aetherscan.detector import load_detector
-
-        detector = load_detector(release)
+        detector = detect()
         used = {"name": detector.release.name, "sha256": detector.release.sha256}
     for count, cadence in enumerate(grouping.cadences):
         share = partial(_share, progress, count, len(grouping.cadences))
@@ -91,14 +135,13 @@ def search(
     return len(runs)
 
 
-def trace(paths: Sequence[Path], frequency_mhz: float, *, release: Path, search: Search) -> Iterator[str]:
+def trace(paths: Sequence[Path], frequency_mhz: float, *, detect: Callable[[], Any], search: Search) -> Iterator[str]:
     """Yield what every stage of a search makes of one frequency, for each cadence among `paths` that holds it."""
-    from aetherscan.detector import load_detector
     from aetherscan.search import SearchSettings
     from aetherscan.trace import trace as trace_cadence
 
     headers = {path: verify_complete(path) for path in paths}
-    detector, settings = load_detector(release), SearchSettings(**search.model_dump())
+    detector, settings = detect(), SearchSettings(**search.model_dump())
     for cadence in find_cadences(list(headers.values())).cadences:
         members = [list(headers)[i] for i in cadence.members]
         yield f"{cadence.target}: {', '.join(path.name for path in members)}"

@@ -15,6 +15,8 @@ from aetherscan.errors import ReleaseError
 from aetherscan.forest import POINTS, calibrate, fit_forest, save_forest
 from aetherscan.onnx_export import export_onnx
 from aetherscan.release import write_card
+from sentinel.config import Search
+from sentinel.offline import detector_of
 
 SHIPPED = Path(__file__).parents[1] / "models" / "meridian"
 RNG = np.random.default_rng(5)
@@ -159,3 +161,42 @@ assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"
 def test_a_release_without_a_forest_for_a_mode_says_which_it_has(release):
     with pytest.raises(ReleaseError, match="r: expected a forest for windows, found tracks"):
         load_detector(release()).for_mode("windows")
+
+
+@pytest.fixture
+def other_forest(tmp_path):
+    features = RNG.normal(size=(50, 50)).astype(np.float32)
+    save_forest(tmp_path / "other.skops", fit_forest(features, (features[:, 0] > 0).astype(np.float32), 1, 5))
+    return tmp_path / "other.skops"
+
+
+def test_an_encoder_and_a_forest_that_are_not_the_releases_serve_uncalibrated_under_a_name_that_says_so(
+    release, tmp_path, other_forest
+):
+    folder = release(calibration={"score": [0.0, 1.0], "probability": [0.2, 0.4]})
+    encoder = keras.saving.load_model(SHIPPED / "encoder.keras", compile=False)
+    encoder.set_weights([weight * 1.01 for weight in encoder.get_weights()])
+    encoder.save(tmp_path / "further.keras")
+    detector = detector_of(folder, Search(threshold=0.3), tmp_path / "further.keras", other_forest)
+    mean, _ = encoder.predict_on_batch(SNIPPETS[0][..., None])
+    np.testing.assert_allclose(detector.encode_snippets(SNIPPETS[:1]).mean[0], np.asarray(mean), atol=1e-4)
+    assert (detector.release.name, detector.threshold) == ("r+further.onnx+other.skops", 0.3)
+    assert detector.release.modes["tracks"].calibration is None
+    assert detector.release.sha256 != load_detector(folder).release.sha256
+    own = detector_of(folder, Search(), folder / "encoder.keras", folder / "tracks.skops")
+    assert own.release == load_detector(folder).release
+
+
+def test_what_a_given_encoder_or_forest_lacks_is_said_with_what_to_do(release, tmp_path, other_forest):
+    pickled, odd = tmp_path / "random_forest_final_v1.joblib", tmp_path / "vae_encoder_final_v1.keras"
+    pickled.write_bytes(b"cos\nsystem\n")
+    odd.write_bytes(b"none")
+    for threshold, encoder, forest, wrong in (
+        (0.5, None, pickled, r"found a pickle, which runs .* store it anew: skops\.io\.dump"),
+        (0.5, odd, other_forest, "expected an encoder that was trained here"),
+        (0.5, SHIPPED / "CARD.md", None, "expected the forest that was fitted to its latents"),
+        (0.5, None, SHIPPED / "windows.skops", "expected a tracks forest of 50, found 48 features"),
+        (None, None, other_forest, r"other\.skops: expected a threshold of probability"),
+    ):
+        with pytest.raises(ReleaseError, match=wrong):
+            detector_of(release(), Search(threshold=threshold), encoder, forest)

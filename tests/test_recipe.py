@@ -74,7 +74,7 @@ def test_all_that_is_wrong_with_flags_is_told_at_once_and_is_exit_2(capsys):
     ("given", "message"),
     [
         ({"num_observations": 4}, "num_observations: expected 6, as cadences are ABACAD, found 4"),
-        ({"downsample_factor": 4}, "downsample_factor: expected 8, which is how a search bins its windows"),
+        ({"downsample_factor": 4}, "downsample_factor: expected 8, as a search bins windows"),
         ({"time_bins": 32}, "time_bins x time_resolution: expected at most 341 s"),
         ({"train_files": ("a.npy", "b.h5")}, "train_files: expected .npy alone or .h5"),
         ({"curriculum_schedule": "step", "num_training_rounds": 9}, "num_training_rounds 9, found 10"),
