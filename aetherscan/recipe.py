@@ -241,7 +241,7 @@ def _at_odds(s: TrainSettings) -> list[str]:
         (not (s.start and s.load_tag), "start: expected either start or load_tag, found both"),
         (s.load_tag or s.start_round in {None, 1},
          f"start_round: expected load_tag beside it, found none for round {s.start_round}"),
-        (not known[s.load_tag] or s.first_round <= rounds,
-         f"start_round: expected at most num_training_rounds {rounds}, found {s.first_round}"),
+        (not known[s.load_tag] or s.first_round <= rounds + 1,
+         f"start_round: expected at most num_training_rounds + 1, {rounds + 1} (forests alone), found {s.first_round}"),
     )  # fmt: skip
     return [text for well, text in checks if not well]

@@ -61,7 +61,7 @@ def test_every_option_is_a_key_of_the_configuration_checked_when_it_is_read(tmp_
 def test_all_that_is_wrong_with_flags_is_told_at_once_and_is_exit_2(capsys):
     wrong = {
         "--rf-n-jobs": "0", "--vae-latent-dim": "eight", "--curriculum-schedule": "steep", "--time-bins": "10",
-        "--effective-batch-size": "100", "--load-tag": "round_10", "--width-bin": "1000", "--snr-base": "-1",
+        "--effective-batch-size": "100", "--load-tag": "round_11", "--width-bin": "1000", "--snr-base": "-1",
     }  # fmt: skip
     assert cli.main(["train", *(part for pair in wrong.items() for part in pair)]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -91,6 +91,7 @@ def test_what_cannot_be_is_refused_with_what_can(given, message):
 
 def test_a_training_goes_on_after_the_round_that_was_kept_unless_told_where():
     assert TrainSettings(load_tag="round_03").first_round == 4
+    assert TrainSettings(load_tag="round_10").first_round == 11  # of ten rounds: the forests alone are left
     assert TrainSettings(load_tag="round_03", start_round=2).first_round == 2
     assert TrainSettings(load_tag="final_v3").first_round == TrainSettings().first_round == 1
 
