@@ -21,7 +21,7 @@ from sentinel.config import Config
 from sentinel.errors import LeaseLostError
 from sentinel.grouping import group
 from sentinel.outbox import deliver_all
-from sentinel.schema import cadence
+from sentinel.schema import attempt, cadence, candidate
 from sentinel.service import one_pass
 from sentinel.slack import SlackPoster
 from sentinel.store import open_store
@@ -81,6 +81,8 @@ class Observatory:
         event.listen(self.store.engine, "connect", self._tell_time)
         event.listen(self.store.engine, "begin", self._fill)
         self.store.engine.dispose()
+        self.picture = place / "waterfall.png"
+        self.picture.write_bytes(b"PNG")
         self.flights, self.dead, self.stopped, self.workers = [], [], [], 2
         if monkeypatch:
             environ = SimpleNamespace(get=lambda *_: self.failing)
@@ -116,7 +118,7 @@ class Observatory:
     def search(self, number):
         """What a search of a cadence finds: one candidate, of its own frequency, and the message on it."""
         one = {**CANDIDATE, "frequency_mhz": 1400.0 + number, "tstart_mjd": 59103.0 + number}
-        message = {**MESSAGE, "text": f"cadence {number}"}
+        message = {**MESSAGE, "text": f"cadence {number}", "pictures": [str(self.picture)]}
         return replace(found(), candidates=[one], pictures=[], message=lambda _: message)
 
     def claim(self):
@@ -149,10 +151,13 @@ class Observatory:
 
     def finish(self, lease):
         """Search one cadence to its end, or to the worker's."""
+
+        def search(_, progress):
+            progress(0.5)
+            return self.search(lease.cadence_id)
+
         try:
-            return search_lease(
-                self.store, self.config, lease.cadence_id, lease.token, lambda *_: self.search(lease.cadence_id)
-            )
+            return search_lease(self.store, self.config, lease.cadence_id, lease.token, search)
         except Killed:
             self.dead.append((lease, "its worker died"))
 
@@ -174,6 +179,24 @@ class Observatory:
         with self.store.read() as rows:
             return list(rows.scalars(select(cadence.c.state).order_by(cadence.c.id)))
 
-    def told(self):
-        """Return what Slack holds, without what was sent again."""
-        return [one["text"] for one in self.slack.messages]
+    def ended_well(self, whole, quarantined=0):
+        """Hold the promises: `whole` files, untouched, are cadences that ended once and were announced once."""
+        landed = len(whole) // 6
+        with self.store.read() as rows:
+            states = dict(tuple(row) for row in rows.execute(select(cadence.c.id, cadence.c.state)))
+            found = list(rows.scalars(select(candidate.c.cadence_id).order_by(candidate.c.id)))
+            ended = list(rows.scalars(select(attempt.c.cadence_id).where(attempt.c.outcome == "done")))
+            whys = list(rows.scalars(select(cadence.c.why).where(cadence.c.state == "quarantined")))
+        assert sorted(states.values()) == ["done"] * (landed - quarantined) + ["quarantined"] * quarantined
+        done = sorted(number for number, state in states.items() if state == "done")
+        assert sorted(found) == sorted(ended) == done
+        assert all(whys)
+        told = [one["text"] for one in self.slack.messages if "may repeat" not in one["text"]]
+        assert sorted(told) == sorted(f"cadence {number}" for number in done)
+        self.adds_up()
+        assert {path: path.read_bytes() for path in self.root.rglob("*.fil")} == whole
+
+    def adds_up(self):
+        """Hold the ledger to its word."""
+        ledger = self.store.ledger()
+        assert ledger.pop("seen") == sum(ledger.values())

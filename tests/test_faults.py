@@ -1,0 +1,299 @@
+"""What is broken on purpose in a small observatory, and that nothing is lost or told twice."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rig import Observatory, in_child
+
+from aetherscan.errors import ReleaseError
+from sentinel.errors import StoreAwayError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def observatory(tmp_path, slack, monkeypatch):
+    made = Observatory(tmp_path, slack, monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def killable(tmp_path, slack):
+    """An observatory whose processes are real: they are killed by the kernel."""
+    made = Observatory(tmp_path, slack)
+    yield made
+    made.close()
+
+
+def killed(observatory, where, does):
+    """Hold that a process that does this is killed there; what it held comes free in time."""
+    assert in_child(does, observatory.store, SENTINEL_FAILPOINT=f"{where}:kill") == -9
+    observatory.at += 300
+
+
+@pytest.mark.fault(1, promise="P1")
+@pytest.mark.parametrize("where", ["seen", "file-row", "ready", "leased", "result-known"])
+def test_a_watcher_killed_at_any_step_loses_and_repeats_nothing(killable, where):
+    whole = killable.land(1)
+
+    def watch():
+        for _ in range(4):
+            killable.at += 6
+            killable.one_pass()
+        killable.dead.append((killable.flights.pop(), "its worker died"))
+        killable.one_pass()
+
+    killed(killable, where, watch)
+    killable.passes(8)
+    killable.ended_well(whole)
+
+
+@pytest.mark.fault(2, promise="P2")
+@pytest.mark.parametrize("where", ["started", "mid-read", "before-commit", "after-commit"])
+def test_a_worker_killed_at_any_step_leaves_one_record(killable, where):
+    whole = killable.land(1)
+    for _ in range(4):
+        killable.at += 6
+        killable.one_pass()
+    killed(killable, where, killable.work)
+    killable.flights.clear()
+    killable.passes(8)
+    killable.ended_well(whole)
+
+
+@pytest.mark.fault(2, promise="P2")
+def test_a_picture_that_was_half_written_is_never_one(tmp_path, monkeypatch):
+    from sentinel.worker import draw
+
+    class Found:
+        frequency_mhz = 1400.0
+
+    monkeypatch.setattr("aetherscan.plots.waterfall_png", lambda *_: b"PNG" * 1000)
+
+    def drawn():
+        return draw([], Found, (0, 2, 4), tmp_path, "000001")
+
+    assert in_child(drawn, SENTINEL_FAILPOINT="mid-picture:kill") == -9
+    assert list(tmp_path.glob("[!.]*")) == []
+    assert Path(drawn()[0]).read_bytes() == b"PNG" * 1000
+
+
+@pytest.mark.fault(3, promise="P3")
+@pytest.mark.parametrize("where", ["before-send", "after-accept", "mid-upload"])
+def test_a_poster_killed_at_any_step_tells_once(killable, where):
+    whole = killable.land(1)
+    for _ in range(4):
+        killable.at += 6
+        killable.one_pass()
+    killable.work()
+    killed(killable, where, killable.deliver)
+    killable.passes(4, step_s=60)
+    killable.ended_well(whole)
+
+
+@pytest.mark.fault(12, promise="P1")
+def test_a_cadence_that_kills_every_worker_is_set_aside_and_the_others_go_on(observatory):
+    whole = observatory.land(1) | observatory.land(2) | observatory.land(3)
+    finish = observatory.finish
+
+    def deadly(lease):
+        observatory.failing = "started:kill" if lease.target == "T2" else ""
+        finish(lease)
+
+    observatory.finish = deadly
+    observatory.passes(12)
+    observatory.ended_well(whole, quarantined=1)
+    with pytest.raises(AssertionError):
+        observatory.ended_well(whole)
+
+
+@pytest.mark.fault(25, promise="P1")
+def test_a_state_disk_that_fills_up_holds_everything_until_there_is_room(observatory):
+    whole = observatory.land(1)
+    for _ in range(4):
+        observatory.at += 6
+        observatory.one_pass()
+    observatory.full = True
+    whole |= observatory.land(2) | observatory.land(3)
+    with pytest.raises(StoreAwayError, match="full"):
+        observatory.store.beat("ballast", 1, pid=1, host=500_000 * "h")
+    with pytest.raises(StoreAwayError, match="full"):
+        observatory.store.beat("ballast", 1, pid=1, host=5_000 * "h")
+    with pytest.raises(StoreAwayError, match="full"):
+        observatory.one_pass()
+    with suppress(StoreAwayError):  # pages that are free may be just enough
+        observatory.work()
+    observatory.full = False
+    observatory.passes(20)
+    observatory.ended_well(whole)
+
+
+@pytest.mark.fault(26, promise="P1")
+def test_a_store_that_is_locked_for_too_long_is_tried_again(observatory, monkeypatch):
+    whole = observatory.land(1)
+    observatory.passes(1)
+    with sqlite3.connect(observatory.config.state_dir / "sentinel.db") as other:
+        observatory.store.engine.dispose()
+        monkeypatch.setattr("sentinel.store.BUSY_S", 0.1)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreAwayError, match="locked"):
+            observatory.passes(2)
+        other.rollback()
+    other.close()
+    observatory.passes(6)
+    observatory.ended_well(whole)
+
+
+@pytest.mark.fault(32, promise="P2")
+@pytest.mark.parametrize("when", ["landing", "leased", "dead", "told"])
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_jumps_changes_nothing_in_the_end(observatory, hours, when):
+    whole = observatory.land(1)
+    observatory.passes(1 if when == "landing" else 2)
+    observatory.at += 6
+    if when != "landing":
+        observatory.one_pass()
+    if when == "told":
+        observatory.work()
+    if when == "dead":
+        observatory.flights.clear()
+    observatory.at += 3600 * hours
+    observatory.passes(12, step_s=600 if when == "dead" else 20)
+    observatory.ended_well(whole)
+
+
+@pytest.mark.fault(34, promise="P5")
+def test_a_release_that_is_altered_while_it_is_held_is_refused_and_the_one_in_memory_goes_on(monkeypatch, tmp_path):
+    from sentinel import worker
+
+    held = type("Detector", (), {"release": type("Release", (), {"name": "r1"})})
+    monkeypatch.setattr(worker, "_LOADED", {"ab": held})
+    for broken in ("expected sha256 ab, found cd", "expected an encoder of 16 rows"):
+
+        def refuse(_, broken=broken):
+            raise ReleaseError(broken)
+
+        monkeypatch.setattr("aetherscan.release.read_release", refuse)
+        assert worker.detector_for(tmp_path) is held
+    monkeypatch.setattr(worker, "_LOADED", {})
+    with pytest.raises(ReleaseError):
+        worker.detector_for(tmp_path)
+
+
+IN_A_ROOM_OF_ITS_OWN = """
+import subprocess, sys
+from pathlib import Path
+from rig import Observatory
+place = Path(sys.argv[1])
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+def passes(observatory, count=8):
+    for _ in range(count):
+        observatory.at += 6
+        observatory.one_pass()
+        observatory.work()
+    return observatory.states()
+"""
+
+
+def alone(place, code):
+    """Run code where it may mount what it likes, and be root of nothing else."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("unshare -rm does not work here: no user namespaces")
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    ran = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-P", "-c", IN_A_ROOM_OF_ITS_OWN + code, str(place)],
+        env=os.environ | path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.fault(25, promise="P1")
+def test_a_disk_that_really_fills_up_loses_nothing(tmp_path):
+    code = """
+mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))
+observatory = Observatory(place, None)
+observatory.land(1)
+passes(observatory, 3)
+observatory.store.engine.dispose()  # the write-ahead log goes
+with (place / "ballast").open("wb", buffering=0) as ballast:
+    try:
+        while True:
+            ballast.write(bytes(4096))
+    except OSError:
+        pass
+failed = 0
+for _ in range(8):
+    try:
+        passes(observatory, 1)
+    except Exception as error:
+        assert "full" in str(error) or "I/O" in str(error) or "unable to open" in str(error), error
+        failed += 1
+assert failed, observatory.states()
+(place / "ballast").unlink()
+observatory.at += 100
+assert passes(observatory, 20) == ["done"], observatory.states()
+observatory.adds_up()
+"""
+    alone(tmp_path, code)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(23, promise="P4")
+def test_a_read_only_folder_is_searched_like_any_other(tmp_path):
+    code = """
+observatory = Observatory(place, None)
+observatory.land(1)
+mount("--bind", str(place / "in"), str(place / "in"))
+mount("-o", "remount,ro,bind", str(place / "in"))
+try:
+    (place / "in" / "x").touch()
+    raise SystemExit("it can be written")
+except OSError:
+    pass
+assert passes(observatory) == ["done"], observatory.states()
+"""
+    alone(tmp_path, code)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(24, promise="P1")
+def test_a_folder_that_is_unmounted_between_queue_and_search_is_searched_when_it_is_back(tmp_path):
+    code = """
+mount("-t", "tmpfs", "tmpfs", "/mnt")
+mount("--bind", "/mnt", str(place / "in")) if (place / "in").mkdir() is None else 0
+observatory = Observatory(place, None)
+observatory.land(1)
+observatory.workers = 0
+assert passes(observatory) == ["ready"]
+subprocess.run(["umount", str(place / "in")], check=True)
+observatory.workers = 1
+assert passes(observatory) == ["ready"]
+mount("--bind", "/mnt", str(place / "in"))
+assert passes(observatory) == ["done"], observatory.states()
+"""
+    alone(tmp_path, code)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(26, promise="P5")
+def test_a_state_that_can_only_be_read_is_named(tmp_path):
+    code = """
+from sentinel.errors import StoreError
+from sentinel.store import open_store
+mount("--bind", str(place), str(place))
+mount("-o", "remount,ro,bind", str(place))
+try:
+    open_store(f"sqlite:///{place}/sentinel.db")
+    raise SystemExit("it was opened")
+except StoreError as error:
+    assert f"{place}/sentinel.db: cannot be used" in str(error), error
+"""
+    alone(tmp_path, code)
