@@ -231,11 +231,13 @@ def _up(options: Options) -> int:
     from aetherscan.release import read_release
     from sentinel import supervise
     from sentinel.config import config_path
-    from sentinel.status import lacking
+    from sentinel.status import lacking, sharing
 
     config = _loaded()
     release = read_release(config.release)
     store = _store(config)
+    if others := sharing(config, store):
+        print(f"the store is shared with the service on {', '.join(others)}: each cadence is searched and told of once")
     if supervise.programs(config):
         print("the service is running already")
     else:

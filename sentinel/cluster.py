@@ -6,13 +6,16 @@ it.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.security import Security
 
 from sentinel.config import Config
+from sentinel.errors import ConfigError
 from sentinel.program import Bell
 from sentinel.store import Lease, Store
 
@@ -56,6 +59,16 @@ def run(config: Config, _store: Store, bell: Bell) -> None:
             if empty > PATIENCE:
                 raise RuntimeError(f"no worker for {PATIENCE * LOOK_S:.0f} s: starting the cluster afresh")
         address.unlink(missing_ok=True)
+
+
+def _security(config: Config) -> Security | None:
+    """Return what encrypts, and proves who is at either end; None on this machine alone."""
+    if not (ca := config.cluster.tls_ca):
+        return None
+    files = {"tls_ca_file": ca, "tls_client_cert": config.cluster.tls_cert, "tls_client_key": config.cluster.tls_key}
+    if lacking := [str(path) for path in files.values() if not os.access(path or "", os.R_OK)]:
+        raise ConfigError(f"cluster: cannot be read: {', '.join(lacking)}")
+    return Security(require_encryption=True, **{name: str(path) for name, path in files.items()})
 
 
 def _address(config: Config) -> Path:
@@ -122,7 +135,8 @@ class Searchers:
             self._client = None
         if self._client is None and address:
             try:
-                self._client = Client(address, timeout=CONNECT_S, set_as_default=False, name="sentinel-watcher")
+                named = {"set_as_default": False, "name": "sentinel-watcher"}
+                self._client = Client(address, timeout=CONNECT_S, security=_security(self.config), **named)
                 LOG.info("connected to the scheduler at %s", address)
             except OSError as error:
                 LOG.warning("no scheduler at %s: %s", address, error)

@@ -8,6 +8,7 @@ environment, or from a file that it names, where they are used, so that no dump 
 
 import hashlib
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -97,10 +98,23 @@ class Watch(_Section):
 class Cluster(_Section):
     """Who searches: a LocalCluster on this machine, or a scheduler elsewhere."""
 
-    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls)://")] | None = None
+    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls)://.+:\d+$")] | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     workers: PositiveInt = 1
     memory_limit: str | None = "3 GiB"
     in_flight: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _only_ours_may_send_code(self) -> Self:
+        address = urlsplit(self.scheduler or "")
+        here = address.hostname in (None, "localhost", "::1") or str(address.hostname).startswith("127.")
+        if address.scheme == "tcp" and not here:
+            raise ValueError("a scheduler runs any code it is sent: expected tls://, or tcp:// on this machine alone")
+        if address.scheme == "tls" and not (self.tls_ca and self.tls_cert and self.tls_key):
+            raise ValueError("tls:// needs tls_ca, tls_cert and tls_key, which say who may send it code")
+        return self
 
 
 class Search(_Section):
@@ -193,6 +207,7 @@ class Config(_Section):
     """Everything the service can be told."""
 
     state_dir: Path = Path("var")
+    picture_dir: Path | None = None
     release: Path = Path("models/meridian")
     releases_url: str | None = None
     lease_s: PositiveFloat = 120.0
@@ -218,6 +233,16 @@ class Config(_Section):
     def store_url(self) -> str:
         """SQLAlchemy URL of the store."""
         return self.store.url or f"sqlite:///{self.state_dir / 'sentinel.db'}"
+
+    @property
+    def service(self) -> str:
+        """Name of the workers that this service hands cadences to: a scheduler's, or this host's own."""
+        return self.cluster.scheduler or socket.gethostname()
+
+    @property
+    def pictures(self) -> Path:
+        """Where waterfalls are drawn: a folder that all hosts see, where there are several."""
+        return self.picture_dir or self.state_dir / "pictures"
 
     @property
     def slack_channel(self) -> str | None:
@@ -336,6 +361,9 @@ def load_config(path: Path | None) -> Config:
     found = layers.model_dump()
     found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
     found["web"] |= {name: base / path for name in ("certificate", "key") if (path := found["web"][name])}
+    found["picture_dir"] = layers.picture_dir and base / layers.picture_dir
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        found["cluster"][name] = found["cluster"][name] and base / found["cluster"][name]
     found["watch"]["roots"] = [base / root for root in layers.watch.roots]
     if layers.train.start:
         found["train"]["start"] = base / layers.train.start

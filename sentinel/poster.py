@@ -3,6 +3,7 @@
 import logging
 
 from sentinel.config import Config
+from sentinel.errors import StoreError
 from sentinel.outbox import Poster, deliver_all
 from sentinel.program import Bell
 from sentinel.store import Store
@@ -39,6 +40,8 @@ def run(config: Config, store: Store, bell: Bell) -> None:
         try:
             bell.beat(posts_to=" ".join(config.posters) or "nobody")
             deliver_due(config, store)
+        except StoreError as error:
+            LOG.error("%s; messages wait, the next try comes in %g s", error, PERIOD_S)
         except Exception:
             LOG.exception("messages wait; the next try comes in %g s", PERIOD_S)
         if bell.wait(PERIOD_S):

@@ -16,7 +16,7 @@ from typing import Any
 
 from sentinel import logs
 from sentinel.config import config_path, load_config
-from sentinel.errors import BusyError, SentinelError
+from sentinel.errors import BusyError, SentinelError, StoreAwayError
 from sentinel.store import Store, open_store
 
 LOG = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Bell:
     name: str
     store: Store
     period_s: float
+    state: str
     stopped: bool = False
     _rung: threading.Event = field(default_factory=threading.Event)
 
@@ -53,8 +54,12 @@ class Bell:
         return self.stopped
 
     def beat(self, **facts: Any) -> None:
-        """Write a heartbeat."""
-        self.store.beat(self.name, self.period_s, pid=os.getpid(), host=socket.gethostname(), **facts)
+        """Write a heartbeat; while the store is away nobody could read it either."""
+        host = socket.gethostname()
+        try:
+            self.store.beat(f"{self.name}@{host}", self.period_s, pid=os.getpid(), host=host, state=self.state, **facts)
+        except StoreAwayError as error:
+            LOG.warning("no heartbeat: %s", error)
 
 
 def die_with_parent() -> None:
@@ -93,7 +98,8 @@ def main(name: str) -> int:
         config = load_config(config_path())
         with only_copy(config.state_dir / "run" / f"{name}.lock"):
             store = open_store(config.store_url)
-            bell = Bell(name=name, store=store, period_s=max(10.0, 2 * config.watch.scan_s))
+            period_s = max(10.0, 2 * config.watch.scan_s)
+            bell = Bell(name=name, store=store, period_s=period_s, state=str(config.state_dir))
             for stop in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(stop, bell.stop)
             {"cluster": cluster.run, "watcher": service.run, "poster": poster.run}[name](config, store, bell)

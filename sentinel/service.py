@@ -11,7 +11,7 @@ from functools import partial
 
 from sentinel.cluster import Searchers
 from sentinel.config import Config
-from sentinel.errors import LeaseLostError
+from sentinel.errors import LeaseLostError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.grouping import group
 from sentinel.program import Bell
@@ -79,17 +79,18 @@ def run(config: Config, store: Store, bell: Bell) -> None:
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,
                 failed=failed,
-                free=lambda: searchers.capacity() - store.leased(),
-                claim=lambda: store.claim(config.lease_s),
+                free=lambda: searchers.capacity() - store.leased(config.service),
+                claim=lambda: store.claim(config.lease_s, config.service),
                 submit=searchers.submit,
             )
             bell.beat(workers=searchers.capacity())
-        except Exception:
-            LOG.exception("a pass failed; the next one comes in %g s", config.watch.scan_s)
+        except Exception as error:
+            known = isinstance(error, StoreError)  # it says what and where, each time
+            LOG.error("a pass failed, the next comes in %g s: %s", config.watch.scan_s, error, exc_info=not known)
         if bell.wait(config.watch.scan_s):
             break
     for lease in searchers.leave():
         try:
             store.give_back(lease.token)
-        except LeaseLostError:
-            LOG.info("cadence %d ended while the service stopped", lease.cadence_id)
+        except (LeaseLostError, StoreError) as error:
+            LOG.info("cadence %d was not given back: %s", lease.cadence_id, error)

@@ -1,5 +1,6 @@
 """How the service is: read from the store and supervisord, judged in one place, told to people and to monitors."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from sentinel.config import Config
+from sentinel.errors import BusyError
 from sentinel.outbox import undelivered
 from sentinel.schema import cadence, file, heartbeat, now
 from sentinel.store import Store
@@ -44,6 +46,7 @@ def look(config: Config, store: Store) -> Status:
                         (now() - heartbeat.c.at).label("age_s"),
                         heartbeat.c.period_s,
                         heartbeat.c.pid,
+                        heartbeat.c.host,
                         heartbeat.c.facts,
                     ).order_by(heartbeat.c.name)
                 )
@@ -89,17 +92,38 @@ def look(config: Config, store: Store) -> Status:
 def lacking(config: Config, store: Store) -> str:
     """Return what a service that starts still lacks, or nothing when it is ready."""
     states = {name: one["statename"] for name, one in programs(config).items()}
-    begun = select(heartbeat.c.name).where(heartbeat.c.at > now() - LATE * heartbeat.c.period_s)
-    with store.read() as rows:
-        alive = set(rows.scalars(begun))
+    here = socket.gethostname()
+    alive = {name for name, host, _ in _alive(store) if host == here or config.cluster.scheduler}
     if bad := [f"{name} {state}" for name, state in states.items() if state != "RUNNING"]:
         return f"starting {', '.join(bad)}"
     if not states:
         return "starting supervisord"
-    missing = [name for name in states if name not in alive]
+    missing = [name for name in states if f"{name}@{here}" not in alive]
     if missing or not any(name.startswith("worker") for name in alive):
         return f"waiting for {', '.join(missing) or 'a worker to load the detector'}"
     return ""
+
+
+def sharing(config: Config, store: Store) -> list[str]:
+    """Return the other hosts whose services are on the same store.
+
+    Raises:
+        BusyError: there is another service on this host.
+    """
+    alive = _alive(store)
+    here, ours = socket.gethostname(), str(config.state_dir)
+    for name, host, facts in alive:
+        if host == here and facts.get("state", ours) != ours:
+            raise BusyError(f"{name}, with its state in {facts['state']}, is on the same store: one service a host")
+    return sorted({host for _, host, _ in alive} - {here})
+
+
+def _alive(store: Store) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Return name, host and facts of whatever has been heard of in time."""
+    begun = select(heartbeat.c.name, heartbeat.c.host, heartbeat.c.facts)
+    with store.read() as rows:
+        heard = rows.execute(begun.where(heartbeat.c.at > now() - LATE * heartbeat.c.period_s))
+        return [(row.name, row.host, row.facts) for row in heard]
 
 
 def _by_state(rows: Connection, state: Any) -> dict[str, int]:
@@ -141,6 +165,7 @@ def _judge(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
 def lines(status: Status) -> list[str]:
     """Return the status as a person reads it."""
     facts, ledger = status.facts, dict(status.facts["ledger"])
+    hosts = sorted({one["host"] for one in facts["heartbeats"]})
     told = [
         f"{WORDS[status.level]}: {'; '.join(status.remarks) or 'all is well'}",
         f"programs   {_counts(facts['programs'])}",
@@ -148,6 +173,7 @@ def lines(status: Status) -> list[str]:
             f"  {one['name']:<12} {one['age_s']:.0f} s ago, process {one['pid']}  {_counts(one['facts'])}"
             for one in facts["heartbeats"]
         ),
+        *([f"hosts      {', '.join(hosts)} share the store"] if len(hosts) > 1 else []),
         f"files      {_counts(facts['files'])}, newest data MJD {facts['newest_mjd'] or '-'}",
         f"cadences   {_counts(facts['cadences'])}",
         f"ledger     {ledger.pop('seen')} seen = {' + '.join(f'{count} {name}' for name, count in ledger.items())}",

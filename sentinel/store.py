@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
 from sentinel.errors import LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
-from sentinel.migrate import prepare
+from sentinel.migrate import alone, prepare
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import (
     WAITING,
@@ -315,7 +315,7 @@ def _told(engine: Engine) -> Iterator[None]:
     """Say of a driver's error where the store is, and whether waiting helps; a statement's own fault goes through."""
     try:
         yield
-    except (IntegrityError, ProgrammingError):
+    except (DataError, IntegrityError, ProgrammingError):
         raise
     except DBAPIError as error:
         where = engine.url.render_as_string(hide_password=True)
@@ -329,6 +329,7 @@ def _told(engine: Engine) -> Iterator[None]:
 
 def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:
     """Put a message into the outbox, or make it part of the one that speaks of the same pointing sequence already."""
+    alone(rows)  # of two slices that end at the same moment one must find the other's message
     started = select(cadence.c.tstart).where(cadence.c.id == cadence_id)
     near = func.abs(cadence.c.tstart - started.scalar_subquery()) < SAME_SEQUENCE_DAYS
     speaks = (outbox.c.poster == message["poster"]) & outbox.c.parent_id.is_(None) & (outbox.c.state != "off")
@@ -365,6 +366,11 @@ def open_store(url: str) -> Store:
 
 def _postgresql(address: URL) -> Engine:
     """Connect so that a server that restarted is found again, and a stopped process holds its locks for a minute."""
+    if address.password:
+        raise StoreError(
+            "store.url: expected no password, which would be in every dump of the configuration: put it in a file that "
+            "PGPASSFILE names, or let the server ask for a certificate"
+        )
     options = f"-c idle_in_transaction_session_timeout={int(BUSY_S * 1000)} -c lock_timeout={int(BUSY_S * 1000)}"
     try:
         return create_engine(address, pool_pre_ping=True, connect_args={"options": options, "connect_timeout": 10})

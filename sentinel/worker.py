@@ -28,12 +28,12 @@ from aetherscan.io import Absent, Observation, open_observation
 from aetherscan.observation import SECONDS_PER_DAY
 from sentinel import logs
 from sentinel.config import ROOT, Config, config_path, load_config
-from sentinel.errors import LeaseLostError, retriable
+from sentinel.errors import LeaseLostError, StoreAwayError, retriable
 from sentinel.failpoint import failpoint
 from sentinel.messages import STORM, message_text
 from sentinel.poster import deliver_due
 from sentinel.schema import candidate
-from sentinel.store import Found, Store, open_store
+from sentinel.store import Found, Store, open_store, patiently
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 10.0
@@ -103,8 +103,11 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
         if fraction:
             failpoint("mid-read", cadence_id)
         if time.monotonic() - renewed > config.lease_s / RENEWALS:
-            store.renew(token, config.lease_s, progress=fraction, worker=who)
-            renewed = time.monotonic()
+            try:
+                store.renew(token, config.lease_s, progress=fraction, worker=who)
+                renewed = time.monotonic()
+            except StoreAwayError as error:
+                LOG.warning("%s: searching on", error)
 
     limit = threading.Timer(config.search_limit_s, over_limit)
     limit.daemon = True
@@ -112,9 +115,10 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     try:
         failpoint("started", cadence_id)
         progress(0.0)
-        found = search(store.paths(cadence_id), progress)
+        found = search(patiently(lambda: store.paths(cadence_id)), progress)
+        limit.cancel()  # what was found may have to wait for the store
         failpoint("before-commit")
-        store.complete(token, found)
+        patiently(lambda: store.complete(token, found))
         failpoint("after-commit")
     except LeaseLostError as error:
         LOG.warning("nothing recorded: %s", error)
@@ -122,7 +126,8 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
         return "fenced"
     except Exception as error:
         LOG.exception("the attempt failed")
-        return failed(f"{type(error).__name__}: {error}", again=retriable(error))
+        cause, again = f"{type(error).__name__}: {error}", retriable(error)
+        return patiently(lambda: failed(cause, again=again))
     finally:
         limit.cancel()
     LOG.info("done: %d candidates", len(found.candidates))
@@ -148,7 +153,7 @@ def search_files(
         result = search_cadence(observations, detector, settings, progress, on)
         ranked = sorted(result.candidates, key=lambda one: -one.probability)
         pictures = [
-            (which, *draw(observations, one, on, config.state_dir / "pictures", f"{cadence_id:06d}"))
+            (which, *draw(observations, one, on, config.pictures, f"{cadence_id:06d}"))
             for which, one in enumerate(ranked[:PICTURES])
         ]
     drawn = {which: path for which, path, _ in pictures}
@@ -226,14 +231,14 @@ def code_version() -> str:
 def dask_setup(worker: Worker) -> None:
     """Let the store know, for as long as this process lives, that it does and which release it holds."""
     config = load_config(config_path())
-    store = _store(config.store_url)
-    release = detector_for(config.release).release
+    release, host = detector_for(config.release).release, socket.gethostname()
 
     def beat() -> None:
         while True:
             facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
             try:
-                store.beat(f"worker-{worker.name}", BEAT_S, pid=os.getpid(), host=socket.gethostname(), **facts)
+                store = _store(config.store_url)
+                store.beat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:
                 LOG.exception("no heartbeat; the next one comes in %g s", BEAT_S)
             time.sleep(BEAT_S)

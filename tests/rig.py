@@ -85,6 +85,7 @@ class Observatory:
         self.picture.write_bytes(b"PNG")
         self.flights, self.dead, self.stopped, self.workers = [], [], [], 2
         if monkeypatch:
+            monkeypatch.setattr("sentinel.worker.patiently", lambda step: step())  # it waits in real time
             environ = SimpleNamespace(get=lambda *_: self.failing)
             monkeypatch.setattr(
                 sentinel.failpoint, "os", SimpleNamespace(environ=environ, kill=self._die, getpid=os.getpid)

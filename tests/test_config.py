@@ -109,3 +109,23 @@ def test_the_named_file_wins_over_the_environment_and_both_over_the_default(monk
     monkeypatch.setenv("SENTINEL_CONFIG", "/etc/sentinel.yaml")
     assert config_path() == Path("/etc/sentinel.yaml")
     assert config_path("/tmp/mine.yaml") == Path("/tmp/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "remedy"),
+    [
+        ("scheduler: tcp://10.0.0.1:8786", "expected tls://, or tcp:// on this machine alone"),
+        ("scheduler: tls://10.0.0.1:8786, tls_ca: ca.pem", "tls:// needs tls_ca, tls_cert and tls_key"),
+        ("scheduler: 10.0.0.1:8786", "should match"),
+    ],
+)
+def test_a_scheduler_that_strangers_could_send_code_to_is_refused_with_the_remedy(write, cluster, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        load_config(write(f"cluster: {{{cluster}}}"))
+
+
+def test_a_scheduler_on_this_machine_or_behind_certificates_is_taken(write, tmp_path):
+    assert load_config(write("cluster: {scheduler: tcp://127.0.0.1:8786}")).service == "tcp://127.0.0.1:8786"
+    tls = "scheduler: tls://10.0.0.1:8786, tls_ca: ca.pem, tls_cert: /etc/tls/host.pem, tls_key: host.key"
+    cluster = load_config(write(f"cluster: {{{tls}}}")).cluster
+    assert (cluster.tls_ca, cluster.tls_cert) == (tmp_path / "ca.pem", Path("/etc/tls/host.pem"))

@@ -16,7 +16,6 @@ from aetherscan.io import verify_complete
 from sentinel.config import Complete, Signals, Watch
 from sentinel.grouping import group
 from sentinel.schema import cadence, cadence_file, file, now
-from sentinel.store import open_store
 from sentinel.tables import set_aside
 from sentinel.watcher import _matches, listen, look, scan
 
@@ -36,9 +35,9 @@ def headers(start=59103.023, **changes):
 class Folder:
     """A watched folder, its store, and passes made by hand."""
 
-    def __init__(self, root: Path, state: Path, **watch):
+    def __init__(self, root: Path, store, **watch):
         root.mkdir(exist_ok=True)
-        self.root, self.store = root, open_store(f"sqlite:///{state}/sentinel.db")
+        self.root, self.store = root, store
         self.watch = Watch(**{"roots": (root,), "settle_s": 0, "look_again_s": 0.001, **watch})
 
     def passes(self, count=2, verify=verify_complete):
@@ -65,10 +64,8 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path):
-    made = Folder(tmp_path / "incoming", tmp_path)
-    yield made
-    made.store.engine.dispose()
+def folder(tmp_path, store):
+    return Folder(tmp_path / "incoming", store)
 
 
 def land(folder, wanted, suffix=".h5", below="."):
@@ -116,15 +113,14 @@ def test_node_slices_of_one_pointing_are_cadences_of_their_own(folder):
 
 
 @pytest.mark.fault(13, promise="P1")
-def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path):
-    folder = Folder(tmp_path / "in", tmp_path, settle_s=1000)
+def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, settle_s=1000)
     land(folder, headers()[:1])
     folder.passes(3)
     assert [one.state for one in folder.files().values()] == ["seen"]
     folder.age(1001)
     folder.passes(1)
     assert [one.state for one in folder.files().values()] == ["valid"]
-    folder.store.engine.dispose()
 
 
 @pytest.mark.fault(14, promise="P1")
@@ -183,9 +179,8 @@ def test_a_reader_that_breaks_on_one_file_does_not_hold_up_the_others(folder):
 
 @pytest.mark.fault(18, promise="P1")
 def test_a_folder_moved_in_whole_is_found(folder, tmp_path):
-    outside = Folder(tmp_path / "elsewhere", tmp_path)
+    outside = Folder(tmp_path / "elsewhere", folder.store)
     land(outside, headers(), below="session")
-    outside.store.engine.dispose()
     shutil.move(outside.root / "session", folder.root / "session")
     assert folder.passes() == ["ready"]
 
@@ -242,14 +237,12 @@ def test_a_root_that_is_away_changes_nothing(folder):
 
 
 @pytest.mark.fault(1, promise="P1")
-def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path):
-    first = Folder(tmp_path / "in", tmp_path)
+def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path, store):
+    first = Folder(tmp_path / "in", store)
     land(first, headers())
     look(first.store, first.watch, verify_complete)  # dies between two passes
-    first.store.engine.dispose()
-    second = Folder(tmp_path / "in", tmp_path)
-    assert second.passes() == ["ready"]
-    second.store.engine.dispose()
+    store.engine.dispose()
+    assert Folder(tmp_path / "in", store).passes() == ["ready"]
 
 
 @pytest.mark.fault(40, promise="P1")
@@ -275,9 +268,8 @@ def test_patterns_reach_through_folders_and_stop_at_names():
 @pytest.mark.fault(18, promise="P1")
 @pytest.mark.parametrize("how", ["mv", "hard link", "link", "linked folder", "rsync", "nested"])
 def test_a_cadence_is_found_however_it_is_brought(folder, tmp_path, how):
-    outside = Folder(tmp_path / "elsewhere", tmp_path)
+    outside = Folder(tmp_path / "elsewhere", folder.store)
     land(outside, headers(), below="session")
-    outside.store.engine.dispose()
     session = outside.root / "session"
     if how == "linked folder":
         (session / "again").symlink_to(session)  # a circle
@@ -332,19 +324,18 @@ def test_a_folder_that_cannot_be_read_hides_no_other_and_loses_nothing(folder, m
     assert all(one.present for one in folder.files().values())
 
 
-def test_several_roots_are_one_sky(tmp_path):
+def test_several_roots_are_one_sky(tmp_path, store):
     (tmp_path / "in").mkdir()
     (tmp_path / "west").mkdir()
-    folder = Folder(tmp_path / "in", tmp_path, roots=(tmp_path / "in", tmp_path / "west"))
+    folder = Folder(tmp_path / "in", store, roots=(tmp_path / "in", tmp_path / "west"))
     land(folder, headers()[:2])
     land(folder, headers()[2:], below="../west")
     assert folder.passes() == ["ready"]
-    folder.store.engine.dispose()
 
 
-def settling(tmp_path, **watch):
+def settling(tmp_path, store, **watch):
     """A folder in which nothing ever settles by itself."""
-    return Folder(tmp_path / "in", tmp_path, settle_s=1e6, **watch)
+    return Folder(tmp_path / "in", store, settle_s=1e6, **watch)
 
 
 def state_of(folder, name, content=None, **signals):
@@ -354,9 +345,7 @@ def state_of(folder, name, content=None, **signals):
     if content is not None:
         (folder.root / name).write_text(content)
     folder.passes()
-    state = folder.files()["blc0.rawspec.0000.h5"].state
-    folder.store.engine.dispose()
-    return state
+    return folder.files()["blc0.rawspec.0000.h5"].state
 
 
 @pytest.mark.parametrize(
@@ -373,16 +362,16 @@ def state_of(folder, name, content=None, **signals):
         ("", None, {"renamed": True}, "valid"),
     ],
 )
-def test_a_signal_of_completion_spares_the_wait_where_it_is_trusted(tmp_path, name, content, signals, state):
-    folder = settling(tmp_path)
+def test_a_signal_of_completion_spares_the_wait_where_it_is_trusted(tmp_path, name, content, signals, state, store):
+    folder = settling(tmp_path, store)
     write_observation(tmp_path / "same.h5", headers()[0])
     content = content and content.format(size=(tmp_path / "same.h5").stat().st_size)
     assert state_of(folder, name, content, **signals) == state
 
 
 @pytest.mark.fault(14, promise="P1")
-def test_a_file_that_its_manifest_says_is_longer_is_not_opened_however_long_it_stands(tmp_path):
-    folder = Folder(tmp_path / "in", tmp_path)
+def test_a_file_that_its_manifest_says_is_longer_is_not_opened_however_long_it_stands(tmp_path, store):
+    folder = Folder(tmp_path / "in", store)
     assert state_of(folder, "zmanifest.csv", "blc0.rawspec.0000.h5,999999999\n") == "seen"
 
 
@@ -401,16 +390,15 @@ def test_a_node_with_fewer_rows_than_its_siblings_waits_until_it_has_them(folder
     assert folder.files()["cut.h5"].state == "valid"
 
 
-def test_rules_that_are_switched_off_do_not_hold_a_file(tmp_path):
-    folder = settling(tmp_path, complete={"settled": False})
+def test_rules_that_are_switched_off_do_not_hold_a_file(tmp_path, store):
+    folder = settling(tmp_path, store, complete={"settled": False})
     land(folder, headers()[:1])
     folder.passes(2, partial(verify_complete, decode=False))
     assert [one.state for one in folder.files().values()] == ["valid"]
-    folder.store.engine.dispose()
 
 
-def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that_is_the_policy(tmp_path):
-    folder = Folder(tmp_path / "in", tmp_path, partial="search", partial_after_s=1000)
+def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that_is_the_policy(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
     six = headers()
     land(folder, six[:3] + six[4:])
     assert folder.passes() == ["forming"]
@@ -420,11 +408,10 @@ def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that
     assert (len(folder.store.paths(lease.cadence_id)), folder.store.pattern(lease.cadence_id)) == (5, "ABA.AD")
     land(folder, six[3:4])
     assert folder.passes() == ["leased", "ready"]
-    folder.store.engine.dispose()
 
 
-def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(tmp_path):
-    folder = Folder(tmp_path / "in", tmp_path, partial="search", partial_after_s=1000)
+def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
     six = headers()
     land(folder, six[:3] + six[4:])
     folder.passes()
@@ -433,18 +420,16 @@ def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(
     land(folder, six[3:4])
     assert folder.passes() == ["ready"]
     assert folder.store.pattern(folder.store.claim(60).cadence_id) == "ABACAD"
-    folder.store.engine.dispose()
 
 
 @pytest.mark.parametrize("lost", [0, 2, 4])
-def test_a_cadence_that_lacks_an_on_is_held_whatever_the_policy(tmp_path, lost):
-    folder = Folder(tmp_path / "in", tmp_path, partial="search", partial_after_s=1000)
+def test_a_cadence_that_lacks_an_on_is_held_whatever_the_policy(tmp_path, lost, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
     six = headers()
     land(folder, six[:lost] + six[lost + 1 :])
     folder.passes()
     folder.age(1001)
     assert set(folder.passes(1)) == {"forming"}
-    folder.store.engine.dispose()
 
 
 @pytest.mark.fault(40, promise="P1")
@@ -481,8 +466,8 @@ def test_where_events_do_not_come_the_scan_finds_what_lands(folder, monkeypatch,
 
 @pytest.mark.fault(19, promise="P1")
 @pytest.mark.slow
-def test_a_burst_that_overflows_the_kernels_queue_is_found_by_the_scan(tmp_path):
-    folder = Folder(tmp_path / "in", tmp_path)
+def test_a_burst_that_overflows_the_kernels_queue_is_found_by_the_scan(tmp_path, store):
+    folder = Folder(tmp_path / "in", store)
     stalled = threading.Event()
     stop = listen([folder.root], lambda: stalled.wait(60))
     land(folder, headers())
@@ -492,7 +477,6 @@ def test_a_burst_that_overflows_the_kernels_queue_is_found_by_the_scan(tmp_path)
     stalled.set()
     stop()
     assert folder.passes() == ["ready", "ready"]
-    folder.store.engine.dispose()
 
 
 @pytest.mark.fault(21, promise="P2")
@@ -505,12 +489,11 @@ def test_the_same_names_in_two_folders_are_two_cadences_if_they_were_observed_ap
 
 
 @pytest.mark.fault(32, promise="P1")
-def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path):
-    folder = Folder(tmp_path / "in", tmp_path, settle_s=100)
+def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, settle_s=100)
     land(folder, headers())
     folder.passes()
     folder.age(-3600)
     with folder.store.write() as rows:
         rows.execute(update(file).values(look_at=now() + 3600))
     assert folder.passes() == ["ready"]
-    folder.store.engine.dispose()
