@@ -47,3 +47,18 @@ def slack():
     served = FakeSlack()
     yield served
     served.close()
+
+
+@pytest.fixture
+def service(tmp_path, slack):
+    """A service of its own, of which nothing is left afterwards."""
+    from test_service_system import Service
+
+    from sentinel.supervise import left
+
+    made = Service(tmp_path, slack)
+    yield made
+    made.run("down", check=False)
+    assert left(made.config) == []
+    if made.store:
+        made.store.engine.dispose()

@@ -57,8 +57,9 @@ class Service:
         )
         return ran
 
-    def demo(self, *options):
-        command = [sys.executable, "-P", "-m", "sentinel.cli", "demo", *options]
+    def start(self, *arguments):
+        """Run a command beside the test."""
+        command = [sys.executable, "-P", "-m", "sentinel.cli", *arguments]
         return subprocess.Popen(
             command,
             env=self.environment | {"PYTHONPATH": str(ROOT)},
@@ -88,16 +89,6 @@ class Service:
             assert time.monotonic() < end, self.logs()
             time.sleep(0.2)
         return found
-
-
-@pytest.fixture
-def service(tmp_path, slack):
-    made = Service(tmp_path, slack)
-    yield made
-    made.run("down", check=False)
-    assert left(made.config) == []
-    if made.store:
-        made.store.engine.dispose()
 
 
 def done(service):
@@ -141,12 +132,12 @@ def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_pr
 @pytest.mark.fault(2, promise="P2")
 def test_a_worker_and_a_watcher_killed_in_mid_search_lose_and_repeat_nothing(service, slack):
     service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=3")
-    first = service.demo("--seed", "11")
+    first = service.start("demo", "--seed", "11")
     service.until(lambda: searching(service))
     os.kill(service.worker_pid(), signal.SIGKILL)
     assert first.wait(timeout=300) == 0, first.stdout.read() + service.logs()
     first.stdout.close()
-    second = service.demo("--seed", "12")
+    second = service.start("demo", "--seed", "12")
     service.until(lambda: searching(service))
     os.kill(programs(service.config)["watcher"]["pid"], signal.SIGKILL)
     assert second.wait(timeout=300) == 0, second.stdout.read() + service.logs()
