@@ -6,6 +6,7 @@ AetherscanError
 │   ├── FormatError           not a filterbank file this package reads
 │   └── HeaderError           a header value is missing or impossible
 ├── CadenceError              these observations do not make a cadence
+├── FeedError                 a process that makes examples ended or failed: begin the epoch again
 ├── RecipeError               options of a training that are out of range or at odds: nothing was begun
 └── ReleaseError              encoder and forest are missing, altered or of another shape: keep the old ones
 """
@@ -33,6 +34,10 @@ class HeaderError(ReadError):
 
 class CadenceError(AetherscanError):
     """Observations do not make an ON/OFF cadence."""
+
+
+class FeedError(AetherscanError):
+    """A process that makes examples ended or failed."""
 
 
 class RecipeError(AetherscanError, ValueError):

@@ -1,38 +1,25 @@
 """Labelled tracks and windows to learn from: skies in memory, searched by the code that serves.
 
-A patch of six observations at native resolution holds noise, gains, bursts, a piece of filter shape, emitters of the
-zoo and ON-only tones. It is equalized, its tracks are found and cut out as in a search; a track that lies on a tone is
-a signal, and whatever else got as far is not. Kinds that come close to looking like a signal are drawn more
-often than the sky has them, and fainter. What is drawn for patch k depends on the seed and k alone.
+A patch is equalized, its tracks are found and cut out as in a search; a track that lies on a tone is a signal, and
+whatever else got as far is not. What is drawn for patch k depends on the seed and k alone. Forests learn from these;
+the encoder, which needs many more and no measurements, from the feed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from aetherscan.feed import Feed, FeedSettings, feed
 from aetherscan.geometry import ON, Geometry, geometry_of
-from aetherscan.inject import Emitter, add_emitter
-from aetherscan.observation import Header
-from aetherscan.simulate import (
-    NOISE,
-    SCAN_S,
-    Sky,
-    burst,
-    filter_shape,
-    gbt_header,
-    log_uniform,
-    noise,
-    random_interference,
-    random_levels,
-    random_signal,
-)
+from aetherscan.inject import Emitter
+from aetherscan.normalize import SHADES
+from aetherscan.patches import ExampleSettings, draw_emitters, draw_power, patch_header
+from aetherscan.simulate import Sky
 from aetherscan.track import DRIFT, START, WIDTH
 from aetherscan.tracks import (
     SearchSettings,
@@ -43,39 +30,10 @@ from aetherscan.tracks import (
     window_snippet,
 )
 
-KINDS = {
-    # kind: (share, range of SNR)
-    "persistent": (1, (6, 3000)),
-    "drifting": (2, (6, 3000)),
-    "curved": (1, (6, 1000)),
-    "wandering": (2, (6, 1000)),
-    "wide": (1, (8, 3000)),
-    "pulsed": (2, (6, 100)),
-    "intermittent": (3, (6, 100)),
-    "side_lobe": (6, (6, 40)),
-    "off_only": (1, (6, 100)),
-    "partial": (3, (6, 60)),
-}
-"""What is no signal: the zoo's kinds, and tones that one or two of the ONs lack."""
-COARSE = 2**20
-SHADES = 255
-"""Snippets are kept as bytes: 0.03 of a row's noise is one shade."""
+__all__ = ["ExampleSettings", "Examples", "Feed", "FeedSettings", "draw", "draw_examples", "feed"]
+
 WINDOWS = 6
 """Of each patch, for `--mode windows`; half of them around a tone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExampleSettings:
-    """What patches look like."""
-
-    chans: int = 2**16
-    tones: int = 7
-    interference: int = 18
-    rejected: float = 0.3  # share of what a search finds in the OFFs too that is shown to the encoder
-    signal_snr: tuple[float, float] = (6.0, 60.0)
-    max_drift_hz_s: float = 4.0
-    rows: int = 16
-    bins: int = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,60 +55,6 @@ class Examples:
         """Return several as one."""
         names = [one.name for one in fields(Examples)]
         return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def patch_header(settings: ExampleSettings) -> Header:
-    """Return the header of a patch: a part of a coarse channel."""
-    return replace(gbt_header(settings.chans, rows=settings.rows), nfpc=COARSE)
-
-
-def draw_emitters(rng: np.random.Generator, settings: ExampleSettings) -> tuple[list[Emitter], list[Emitter]]:
-    """Return the tones and the interference of a patch, each tone with its whole track inside."""
-    header = patch_header(settings)
-    span = 5 * SCAN_S + header.duration_s
-
-    def placed(emitter: Emitter) -> Emitter:
-        reach = emitter.drift_hz_s * span / (header.foff * 1e6)
-        start = rng.uniform(max(0, -reach) + 50, settings.chans - max(0, reach) - 50)
-        return replace(emitter, frequency_mhz=header.frequency(start))
-
-    def tone(low: float, high: float) -> Emitter:
-        return placed(random_signal(rng, header.fch1, log_uniform(rng, low, high), settings.max_drift_hz_s))
-
-    kinds, shares = list(KINDS), np.array([share for share, _ in KINDS.values()], dtype=float)
-    others = []
-    for which in rng.choice(len(kinds), settings.interference, p=shares / shares.sum()):
-        kind = kinds[which]
-        limits = KINDS[kind][1]
-        if kind == "partial":
-            kept = rng.permutation(np.array(ON))[: rng.integers(1, 3)]
-            one = tone(*limits)
-            others.append(replace(one, kind=kind, snr=tuple(s if i in kept else 0.0 for i, s in enumerate(one.snr))))
-        else:
-            others.append(placed(random_interference(rng, header.fch1, log_uniform(rng, *limits), kind)))
-    return [tone(*settings.signal_snr) for _ in range(settings.tones)], others
-
-
-def draw_power(
-    rng: np.random.Generator, emitters: list[Emitter], settings: ExampleSettings
-) -> Float32[np.ndarray, "obs time freq"]:
-    """Return six observations of a patch that lies anywhere in a coarse channel; level 1 in its middle."""
-    header, (gains, bursts) = patch_header(settings), random_levels(rng)
-    shape = filter_shape(COARSE)
-    last = shape.size - settings.chans
-    first = int(rng.choice(np.array([0, last, rng.integers(last)])))
-    power = np.empty((6, header.ntime, settings.chans), dtype=np.float32)
-    for position in range(6):
-        power[position] = noise(rng, header.ntime, settings.chans)
-        for _, row, times in (one for one in bursts if one[0] == position):
-            power[position, row] = burst(power[position, row], times)
-        for emitter in emitters:
-            add_emitter(
-                power[position], emitter, position=position, start_s=position * SCAN_S, tsamp=header.tsamp,
-                fch1=header.fch1, foff=header.foff, noise=np.full(header.ntime, NOISE),
-            )  # fmt: skip
-        power[position] *= shape[first : first + settings.chans] * np.float32(gains[position])
-    return power
 
 
 def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[Examples, Examples]:
@@ -198,63 +102,6 @@ def draw(seed: list[int], patches: int, settings: ExampleSettings, processes: in
 
 def _patch(index: int, seed: list[int], settings: ExampleSettings) -> tuple[Examples, Examples]:
     return draw_examples(np.random.default_rng([*seed, index]), settings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedSettings:
-    """What the encoder is fed, and how much of it is in memory."""
-
-    seed: int = 1
-    batch: int = 32
-    train_files: tuple[Path, ...] = ()  # plates (`.npy`), or six observations after each other; none: simulated
-    num_target_backgrounds: int = 15_000  # of 4,096 channels each
-    background_load_chunk_size: int = 200
-    max_chunks_per_file: int = 25
-    signal_injection_chunk_size: int = 1_000
-    windows: float = 0.25  # share that `--mode windows` would show
-    examples: ExampleSettings = field(default_factory=ExampleSettings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
-    """Examples for the encoder, epoch after epoch."""
-
-    settings: FeedSettings
-
-    def epoch(
-        self, number: int, count: int, snr: tuple[float, float], *, unseen: bool = False
-    ) -> Iterator[tuple[UInt8[np.ndarray, "batch obs rows bins"], Float32[np.ndarray, " batch"]]]:
-        """Yield `count` examples in batches, the last of them smaller, as the seed, `number` and their places have it.
-
-        Args:
-            number: of the epoch.
-            count: a multiple of four.
-            snr: of signals, lowest and highest, before each ON's own 0.8 to 1.25.
-            unseen: on backgrounds kept for validation, which no other epoch shows.
-        """
-        drawn = replace(self.settings.examples, signal_snr=snr)
-        snippets, labels, patch = [], [], 0
-        ready = 0
-        for first in range(0, count, self.settings.batch):
-            wanted = min(self.settings.batch, count - first)
-            while ready < wanted:
-                rng = np.random.default_rng([self.settings.seed, int(unseen), number, patch])
-                for part in draw_examples(rng, drawn):
-                    snippets.append(part.snippets)
-                    labels.append(part.labels)
-                    ready += len(part.labels)
-                patch += 1
-            shown, known = np.concatenate(snippets), np.concatenate(labels)
-            yield shown[:wanted], known[:wanted]
-            snippets, labels, ready = [shown[wanted:]], [known[wanted:]], ready - wanted
-
-
-@contextmanager
-def feed(settings: FeedSettings, processes: int = 1) -> Iterator[Feed]:
-    """Open a feed that so many processes fill."""
-    if processes < 1:
-        raise ValueError(f"processes: expected at least 1, found {processes}")
-    yield Feed(settings=settings)
 
 
 def _stack(

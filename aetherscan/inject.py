@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from numba import njit
 
 FWHM_TO_SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
+LAST, STEPS = 8, 64
+"""Of the table below: sigmas to either side, and entries to one of them."""
+_PLACES = np.arange(-LAST * STEPS, LAST * STEPS + 1) / STEPS
+SLOPE = np.array([0.5 * math.erfc(-u / math.sqrt(2)) for u in _PLACES])
+REACH = _PLACES * SLOPE + np.exp(-0.5 * _PLACES**2) / math.sqrt(2 * math.pi)
+"""The normal distribution function, and its integral."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +54,58 @@ class Emitter:
         return ((at_s + self.phase_s) % self.period_s < self.period_s / 2).astype(np.float64)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def _reach(x: float, sigma: float) -> float:
-    """Integral of the normal distribution function from minus infinity to x."""
+    """Integral of the normal distribution function from minus infinity to x, from a table, to 1e-10 sigma.
+
+    Between two entries runs the cubic that has their values and their slopes, which are the distribution function.
+    """
     u = x / sigma
-    return x * 0.5 * (1 + math.erf(u / math.sqrt(2))) + sigma * math.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+    if u >= LAST:
+        return x
+    if u <= -LAST:
+        return 0.0
+    place = (u + LAST) * STEPS
+    i = int(place)
+    f = place - i
+    rise = REACH[i + 1] - REACH[i]
+    near, far = SLOPE[i] / STEPS - rise, SLOPE[i + 1] / STEPS - rise
+    return sigma * (REACH[i] + f * (rise + (1 - f) * ((1 - f) * near - f * far)))
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _fraction(k: int, low: float, high: float, sigma: float) -> float:
-    """Share of a line's power that falls in channel `k` while its centre moves from `low` to `high`."""
-    right = _reach(k + 0.5 - low, sigma) - _reach(k + 0.5 - high, sigma)
-    left = _reach(k - 0.5 - low, sigma) - _reach(k - 0.5 - high, sigma)
-    return (right - left) / (high - low)
+def line_shares(
+    edges: Float64[np.ndarray, " edges"],
+    sigma: float,
+    brightness: Float64[np.ndarray, " time"],
+    shares: Float64[np.ndarray, "time reach"],
+    spans: Int64[np.ndarray, "time 2"],
+) -> float:
+    """Fill in what each channel gets of a line that moves from row edge to row edge; return the norm, squared.
+
+    Args:
+        edges: the track's channel (with fraction) at the time + 1 row edges.
+        sigma: of the line, in channels.
+        brightness: relative strength per row.
+        shares: of a row's power, from the first of the channels that the line reaches.
+        spans: those channels of each row, first and one past the last.
+    """
+    norm = 0.0
+    for t in range(brightness.size):
+        low = min(edges[t], edges[t + 1])
+        high = max(edges[t], edges[t + 1], low + 1e-3)
+        first, last = math.floor(low - 5 * sigma), math.ceil(high + 5 * sigma) + 1
+        spans[t] = first, last
+        left = _reach(first - 0.5 - low, sigma) - _reach(first - 0.5 - high, sigma)
+        for k in range(first, last):
+            right = _reach(k + 0.5 - low, sigma) - _reach(k + 0.5 - high, sigma)
+            share = brightness[t] * (right - left) / (high - low)
+            shares[t, k - first] = share
+            norm += share * share
+            left = right
+    return norm
 
 
 @njit(cache=True, nogil=True)
@@ -77,23 +120,16 @@ def _add(
     binning: int,
 ) -> None:
     rows, chans = power.shape[0], power.shape[1] * binning
-    # Twice over the same few pixels: first the norm, which counts what falls outside the array too (a track that
-    # leaves it must not be made brighter inside), then the sum.
-    norm = 0.0
-    amplitude = 0.0
-    for turn in range(2):
-        for t in range(rows):
-            low = min(edges[t], edges[t + 1])
-            high = max(edges[t], edges[t + 1], low + 1e-3)
-            for k in range(math.floor(low - 5 * sigma), math.ceil(high + 5 * sigma) + 1):
-                share = brightness[t] * _fraction(k, low, high, sigma)
-                if turn == 0:
-                    norm += share * share
-                elif 0 <= k < chans:
-                    power[t, k // binning] += amplitude * share * noise[t] / binning
-        if norm == 0:
-            return
-        amplitude = snr / math.sqrt(norm)
+    reach = math.ceil(np.max(np.abs(np.diff(edges))) + 10 * sigma) + 4
+    shares, spans = np.empty((rows, reach)), np.empty((rows, 2), dtype=np.int64)
+    # The norm counts what falls outside the array too: a track that leaves it must not be made brighter inside.
+    norm = line_shares(edges, sigma, brightness, shares, spans)
+    if norm == 0:
+        return
+    amplitude = snr / math.sqrt(norm)
+    for t in range(rows):
+        for k in range(max(0, spans[t, 0]), min(chans, spans[t, 1])):
+            power[t, k // binning] += amplitude * shares[t, k - spans[t, 0]] * noise[t] / binning
 
 
 def add_line(

@@ -244,7 +244,7 @@ def _candidate(
 ) -> Candidate:
     track, header = as_track(row), cadence.headers[cadence.on[0]]
     start = cadence.middles[cadence.on[0]] - cadence.rows / 2
-    level = WINDOW_LEVEL if settings.mode == "windows" else snippet_level(row)
+    level = WINDOW_LEVEL if settings.mode == "windows" else snippet_level(track.box)
     facts = surroundings(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
     return Candidate(
         frequency_mhz=float(cadence.mhz(track.channel(start))),

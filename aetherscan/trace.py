@@ -126,6 +126,6 @@ def _score(
     told = measurements(row[None], cadence)
     (probability,), (spread,) = detector.score(latents, told), detector.spread(latents, told)
     threshold = detector.threshold if settings.threshold is None else settings.threshold
-    yield f"  snippet: binned by {1 << snippet_level(row)}"
+    yield f"  snippet: binned by {1 << snippet_level(as_track(row).box)}"
     verdict = "a candidate" if probability >= threshold else f"stops here: below the threshold {threshold:.3f}"
     yield f"  score: {probability:.3f} (spread {spread:.3f}): {verdict}"

@@ -3,13 +3,16 @@
 The search, the training examples and the trace call these same functions.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64
+from numba import njit
 
 from aetherscan.dedoppler import find_hits, row_noise, row_weights
 from aetherscan.equalize import block_of, equalize
@@ -164,9 +167,11 @@ def merge(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> li
     return sorted(kept, key=lambda i: float(tracks[i, START]))
 
 
-def snippet_level(track: Float64[np.ndarray, " fields"]) -> int:
-    """Return the binning, as a power of two, at which a track takes a bin and a half or more in each row."""
-    return int(np.clip(np.floor(np.log2(np.hypot(track[WIDTH], track[DRIFT]) / BOX_BINS)), 0, COARSEST))
+@njit(cache=True, nogil=True)
+@no_type_check
+def snippet_level(box: float) -> int:
+    """Return the binning, as a power of two, at which a box of so many channels takes a bin and a half in each row."""
+    return max(0, min(COARSEST, math.floor(math.log2(box / BOX_BINS))))
 
 
 def track_snippet(
@@ -174,7 +179,7 @@ def track_snippet(
 ) -> Float32[np.ndarray, "obs rows bins"]:
     """Return what the encoder sees of a track, centred on it in each observation."""
     centres = track[START] + track[DRIFT] * cadence.middles
-    return _shown(equalized, centres, snippet_level(track), cadence, shape)
+    return _shown(equalized, centres, snippet_level(math.hypot(track[WIDTH], track[DRIFT])), cadence, shape)
 
 
 def window_snippet(

@@ -20,8 +20,9 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from aetherscan.detector import Encode, encode_all, load_encoder
-from aetherscan.examples import SHADES, Examples, ExampleSettings, draw
+from aetherscan.examples import Examples, ExampleSettings, draw
 from aetherscan.forest import calibrate, fit_forest, save_forest, share
+from aetherscan.normalize import SHADES
 from aetherscan.onnx_export import export_onnx
 from aetherscan.recipe import TrainSettings
 from aetherscan.release import Release, write_card

@@ -9,9 +9,10 @@ import pytest
 
 from aetherscan.detector import load_detector
 from aetherscan.errors import ReleaseError
-from aetherscan.examples import KINDS, WINDOWS, Examples, ExampleSettings, draw_emitters, draw_examples
+from aetherscan.examples import WINDOWS, Examples, ExampleSettings, draw_examples
 from aetherscan.forest import load_forest
 from aetherscan.recipe import TrainSettings
+from aetherscan.patches import KINDS, draw_emitters
 from aetherscan.release import read_release
 from aetherscan.tracks import MEASUREMENTS, MODES
 from aetherscan.train import Batches, judge, train

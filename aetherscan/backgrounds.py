@@ -1,0 +1,337 @@
+"""Backgrounds to inject into, searched once by the code that serves and kept ready to be shown.
+
+A background is six observations of a piece of band in units of their noise, as the search has them. It is simulated,
+or put together from plates (windows of `.npy` files, each equalized alone and laid side by side), or a piece of the
+band of a cadence in files. What the search finds there is no signal: it is cut out as the service would show it. All
+bins of every binning are kept as the bytes that they are shown as, beside the native channels, so that an example costs
+a copy of what is untouched, and work only where something is injected.
+
+A binned snippet begins on a whole bin of its binning. What is injected keeps its own place in it to a fraction of a
+channel; it is the background that lies up to half a bin beside where it was.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, no_type_check
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+from numba import njit
+
+from aetherscan.cadence import FIRST, find_cadences
+from aetherscan.dedoppler import LEVELS
+from aetherscan.errors import CadenceError, FormatError
+from aetherscan.geometry import Geometry, geometry_of
+from aetherscan.inject import FWHM_TO_SIGMA, line_shares
+from aetherscan.io import open_observation
+from aetherscan.normalize import SHADES, shade, shade_table
+from aetherscan.patches import COARSE, ExampleSettings, draw_emitters, draw_other, draw_power, patch_header
+from aetherscan.simulate import Sky, random_signal
+from aetherscan.track import DRIFT, START
+from aetherscan.tracks import COARSEST, Equalized, SearchSettings, equalize_arrays, find_tracks, track_snippet
+
+PLATE, PLATES = 4096, ".npy"
+"""Channels of a plate; the seeds' files are (plates, 6, rows, channels)."""
+MOST_FOUND, MOST_LINES = 32, 256
+"""Of a background: snippets that are cut out, and tracks that are remembered."""
+TRACKS = 256
+"""Of tones, and as many of interference, that are drawn for a background; brightness and place are drawn each time."""
+QUIET_CHANNEL = COARSE // 4
+"""Where in a coarse channel a plate is said to lie: away from its spike, which the plate need not have."""
+
+Part = tuple[tuple[str, ...], int]
+"""Files, and a plate or the first channel of a piece of band."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where backgrounds come from: simulated where there are no parts; `count` of them before they come again."""
+
+    settings: ExampleSettings
+    seed: tuple[int, ...]
+    count: int
+    parts: tuple[Part, ...] = ()
+
+    def equalized(self, number: int) -> tuple[Equalized, Geometry]:
+        """Return a background in units of its noise.
+
+        Raises:
+            ReadError: a file is not what it was when it was chosen.
+        """
+        settings, number = self.settings, number % self.count
+        if self.parts and not self.parts[0][0][0].endswith(PLATES):
+            return _piece(*self.parts[number], settings)
+        cadence = geometry_of(Sky(header=replace(patch_header(settings), nchans=COARSE)).headers())
+        if not self.parts:
+            rng = np.random.default_rng([*self.seed, number])
+            _, others = draw_emitters(rng, replace(settings, tones=0))
+            return equalize_arrays(draw_power(rng, others, settings), cadence, channel=QUIET_CHANNEL), cadence
+        each = settings.chans // PLATE
+        chosen = [self.parts[i % len(self.parts)] for i in range(number * each, (number + 1) * each)]
+        plates = [equalize_arrays(_plate(*part, settings), cadence, channel=QUIET_CHANNEL) for part in chosen]
+        beside = Equalized(
+            sigmas=np.concatenate([plate.sigmas for plate in plates], axis=-1),
+            noise=np.max([plate.noise for plate in plates], axis=0),
+            weights=np.mean([plate.weights for plate in plates], axis=0),
+        )
+        return beside, cadence
+
+
+def _plate(paths: tuple[str, ...], index: int, settings: ExampleSettings) -> Float32[np.ndarray, "obs time freq"]:
+    plates = np.load(paths[0], mmap_mode="r")
+    return np.array(plates[index, :, : settings.rows], dtype=np.float32)
+
+
+def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[Equalized, Geometry]:
+    with ExitStack() as opened:
+        six = [opened.enter_context(open_observation(Path(path))) for path in paths]
+        cadence = geometry_of([one.header for one in six])
+        power = np.stack([one.read(first, first + settings.chans)[: settings.rows] for one in six])
+    return equalize_arrays(power, replace(cadence, rows=settings.rows), channel=first), cadence
+
+
+def sources(
+    files: Sequence[Path], settings: ExampleSettings, seed: int, plates: int, chunk: int, chunks: int
+) -> tuple[Source, Source]:
+    """Return where backgrounds to learn on come from, and others to validate on: whole files where there are several.
+
+    Args:
+        files: plates, or observations that make cadences; simulated where there are none.
+        settings: of examples.
+        seed: of simulated skies, and of the order of real ones.
+        plates: most backgrounds of `PLATE` channels to use.
+        chunk: of those, how many that lie together in a file are taken together.
+        chunks: how many times, at most, from one file or cadence, evenly over it.
+
+    Raises:
+        FormatError: a file holds something else than plates.
+        CadenceError: no cadence in the files, or none wide and long enough.
+    """
+    count = max(1, plates * PLATE // settings.chans)
+    if not files:
+        known, kept = (
+            Source(settings=settings, seed=(seed, k), count=max(1, count // part)) for k, part in ((0, 1), (1, 8))
+        )
+        return known, kept
+    many = str(files[0]).endswith(PLATES)
+    groups = [_plates(file, settings) for file in files] if many else _pieces(files, settings)
+    step = chunk if many else max(1, chunk * PLATE // settings.chans)
+    groups = [_spread(group, step, chunks) for group in groups]
+    if len(groups) == 1:
+        last = max(1, len(groups[0]) // 8)
+        groups = [groups[0][:-last], groups[0][-last:]]
+    last, rng = max(1, len(groups) // 8), np.random.default_rng([seed, 2])
+    found = []
+    for k, chosen in enumerate((groups[:-last], groups[-last:])):
+        parts = [part for group in chosen for part in group]
+        if not parts:
+            raise CadenceError(f"{files[0]}: expected at least two backgrounds, one to validate on, found one")
+        each = settings.chans // PLATE if many else 1
+        most = min(count, max(1, len(parts) // each))
+        order = rng.permutation(len(parts))
+        found.append(
+            Source(settings=settings, seed=(seed, k), count=most, parts=tuple(parts[i] for i in order[: most * each]))
+        )
+    return found[0], found[1]
+
+
+def _spread(parts: list[Part], step: int, most: int) -> list[Part]:
+    """Return at most so many runs of `step` parts, evenly over all of them."""
+    runs = -(-len(parts) // step)
+    chosen = np.unique(np.linspace(0, runs - 1, min(most, runs)).round().astype(int))
+    return [part for run in chosen for part in parts[run * step : (run + 1) * step]]
+
+
+def _plates(file: Path, settings: ExampleSettings) -> list[Part]:
+    shape = np.load(file, mmap_mode="r").shape
+    if len(shape) != 4 or shape[1] != 6 or shape[2] < settings.rows or shape[3] != PLATE:
+        expected = f"plates (any, 6, {settings.rows} or more, {PLATE})"
+        raise FormatError(f"{file}: expected {expected}, found {shape}")
+    return [((str(file),), k) for k in range(shape[0])]
+
+
+def _pieces(files: Sequence[Path], settings: ExampleSettings) -> list[list[Part]]:
+    headers = []
+    for file in files:
+        with open_observation(file) as one:
+            headers.append(one.header)
+    groups = []
+    for cadence in find_cadences(headers).cadences:
+        six = [headers[i] for i in cadence.members]
+        width = min(header.nchans for header in six)
+        if cadence.on == FIRST and min(header.ntime for header in six) >= settings.rows and width >= settings.chans:
+            paths = tuple(str(files[i]) for i in cadence.members)
+            groups.append([(paths, first) for first in range(0, width - settings.chans + 1, settings.chans)])
+    if not groups:
+        expected = f"a cadence (ABACAD) of {settings.rows} rows and {settings.chans} channels or more"
+        raise CadenceError(f"{files[0]} and {len(files) - 1} others: expected {expected}, found none")
+    return groups
+
+
+class Shelf(NamedTuple):
+    """Backgrounds beside each other, and what may be injected into each; compiled code takes no other kind of class."""
+
+    sigmas: Float32[np.ndarray, "places obs time freq"]
+    noise: Float32[np.ndarray, "places obs level time"]  # of its rows' sums
+    shades: UInt8[np.ndarray, "places obs time shades"]  # every bin of every binning, the finest first
+    found: UInt8[np.ndarray, "places found obs time bins"]  # what a search finds, as it shows it
+    counts: Int64[np.ndarray, "places 1"]  # of them
+    lines: Float64[np.ndarray, "places lines"]  # tracks half-way through the cadence; infinite where there is none
+    middles: Float64[np.ndarray, "places obs"]  # as in `Geometry`
+    edges: Float64[np.ndarray, "places tracks obs edges"]  # channels of a line, from its first, where rows meet
+    brightness: Float64[np.ndarray, "places tracks obs time"]  # of a line, in the sigmas of each row
+    widths: Float64[np.ndarray, "places tracks"]  # sigma, in channels
+    snrs: Float64[np.ndarray, "places tracks obs"]  # for tones, of one whose SNR is 1
+
+
+def plan_of(settings: ExampleSettings, places: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return type and shape of each array of a shelf."""
+    rows, chans, tracks = settings.rows, settings.chans, 2 * TRACKS
+    each: dict[str, tuple[str, tuple[int, ...]]] = {
+        "sigmas": ("f4", (6, rows, chans)),
+        "noise": ("f4", (6, LEVELS, rows)),
+        "shades": ("u1", (6, rows, 2 * chans)),
+        "found": ("u1", (MOST_FOUND, 6, rows, settings.bins)),
+        "counts": ("i8", (1,)),
+        "lines": ("f8", (MOST_LINES,)),
+        "middles": ("f8", (6,)),
+        "edges": ("f8", (tracks, 6, rows + 1)),
+        "brightness": ("f8", (tracks, 6, rows)),
+        "widths": ("f8", (tracks,)),
+        "snrs": ("f8", (tracks, 6)),
+    }
+    return {name: (kind, (places, *shape)) for name, (kind, shape) in each.items()}
+
+
+def fill(shelf: Shelf, place: int, source: Source, number: int) -> None:
+    """Search a background, and put it in its place with what may be injected into it."""
+    settings, (equalized, cadence) = source.settings, source.equalized(number)
+    tracks, fates, _ = find_tracks(
+        equalized, (0, settings.chans), cadence, SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
+    )
+    tracks = np.concatenate([tracks[fates == ""], tracks[fates == "in_an_off"]])
+    lines = tracks[:MOST_LINES, START] + tracks[:MOST_LINES, DRIFT] * cadence.middles.mean()
+    shelf.lines[place] = np.inf
+    shelf.lines[place, : len(lines)] = lines
+    shelf.counts[place] = min(len(tracks), MOST_FOUND)
+    for found, track in zip(shelf.found[place], tracks, strict=False):
+        shown = track_snippet(equalized, track, cadence, (settings.rows, settings.bins))
+        found[:] = np.rint(shown * SHADES)
+    shelf.sigmas[place], shelf.noise[place], shelf.middles[place] = equalized.sigmas, equalized.noise, cadence.middles
+    shade_all(equalized.sigmas, equalized.noise, *shade_table(), shelf.shades[place])
+    rng = np.random.default_rng([*source.seed, number, 1])
+    header, strength = cadence.headers[0], equalized.weights[:, 0] * equalized.noise[:, 0] ** 2
+    strength /= np.maximum(strength.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    starts_s = (cadence.middles - settings.rows / 2) * header.tsamp
+    edges_s = starts_s[:, None] + header.tsamp * np.arange(settings.rows + 1)
+    for k in range(2 * TRACKS):
+        drift = settings.max_drift_hz_s
+        one = random_signal(rng, 0.0, 1.0, drift) if k < TRACKS else draw_other(rng, 0.0, drift)
+        track = one.track_mhz(edges_s.ravel()) / header.foff
+        shelf.edges[place, k] = track.reshape(edges_s.shape)
+        shine = one.shine((edges_s[:, :-1] + header.tsamp / 2).ravel())
+        shelf.brightness[place, k] = shine.reshape(strength.shape) * strength
+        shelf.widths[place, k] = max(one.width_hz / cadence.hz * FWHM_TO_SIGMA, 1e-3)
+        shelf.snrs[place, k] = one.snr
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def shade_all(
+    sigmas: Float32[np.ndarray, "obs time freq"],
+    noise: Float32[np.ndarray, "obs level time"],
+    begins: UInt8[np.ndarray, " cells"],
+    ends: Float32[np.ndarray, " shades"],
+    out: UInt8[np.ndarray, "obs time bins"],
+) -> None:
+    """Fill `out` with every bin of every binning as it is shown, the finest first."""
+    for i in range(sigmas.shape[0]):
+        for t in range(sigmas.shape[1]):
+            row = sigmas[i, t]
+            for level in range(COARSEST + 1):
+                width = 1 << level
+                unit = np.float32(1 / (math.sqrt(width) * noise[i, level, t]))
+                first = 2 * row.size - (2 * row.size >> level)
+                for b in range(row.size >> level):
+                    total = np.float32(0)
+                    for k in range(b * width, (b + 1) * width):
+                        total += row[k]
+                    out[i, t, first + b] = shade(total * unit, begins, ends)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def compose(
+    sigmas: Float32[np.ndarray, "obs time freq"],
+    noise: Float32[np.ndarray, "obs level time"],
+    shades: UInt8[np.ndarray, "obs time shades"],
+    table: tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " shades"]],
+    firsts: Int64[np.ndarray, " obs"],
+    level: int,
+    edges: Float64[np.ndarray, "lines obs edges"],
+    widths: Float64[np.ndarray, " lines"],
+    brightness: Float64[np.ndarray, "lines obs time"],
+    snrs: Float64[np.ndarray, "lines obs"],
+    out: UInt8[np.ndarray, "obs time bins"],
+) -> None:
+    """Fill `out` with a snippet into whose native channels lines are injected, as the encoder is served it.
+
+    Args:
+        sigmas: a background.
+        noise: of its rows' sums at each binning.
+        shades: of all its bins (`shade_all`).
+        table: of shades.
+        firsts: channel with which the snippet begins in each observation, on a whole bin.
+        level: binning, as a power of two.
+        edges: each line's channels, counted from there, at the edges of the rows.
+        widths: sigma of each line, in channels.
+        brightness: of each line in each row, in the row's sigmas.
+        snrs: of each line in each observation.
+        out: all of it is overwritten.
+    """
+    lines, rows, bins, width = snrs.shape[0], out.shape[1], out.shape[2], 1 << level
+    reach = 0
+    for e in range(lines):
+        for i in range(firsts.size):
+            reach = max(reach, math.ceil(np.max(np.abs(np.diff(edges[e, i]))) + 10 * widths[e]) + 4)
+    shares, spans = np.empty((lines, rows, reach)), np.empty((lines, rows, 2), dtype=np.int64)
+    amplitudes = np.empty(lines)
+    for i in range(firsts.size):
+        column = 2 * sigmas.shape[2] - (2 * sigmas.shape[2] >> level) + (firsts[i] >> level)
+        out[i] = shades[i, :, column : column + bins]
+        for e in range(lines):
+            norm = line_shares(edges[e, i], widths[e], brightness[e, i], shares[e], spans[e])
+            amplitudes[e] = snrs[e, i] / math.sqrt(norm) if norm > 0 else 0.0
+            if amplitudes[e] == 0:
+                spans[e] = 0
+        for t in range(rows):
+            row = sigmas[i, t, firsts[i] : firsts[i] + bins * width]
+            unit = np.float32(1 / (math.sqrt(width) * noise[i, level, t]))
+            for e in range(lines):  # a bin that two lines touch is made twice, each time with both
+                for b in range(max(0, spans[e, t, 0] >> level), min(bins, ((spans[e, t, 1] - 1) >> level) + 1)):
+                    total = _bin(row, b, width, amplitudes, shares[:, t], spans[:, t])
+                    out[i, t, b] = shade(total * unit, table[0], table[1])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _bin(
+    row: Float32[np.ndarray, " freq"],
+    b: int,
+    width: int,
+    amplitudes: Float64[np.ndarray, " lines"],
+    shares: Float64[np.ndarray, "lines reach"],
+    spans: Int64[np.ndarray, "lines 2"],
+) -> float:
+    """Return the sum of a bin's channels and all that is injected into them, each rounded as an array would be."""
+    total = np.float32(0)
+    for k in range(b * width, (b + 1) * width):
+        pixel = row[k]
+        for e in range(amplitudes.size):
+            if spans[e, 0] <= k < spans[e, 1]:
+                pixel = np.float32(pixel + amplitudes[e] * shares[e, k - spans[e, 0]])
+        total += pixel
+    return total
