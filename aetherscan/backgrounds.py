@@ -31,7 +31,15 @@ from aetherscan.normalize import SHADES, shade, shade_table
 from aetherscan.patches import COARSE, ExampleSettings, draw_emitters, draw_other, draw_power, patch_header
 from aetherscan.simulate import Sky, random_signal
 from aetherscan.track import DRIFT, START
-from aetherscan.tracks import COARSEST, Equalized, SearchSettings, equalize_arrays, find_tracks, track_snippet
+from aetherscan.tracks import (
+    COARSEST,
+    WINDOW_LEVEL,
+    Equalized,
+    SearchSettings,
+    equalize_arrays,
+    find_tracks,
+    track_snippet,
+)
 
 PLATE, PLATES = 4096, ".npy"
 """Channels of a plate; the seeds' files are (plates, 6, rows, channels)."""
@@ -80,9 +88,27 @@ class Source:
         return beside, cadence
 
 
+def open_plates(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Return the plates in `path`, read as they are used, of windows that are snippets of `shape` (rows, bins).
+
+    Raises:
+        FormatError: they are none, or of other windows.
+    """
+    rows, chans = shape[0], shape[1] << WINDOW_LEVEL
+    try:
+        plates = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise FormatError(f"{path}: expected plates in an .npy file of numbers, found {error}") from error
+    if plates.shape[1:] != (6, rows, chans) or plates.dtype.kind not in "fiu":
+        raise FormatError(
+            f"{path}: expected numbers of shape (n, 6, {rows}, {chans}), found {plates.dtype} of {plates.shape}"
+        )
+    return plates
+
+
 def _plate(paths: tuple[str, ...], index: int, settings: ExampleSettings) -> Float32[np.ndarray, "obs time freq"]:
-    plates = np.load(paths[0], mmap_mode="r")
-    return np.array(plates[index, :, : settings.rows], dtype=np.float32)
+    plates = open_plates(Path(paths[0]), (settings.rows, settings.bins))
+    return np.array(plates[index], dtype=np.float32)
 
 
 def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[Equalized, Geometry]:
@@ -117,7 +143,12 @@ def sources(
         )
         return known, kept
     many = str(files[0]).endswith(PLATES)
-    groups = [_plates(file, settings) for file in files] if many else _pieces(files, settings)
+    if many:
+        groups: list[list[Part]] = [
+            [((str(file),), k) for k in range(len(open_plates(file, (settings.rows, settings.bins))))] for file in files
+        ]
+    else:
+        groups = _pieces(files, settings)
     step = chunk if many else max(1, chunk * PLATE // settings.chans)
     groups = [_spread(group, step, chunks) for group in groups]
     if len(groups) == 1:
@@ -143,14 +174,6 @@ def _spread(parts: list[Part], step: int, most: int) -> list[Part]:
     runs = -(-len(parts) // step)
     chosen = np.unique(np.linspace(0, runs - 1, min(most, runs)).round().astype(int))
     return [part for run in chosen for part in parts[run * step : (run + 1) * step]]
-
-
-def _plates(file: Path, settings: ExampleSettings) -> list[Part]:
-    shape = np.load(file, mmap_mode="r").shape
-    if len(shape) != 4 or shape[1] != 6 or shape[2] < settings.rows or shape[3] != PLATE:
-        expected = f"plates (any, 6, {settings.rows} or more, {PLATE})"
-        raise FormatError(f"{file}: expected {expected}, found {shape}")
-    return [((str(file),), k) for k in range(shape[0])]
 
 
 def _pieces(files: Sequence[Path], settings: ExampleSettings) -> list[list[Part]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from aetherscan.backgrounds import open_plates
 from aetherscan.detector import Detector
-from aetherscan.errors import FormatError
 from aetherscan.geometry import geometry_of
 from aetherscan.simulate import Sky, gbt_header
 from aetherscan.tracks import WINDOW_LEVEL, equalize_arrays, window_snippet
@@ -21,24 +21,6 @@ from aetherscan.tracks import WINDOW_LEVEL, equalize_arrays, window_snippet
 COLUMNS = ("file", "plate", "probability", "spread", "prediction")
 COARSE = 2**20
 """Channels of the coarse channel that plates are from: so wide that the middle of a plate is no DC spike."""
-
-
-def open_plates(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Return the plates in `path`, read as they are used, of windows that are snippets of `shape` (rows, bins).
-
-    Raises:
-        FormatError: they are none, or of other windows.
-    """
-    rows, chans = shape[0], shape[1] << WINDOW_LEVEL
-    try:
-        plates = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise FormatError(f"{path}: expected plates in an .npy file of numbers, found {error}") from error
-    if plates.shape[1:] != (6, rows, chans) or plates.dtype.kind not in "fiu":
-        raise FormatError(
-            f"{path}: expected numbers of shape (n, 6, {rows}, {chans}), found {plates.dtype} of {plates.shape}"
-        )
-    return plates
 
 
 def score_plates(path: Path, detector: Detector, threshold: float, batch: int) -> Iterator[dict[str, Any]]:

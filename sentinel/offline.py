@@ -61,7 +61,8 @@ def score(
     paths: Sequence[Path], output: Path, *, detector: Any, threshold: float | None, batch: int, table: str = "csv"
 ) -> str:
     """Score windows that were cut out already; write a row for each, and return how many are signals."""
-    from aetherscan.plates import COLUMNS, open_plates, score_plates
+    from aetherscan.backgrounds import open_plates
+    from aetherscan.plates import COLUMNS, score_plates
 
     for path in paths:  # all of them before the first is scored
         open_plates(path, detector.release.snippet)

@@ -118,7 +118,7 @@ def test_a_process_that_is_killed_or_fails_is_an_error_with_its_cause(tmp_path):
     np.save(tmp_path / "plates.npy", np.ones((16, 6, 16, PLATE), np.float32))
     with feed(FeedSettings(train_files=(tmp_path / "plates.npy",), examples=SMALL, num_target_backgrounds=8)) as made:
         (tmp_path / "plates.npy").unlink()
-        with pytest.raises(FeedError, match=r"(?s)background 0, failed:.*FileNotFoundError"):
+        with pytest.raises(FeedError, match=r"(?s)background 0, failed:.*FormatError.*No such file"):
             next(made.epoch(0, 4, (6.0, 20.0)))
 
 
@@ -152,7 +152,7 @@ def test_plates_are_read_in_chunks_and_whole_files_are_kept_to_validate_on(tmp_p
     assert equalized.sigmas.shape == (6, 16, SMALL.chans)
     assert equalized.sigmas.std() == pytest.approx(1, abs=0.02)
     np.save(files[0], np.ones((3, 6, 16, 512), np.float32))
-    with pytest.raises(FormatError, match=r"expected plates \(any, 6, 16 or more, 4096\), found \(3, 6, 16, 512\)"):
+    with pytest.raises(FormatError, match=r"shape \(n, 6, 16, 4096\), found float32 of \(3, 6, 16, 512\)"):
         sources(files, SMALL, seed=1, plates=100, chunk=4, chunks=3)
 
 

@@ -11,8 +11,8 @@ from aetherscan.detector import load_detector
 from aetherscan.errors import ReleaseError
 from aetherscan.examples import WINDOWS, Examples, ExampleSettings, draw_examples
 from aetherscan.forest import load_forest
-from aetherscan.recipe import TrainSettings
 from aetherscan.patches import KINDS, draw_emitters
+from aetherscan.recipe import TrainSettings
 from aetherscan.release import read_release
 from aetherscan.tracks import MEASUREMENTS, MODES
 from aetherscan.train import Batches, judge, train
