@@ -56,7 +56,7 @@ def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     status.add_argument("--probe", action="store_true", help="one line, for monitors")
     logs = command("logs", _logs, "show the logs", "logs -f watcher")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
-    logs.add_argument("name", nargs="*", metavar="NAME", help="cluster, watcher, poster (default: all)")
+    logs.add_argument("name", nargs="*", metavar="NAME", help="cluster, watcher, poster, web (default: all)")
     command("doctor", _doctor, "check disk, folders, store, release and Slack before trusting the machine", "doctor")
     text = "land a synthetic cadence and follow it to its candidate, picture and message"
     demo = command("demo", _demo, text, "demo")
@@ -287,8 +287,10 @@ def _status(options: Options) -> int:
 
 
 def _logs(options: Options) -> int:
+    from sentinel.program import PROGRAMS
+
     config = _loaded()
-    files = [str(config.state_dir / "log" / f"{name}.log") for name in options.name or ("cluster", "watcher", "poster")]
+    files = [str(config.state_dir / "log" / f"{name}.log") for name in options.name or PROGRAMS]
     os.execvp("tail", ["tail", "-n", "50", *(["-F"] if options.follow else []), *files])  # noqa: S606
 
 

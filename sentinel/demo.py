@@ -31,15 +31,15 @@ SETTLED = ("done", "quarantined", "skipped")
 UNIX_EPOCH_MJD = 40587
 
 
-def write_sky(folder: Path, seed: int, suffix: str) -> tuple[tuple[Path, ...], Any]:
-    """Write the six files; return their paths in time order, and the tone."""
+def write_sky(folder: Path, seed: int, suffix: str, name: str) -> tuple[tuple[Path, ...], Any]:
+    """Write the six files of target `name`; return their paths in time order, and the tone."""
     from aetherscan.inject import Emitter
     from aetherscan.simulate import Sky, gbt_header, random_levels, write_cadence, zoo
 
     rng = np.random.default_rng(seed)
     start = UNIX_EPOCH_MJD + time.time() / 86_400 - 0.1
     telescope = time.time_ns() // 10**6 % 2**31
-    header = replace(gbt_header(NCHANS, source_name=f"DEMO{seed}"), tstart=start, telescope_id=telescope)
+    header = replace(gbt_header(NCHANS, source_name=name), tstart=start, telescope_id=telescope)
     frequency_mhz = header.frequency(rng.uniform(0.2, 0.45) * NCHANS)
     snr = tuple(TONE_SNR if i % 2 == 0 else 0.0 for i in range(6))
     tone = Emitter(frequency_mhz=frequency_mhz, drift_hz_s=float(rng.uniform(0.2, 1.0)), width_hz=4.0, snr=snr)
@@ -48,6 +48,12 @@ def write_sky(folder: Path, seed: int, suffix: str) -> tuple[tuple[Path, ...], A
     others = [one for one in zoo(rng, header) if abs(one.frequency_mhz - frequency_mhz) > CLEAR_MHZ]
     sky = Sky(header=header, emitters=(tone, *others), gains=gains, bursts=bursts)
     return write_cadence(folder, sky, seed, suffix=suffix), tone
+
+
+def is_tone(tone: Any, frequency_mhz: float, drift_rate_hz_s: float) -> bool:
+    """Return whether what was found there is the tone that was put in."""
+    off_hz = (frequency_mhz - tone["frequency_mhz"]) * 1e6
+    return abs(off_hz) <= CLOSE_HZ and abs(drift_rate_hz_s - tone["drift_rate_hz_s"]) <= CLOSE_HZ_S
 
 
 def land(paths: tuple[Path, ...], folder: Path, slow_s: float) -> None:
@@ -71,7 +77,7 @@ def run(
     """Land a cadence, follow it, tell what becomes of it; return whether the tone came back."""
     folder = config.watch.roots[0] / f"demo-{seed}-{int(time.time())}"
     with tempfile.TemporaryDirectory() as scratch:
-        paths, tone = write_sky(Path(scratch), seed, suffix)
+        paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
         tell(f"landing {len(paths)} files in {folder}")
         land(paths, folder, slow_s)
     try:
@@ -110,14 +116,14 @@ def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], obj
             select(outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id == cadence_id)
         ).one_or_none()
     tell(f"injected  {tone.frequency_mhz:.6f} MHz  {tone.drift_hz_s:+.3f} Hz/s")
+    put_in = {"frequency_mhz": tone.frequency_mhz, "drift_rate_hz_s": tone.drift_hz_s}
     close = None
     for one in found:
         off_hz = (one.frequency_mhz - tone.frequency_mhz) * 1e6
-        off_hz_s = one.drift_rate_hz_s - tone.drift_hz_s
-        is_tone = abs(off_hz) <= CLOSE_HZ and abs(off_hz_s) <= CLOSE_HZ_S
-        close = one if is_tone else close
+        same = is_tone(put_in, one.frequency_mhz, one.drift_rate_hz_s)
+        close = one if same else close
         tell(
-            f"{'found   ' if is_tone else 'other   '}  {one.frequency_mhz:.6f} MHz  {one.drift_rate_hz_s:+.3f} Hz/s  "
+            f"{'found   ' if same else 'other   '}  {one.frequency_mhz:.6f} MHz  {one.drift_rate_hz_s:+.3f} Hz/s  "
             f"p {one.probability:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in one.snr)}  off by {off_hz:+.1f} Hz"
         )
     if close is None:

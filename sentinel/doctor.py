@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
         ("store", lambda config: f"{open_store(config.store_url).ledger()['seen']} cadences seen"),
         ("release", _release),
         ("slack", _slack),
+        ("web", _web),
     )
     for name, check in checks:
         try:
@@ -79,3 +81,10 @@ def _slack(config: Config) -> str:
         return f"{config.slack_channel} in {SlackPoster(config.slack_channel, config.slack.api_url).check()}"
     except PostError as error:
         raise OSError(f"{error}: check the token, and that the bot is in the channel") from error
+
+
+def _web(config: Config) -> str:
+    web = config.web
+    if web.certificate:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate, web.key)
+    return "off" if web.port is None else f"{'TLS' if web.certificate else 'plain HTTP'} on {web.host}, port {web.port}"

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import importlib
 import logging
 import os
 import signal
@@ -20,7 +21,8 @@ from sentinel.errors import BusyError, SentinelError, StoreAwayError
 from sentinel.store import Store, open_store
 
 LOG = logging.getLogger(__name__)
-PROGRAMS = ("cluster", "watcher", "poster")
+PROGRAMS = {"cluster": "cluster", "watcher": "service", "poster": "poster", "web": "web"}
+"""Each, and the module that is its loop: a program loads no other's."""
 PR_SET_PDEATHSIG = 1
 SMALLEST_WAIT_S = 0.2
 """A storm of events makes five passes a second, not thousands."""
@@ -90,8 +92,6 @@ def only_copy(lock: Path) -> Iterator[None]:
 
 def main(name: str) -> int:
     """Run one program until it is told to stop."""
-    from sentinel import cluster, poster, service
-
     die_with_parent()
     logs.set_up(name)
     try:
@@ -102,7 +102,7 @@ def main(name: str) -> int:
             bell = Bell(name=name, store=store, period_s=period_s, state=str(config.state_dir))
             for stop in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(stop, bell.stop)
-            {"cluster": cluster.run, "watcher": service.run, "poster": poster.run}[name](config, store, bell)
+            importlib.import_module(f"sentinel.{PROGRAMS[name]}").run(config, store, bell)
     except SentinelError as error:
         LOG.error("%s", error)
         return 1

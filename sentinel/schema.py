@@ -36,6 +36,9 @@ from sqlalchemy.sql.functions import FunctionElement
 WAITING = ("forming", "ready", "leased", "retry_at")
 """States of a cadence that is neither done nor set aside."""
 
+CANARY = "SENTINEL-CANARY"
+"""Target of the cadences that the service lands by itself: left out of what is told and counted."""
+
 
 class now(FunctionElement[float]):  # noqa: N801
     """The store's own time, as SQL."""

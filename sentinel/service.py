@@ -16,7 +16,7 @@ from sentinel.failpoint import failpoint
 from sentinel.grouping import group
 from sentinel.program import Bell
 from sentinel.store import Lease, Store
-from sentinel.watcher import listen, look
+from sentinel.watcher import OVERFLOWS, listen, look
 
 LOG = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ def run(config: Config, store: Store, bell: Bell) -> None:
     from aetherscan.io import verify_complete
 
     verify = partial(verify_complete, decode=config.watch.complete.decoded)
+    watch = config.watch.model_copy(update={"roots": (*config.watch.roots, config.canaries)})
     searchers = Searchers(config, bell.ring)
-    _watch(config, bell.ring)
+    _watch(config.model_copy(update={"watch": watch}), bell.ring)
 
     def failed(lease: Lease, cause: str) -> None:
         try:
@@ -74,8 +75,8 @@ def run(config: Config, store: Store, bell: Bell) -> None:
     while True:
         try:
             one_pass(
-                look=lambda: look(store, config.watch, verify),
-                group=lambda: group(store, config.watch),
+                look=lambda: look(store, watch, verify),
+                group=lambda: group(store, watch),
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,
                 failed=failed,
@@ -83,7 +84,7 @@ def run(config: Config, store: Store, bell: Bell) -> None:
                 claim=lambda: store.claim(config.lease_s, config.service),
                 submit=searchers.submit,
             )
-            bell.beat(workers=searchers.capacity())
+            bell.beat(workers=searchers.capacity(), overflowed=OVERFLOWS.count)
         except Exception as error:
             known = isinstance(error, StoreError)  # it says what and where, each time
             LOG.error("a pass failed, the next comes in %g s: %s", config.watch.scan_s, error, exc_info=not known)

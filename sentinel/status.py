@@ -9,8 +9,10 @@ from sqlalchemy import Connection, func, select
 
 from sentinel.config import Config
 from sentinel.errors import BusyError
+from sentinel.latency import percentiles
+from sentinel.messages import one_line
 from sentinel.outbox import undelivered
-from sentinel.schema import cadence, file, heartbeat, now
+from sentinel.schema import cadence, file, heartbeat, injection, now
 from sentinel.store import Store
 from sentinel.supervise import programs
 
@@ -82,7 +84,9 @@ def look(config: Config, store: Store) -> Status:
                 select(func.count()).where(cadence.c.state == "quarantined", cadence.c.ended_at > now() - DAY_S)
             ),
         }
+        facts |= {"latency_s": percentiles(rows), "canary": _canary(rows), "injections": _injections(rows)}
     facts |= {"ledger": store.ledger(), "outbox": undelivered(store), "slack": "on" if config.slack_channel else "off"}
+    facts["canary"] |= {"every_s": config.injections.canary_s, "alarm_s": config.injections.alarm_s}
     judged = list(_judge(facts))
     return Status(
         level=max((level for level, _ in judged), default=OK), remarks=tuple(text for _, text in judged), facts=facts
@@ -131,7 +135,22 @@ def _by_state(rows: Connection, state: Any) -> dict[str, int]:
 
 
 def _causes(rows: Connection, chosen: Any) -> list[str]:
-    return [f"{what}: {why}" for what, why in rows.execute(chosen.limit(SHOWN))]
+    return [one_line(f"{what}: {why}") for what, why in rows.execute(chosen.limit(SHOWN))]
+
+
+def _canary(rows: Connection) -> dict[str, Any]:
+    """Return how long the last canary has been out, whether it came back (None: not yet), and how long that took."""
+    age, took = now() - injection.c.made_at, injection.c.ended_at - injection.c.made_at
+    of = select(age.label("age_s"), injection.c.recovered, took.label("took_s")).where(injection.c.kind == "canary")
+    last = rows.execute(of.order_by(injection.c.id.desc()).limit(1)).mappings().one_or_none()
+    return dict(last) if last else {"age_s": None, "recovered": None, "took_s": None}
+
+
+def _injections(rows: Connection) -> dict[str, str]:
+    """Return how many of each kind came back, of those that have ended."""
+    back = func.count().filter(injection.c.recovered.is_(True))
+    ended = select(injection.c.kind, back, func.count(injection.c.recovered)).group_by(injection.c.kind)
+    return {kind: f"{some} of {count} recovered" for kind, some, count in rows.execute(ended)}
 
 
 def _judge(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
@@ -141,6 +160,8 @@ def _judge(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
     workers = [one for one in facts["heartbeats"] if one["name"].startswith("worker") and one not in late]
     down = [name for name, state in facts["programs"].items() if state != "RUNNING"]
     counted = ledger["done"] + ledger["quarantined"] + ledger["skipped"] + ledger["waiting"]
+    canary = facts["canary"]
+    out_s = canary["age_s"] or 0.0
     rules = (
         (CRITICAL, not facts["programs"], "the service does not run: ./sentinel.py up"),
         (CRITICAL, down, f"not running: {', '.join(down)}: ./sentinel.py logs {' '.join(down)}"),
@@ -149,6 +170,17 @@ def _judge(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
             CRITICAL,
             ledger["seen"] != counted,
             f"the ledger does not add up: {ledger['seen']} seen, {counted} accounted for",
+        ),
+        (CRITICAL, canary["recovered"] is False, "the last canary came back without its tone, or not at all"),
+        (
+            CRITICAL,
+            facts["programs"] and canary["recovered"] is None and out_s > canary["alarm_s"],
+            f"the canary has been out for {out_s:.0f} s: cadences land and are not searched",
+        ),
+        (
+            WARNING,
+            canary["every_s"] and out_s > LATE * canary["every_s"],
+            f"no canary for {out_s:.0f} s: ./sentinel.py logs web",
         ),
         (WARNING, late and facts["programs"], f"no heartbeat from {', '.join(one['name'] for one in late)}"),
         (WARNING, (facts["oldest_ready_s"] or 0) > SLOW_S, "a cadence has waited for a worker for more than an hour"),
@@ -178,6 +210,8 @@ def lines(status: Status) -> list[str]:
         f"cadences   {_counts(facts['cadences'])}",
         f"ledger     {ledger.pop('seen')} seen = {' + '.join(f'{count} {name}' for name, count in ledger.items())}",
         f"messages   Slack is {facts['slack']}; {_counts(facts['outbox']['states'])}",
+        f"injected   {_counts(facts['injections'])}",
+        *(f"  {stage.replace('_', ' '):<22} {_counts(one)}" for stage, one in facts["latency_s"].items()),
     ]
     for name in ("waiting_for", "files_waiting", "invalid", "quarantined"):
         told += [f"{name.replace('_', ' ')}:", *(f"  {one}" for one in facts[name])] if facts[name] else []

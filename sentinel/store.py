@@ -34,6 +34,7 @@ from sentinel.schema import (
     candidate,
     file,
     heartbeat,
+    injection,
     now,
     outbox,
     release,
@@ -282,6 +283,11 @@ class Store:
         with self.read() as rows:
             counted = {name: rows.scalars(count.where(cadence.c.state.in_(of))).one() for name, of in states.items()}
             return {"seen": rows.scalars(count).one(), **counted}
+
+    def put_injection(self, **row: Any) -> None:
+        """Record a signal of our own and what became of it."""
+        with self.write() as rows:
+            rows.execute(insert(injection).values(made_at=now(), ended_at=now(), **row))
 
     def beat(self, name: str, period_s: float, *, pid: int, host: str, **facts: Any) -> None:
         """Say that a program is alive, and will say so again within `period_s`; those silent for long are forgotten."""

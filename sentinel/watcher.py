@@ -252,6 +252,20 @@ def _agree(store: Store, path: Path, header: Header) -> None:
         )
 
 
+class Overflows(logging.Handler):
+    """Counts how often the kernel dropped events: watchdog tells its log of it, and nobody else."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a line about an overflow."""
+        self.count += "queue overflowed" in record.getMessage()
+
+
+OVERFLOWS = Overflows()
+logging.getLogger("watchdog.observers.inotify_c").addHandler(OVERFLOWS)
+
+
 def listen(roots: Sequence[Path], ring: Callable[[], None]) -> Callable[[], None]:
     """Call `ring` when something may have landed in a root on a local disk; return what ends the listening."""
     from watchdog.events import FileSystemEvent, FileSystemEventHandler

@@ -20,10 +20,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from distributed import Worker
 
 from aetherscan.cadence import STEP_S
-from aetherscan.errors import ReleaseError
+from aetherscan.errors import ReadError, ReleaseError
 from aetherscan.io import Absent, Observation, open_observation
 from aetherscan.observation import SECONDS_PER_DAY
 from sentinel import logs
@@ -79,7 +80,30 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     with logs.bound(cadence=cadence_id, attempt=token[:8]):
         outcome = search_lease(store, config, cadence_id, token, search)
         deliver_due(config, store)
+        if outcome == "done":
+            inject_blind(store, config, cadence_id, token)
     return {"outcome": outcome, **used}
+
+
+def inject_blind(store: Store, config: Config, cadence_id: int, token: str) -> bool:
+    """Search a part of some cadences again, with a signal put in; return whether this was one of them."""
+    from aetherscan.search import SearchSettings
+    from sentinel.injections import search_blind
+
+    rng = np.random.default_rng(int(token, 16))
+    if rng.random() >= config.injections.blind_share:
+        return False
+    paths, settings = store.paths(cadence_id), SearchSettings(**config.search.model_dump())
+    on = tuple(i for i, letter in enumerate(store.pattern(cadence_id)) if letter == "A")
+    if len(paths) != 6 or paths[0].is_relative_to(config.canaries):
+        return False
+    try:
+        row = search_blind(paths, on, settings, detector_for(config.release), rng)
+    except ReadError as error:  # recorded already, and free to be moved away
+        LOG.info("no signal was put in: %s", error)
+        return False
+    store.put_injection(cadence_id=cadence_id, name=token, **row)
+    return True
 
 
 def search_lease(store: Store, config: Config, cadence_id: int, token: str, search: Search) -> str:
@@ -146,6 +170,7 @@ def search_files(
     from aetherscan.search import SearchSettings, search_cadence
 
     on = tuple(i for i, letter in enumerate(pattern) if letter == "A")
+    canary = paths[0].is_relative_to(config.canaries)
     with ExitStack() as opened:
         observations = in_place([opened.enter_context(open_observation(path)) for path in paths], pattern)
         headers = [observation.header for observation in observations]
@@ -154,7 +179,7 @@ def search_files(
         ranked = sorted(result.candidates, key=lambda one: -one.probability)
         pictures = [
             (which, *draw(observations, one, on, config.pictures, f"{cadence_id:06d}"))
-            for which, one in enumerate(ranked[:PICTURES])
+            for which, one in enumerate([] if canary else ranked[:PICTURES])
         ]
     drawn = {which: path for which, path, _ in pictures}
     release = detector.release
@@ -182,12 +207,14 @@ def search_files(
         told = {"text": text, "pictures": best, "sequence": f"{headers[0].telescope_id} {ranked[0].target}"}
         return {"posters": config.posters or ("slack",), "state": "pending" if config.posters else "off", **told}
 
-    run = {
+    run: dict[str, Any] = {
         "counts": result.counts,
         "stage_s": result.stage_s,
         "bytes_read": result.bytes_read,
         "release": release.sha256,
     }
+    if canary:
+        rows, run["found"] = [], [(one.frequency_mhz, one.drift_rate_hz_s, one.probability) for one in ranked]
     return Found(
         candidates=rows,
         pictures=pictures,

@@ -16,7 +16,7 @@ from sentinel import status
 from sentinel.config import ROOT, Config
 from sentinel.errors import BusyError, retriable
 from sentinel.logs import JsonLines, bound
-from sentinel.program import only_copy
+from sentinel.program import PROGRAMS, only_copy
 from sentinel.schema import attempt, cadence, candidate, file, heartbeat, now, outbox
 from sentinel.service import one_pass
 from sentinel.store import Lease
@@ -169,7 +169,7 @@ def test_a_log_line_is_json_with_the_cadence_and_the_attempt(caplog):
 def test_supervisord_is_told_to_restart_programs_and_to_listen_to_its_owner_only(tmp_path):
     config = Config(state_dir=tmp_path / ("deep" * 30))
     text = write_conf(config, None, foreground=False).read_text()
-    assert text.count("autorestart=true") == 3
+    assert text.count("autorestart=true") == len(PROGRAMS)
     assert "chmod=0600" in text
     assert len(str(socket_path(config))) < 108
 
