@@ -22,8 +22,8 @@ def one_line(text: object, longest: int = 10_000) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a name as Slack will show it: not as a mention, a link or several lines."""
-    return one_line(name, LONGEST).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return a name as Slack will show it: not as a mention, a link, the end of a fence or several lines."""
+    return one_line(name, LONGEST).replace("`", "'").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def remarks(row: Mapping[str, Any]) -> str:
@@ -36,7 +36,7 @@ def remarks(row: Mapping[str, Any]) -> str:
         f"seen before: {before}" if before else "",
         f"labeled {row['label']}" if row.get("label") else "",
     )
-    return "; ".join(fact for fact in known if fact)
+    return one_line("; ".join(fact for fact in known if fact))
 
 
 def message_text(
