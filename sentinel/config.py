@@ -199,6 +199,7 @@ class Injections(_Section):
     """Signals of our own, by which it is known what would be found."""
 
     canary_s: NonNegativeFloat = 3600.0
+    canary_dir: Path | None = None
     alarm_s: PositiveFloat = 900.0
     blind_share: Annotated[float, Field(ge=0, le=1)] = 0.02
 
@@ -227,7 +228,12 @@ class Config(_Section):
     @property
     def canaries(self) -> Path:
         """Folder that the service lands files of its own in: watched like the others, and never told of."""
-        return self.state_dir / "canary"
+        return self.injections.canary_dir or self.state_dir / "canary"
+
+    @property
+    def sends_canaries(self) -> bool:
+        """Whether it does: where hosts share a store, only into a folder that all of them see."""
+        return bool(self.injections.canary_s and (self.injections.canary_dir or not self.store.url))
 
     @property
     def store_url(self) -> str:
@@ -360,6 +366,8 @@ def load_config(path: Path | None) -> Config:
     base = path.parent if path else Path.cwd()
     found = layers.model_dump()
     found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
+    if layers.injections.canary_dir:
+        found["injections"]["canary_dir"] = base / layers.injections.canary_dir
     found["web"] |= {name: base / path for name in ("certificate", "key") if (path := found["web"][name])}
     found["picture_dir"] = layers.picture_dir and base / layers.picture_dir
     for name in ("tls_ca", "tls_cert", "tls_key"):

@@ -8,6 +8,7 @@ time: one coarse channel, after the real search has been recorded, so that no ro
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ CLEAR_OF_EDGES = (0.1, 0.45)
 """Where in either half of a coarse channel a blind tone lies: neither in the filter's flanks nor on the spike."""
 BLIND_SNR = (10.0, 100.0)
 BLIND_WIDTH_HZ = (1.0, 20.0)
+STRAY_S = 3600.0
 NOISE_CHANNELS = 2048
 """To either side of a tone, in which the noise that its SNR counts in is measured."""
 
@@ -62,13 +64,14 @@ class Canaries:
             )
         for one in waiting:
             self._judge(one, lost=one["age_s"] > lost)
-        if every_s and not waiting and (last_s is None or last_s > every_s):
+        if self.config.sends_canaries and not waiting and (last_s is None or last_s > every_s):
             self._land()
 
     def _land(self) -> None:
         folder = self.config.canaries
         for stray in folder.glob(".*"):
-            shutil.rmtree(stray)
+            if time.time() - stray.stat().st_mtime > STRAY_S:  # who wrote it died; another host's may be fresh
+                shutil.rmtree(stray)
         with self.store.read() as rows:
             seed = int(rows.scalars(select(now())).one())
         hidden, name = folder / f".{seed}", str(seed)

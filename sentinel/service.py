@@ -59,7 +59,8 @@ def run(config: Config, store: Store, bell: Bell) -> None:
     from aetherscan.io import verify_complete
 
     verify = partial(verify_complete, decode=config.watch.complete.decoded)
-    watch = config.watch.model_copy(update={"roots": (*config.watch.roots, config.canaries)})
+    ours = (config.canaries,) if config.sends_canaries else ()
+    watch = config.watch.model_copy(update={"roots": (*config.watch.roots, *ours)})
     searchers = Searchers(config, bell.ring)
     _watch(config.model_copy(update={"watch": watch}), bell.ring)
 

@@ -86,7 +86,10 @@ def look(config: Config, store: Store) -> Status:
         }
         facts |= {"latency_s": percentiles(rows), "canary": _canary(rows), "injections": _injections(rows)}
     facts |= {"ledger": store.ledger(), "outbox": undelivered(store), "slack": "on" if config.slack_channel else "off"}
-    facts["canary"] |= {"every_s": config.injections.canary_s, "alarm_s": config.injections.alarm_s}
+    facts["canary"] |= {
+        "every_s": config.sends_canaries * config.injections.canary_s,
+        "alarm_s": config.injections.alarm_s,
+    }
     judged = list(_judge(facts))
     return Status(
         level=max((level for level, _ in judged), default=OK), remarks=tuple(text for _, text in judged), facts=facts
