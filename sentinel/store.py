@@ -339,7 +339,7 @@ def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> 
     started = select(cadence.c.tstart).where(cadence.c.id == cadence_id)
     near = func.abs(cadence.c.tstart - started.scalar_subquery()) < SAME_SEQUENCE_DAYS
     speaks = (outbox.c.poster == message["poster"]) & outbox.c.parent_id.is_(None) & (outbox.c.state != "off")
-    same = select(outbox.c.id, outbox.c.digest).join(cadence).where(outbox.c.sequence == message.get("sequence"))
+    same = select(outbox.c.id, outbox.c.digest).join(cadence).where(outbox.c.sequence == message.get("sequence", ""))
     parent = rows.execute(same.where(speaks, near).order_by(outbox.c.id.desc()).limit(1)).one_or_none()
     values = dict(message)
     if parent and message["state"] != "off":
