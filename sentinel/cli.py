@@ -169,6 +169,9 @@ def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some["requeue"].add_argument("ids", nargs="*", type=int, metavar="ID", help="cadences")
     some["requeue"].add_argument("--all", action="store_true", help="every quarantined cadence")
     some["requeue"].add_argument("--files", action="store_true", help="every invalid file")
+    text = "search recorded cadences again and tell every difference; exit 1 where there is one"
+    replay = command("replay", _replay, text, "replay --since 2d")
+    replay.add_argument("--since", required=True, help="recorded since: a date (2026-08-01), an MJD, or 90m, 12h, 2d")
     config = command("config", _config, "look at the configuration", "config check")
     verbs(config, {"check": "list every mistake", "show": "every key as it is used"})
     store = command("store", _migrate, "take the store to another version of its tables", "store migrate --to 2")
@@ -449,6 +452,13 @@ def _quarantine(options: Options) -> int:
         files = store.look_again() if options.files else 0
         print(f"queued again: {store.requeue(ids)} cadences, {files} files")
     return 0
+
+
+def _replay(options: Options) -> int:
+    from sentinel import replay
+
+    config = _loaded()
+    return int(not replay.replay(config, _store(config), replay.moment(options.since), print))
 
 
 def _config(options: Options) -> int:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, and_, case, exists, func, select, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
 
 from sentinel.errors import PostError, PostGoneError, PostUnknownError
 from sentinel.failpoint import failpoint
@@ -79,9 +79,10 @@ def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, li
     earlier = outbox.alias("earlier")
     ours = outbox.c.poster == poster
     head = ~exists().where(earlier.c.id < outbox.c.id, earlier.c.poster == poster, earlier.c.state.in_(UNSENT))
-    recently = func.coalesce(earlier.c.edited_at, 0) > now() - gap_s
-    recent = exists().where(earlier.c.poster == poster, (earlier.c.sent_at > now() - gap_s) | recently)
-    waited = func.coalesce(outbox.c.retry_at, 0) <= now()
+    # A time that lies too far ahead was written before the clock was set back, and holds up nobody.
+    recently = [at.between(now() - gap_s, now() + gap_s) for at in (earlier.c.sent_at, earlier.c.edited_at)]
+    recent = exists().where(earlier.c.poster == poster, or_(*recently))
+    waited = ~func.coalesce(outbox.c.retry_at, 0).between(now(), now() + HOUR_S)
     due = (outbox.c.state == "pending") | (outbox.c.state.in_(("unknown", "retry_at")) & waited)
     stale = and_(
         outbox.c.state.in_(SENT), outbox.c.stale_at.is_not(None), waited, func.coalesce(outbox.c.until, 0) < now()

@@ -108,7 +108,9 @@ class Store:
     def claim(self, lease_s: float, service: str | None = None) -> Lease | None:
         """Lease the newest cadence that is due and whose files are there to a service; None when there is none."""
         token = uuid.uuid4().hex
-        due = (cadence.c.state == "ready") | ((cadence.c.state == "retry_at") & (cadence.c.retry_at <= now()))
+        # A time that lies too far ahead was written before the clock was set back.
+        waited = ~cadence.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
+        due = (cadence.c.state == "ready") | ((cadence.c.state == "retry_at") & waited)
         there = exists().where(
             file.c.observation == cadence_file.c.observation, file.c.present.is_(True), file.c.state == "valid"
         )

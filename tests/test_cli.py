@@ -20,9 +20,9 @@ from sentinel.errors import FetchError
 from sentinel.schema import file
 from sentinel.store import open_store
 
-COMMANDS = (
-    "up down restart status logs doctor demo search train candidates outbox quarantine config models fetch-models test"
-)
+COMMANDS = """
+up down restart status logs doctor demo search train candidates outbox quarantine replay config models fetch-models test
+"""
 
 
 @pytest.fixture

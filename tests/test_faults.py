@@ -161,9 +161,11 @@ def test_a_clock_that_jumps_changes_nothing_in_the_end(observatory, hours, when)
         observatory.one_pass()
     if when == "told":
         observatory.work()
+        observatory.deliver()
     if when == "dead":
         observatory.flights.clear()
     observatory.at += 3600 * hours
+    whole |= observatory.land(2)
     observatory.passes(12, step_s=600 if when == "dead" else 20)
     observatory.ended_well(whole)
 
