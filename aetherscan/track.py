@@ -22,6 +22,8 @@ LONGEST_SLACK = 24.0
 REFINEMENTS = 2
 NEAREST = 8.0
 """Channels to either side of a track, or two boxes, in which an OFF must not hold a line of the same drift either."""
+AROUND = 64.0
+"""Channels to either side, or four boxes, in which an emitter that wanders is, between one ON and the next."""
 CAPPED, OPEN, CROSSED = (float(CEILING), 1e9), (1e9, 1e9), (float(CEILING), 3.0)
 """What a pixel and a row of a box count up to: in ONs, in ONs that all are `BRIGHT`, in OFFs."""
 BRIGHT = 20.0
@@ -35,10 +37,11 @@ FIELDS = (
     "residual",
     "steady",
     "off_near",
+    "off_around",
     *(f"snr_{i}" for i in range(OBSERVATIONS)),
 )
 """A track as a row of numbers, while there are many of them; see `Track`."""
-START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_NEAR, SNR = range(8)
+START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_NEAR, OFF_AROUND, SNR = range(9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class Track:
     residual: float  # furthest an ON lies from the straight line, in boxes
     steady: float  # share of the ONs' rows that show at least half of the mean
     off_near: float  # SNR of the brightest line near the track in an OFF
+    off_around: float  # SNR of the brightest line around the track, in the OFF where it is faintest
     snr: tuple[float, ...]  # one per observation, on the track
 
     @property
@@ -307,7 +311,7 @@ def follow(
         line_rows(sigmas[ons[i]], places[i], drift, box, ceilings[0], sums)
         lit += np.sum(sums > 0.5 * snrs[i] / math.sqrt(rows))
     track[STEADY] = lit / (rows * count)
-    track[OFF_NEAR] = -np.inf
+    track[OFF_NEAR], track[OFF_AROUND] = -np.inf, np.inf
     for i in range(len(middles)):
         if i not in ons:
             place = start + drift * middles[i]
@@ -315,6 +319,9 @@ def follow(
             reach = max(NEAREST, 2 * box)
             snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, box / rows, 1, box, CROSSED, sums)
             track[OFF_NEAR] = max(track[OFF_NEAR], snr)
+            reach = max(AROUND, 4 * box)
+            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, box / rows, 2, box, ceilings, sums)
+            track[OFF_AROUND] = min(track[OFF_AROUND], snr)
     return track
 
 

@@ -18,7 +18,19 @@ from aetherscan.dedoppler import find_hits, row_noise, row_weights
 from aetherscan.equalize import block_of, equalize
 from aetherscan.geometry import Geometry, spikes
 from aetherscan.normalize import snippet
-from aetherscan.track import DRIFT, FIELDS, HIT_SNR, OFF_NEAR, RESIDUAL, SNR, START, STEADY, WIDTH, follow_hits
+from aetherscan.track import (
+    DRIFT,
+    FIELDS,
+    HIT_SNR,
+    OFF_AROUND,
+    OFF_NEAR,
+    RESIDUAL,
+    SNR,
+    START,
+    STEADY,
+    WIDTH,
+    follow_hits,
+)
 
 MODES = ("tracks", "windows")
 COARSEST = 4
@@ -33,7 +45,7 @@ WINDOW_LEVEL = 3
 """Windows are binned by eight, as in the papers: 512 bins of 22 Hz."""
 MEASUREMENTS = (
     "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",
-    "drift_hz_s", "width_hz", "box_channels", "residual", "steady", "hit_to_on",
+    "off_around", "around_to_on", "drift_hz_s", "width_hz", "box_channels", "residual", "steady", "hit_to_on",
 )  # fmt: skip
 """What the forest is told of a track beside its latents."""
 
@@ -210,6 +222,8 @@ def measurements(
         "off_brightest": off.max(axis=1),
         "off_to_on": off.sum(axis=1) / on.sum(axis=1),
         "off_near": tracks[:, OFF_NEAR],
+        "off_around": tracks[:, OFF_AROUND],
+        "around_to_on": tracks[:, OFF_AROUND] / on.mean(axis=1),
         "drift_hz_s": np.abs(tracks[:, DRIFT]) * cadence.hz / cadence.headers[0].tsamp,
         "width_hz": tracks[:, WIDTH] * cadence.hz,
         "box_channels": box,

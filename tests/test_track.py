@@ -60,6 +60,17 @@ def test_what_merely_crosses_an_off_is_not_on_the_track_and_what_wanders_beside_
     assert track.snr[3] < 5 < track.off_near
 
 
+def test_an_emitter_that_strays_from_its_line_is_around_it_in_every_off():
+    tone = (4000, 0.4, 2, (20, 0, 20, 0, 20, 0))
+    strayed = [
+        (4000 + away, 0.4, 2, tuple(30 * (i == off) for i in range(6))) for off, away in ((1, 25), (3, -40), (5, 18))
+    ]
+    one = hit(4000 + 0.4 * MIDDLES[2], 0.4, 2)
+    everywhere, in_two = tracked(sky(tone, *strayed), one), tracked(sky(tone, *strayed[:2]), one)
+    assert everywhere.off_near < 5 < 15 < everywhere.off_around
+    assert in_two.off_around < 5
+
+
 def test_where_an_on_is_empty_the_rest_is_not_looked_for():
     track = tracked(sky((4000, 0.4, 2, (0, 0, 20, 0, 0, 0))), hit(4000 + 0.4 * MIDDLES[2], 0.4, 2), least=6.0)
     assert track.snr[2] > 15
