@@ -10,6 +10,8 @@ from factories import make_detector
 
 from aetherscan.candidates import COLUMNS, write_csv, write_json
 from aetherscan.errors import CadenceError
+from aetherscan.examples import SHADES, ExampleSettings, draw_emitters, draw_examples, draw_power, patch_header
+from aetherscan.finders import served
 from aetherscan.geometry import check_cadence, geometry_of
 from aetherscan.inject import Emitter, add_emitter
 from aetherscan.io import open_observation, write_h5
@@ -129,6 +131,37 @@ def test_the_answer_is_the_same_to_the_byte_for_any_block_chunk_and_number_of_th
             tables.append((tmp_path / "found.json").read_bytes())
     assert len(set(tables)) == 1
     assert tables[0].count(b"frequency_mhz") == len(tones)
+
+
+def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_path, monkeypatch):
+    settings, rng = ExampleSettings(chans=2**15, tones=6, interference=6), np.random.default_rng(4)
+    emitters = draw_emitters(rng, settings)
+    power = draw_power(rng, [*emitters[0], *emitters[1]], settings)
+    paths = [tmp_path / f"{position}.h5" for position in range(6)]
+    patch = replace(patch_header(settings), nfpc=settings.chans)
+    for path, header, one in zip(paths, Sky(header=patch).headers(), power, strict=True):
+        write_h5(path, header, [one])
+    shown: list[np.ndarray] = []
+    blind = make_detector()
+    detector = replace(blind, encode=lambda snippet: shown.append(snippet) or blind.encode(snippet))
+
+    for name, drawn in {"patch_header": patch, "draw_emitters": emitters, "draw_power": power}.items():
+        monkeypatch.setattr(f"aetherscan.examples.{name}", lambda *_, drawn=drawn: drawn)
+    tracks, _ = draw_examples(rng, settings)
+    trained = {snippet.tobytes() for snippet in tracks.only(tracks.gated).snippets}
+    seen = []
+    with opened(paths) as observations:
+        for look in (
+            lambda: search_cadence(observations, detector),
+            lambda: served(detector, SearchSettings())(paths, (0, 2, 4)),
+        ):
+            shown.clear()
+            look()
+            seen.append([snippet.tobytes() for snippet in shown])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) >= 3
+    assert {np.rint(one * SHADES).astype(np.uint8).tobytes() for one in shown} >= trained
+    assert len(trained) >= 3
 
 
 def test_every_hit_and_every_track_is_accounted_for(tmp_path):

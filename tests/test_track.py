@@ -67,7 +67,8 @@ def test_an_emitter_that_strays_from_its_line_is_around_it_in_every_off():
     ]
     one = hit(4000 + 0.4 * MIDDLES[2], 0.4, 2)
     everywhere, in_two = tracked(sky(tone, *strayed), one), tracked(sky(tone, *strayed[:2]), one)
-    assert everywhere.off_near < 5 < 15 < everywhere.off_around
+    assert everywhere.off_near < 5
+    assert everywhere.off_around > 15
     assert in_two.off_around < 5
 
 
