@@ -16,7 +16,7 @@ from sentinel.failpoint import failpoint
 from sentinel.grouping import group
 from sentinel.program import Bell
 from sentinel.store import Lease, Store
-from sentinel.watcher import OVERFLOWS, listen, look
+from sentinel.watcher import OVERFLOWS, Lookout, listen
 
 LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def run(config: Config, store: Store, bell: Bell) -> None:
     ours = (config.canaries,) if config.sends_canaries else ()
     watch = config.watch.model_copy(update={"roots": (*config.watch.roots, *ours)})
     searchers = Searchers(config, bell.ring)
-    _watch(config.model_copy(update={"watch": watch}), bell.ring)
+    lookout = Lookout(store=store, watch=watch, verify=verify, ring=bell.ring)
+    _watch(config.model_copy(update={"watch": watch}), lookout.event)
 
     def failed(lease: Lease, cause: str) -> None:
         try:
@@ -76,7 +77,7 @@ def run(config: Config, store: Store, bell: Bell) -> None:
     while True:
         try:
             one_pass(
-                look=lambda: look(store, watch, verify),
+                look=lookout.look,
                 group=lambda: group(store, watch),
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,

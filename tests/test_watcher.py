@@ -17,7 +17,7 @@ from sentinel.config import Complete, Signals, Watch
 from sentinel.grouping import group
 from sentinel.schema import cadence, cadence_file, file, now
 from sentinel.tables import set_aside
-from sentinel.watcher import _matches, listen, look, scan
+from sentinel.watcher import Lookout, _matches, listen, look, scan
 
 STEP_DAYS = 341 / 86_400
 NAMES = ("HIP99427", "HIP1", "HIP99427", "HIP2", "HIP99427", "HIP3")
@@ -497,3 +497,36 @@ def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path, store):
     with folder.store.write() as rows:
         rows.execute(update(file).values(look_at=now() + 3600))
     assert folder.passes() == ["ready"]
+
+
+@pytest.mark.fault(22, promise="P1")
+def test_a_lookout_scans_when_it_is_time_or_something_landed_but_not_all_the_time(tmp_path, store):
+    folder, rung = Folder(tmp_path / "in", store, scan_s=1e6), []
+    lookout = Lookout(store=store, watch=folder.watch, verify=verify_complete, ring=lambda: rung.append(1))
+    seen = []
+    for took, event in ((0, False), (0, False), (0, True), (1e6, True), (0, False)):
+        land(folder, headers(59103.0 + len(seen))[:1])
+        if event:
+            lookout.event()
+        lookout._took = took
+        lookout.look()
+        seen.append(len(folder.files()))
+    assert seen == [1, 1, 3, 3, 5]
+    assert len(rung) == 2
+
+
+@pytest.mark.fault(22, promise="P1")
+def test_where_more_files_are_stable_than_one_look_opens_the_next_look_comes_at_once(folder, monkeypatch):
+    monkeypatch.setattr("sentinel.watcher.AT_ONCE", 4)
+    rung = []
+    lookout = Lookout(
+        store=folder.store,
+        watch=folder.watch.model_copy(update={"scan_s": 1e-9}),
+        verify=verify_complete,
+        ring=lambda: rung.append(1),
+    )
+    land(folder, headers())
+    for rings in (0, 1, 1):
+        lookout.look()
+        assert len(rung) == rings
+    assert {one.state for one in folder.files().values()} == {"valid"}
