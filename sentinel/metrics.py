@@ -109,8 +109,8 @@ def _programs(rows: Connection) -> Iterator[Metric]:
         periods.add_metric([row.name], row.period_s)
         if "sha256" in row.facts:
             held.add_metric([row.name, row.facts["release"], row.facts["sha256"]], 1)
-        if row.name == "watcher":
-            scan, overflowed = row.age_s, row.facts.get("overflowed", 0)
+        if row.name.startswith("watcher"):  # one a host
+            scan, overflowed = max(scan, row.age_s), overflowed + row.facts.get("overflowed", 0)
     yield from (ages, periods, held, _one("scan_age_seconds", "Since the last whole pass over the folders", scan))
     yield CounterMetricFamily("sentinel_events_overflowed", "Times that the kernel lost events", value=overflowed)
 

@@ -229,9 +229,9 @@ outbox = Table(
     Column("sequence", Text),  # telescope and target: slices of one pointing sequence are one message
     Column("parent_id", Integer),  # the message that speaks for this one
     Column("digest", Boolean),  # it speaks for others that were too many
-    Column("posted_at", Float),  # accepted; `sent_at` is when its pictures were, too
-    Column("stale_at", Float),  # since then what was posted is to be edited
-    Column("edited_at", Float),
+    Column("posted_at", Float, index=True),  # accepted; `sent_at` is when its pictures were, too
+    Column("stale_at", Float, index=True),  # since then what was posted is to be edited
+    Column("edited_at", Float, index=True),
     UniqueConstraint("cadence_id", "poster"),
 )
 injection = Table(

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import yaml
 from sqlalchemy import func, select
 
 from sentinel.config import ROOT, load_config
-from sentinel.schema import attempt, cadence, candidate, heartbeat, outbox
+from sentinel.schema import attempt, cadence, candidate, heartbeat, injection, outbox
 from sentinel.store import open_store
 from sentinel.supervise import left, programs
 
@@ -157,3 +159,24 @@ def test_supervisord_killed_takes_its_programs_along_and_up_starts_afresh(servic
     service.run("up")
     service.run("demo", "--seed", "21")
     once(service, slack, 1)
+
+
+@pytest.mark.fault(6, promise="P1")
+def test_a_canary_goes_the_whole_way_unannounced_and_a_killed_web_comes_back(service, slack):
+    service.run("up", SENTINEL__INJECTIONS__CANARY_S="600")
+    (back,) = service.until(lambda: service.rows(select(injection).where(injection.c.recovered.is_not(None))))
+    assert (back.kind, back.recovered) == ("canary", True)
+    assert service.rows(select(cadence.c.id)) == service.rows(select(candidate.c.id)) == slack.messages == []
+    before = programs(service.config)["web"]["pid"]
+    os.kill(before, signal.SIGKILL)
+    service.until(lambda: programs(service.config)["web"]["pid"] not in (0, before))
+
+    def ready():
+        facts = service.rows(select(heartbeat.c.facts).where(heartbeat.c.name.like("web%"), heartbeat.c.pid != before))
+        with suppress(OSError, IndexError), urllib.request.urlopen(f"{facts[0].facts['web']}/readyz") as reply:
+            return reply.status
+
+    assert service.until(ready, 60) == 200
+    status = service.run("status").stdout
+    assert "canary 1 of 1 recovered" in status
+    assert "0 seen" in status
