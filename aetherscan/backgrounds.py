@@ -50,8 +50,8 @@ TRACKS = 256
 QUIET_CHANNEL = COARSE // 4
 """Where in a coarse channel a plate is said to lie: away from its spike, which the plate need not have."""
 
-Part = tuple[tuple[str, ...], int]
-"""Files, and a plate or the first channel of a piece of band."""
+Part = tuple[tuple[str, ...], list[int]]
+"""What a background is made of: a file and its plates, or six files and a first channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +70,21 @@ class Source:
             ReadError: a file is not what it was when it was chosen.
         """
         settings, number = self.settings, number % self.count
-        if self.parts and not self.parts[0][0][0].endswith(PLATES):
-            return _piece(*self.parts[number], settings)
         cadence = geometry_of(Sky(header=replace(patch_header(settings), nchans=COARSE)).headers())
         if not self.parts:
             rng = np.random.default_rng([*self.seed, number])
             _, others = draw_emitters(rng, replace(settings, tones=0))
             return equalize_arrays(draw_power(rng, others, settings), cadence, channel=QUIET_CHANNEL), cadence
-        each = settings.chans // PLATE
-        chosen = [self.parts[i % len(self.parts)] for i in range(number * each, (number + 1) * each)]
-        plates = [equalize_arrays(_plate(*part, settings), cadence, channel=QUIET_CHANNEL) for part in chosen]
+        paths, where = self.parts[number]
+        if not paths[0].endswith(PLATES):
+            return _piece(paths, where[0], settings)
+        held = open_plates(Path(paths[0]), (settings.rows, settings.bins))
+        powers = (np.array(held[k], dtype=np.float32) for k in where)
+        plates = [equalize_arrays(power, cadence, channel=QUIET_CHANNEL) for power in powers]
         beside = Equalized(
             sigmas=np.concatenate([plate.sigmas for plate in plates], axis=-1),
-            noise=np.max([plate.noise for plate in plates], axis=0),
-            weights=np.mean([plate.weights for plate in plates], axis=0),
+            noise=np.median([plate.noise for plate in plates], axis=0),
+            weights=np.median([plate.weights for plate in plates], axis=0),
         )
         return beside, cadence
 
@@ -106,11 +107,6 @@ def open_plates(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return plates
 
 
-def _plate(paths: tuple[str, ...], index: int, settings: ExampleSettings) -> Float32[np.ndarray, "obs time freq"]:
-    plates = open_plates(Path(paths[0]), (settings.rows, settings.bins))
-    return np.array(plates[index], dtype=np.float32)
-
-
 def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[Equalized, Geometry]:
     with ExitStack() as opened:
         six = [opened.enter_context(open_observation(Path(path))) for path in paths]
@@ -121,7 +117,7 @@ def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tup
 
 def sources(
     files: Sequence[Path], settings: ExampleSettings, seed: int, plates: int, chunk: int, chunks: int
-) -> tuple[Source, Source]:
+) -> tuple[Source, ...]:
     """Return where backgrounds to learn on come from, and others to validate on: whole files where there are several.
 
     Args:
@@ -138,60 +134,55 @@ def sources(
     """
     count = max(1, plates * PLATE // settings.chans)
     if not files:
-        known, kept = (
-            Source(settings=settings, seed=(seed, k), count=max(1, count // part)) for k, part in ((0, 1), (1, 8))
-        )
-        return known, kept
-    many = str(files[0]).endswith(PLATES)
-    if many:
-        groups: list[list[Part]] = [
-            [((str(file),), k) for k in range(len(open_plates(file, (settings.rows, settings.bins))))] for file in files
-        ]
+        validated = max(1, count // 8)
+        return tuple(Source(settings=settings, seed=(seed, k), count=n) for k, n in enumerate((count, validated)))
+    rng, each = np.random.default_rng([seed, 2]), settings.chans // PLATE
+    groups: list[list[Part]] = []
+    if str(files[0]).endswith(PLATES):
+        for file in files:
+            chosen = rng.permutation(_spread(len(open_plates(file, (settings.rows, settings.bins))), chunk, chunks))
+            whole = np.resize(chosen, (-(-len(chosen) // each), each))
+            groups.append([((str(file),), row.tolist()) for row in whole])
     else:
-        groups = _pieces(files, settings)
-    step = chunk if many else max(1, chunk * PLATE // settings.chans)
-    groups = [_spread(group, step, chunks) for group in groups]
+        for paths, width in _cadences(files, settings):
+            firsts = _spread(width // settings.chans, -(-chunk // each), chunks)
+            groups.append([(paths, [int(k) * settings.chans]) for k in rng.permutation(firsts)])
     if len(groups) == 1:
         last = max(1, len(groups[0]) // 8)
         groups = [groups[0][:-last], groups[0][-last:]]
-    last, rng = max(1, len(groups) // 8), np.random.default_rng([seed, 2])
-    found = []
-    for k, chosen in enumerate((groups[:-last], groups[-last:])):
-        parts = [part for group in chosen for part in group]
-        if not parts:
-            raise CadenceError(f"{files[0]}: expected at least two backgrounds, one to validate on, found one")
-        each = settings.chans // PLATE if many else 1
-        most = min(count, max(1, len(parts) // each))
-        order = rng.permutation(len(parts))
-        found.append(
-            Source(settings=settings, seed=(seed, k), count=most, parts=tuple(parts[i] for i in order[: most * each]))
-        )
-    return found[0], found[1]
+    last = max(1, len(groups) // 8)
+    seen, kept = ([part for group in some for part in group] for some in (groups[:-last], groups[-last:]))
+    if not seen:
+        raise CadenceError(f"{files[0]}: expected at least two backgrounds, one to validate on, found {len(kept)}")
+    orders = (rng.permutation(len(parts))[:count] for parts in (seen, kept))
+    return tuple(
+        Source(settings=settings, seed=(seed, k), count=len(order), parts=tuple(parts[i] for i in order))
+        for k, (parts, order) in enumerate(zip((seen, kept), orders, strict=True))
+    )
 
 
-def _spread(parts: list[Part], step: int, most: int) -> list[Part]:
-    """Return at most so many runs of `step` parts, evenly over all of them."""
-    runs = -(-len(parts) // step)
+def _spread(count: int, step: int, most: int) -> list[int]:
+    """Return the places of at most so many runs of `step`, evenly over `count` of them."""
+    runs = -(-count // step)
     chosen = np.unique(np.linspace(0, runs - 1, min(most, runs)).round().astype(int))
-    return [part for run in chosen for part in parts[run * step : (run + 1) * step]]
+    return [k for run in chosen for k in range(run * step, min(count, (run + 1) * step))]
 
 
-def _pieces(files: Sequence[Path], settings: ExampleSettings) -> list[list[Part]]:
+def _cadences(files: Sequence[Path], settings: ExampleSettings) -> list[tuple[tuple[str, ...], int]]:
+    """Return the files of each cadence that is wide and long enough, and its channels."""
     headers = []
     for file in files:
         with open_observation(file) as one:
             headers.append(one.header)
-    groups = []
+    found = []
     for cadence in find_cadences(headers).cadences:
-        six = [headers[i] for i in cadence.members]
-        width = min(header.nchans for header in six)
-        if cadence.on == FIRST and min(header.ntime for header in six) >= settings.rows and width >= settings.chans:
-            paths = tuple(str(files[i]) for i in cadence.members)
-            groups.append([(paths, first) for first in range(0, width - settings.chans + 1, settings.chans)])
-    if not groups:
+        six = geometry_of([headers[i] for i in cadence.members])
+        if cadence.on == FIRST and six.rows >= settings.rows and six.nchans >= settings.chans:
+            found.append((tuple(str(files[i]) for i in cadence.members), six.nchans))
+    if not found:
         expected = f"a cadence (ABACAD) of {settings.rows} rows and {settings.chans} channels or more"
         raise CadenceError(f"{files[0]} and {len(files) - 1} others: expected {expected}, found none")
-    return groups
+    return found
 
 
 class Shelf(NamedTuple):

@@ -70,7 +70,7 @@ class Kitchen:
     """What a process needs to make examples."""
 
     settings: FeedSettings
-    sources: tuple[Source, Source]  # to learn on, and to validate on: sides 0 and 1
+    sources: tuple[Source, ...]  # to learn on, and to validate on: sides 0 and 1
     held: tuple[int, int]  # how many backgrounds of each are in memory
 
     @property

@@ -147,7 +147,7 @@ def test_plates_are_read_in_chunks_and_whole_files_are_kept_to_validate_on(tmp_p
     known, kept = sources(files, SMALL, seed=1, plates=100, chunk=4, chunks=3)
     assert {paths for paths, _ in known.parts} == {(str(files[0]),)}
     assert {paths for paths, _ in kept.parts} == {(str(files[1]),)}
-    assert sorted(row for _, row in known.parts) == [0, 1, 2, 3, 8, 9, 10, 11, 20, 21, 22, 23]
+    assert sorted(k for _, plates in known.parts for k in plates) == [0, 1, 2, 3, 8, 9, 10, 11, 20, 21, 22, 23]
     equalized, _ = known.equalized(0)
     assert equalized.sigmas.shape == (6, 16, SMALL.chans)
     assert equalized.sigmas.std() == pytest.approx(1, abs=0.02)
@@ -159,7 +159,7 @@ def test_plates_are_read_in_chunks_and_whole_files_are_kept_to_validate_on(tmp_p
 def test_a_cadence_in_files_gives_pieces_of_its_band(tmp_path):
     paths = write_cadence(tmp_path, Sky(header=gbt_header(4 * SMALL.chans)), 3, suffix=".fil")
     known, kept = sources(paths, SMALL, seed=1, plates=100, chunk=100, chunks=1)
-    assert sorted(first for _, first in (*known.parts, *kept.parts)) == [SMALL.chans * k for k in range(4)]
+    assert sorted(where[0] for _, where in (*known.parts, *kept.parts)) == [SMALL.chans * k for k in range(4)]
     equalized, cadence = known.equalized(1)
     assert equalized.sigmas.std() == pytest.approx(1, abs=0.05)
     assert cadence.headers[0].source_name == "HIP99427"

@@ -1,0 +1,100 @@
+"""Make examples for the encoder and print what they cost, beside setigen and the way that forests' examples are drawn.
+
+Run from the repository root: `python benchmarks/injecting.py [EXAMPLES] [PROCESSES]` (default 120,000, which is what
+the first seed makes for a round, by 2). An example is 6 x 16 x 512 bins, injected into native channels, binned,
+normalized, as bytes. Rates are per second of one core's own time (CPU seconds, medians of `ROUNDS`); memory is the sum
+over all processes, what they share counted once.
+"""
+
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import astropy.units as u
+import numpy as np
+import setigen as stg
+
+from aetherscan.backgrounds import sources
+from aetherscan.examples import draw_examples
+from aetherscan.feed import BLOCK, FeedSettings, Kitchen, cook, feed, prepare
+from aetherscan.geometry import ON, geometry_of
+from aetherscan.inject import add_line, row_edges_s
+from aetherscan.simulate import NOISE, Sky, gbt_header, noise, random_signal
+from aetherscan.tracks import equalize_arrays, window_snippet
+
+ROUNDS, CHANS, SNR = 5, 4096, (6.0, 30.0)
+HEADER = gbt_header(CHANS)
+TOLERANCE = 0.02
+"""Of the brightest pixel: setigen samples a line at each channel's centre and at so many moments of a row."""
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Return how many examples `work` makes in a second of a core's time; the first time is for warming up."""
+    rates = []
+    for _ in range(ROUNDS + 1):
+        began = time.process_time()
+        rates.append(work() / (time.process_time() - began))
+    return statistics.median(rates[1:])
+
+
+def with_setigen(rng: np.random.Generator) -> int:
+    """Make one example as the papers do, three frames with a signal; check that ours is the same."""
+    power, tone = np.stack([noise(rng, 16, CHANS) for _ in range(6)]), random_signal(rng, HEADER.fch1, 20.0, 1.0)
+    kinds = {"df": -HEADER.foff * 1e6 * u.Hz, "dt": HEADER.tsamp * u.s, "fch1": HEADER.fch1 * u.MHz}
+    for position in ON:
+        frame = stg.Frame(fchans=CHANS, tchans=16, ascending=False, **kinds)
+        start, drift, width = frame.get_frequency(2000), tone.drift_hz_s, 15.0
+        signal = frame.add_signal(
+            stg.constant_path(f_start=start, drift_rate=drift * u.Hz / u.s), stg.constant_t_profile(level=1),
+            stg.gaussian_f_profile(width=width * u.Hz), stg.constant_bp_profile(level=1),
+            doppler_smearing=True, smearing_subsamples=100,
+        )  # fmt: skip
+        theirs = np.asarray(signal)[:, ::-1] if frame.fs[0] < frame.fs[-1] else np.asarray(signal)
+        ours, edges = np.zeros_like(power[0]), start + drift * row_edges_s(0.0, 16, HEADER.tsamp)
+        add_line(ours, (edges * 1e-6 - HEADER.fch1) / HEADER.foff, width=width / -HEADER.foff * 1e-6,
+                 snr=float(np.sqrt((theirs**2).sum())), noise=np.ones(16))  # fmt: skip
+        assert np.abs(ours - theirs).max() < TOLERANCE * theirs.max()
+        power[position] += (theirs * NOISE * tone.snr[position] / np.sqrt((theirs**2).sum())).astype(np.float32)
+    cadence = geometry_of(Sky(header=HEADER).headers())
+    np.rint(window_snippet(equalize_arrays(power, cadence), 0, cadence, (16, 512)) * 255).astype(np.uint8)
+    return 1
+
+
+def resident() -> int:
+    """Return the bytes of this process and its children, what several of them see shared out among them."""
+    me = os.getpid()
+    pids = [me, *map(int, Path(f"/proc/{me}/task/{me}/children").read_text().split())]
+    rolls = [Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in pids]
+    return sum(int(line.split()[1]) * 1024 for roll in rolls for line in roll if line.startswith("Pss:"))
+
+
+def main(examples: int = 120_000, processes: int = 2) -> None:
+    warnings.simplefilter("ignore")
+    rng, settings = np.random.default_rng(1), FeedSettings(num_target_backgrounds=96, signal_injection_chunk_size=BLOCK)
+    found = sources((), settings.examples, 1, settings.num_target_backgrounds, 300, 4)
+    kitchen = Kitchen(settings=settings, sources=found, held=(6, 1))
+    rooms = {name: np.zeros(shape, kind) for name, (kind, shape) in kitchen.plan.items()}
+    ready = rate(lambda: [prepare(kitchen, rooms, number, 0) for number in range(6)] and 6)
+    ours = rate(lambda: [cook(kitchen, rooms, 0, 0, block, SNR, 0) for block in range(64)] and 64 * BLOCK)
+    drawn = rate(lambda: sum(len(part.labels) for part in draw_examples(rng, settings.examples)))
+    print(f"the feed                      {ours:8,.0f} examples/s; a background of 2^16 channels {1 / ready:.2f} s")
+    print(f"searching what was drawn      {drawn:8,.0f} examples/s; the feed is {ours / drawn:,.0f}x")
+    setigen = rate(lambda: with_setigen(rng))
+    print(f"setigen                       {setigen:8,.1f} examples/s; the feed is {ours / setigen:,.0f}x")
+    with feed(FeedSettings(), processes) as made:
+        began, peak = time.perf_counter(), 0
+        for number, (snippets, _) in enumerate(made.epoch(0, examples, SNR)):
+            peak = max(peak, resident()) if number % 100 == 0 else peak
+            assert snippets.shape[1:] == (6, 16, 512)
+        took = time.perf_counter() - began
+    print(f"{examples:,} by {processes} processes in {took:.0f} s, backgrounds and all; {peak / 2**30:.2f} GiB at most")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
