@@ -93,12 +93,23 @@ class Detector:
         self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
     ) -> Float64[np.ndarray, " batch"]:
         """Return each snippet's probability, calibrated where the mode is; `Mode.measurements` names columns."""
-        batch, obs, latent = latents.mean.shape
+        mode = self.release.modes[self.mode]
         shares = share(
-            self.forests[self.mode], np.concatenate([latents.mean.reshape(batch, obs * latent), measurements], axis=1)
+            self.forests[self.mode], read_by(mode.latents, latents, measurements[:, : len(mode.measurements)])
         )
-        points = self.release.modes[self.mode].calibration
+        points = mode.calibration
         return np.interp(shares, points["score"], points["probability"]) if points else shares
+
+    def strangeness(self, latents: Latents) -> Float64[np.ndarray, " batch"]:
+        """Return how far each snippet's latents lie from those of the signals learned from; 1 is usual for a signal.
+
+        It is Mahalanobis' distance over the square root of the count of dimensions; NaN where the card does not say.
+        """
+        known = self.release.modes[self.mode].familiar
+        if known is None:
+            return np.full(len(latents.mean), np.nan)
+        away = (on_and_off(latents) - known["centre"]) @ np.array(known["whiten"]).T
+        return np.sqrt(np.mean(away**2, axis=1))
 
     def spread(
         self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
@@ -109,6 +120,24 @@ class Detector:
         z = latents.mean[:, None] + np.exp(latents.log_var[:, None] / 2) * draws
         drawn = Latents(mean=z.reshape(batch * DRAWS, *shape), log_var=np.repeat(latents.log_var, DRAWS, axis=0))
         return self.score(drawn, np.repeat(measurements, DRAWS, axis=0)).reshape(batch, DRAWS).std(axis=1)
+
+
+def read_by(
+    parts: Sequence[str], latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
+) -> Float32[np.ndarray, "batch features"]:
+    """Return what a forest reads of each snippet: parts of its `Latents`, and the measurements beside them."""
+    batch, obs, latent = latents.mean.shape
+    return np.concatenate(
+        [*(getattr(latents, part).reshape(batch, obs * latent) for part in parts), measurements],
+        axis=1,
+        dtype=np.float32,
+    )
+
+
+def on_and_off(latents: Latents) -> Float64[np.ndarray, "batch features"]:
+    """Return the mean latents of the ONs and those of the OFFs, side by side."""
+    mean = latents.mean.astype(np.float64)
+    return np.concatenate([mean[:, ::2].mean(axis=1), mean[:, 1::2].mean(axis=1)], axis=1)
 
 
 def encode_all(encode: Encode, snippets: Iterable[Float32[np.ndarray, "obs time bins"]]) -> Latents:
@@ -171,7 +200,7 @@ def exchange(detector: Detector, threshold: float | None, *, encoder: Path | Non
         own,
         name="+".join([own.name, *others]),
         sha256=hashlib.sha256("".join([own.sha256, *others.values()]).encode()).hexdigest(),
-        modes={mode: replace(own.modes[mode], calibration=None, threshold=threshold or 0.0)},
+        modes={mode: replace(own.modes[mode], calibration=None, familiar=None, threshold=threshold or 0.0)},
     )
     return _fitting(
         Detector(
@@ -187,7 +216,7 @@ def _fitting(detector: Detector) -> Detector:
     """Return the detector if its forests read what its encoder makes."""
     release, (obs, latent) = detector.release, detector.encode_snippets([]).mean.shape[1:]
     for mode, forest in detector.forests.items():
-        features = obs * latent + len(release.modes[mode].measurements)
+        features = obs * latent * len(release.modes[mode].latents) + len(release.modes[mode].measurements)
         if forest.n_features_in_ != features:
             raise ReleaseError(
                 f"{release.name}: expected a {mode} forest of {features}, found {forest.n_features_in_} features"

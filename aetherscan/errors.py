@@ -7,6 +7,7 @@ AetherscanError
 │   └── HeaderError           a header value is missing or impossible
 ├── CadenceError              these observations do not make a cadence
 ├── FeedError                 a process that makes examples ended or failed: begin the epoch again
+├── TrainingError             a training cannot go on as it is: the message says what to change
 ├── RecipeError               options of a training that are out of range or at odds: nothing was begun
 └── ReleaseError              encoder and forest are missing, altered or of another shape: keep the old ones
 """
@@ -42,6 +43,10 @@ class FeedError(AetherscanError):
 
 class RecipeError(AetherscanError, ValueError):
     """Options of a training are out of range, at odds, or beyond what the code can do; one a line."""
+
+
+class TrainingError(AetherscanError):
+    """A training cannot go on as it is, and trying again would end the same way."""
 
 
 class ReleaseError(AetherscanError):

@@ -28,11 +28,16 @@ TRUSTED = ["sklearn.tree._tree.Tree"]
 
 
 def fit_forest(
-    features: Float32[np.ndarray, "rows features"], labels: Float32[np.ndarray, " rows"], seed: int, trees: int
+    features: Float32[np.ndarray, "rows features"],
+    labels: Float32[np.ndarray, " rows"],
+    seed: int,
+    trees: int,
+    weights: Float32[np.ndarray, " rows"] | None = None,
+    **how: Any,
 ) -> RandomForestClassifier:
-    """Return a forest fitted on rows of features and labels (0.0 or 1.0)."""
-    forest = RandomForestClassifier(trees, max_leaf_nodes=LEAVES, n_jobs=-1, random_state=seed)
-    return forest.fit(features, labels.astype(np.int8))
+    """Return a forest fitted on rows of features, labels (0.0 or 1.0) and weights; `how` is scikit-learn's."""
+    forest = RandomForestClassifier(trees, max_leaf_nodes=LEAVES, random_state=seed, **{"n_jobs": -1, **how})
+    return forest.fit(features, labels.astype(np.int8), weights)
 
 
 def save_forest(path: Path, forest: RandomForestClassifier) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from aetherscan.errors import ReleaseError
 
+LATENTS = ("mean", "log_var")
 ENCODERS = ("encoder.keras", "encoder.onnx")
 
 
@@ -29,8 +30,12 @@ class Mode:
     """How a release decides in one mode of searching."""
 
     threshold: float  # of probability
-    measurements: tuple[str, ...]  # the forest's last columns, beside the latents
+    latents: tuple[str, ...] = ("mean",)  # the forest's first columns: of `mean` and `log_var`
+    measurements: tuple[str, ...]  # its last columns
     calibration: dict[str, list[float]] | None  # score and probability at points between which lines are drawn
+    familiar: dict[str, Any] | None = (
+        None  # where the latents of signals lie: `centre`, and `whiten` for a round scatter
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,9 @@ def read_release(folder: Path) -> Release:
             modes={
                 mode: Mode(
                     threshold=float(of["threshold"]),
+                    latents=tuple(part for part in of.get("latents", ["mean"]) if part in LATENTS),
                     measurements=tuple(of["measurements"]),
+                    familiar=of.get("familiar"),
                     calibration=_checked(of.get("calibration")),
                 )
                 for mode, of in card["modes"].items()

@@ -43,17 +43,17 @@ def write_page(path: Path, evaluation: Found) -> None:
         f"<h1>Evaluation of {release}</h1>",
         f"<p>Seed {evaluation['seed']}, {evaluation['made']}, {evaluation['seconds']} s; intervals at 95%.</p>",
         "<h2>What was to be reached</h2>",
-        _table(("", "goal", "found", "interval", "counted"), [_target(one) for one in evaluation["targets"]]),
-        _picture("Recall", 2, lambda axes: _draw_recall(axes, numbers)),
-        _picture("Tones in the zoo, by drift and width", 2, lambda axes: _draw_cross(axes, numbers)),
-        _picture("Probability and threshold", 2, lambda axes: _draw_odds(axes, evaluation)),
-        _picture("Cost", 1, lambda axes: _draw_costs(axes, numbers)),
+        table(("", "goal", "found", "interval", "counted"), [_target(one) for one in evaluation["targets"]]),
+        picture("Recall", 2, lambda axes: _draw_recall(axes, numbers)),
+        picture("Tones in the zoo, by drift and width", 2, lambda axes: _draw_cross(axes, numbers)),
+        picture("Probability and threshold", 2, lambda axes: _draw_odds(axes, evaluation)),
+        picture("Cost", 1, lambda axes: _draw_costs(axes, numbers)),
     ]
     for title, measures, cuts in SECTIONS:
         rows = [_row(one) for one in numbers if measures in one["measure"] and tuple(one["of"]) in cuts]
         parts += [
             f"<h2>{escape(title)}</h2>",
-            _table(("cell", "searched by", "measure", "of", "value", "interval", "counted"), rows),
+            table(("cell", "searched by", "measure", "of", "value", "interval", "counted"), rows),
         ]
     for title, texts in (
         ("Cells", {cell["name"]: cell["what"] for cell in evaluation["cells"]}),
@@ -62,11 +62,17 @@ def write_page(path: Path, evaluation: Found) -> None:
     ):
         listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in texts.items())
         parts.append(f"<h2>{title}</h2><dl>{listed}</dl>")
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{release}</title><style>{STYLE}</style>'
+    write_html(path, release, parts)
+
+
+def write_html(path: Path, title: str, parts: Iterable[str]) -> None:
+    """Write parts of a page under an escaped title."""
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     path.write_text(f"{head}<body>{''.join(parts)}</body></html>\n", encoding="utf-8")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of escaped cells."""
     cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{cells}</table>"
 
@@ -101,14 +107,16 @@ def select(numbers: Iterable[Found], **wanted: Any) -> list[Found]:
     return [one for one in numbers if all(one[name] == value for name, value in wanted.items())]
 
 
-def _picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool]) -> str:
-    """Return a heading and a picture, nothing where there is nothing to draw."""
+def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool], png: Path | None = None) -> str:
+    """Return a heading and a picture, nothing where there is nothing to draw; the picture may be a file as well."""
     figure = Figure(figsize=(10, 3.9), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     if not draw(list(figure.subplots(1, panels, squeeze=False)[0])):
         return ""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
+    if png:
+        png.write_bytes(stream.getvalue())
     encoded = base64.b64encode(stream.getvalue()).decode()
     return f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{encoded}">'
 

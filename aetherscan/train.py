@@ -1,109 +1,36 @@
-"""Train a release: beta-VAE, then its forests, on what the search finds in skies drawn for it.
+"""Train a release: the encoder in rounds on what the feed draws, then its forests on what the search finds in skies.
 
-Encoder, forests and their judgement each see patches of their own. The signals start bright and get fainter over the
-first half of the epochs (the seeds' curriculum, in one piece); the learning rate falls along a cosine. One encoder
-serves both modes of searching; each has its forest, its threshold and its calibration.
+Encoder, forests and their judgement each see skies of their own. One encoder serves both modes of searching; each has
+its forest, its threshold and its calibration.
 """
 
 import json
-import os
+import signal
 import subprocess
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from jaxtyping import Float32, Float64
 
-from aetherscan.detector import Encode, encode_all, load_encoder
-from aetherscan.examples import Examples, ExampleSettings, draw
-from aetherscan.forest import calibrate, fit_forest, save_forest, share
-from aetherscan.normalize import SHADES
+from aetherscan.curves import write_training
+from aetherscan.detector import load_encoder
+from aetherscan.examples import Examples, ExampleSettings, FeedSettings, draw, feed
+from aetherscan.following import Note, stage
+from aetherscan.forests import FEWEST, latents_of, train_forest
 from aetherscan.onnx_export import export_onnx
 from aetherscan.recipe import TrainSettings
 from aetherscan.release import Release, write_card
-from aetherscan.tracks import MEASUREMENTS, MODES
-from aetherscan.vae import BetaVAE, build_decoder, build_encoder
+from aetherscan.rounds import Plan, train_encoder
+from aetherscan.tracks import MODES
 
-EASY_SNR = 20.0
-PASSED = {"tracks": 0.04, "windows": 0.05}
-"""Share of what is no signal, as drawn here, that may pass the release's threshold."""
-RATES = (0.05, 0.02, 1e-2)
-SNR_EDGES = (6, 8, 10, 12, 16, 24, 60)
-LARGEST_SHIFT = 6
-"""Bins by which a snippet is moved each time it is shown."""
-
-
-def epochs_of(settings: TrainSettings) -> int:
-    """Return how often every example is shown."""
-    return settings.num_training_rounds * settings.epochs_per_round
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches of an epoch in an order and with flips and shifts of its own; faint signals are left out at first."""
-
-    def __init__(self, shown: Examples, settings: TrainSettings) -> None:
-        super().__init__()
-        self.shown, self.settings, self.epoch = shown, settings, 0
-        self._order()
-
-    def _order(self) -> None:
-        ease = max(0.0, 1 - 2 * self.epoch / epochs_of(self.settings))
-        bright = (self.shown.labels == 0) | (self.shown.snrs >= ease * EASY_SNR)
-        self.rng = np.random.default_rng([self.settings.seed, 3, self.epoch])
-        self.order = self.rng.permutation(np.flatnonzero(bright))
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return max(1, len(self.order) // self.settings.per_replica_batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return snippets and labels of batch `index` of this epoch."""
-        chosen = self.order[
-            index * self.settings.per_replica_batch_size : (index + 1) * self.settings.per_replica_batch_size
-        ]
-        snippets = self.shown.snippets[chosen].astype(np.float32) / SHADES
-        # A band read backwards is as good a band, and nothing depends on where exactly a snippet is centred.
-        snippets = snippets[..., :: int(self.rng.choice([-1, 1]))]
-        return np.roll(snippets, self.rng.integers(-LARGEST_SHIFT, LARGEST_SHIFT + 1), axis=-1), self.shown.labels[
-            chosen
-        ]
-
-    def on_epoch_end(self) -> None:
-        """Move the curriculum on."""
-        self.epoch += 1
-        self._order()
-
-
-def features(encode: Encode, shown: Examples) -> Float32[np.ndarray, "rows features"]:
-    """Return what a forest reads of each example: six latents, and the measurements of a track."""
-    latents = encode_all(encode, (snippet.astype(np.float32) / SHADES for snippet in shown.snippets)).mean
-    return np.concatenate([latents.reshape(len(latents), -1), shown.measurements], axis=1)
-
-
-def judge(
-    scores: Float64[np.ndarray, " rows"],
-    labels: Float32[np.ndarray, " rows"],
-    snrs: Float32[np.ndarray, " rows"],
-    passed: float,
-) -> dict[str, Any]:
-    """Return the threshold that passes the permitted share, and recall by SNR of the signal at several shares."""
-    quiet = scores[labels == 0]
-    thresholds = {rate: float(np.quantile(quiet, 1 - rate)) for rate in (*RATES, passed)}
-    bins = [(low, high, (labels == 1) & (snrs >= low) & (snrs < high)) for low, high in pairwise(SNR_EDGES)]
-    recall = {
-        f"recall_at_{rate:g}": {
-            f"{low}-{high}": round(float(np.mean(scores[inside] > thresholds[rate])), 4)
-            for low, high, inside in bins
-            if inside.any()
-        }
-        for rate in RATES
-    }
-    return {"threshold": thresholds[passed], "signals": int(labels.sum()), "others": len(quiet), **recall}
+SHOWN = 2000
+"""Examples whose latents are drawn in the report."""
 
 
 def code_commit() -> str:
@@ -118,24 +45,59 @@ def code_commit() -> str:
     return shown.stdout.decode().strip()
 
 
-def train(folder: Path, settings: TrainSettings, examples: ExampleSettings | None = None) -> Release:
+def train(
+    folder: Path,
+    settings: TrainSettings,
+    examples: ExampleSettings | None = None,
+    *,
+    labelled: Examples | None = None,
+    tell: Callable[[str], object] = print,
+    note: Note = lambda _: None,
+) -> Release:
     """Train a release into `folder`, which is made; return it as served.
+
+    Args:
+        folder: of the release, its logs and its report.
+        settings: of the training.
+        examples: what simulated patches look like.
+        labelled: tracks that people have judged, for the forest.
+        tell: takes lines for people.
+        note: takes each finished stage.
 
     Raises:
         FileExistsError: `folder` holds a release already.
+        TrainingError: it cannot go on; the last checkpoint is whole.
+        KeyboardInterrupt: it was told to stop, by SIGINT or SIGTERM.
     """
     if (folder / "release.json").exists():
         raise FileExistsError(f"{folder}: expected no release there, found release.json; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    examples, commit = examples or ExampleSettings(), code_commit()
-    keras.utils.set_random_seed(settings.seed)
-    train_encoder(folder, draw([settings.seed, 0], settings.patches, examples, settings.processes).values(), settings)
-    encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
-    known, unseen = (
-        draw([settings.seed, stream], patches, examples, settings.processes)
-        for stream, patches in ((1, settings.forest_patches), (2, settings.judge_patches))
-    )
-    modes = {mode: train_forest(folder, mode, encode, known[mode], unseen[mode], settings) for mode in MODES}
+    examples, commit = examples or ExampleSettings(rows=settings.time_bins, bins=settings.bins), code_commit()
+    stages = list[dict[str, Any]]()
+
+    def noted(finished: Any) -> None:
+        stages.append(dict(finished))
+        note(finished)
+
+    with interruptible():
+        encoder, history = train_encoder(
+            folder, settings, lambda batch: feed(feed_settings(settings, examples, batch), settings.processes),
+            tell=tell, note=noted,
+        )  # fmt: skip
+        export_onnx(encoder, folder / "encoder.onnx")
+        encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
+        with stage("draw", noted):
+            known, unseen = (
+                draw([settings.seed, stream], patches, examples, settings.processes)
+                for stream, patches in ((1, settings.forest_patches), (2, settings.judge_patches))
+            )
+        modes = {}
+        for mode in MODES:
+            with stage(f"forest {mode}", noted) as found:
+                mine = labelled if mode == "tracks" else None
+                modes[mode] = train_forest(folder, mode, encode, known[mode], unseen[mode], settings, mine)
+                found |= {"threshold": modes[mode]["threshold"]}
+    plan = Plan.of(settings)
     card = {
         "name": folder.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -143,65 +105,58 @@ def train(folder: Path, settings: TrainSettings, examples: ExampleSettings | Non
         "snippet": {"rows": examples.rows, "bins": examples.bins},
         "modes": modes,
         "data": {"source": "simulated by aetherscan.examples", **asdict(examples)},
-        "training": settings.recorded(),
+        "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
+        "encoder": {
+            "epochs": len(history),
+            "cadences": len(history) * plan.steps * plan.batch,
+            "seconds": round(sum(row["seconds"] for row in history)),
+            "devices": ", ".join(plan.devices) or "one device",
+        },
         "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
     }
     release = write_card(folder, card)
     (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
+    shown = unseen["tracks"].only(np.arange(min(SHOWN, len(unseen["tracks"].labels))))
+    write_training(folder, release, history, stages, (latents_of(encode, shown), shown))
     return release
 
 
-def train_encoder(folder: Path, parts: Iterable[Examples], settings: TrainSettings) -> None:
-    """Fit the beta-VAE to examples and write its encoder, as trained and as served, into `folder`."""
-    shown = Examples.join([replace(part, measurements=part.measurements[:, :0]) for part in parts])
-    batches = Batches(shown, settings)
-    encoder = build_encoder(seed=settings.seed)
-    if settings.start:
-        encoder.set_weights(keras.saving.load_model(settings.start / "encoder.keras", compile=False).get_weights())
-    model = BetaVAE(encoder, build_decoder(seed=settings.seed), seed=settings.seed)
-    steps = len(shown.labels) // settings.per_replica_batch_size * epochs_of(settings)
-    rate = keras.optimizers.schedules.CosineDecay(settings.base_learning_rate, max(1, steps), alpha=0.01)
-    model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1e3), jit_compile=False)
-    log = keras.callbacks.CSVLogger(str(folder / "history.csv"))
-    model.fit(batches, epochs=epochs_of(settings), callbacks=[log], verbose=2 if "CI" in os.environ else "auto")
-    model.encoder.save(folder / "encoder.keras")
-    export_onnx(model.encoder, folder / "encoder.onnx")
+def feed_settings(settings: TrainSettings, examples: ExampleSettings, batch: int) -> FeedSettings:
+    """Return what the encoder is fed."""
+    return FeedSettings(
+        seed=settings.seed, batch=batch, examples=examples,
+        num_target_backgrounds=settings.num_target_backgrounds,
+        background_load_chunk_size=settings.background_load_chunk_size,
+        max_chunks_per_file=settings.max_chunks_per_file,
+        signal_injection_chunk_size=settings.signal_injection_chunk_size,
+        train_files=tuple(settings.files()),
+    )  # fmt: skip
 
 
-def train_forest(
-    folder: Path, mode: str, encode: Encode, known: Examples, unseen: Examples, settings: TrainSettings
-) -> dict[str, Any]:
-    """Fit, calibrate and measure the forest of one mode; return what the card says of it.
-
-    What a search would not show it, it is not shown here. Half of the unseen examples calibrate, the others judge.
-    """
-    known, unseen = (shown.only(shown.gated) for shown in (known, unseen))
-    forest = fit_forest(features(encode, known), known.labels, settings.seed, settings.rf_n_estimators)
-    save_forest(folder / f"{mode}.skops", forest)
-    shares = share(forest, features(encode, unseen))
-    calibrating = np.arange(len(shares)) % 2 == 0
-    points = calibrate(shares[calibrating], unseen.labels[calibrating])
-    scores = np.interp(shares, points["score"], points["probability"])[~calibrating]
-    metrics = judge(scores, unseen.labels[~calibrating], unseen.snrs[~calibrating], PASSED[mode])
-    return {
-        "threshold": metrics.pop("threshold"),
-        "measurements": list(MEASUREMENTS) if mode == "tracks" else [],
-        "calibration": points,
-        "metrics": metrics,
-    }
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM be what Ctrl-C is: an exception, so that what was begun is ended in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def describe(release: Release) -> str:
     """Return CARD.md: what a release was trained on and measured at, for people."""
     card = release.card
-    data, training, snippet = card["data"], card["training"], card["snippet"]
-    passes = training["num_training_rounds"] * training["epochs_per_round"]
+    data, training, snippet, encoder = card["data"], card["training"], card["snippet"], card["encoder"]
     return f"""# {release.name}
 
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
-The encoder saw what the search found in {training["patches"]:,} simulated patches of {data["chans"]:,} channels, and as
-many windows, {passes} times; the forests what it found in {training["forest_patches"]:,} more.
+The encoder saw {encoder["cadences"]:,} cadences on {training["backgrounds"]} backgrounds in {encoder["epochs"]} epochs
+of {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}; the forests what the
+search found in {training["forest_patches"]:,} simulated patches of {data["chans"]:,} channels.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins.
 
 Measured on half of {training["judge_patches"]:,} further patches of the same kind. This says how well encoder and
@@ -216,17 +171,26 @@ forest tell apart what passed every gate before them; it is not a recall on the 
 
 
 def _table(mode: str, card: dict[str, Any]) -> str:
-    metrics = card["metrics"]
-    rates = [key for key in metrics if key.startswith("recall_at_")]
-    head = " | ".join(f"recall, {100 * float(rate.removeprefix('recall_at_')):g}% false" for rate in rates)
-    rows = [
-        f"| {snr} | " + " | ".join(f"{metrics[rate][snr]:.3f}" for rate in rates) + " |" for snr in metrics[rates[0]]
-    ]
+    metrics, compared = card["metrics"], card["compared"]
+    reads = " + ".join([*card["latents"], *(["measurements"] if card["measurements"] else [])])
+    recalls = [name for name in metrics if name.startswith("recall_at_")]
+    rows = {snr: {name: metrics[name][snr] for name in recalls} for snr in metrics[recalls[0]]}
     return f"""## {mode}
 
-Threshold {card["threshold"]:.4f}; {metrics["signals"]:,} signals, {metrics["others"]:,} others.
+Threshold {card["threshold"]:.4f}; {metrics["signals"]:,} signals, {metrics["others"]:,} others; people
+judged {card["labelled"]} of the rows that it learned from. Recall by SNR of the faintest ON, at rates that leave
+{FEWEST} false ones or more:
 
-| SNR of the faintest ON | {head} |
-|---|{"---|" * len(rates)}
-{chr(10).join(rows)}
-"""
+{_rows("SNR", rows)}
+The forest reads {reads}, which was chosen on the other half by recall at the smallest rate. A random draw of the
+posterior is there to be compared with: with it two searches of a cadence are two lists.
+
+{_rows("reads", {" + ".join(one["reads"]): one for one in compared})}"""
+
+
+def _rows(first: str, rows: dict[str, Any]) -> str:
+    """Return a table in Markdown of recalls at the shares of false ones that the keys name."""
+    names = [name for name in next(iter(rows.values()), {}) if name.startswith("recall_at_")]
+    head = [first, *(f"recall, {100 * float(name.removeprefix('recall_at_')):g}% false" for name in names)]
+    lines = [[label, *(f"{of[name]:.3f}" for name in names)] for label, of in rows.items()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))

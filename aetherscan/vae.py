@@ -11,10 +11,14 @@ a line wherever it lies; clustering is of the posterior's mean, not of a draw; a
 noise that no latent can hold, weighs less.
 """
 
+import math
+from dataclasses import dataclass, replace
 from typing import Any, no_type_check
 
 import keras
 from keras import layers, ops
+
+from aetherscan.normalize import SHADES
 
 STAGES = ((16, 2), (16, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (128, 1), (256, 2))
 """Filters and stride of each convolution."""
@@ -25,22 +29,41 @@ CLOSEST = 0.1
 """Added to every squared ON-OFF distance: the seeds' 1e-8 sends an untrained encoder to infinity."""
 POOL = 8
 """The last maps, 32 bins wide, are pooled to their maxima in four parts of the window."""
+TERMS = ("reconstruction", "kl", "kl_most", "clustering")
+"""Of the loss, as they are told; `kl_most` is that of the latent that says most."""
 PAINTED = 3
 """Every third observation is reconstructed, one ON and one OFF: the others teach the same at three times the cost."""
 
 
-def build_encoder(latent: int = 8, dense: int = 512, kernel: tuple[int, int] = (3, 3), seed: int = 0) -> keras.Model:
-    """Return the encoder: (batch, 16, 512, 1) -> z_mean, z_log_var, each (batch, latent)."""
-    init = iter(range(seed, seed + 100))
-    image = x = keras.Input((ROWS, BINS, 1), name="observation")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How large an encoder and its decoder are, and what they compute in; weights are float32 whatever it is."""
+
+    latent: int = 8
+    dense: int = 512
+    kernel: tuple[int, int] = (3, 3)
+    rows: int = ROWS
+    bins: int = BINS
+    precision: str = "float32"  # or mixed_bfloat16: a Keras dtype policy
+
+    def plain(self) -> "Shape":
+        """Return the same in float32."""
+        return replace(self, precision="float32")
+
+
+def build_encoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
+    """Return the encoder: (batch, rows, bins, 1) -> z_mean, z_log_var, each (batch, latent)."""
+    init, shape = iter(range(seed, seed + 100)), shape or Shape()
+    how: dict[str, Any] = {"activation": "relu", "dtype": shape.precision}
+    image = x = keras.Input((shape.rows, shape.bins, 1), name="observation")
     for filters, stride in STAGES:
         start = keras.initializers.HeNormal(next(init))
-        x = layers.Conv2D(filters, kernel, stride, padding="same", activation="relu", kernel_initializer=start)(x)
+        x = layers.Conv2D(filters, shape.kernel, stride, padding="same", kernel_initializer=start, **how)(x)
     x = layers.Flatten()(layers.MaxPooling2D((1, POOL))(x))
-    x = layers.Dense(dense, activation="relu", kernel_initializer=keras.initializers.HeNormal(next(init)))(x)
+    x = layers.Dense(shape.dense, kernel_initializer=keras.initializers.HeNormal(next(init)), **how)(x)
     heads = [
         layers.Dense(
-            latent,
+            shape.latent,
             name=name,
             dtype="float32",  # the posterior and the loss stay exact under a mixed-precision policy
             kernel_initializer=keras.initializers.GlorotNormal(next(init)),
@@ -51,25 +74,24 @@ def build_encoder(latent: int = 8, dense: int = 512, kernel: tuple[int, int] = (
     return keras.Model(image, heads, name="encoder")
 
 
-def build_decoder(latent: int = 8, dense: int = 512, kernel: tuple[int, int] = (3, 3), seed: int = 0) -> keras.Model:
-    """Return the encoder's mirror: (batch, latent) -> (batch, 16, 512, 1) between 0 and 1."""
-    init = iter(range(seed + 100, seed + 200))
-    z = keras.Input((latent,), name="z")
-    x = layers.Dense(dense, activation="relu", kernel_initializer=keras.initializers.HeNormal(next(init)))(z)
-    small = (ROWS // 16, BINS // 16, STAGES[-1][0])
-    x = layers.Dense(
-        small[0] * small[1] * small[2], activation="relu", kernel_initializer=keras.initializers.HeNormal(next(init))
-    )(x)
+def build_decoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
+    """Return the encoder's mirror: (batch, latent) -> (batch, rows, bins, 1) between 0 and 1."""
+    init, shape = iter(range(seed + 100, seed + 200)), shape or Shape()
+    small = (shape.rows // 16, shape.bins // 16, STAGES[-1][0])
+    z = x = keras.Input((shape.latent,), name="z")
+    for units in (shape.dense, math.prod(small)):
+        start = keras.initializers.HeNormal(next(init))
+        x = layers.Dense(units, activation="relu", kernel_initializer=start, dtype=shape.precision)(x)
     x = layers.Reshape(small)(x)
     outputs = [filters for filters, _ in STAGES[-2::-1]] + [1]
     for filters, (_, stride) in zip(outputs, STAGES[::-1], strict=True):
         x = layers.Conv2DTranspose(
             filters,
-            kernel,
+            shape.kernel,
             stride,
             padding="same",
             activation="sigmoid" if filters == 1 else "relu",
-            dtype="float32" if filters == 1 else None,
+            dtype="float32" if filters == 1 else shape.precision,
             kernel_initializer=keras.initializers.HeNormal(next(init)),
         )(x)
     return keras.Model(z, x, name="decoder")
@@ -95,7 +117,8 @@ def clustering_loss(z: Any, is_signal: Any) -> Any:
 class BetaVAE(keras.Model):
     """Encoder and decoder under the seeds' composite loss: gamma * (reconstruction + beta * KL) + alpha * clustering.
 
-    Input: snippets (batch, 6, 16, 512) in 0..1; target: 1.0 where a cadence holds a signal, else 0.0.
+    Input: snippets (batch, 6, rows, bins), bytes in `SHADES`; target: 1.0 where a cadence holds a signal, else 0.0.
+    `replicas` is among how many devices TensorFlow splits a batch: it adds up their losses and gradients.
     """
 
     def __init__(
@@ -107,38 +130,44 @@ class BetaVAE(keras.Model):
         alpha: float = 10.0,
         gamma: float = 0.02,
         seed: int = 0,
+        replicas: int = 1,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.draws = encoder, decoder, keras.random.SeedGenerator(seed)
-        self.beta, self.alpha, self.gamma = beta, alpha, gamma
-        self.terms = {name: keras.metrics.Mean(name) for name in ("reconstruction", "kl", "clustering")}
+        self.beta, self.alpha, self.gamma, self.replicas = beta, alpha, gamma, replicas
+        self.terms = {name: keras.metrics.Mean(name) for name in TERMS}
 
     @property
     def metrics(self) -> list[Any]:
-        """The loss and its three terms, reset each epoch."""
+        """The loss and its terms, reset each epoch."""
         return [self._loss_tracker, *self.terms.values()]
+
+    def images(self, snippets: Any) -> Any:
+        """Return every observation of every snippet as the encoder takes it, in 0..1."""
+        _, rows, bins, _ = self.encoder.input_shape
+        return ops.cast(ops.reshape(snippets, (-1, rows, bins, 1)), "float32") / SHADES
 
     def call(self, snippets: Any) -> dict[str, Any]:
         """Return the posterior of every observation and the reconstruction of some."""
-        z_mean, z_log_var = self.encoder(ops.reshape(snippets, (-1, ROWS, BINS, 1)))
+        z_mean, z_log_var = self.encoder(self.images(snippets))
         mean, spread = z_mean[::PAINTED], ops.exp(0.5 * z_log_var[::PAINTED])
         z = mean + spread * keras.random.normal(ops.shape(mean), dtype="float32", seed=self.draws)
         return {"image": self.decoder(z), "z_mean": z_mean, "z_log_var": z_log_var}
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any) -> Any:
         """Return the composite loss of a batch: a scalar."""
-        images = ops.reshape(x, (-1, ROWS, BINS, 1))[::PAINTED]
-        seen = keras.losses.binary_crossentropy(images, y_pred["image"])
+        seen = keras.losses.binary_crossentropy(self.images(x)[::PAINTED], y_pred["image"])
         z_mean, z_log_var = y_pred["z_mean"], y_pred["z_log_var"]
-        kl = -0.5 * ops.sum(1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var), axis=-1)
+        kl = ops.mean(-0.5 * (1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var)), axis=0)
         latent = ops.shape(z_mean)[-1]
         clusters = clustering_loss(ops.reshape(z_mean, (-1, OBSERVATIONS, latent)), ops.reshape(y, (-1,)))
         terms = {
             "reconstruction": ops.mean(ops.sum(seen, axis=(1, 2))),
-            "kl": ops.mean(kl),
+            "kl": ops.sum(kl),
+            "kl_most": ops.max(kl),
             "clustering": ops.mean(clusters),
         }
         for name, value in terms.items():
             self.terms[name].update_state(value)
         seen_and_kl = terms["reconstruction"] + self.beta * terms["kl"]
-        return self.gamma * seen_and_kl + self.alpha * terms["clustering"]
+        return (self.gamma * seen_and_kl + self.alpha * terms["clustering"]) / self.replicas

@@ -3,24 +3,26 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from aetherscan.detector import load_detector
+from aetherscan.detector import Latents, load_detector, load_encoder
 from aetherscan.errors import ReleaseError
 from aetherscan.examples import WINDOWS, Examples, ExampleSettings, draw_examples
 from aetherscan.forest import load_forest
+from aetherscan.forests import choose, judge, thresholds, train_forest
 from aetherscan.patches import KINDS, draw_emitters
 from aetherscan.recipe import TrainSettings
 from aetherscan.release import read_release
 from aetherscan.tracks import MEASUREMENTS, MODES
-from aetherscan.train import Batches, judge, train
+from aetherscan.train import train
 from aetherscan.vae import CLOSEST, build_encoder, clustering_loss
 
 TINY = TrainSettings(
-    seed=3, patches=2, per_replica_batch_size=8, num_training_rounds=1, epochs_per_round=1, forest_patches=6,
-    judge_patches=6, rf_n_estimators=20, processes=1,
+    seed=3, per_replica_batch_size=4, effective_batch_size=4, per_replica_val_batch_size=4, num_samples_beta_vae=12,
+    num_training_rounds=1, epochs_per_round=1, forest_patches=6, judge_patches=6, rf_n_estimators=20, processes=1,
 )  # fmt: skip
 SMALL = ExampleSettings(chans=2**15)
 
@@ -28,7 +30,7 @@ SMALL = ExampleSettings(chans=2**15)
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    train(folder, TINY, SMALL)
+    train(folder, replace(TINY, model_path=folder.parent), SMALL)
     return folder
 
 
@@ -135,18 +137,58 @@ def test_the_same_seed_draws_the_same_examples(drawn):
         np.testing.assert_array_equal(first.measurements, second.measurements)
 
 
-def test_faint_signals_come_later_and_every_example_once_an_epoch():
-    snrs = np.array([0, 0, 5, 15, 30], np.float32)
-    shown = Examples(
-        snippets=np.zeros((5, 6, 2, 4), np.uint8), labels=(snrs > 0).astype(np.float32), snrs=snrs,
-        measurements=np.empty((5, 0), np.float32), gated=np.ones(5, dtype=bool),
-    )  # fmt: skip
-    batches = Batches(shown, TrainSettings(num_training_rounds=1, epochs_per_round=4, per_replica_batch_size=1))
-    seen = []
-    for _ in range(4):
-        seen.append(sorted(float(shown.snrs[i]) for i in batches.order))
-        batches.on_epoch_end()
-    assert seen == [[0, 0, 30], [0, 0, 15, 30], [0, 0, 5, 15, 30], [0, 0, 5, 15, 30]]
+def test_a_rate_is_told_of_only_where_three_false_ones_carry_it():
+    assert list(thresholds(np.linspace(0, 1, 29))) == [0.05]
+    assert list(thresholds(np.linspace(0, 1, 3000))) == [0.05, 0.02, 0.01, 0.001]
+
+
+def test_a_forest_reads_more_only_where_it_finds_more():
+    rng = np.random.default_rng(1)
+
+    def shown(rows, told):
+        labels = (np.arange(rows) % 2).astype(np.float32)
+        latents = Latents(
+            mean=rng.normal(size=(rows, 6, 2)).astype(np.float32) + 0.5 * labels[:, None, None],
+            log_var=np.zeros((rows, 6, 2), np.float32) - 3 * told * labels[:, None, None],
+        )
+        nothing = np.zeros((rows, 6, 1, 1), np.uint8), np.zeros((rows, 0), np.float32)
+        return latents, Examples(
+            snippets=nothing[0], labels=labels, snrs=labels * 9, measurements=nothing[1], gated=labels >= 0
+        )
+
+    settings = replace(TINY, rf_n_estimators=50)
+    for told, best in ((0, ("mean",)), (1, ("mean", "log_var"))):
+        chosen, table = choose("windows", shown(600, told), shown(600, told), np.ones(600, np.float32), settings)
+        assert chosen == best
+        assert [one["reads"] for one in table] == [["mean"], ["mean", "log_var"], ["draw"]]
+        assert all(0 <= one["recall_at_0.01"] <= one["recall_at_0.05"] <= 1 for one in table)
+
+
+def test_rows_that_people_judged_join_the_tracks_and_are_counted(tiny, drawn, tmp_path):
+    encode = load_encoder(tiny / "encoder.onnx", (16, 512))
+    known = replace(drawn[0], gated=np.ones(len(drawn[0].labels), dtype=bool))
+    unseen = known.only(np.argsort(np.arange(len(known.labels)) % 2))  # both kinds in both halves
+    card = train_forest(tmp_path, "tracks", encode, known, unseen, TINY, known.only(np.arange(2)))
+    assert card["labelled"] == 2
+
+
+def test_what_is_like_no_signal_learned_from_is_strange(tiny):
+    detector = load_detector(tiny)
+    centre = np.array(detector.release.modes["tracks"].familiar["centre"], np.float32).reshape(1, 2, 8)
+    usual = np.tile(centre, (1, 3, 1))
+    latents = Latents(mean=np.concatenate([usual, usual + 100]), log_var=np.zeros((2, 6, 8), np.float32))
+    near, far = detector.strangeness(latents)
+    assert near < 0.01
+    assert far > 10
+
+
+def test_a_training_leaves_a_page_pictures_and_logs(tiny):
+    page = (tiny / "training.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page
+    assert all(word in page for word in ("forest tracks", "round 1", "ram_bytes", "recall_at_0.05"))
+    assert {path.suffix for path in tiny.iterdir() if path.is_file()} >= {".png", ".csv", ".html", ".json", ".md"}
+    assert list((tiny / "tensorboard").iterdir())
 
 
 def test_recall_is_judged_at_the_permitted_share_of_false_ones():
