@@ -141,7 +141,7 @@ def surely_better(
         quiet, bright = (rng.choice(rows, len(rows)) for rows in (np.flatnonzero(~signal), np.flatnonzero(signal)))
         mine, other = (np.mean(one[bright] > np.quantile(one[quiet], 1 - rate)) for one in (scores, than))
         wins += mine > other
-    return wins >= 0.95 * SAMPLES
+    return bool(wins >= 0.95 * SAMPLES)
 
 
 def thresholds(quiet: Float64[np.ndarray, " rows"]) -> dict[float, float]:

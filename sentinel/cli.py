@@ -178,7 +178,11 @@ def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some = verbs(store, {"migrate": "up to what this release uses, or with --to to what another one does"})
     some["migrate"].add_argument("--to", type=int, metavar="N", help="version (default: the newest)")
     models = command("models", _models, "look at, check and fetch releases", "models verify")
-    some = verbs(models, {"ls": "releases here", "verify": "check every file's sha256", "fetch": "download one"})
+    texts = {"ls": "releases here", "verify": "check every file's sha256", "fetch": "download one"}
+    texts["promote"] = "make one the service's, from the next cadence on"
+    some = verbs(models, texts | {"compare": "say where the one in the shadow disagrees with what was reported"})
+    for verb in ("promote", "compare"):
+        some[verb].add_argument("name", help="of a release beside the configured one")
     alias = command("fetch-models", _models, "the same as models fetch", "fetch-models URL --sha256 HEX")
     alias.set_defaults(verb="fetch")
     for one in (some["fetch"], alias):
@@ -234,11 +238,12 @@ def _up(options: Options) -> int:
     from aetherscan.release import read_release
     from sentinel import supervise
     from sentinel.config import config_path
+    from sentinel.models import serving
     from sentinel.status import lacking, sharing
 
     config = _loaded()
-    release = read_release(config.release)
     store = _store(config)
+    release = read_release(serving(store, config.release))
     if others := sharing(config, store):
         print(f"the store is shared with the service on {', '.join(others)}: each cadence is searched and told of once")
     if supervise.programs(config):
@@ -383,9 +388,20 @@ def _train(options: Options) -> int:
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
     from aetherscan.train import train
+    from sentinel.slack import SlackPoster
+    from sentinel.training import Journal, labelled
 
-    release = train(options.output or settings.model_path / (settings.save_tag or _now()), settings)
-    print(f"{release.name}: sha256 {release.sha256}")
+    folder, store = options.output or settings.model_path / (settings.save_tag or _now()), _store(config)
+    poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
+    journal = Journal(run=folder.name, store=store, poster=poster)
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+        journal.say(line)
+
+    judged = labelled(store, (settings.time_bins, settings.bins), tell)
+    release = train(folder, settings, labelled=judged, tell=tell, note=journal.note)
+    tell(f"{release.name}: sha256 {release.sha256}")
     return 0
 
 
@@ -489,9 +505,18 @@ def _models(options: Options) -> int:
         url = options.url if "://" in options.url else f"{config.releases_url or ''}/{options.url}.tar.gz"
         print(models.fetch(url, options.sha256, folder))
         return 0
-    found = list(models.releases(folder))
+    if options.verb == "compare":
+        from sentinel.shadow import compare
+
+        print("\n".join(compare(_store(config), options.name)))
+        return 0
+    if options.verb == "promote":
+        sha256 = models.promote(_store(config), config.release, options.name)
+        print(f"{options.name} serves from the next cadence on; sha256 {sha256}")
+        return 0
+    found, served = list(models.releases(folder)), models.serving(_store(config), config.release)
     for name, state in found:
-        print(f"{'*' if folder / name == config.release else ' '} {name}  {state}")
+        print(f"{'*' if folder / name == served else ' '} {name}  {state}")
     return int(options.verb == "verify" and any(state.startswith(models.BROKEN) for _, state in found))
 
 

@@ -210,6 +210,7 @@ class Config(_Section):
     state_dir: Path = Path("var")
     picture_dir: Path | None = None
     release: Path = Path("models/meridian")
+    shadow: Path | None = None
     releases_url: str | None = None
     lease_s: PositiveFloat = 120.0
     max_attempts: PositiveInt = 3
@@ -366,6 +367,7 @@ def load_config(path: Path | None) -> Config:
     base = path.parent if path else Path.cwd()
     found = layers.model_dump()
     found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
+    found["shadow"] = base / layers.shadow if layers.shadow else None
     if layers.injections.canary_dir:
         found["injections"]["canary_dir"] = base / layers.injections.canary_dir
     found["web"] |= {name: base / path for name in ("certificate", "key") if (path := found["web"][name])}

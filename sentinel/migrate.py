@@ -15,7 +15,20 @@ from sqlalchemy import Column, Connection, Index, Table, func, insert, inspect, 
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable, DropIndex
 
 from sentinel.errors import StoreError
-from sentinel.schema import METADATA, attempt, cadence, candidate, file, heartbeat, injection, meta, now, outbox
+from sentinel.schema import (
+    METADATA,
+    attempt,
+    cadence,
+    candidate,
+    file,
+    heartbeat,
+    injection,
+    meta,
+    now,
+    outbox,
+    shadow,
+    training,
+)
 
 ALONE = 0x53454E54
 """PostgreSQL's number for the lock of those who must be alone; SQLite lets nobody else write anyway."""
@@ -47,6 +60,8 @@ STEPS = (
         version=3,
         adds=(
             injection,
+            shadow,
+            training,
             attempt.c.service,
             file.c.stable_at,
             *(cadence.c[name] for name in ("landed_at", "stable_at")),

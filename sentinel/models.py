@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import requests
+from sqlalchemy import delete, insert, select
 
 from aetherscan.errors import ReleaseError
 from aetherscan.release import read_release
 from sentinel.errors import FetchError
+from sentinel.schema import meta
+from sentinel.store import Store
 
 TIMEOUT_S = 30
+SERVING = "release"
+"""Key of the store's `meta`: the configured release, and the one that was promoted over it."""
 BROKEN = "not usable"
 CHUNK = 2**20
 
@@ -25,6 +30,33 @@ def releases(folder: Path) -> Iterator[tuple[str, str]]:
             yield path.name, read_release(path).sha256
         except ReleaseError as error:
             yield path.name, f"{BROKEN}: {error}"
+
+
+def serving(store: Store, configured: Path) -> Path:
+    """Return the folder of the release that serves: the one promoted since `configured` was configured, or that."""
+    with store.read() as rows:
+        found = rows.scalar(select(meta.c.value).where(meta.c.key == SERVING))
+    over, _, name = (found or "").partition("/")
+    return configured.parent / name if name and over == configured.name else configured
+
+
+def promote(store: Store, configured: Path, name: str) -> str:
+    """Make a release the service's, once its files agree with its card; return its sha256.
+
+    Every worker takes it with the next cadence that it is given. Another `release` in the configuration wins.
+
+    Raises:
+        ReleaseError: it is not here, altered, or cannot be loaded: nothing was changed.
+    """
+    from aetherscan.detector import load_detector
+
+    if Path(name).name != name:
+        raise ReleaseError(f"{name}: expected the name of a folder in {configured.parent}")
+    found = load_detector(configured.parent / name).release.sha256
+    with store.write() as rows:
+        rows.execute(delete(meta).where(meta.c.key == SERVING))
+        rows.execute(insert(meta).values(key=SERVING, value=f"{configured.name}/{name}"))
+    return found
 
 
 def fetch(url: str, sha256: str, folder: Path) -> Path:

@@ -251,6 +251,26 @@ injection = Table(
     Column("probability", Float),  # of what was found there
     Column("release_sha256", String(64)),
 )
+shadow = Table(
+    "shadow",
+    METADATA,
+    _id(),
+    _of("cadence"),
+    Column("release_name", Text, nullable=False),
+    Column("release_sha256", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("found", JSON, nullable=False),  # what it would have reported: frequency, drift, SNRs, probability
+)
+training = Table(
+    "training",
+    METADATA,
+    _id(),
+    Column("run", Text, nullable=False, index=True),
+    Column("stage", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("facts", JSON, nullable=False),  # CPU seconds, bytes of memory, losses
+    Column("at", Float, nullable=False),
+)
 heartbeat = Table(
     "heartbeat",
     METADATA,

@@ -32,6 +32,7 @@ from sentinel.config import ROOT, Config, config_path, load_config
 from sentinel.errors import LeaseLostError, StoreAwayError, retriable
 from sentinel.failpoint import failpoint
 from sentinel.messages import STORM, message_text
+from sentinel.models import serving
 from sentinel.poster import deliver_due
 from sentinel.schema import candidate
 from sentinel.store import Found, Store, open_store, patiently
@@ -56,9 +57,9 @@ def detector_for(folder: Path) -> Any:
     try:
         wanted = read_release(folder).sha256
         if wanted not in _LOADED:
-            fresh = load_detector(folder)
+            fresh = {wanted: load_detector(folder)}
             _LOADED.clear()
-            _LOADED[wanted] = fresh
+            _LOADED.update(fresh)
     except ReleaseError:
         if not _LOADED:
             raise
@@ -73,7 +74,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     used: dict[str, object] = {}
 
     def search(paths: Sequence[Path], progress: Callable[[float], None]) -> Found:
-        detector = detector_for(config.release)
+        detector = detector_for(serving(store, config.release))
         used.update(release=detector.release.sha256)
         return search_files(paths, store.pattern(cadence_id), progress, config, detector, cadence_id)
 
@@ -82,6 +83,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
         deliver_due(config, store)
         if outcome == "done":
             inject_blind(store, config, cadence_id, token)
+            watch_with_shadow(store, config, cadence_id)
     return {"outcome": outcome, **used}
 
 
@@ -98,12 +100,31 @@ def inject_blind(store: Store, config: Config, cadence_id: int, token: str) -> b
     if len(paths) != 6 or paths[0].is_relative_to(config.canaries):
         return False
     try:
-        row = search_blind(paths, on, settings, detector_for(config.release), rng)
+        row = search_blind(paths, on, settings, detector_for(serving(store, config.release)), rng)
     except ReadError as error:  # recorded already, and free to be moved away
         LOG.info("no signal was put in: %s", error)
         return False
     store.put_injection(cadence_id=cadence_id, name=token, **row)
     return True
+
+
+def watch_with_shadow(store: Store, config: Config, cadence_id: int) -> None:
+    """Search a cadence with the release in the shadow, if there is one; whatever goes wrong is logged, and no more."""
+    if config.shadow is None:
+        return
+    from aetherscan.detector import load_detector
+    from aetherscan.search import SearchSettings
+    from sentinel.shadow import search_shadow
+
+    paths, pattern = store.paths(cadence_id), store.pattern(cadence_id)
+    on = tuple(i for i, letter in enumerate(pattern) if letter == "A")
+    if len(paths) != 6 or paths[0].is_relative_to(config.canaries):
+        return
+    settings = SearchSettings(**{**config.search.model_dump(), "threshold": None})
+    try:
+        search_shadow(store, cadence_id, paths, on, load_detector(config.shadow), settings)
+    except (ReadError, ReleaseError) as error:
+        LOG.warning("nothing from the shadow: %s", error)
 
 
 def search_lease(store: Store, config: Config, cadence_id: int, token: str, search: Search) -> str:
@@ -258,12 +279,14 @@ def code_version() -> str:
 def dask_setup(worker: Worker) -> None:
     """Let the store know, for as long as this process lives, that it does and which release it holds."""
     config = load_config(config_path())
-    release, host = detector_for(config.release).release, socket.gethostname()
+    host = socket.gethostname()
+    detector_for(config.release)  # what was promoted over it is loaded with the first cadence: the store may be away
 
     def beat() -> None:
         while True:
-            facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
             try:
+                (release,) = (one.release for one in _LOADED.values())
+                facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
                 store = _store(config.store_url)
                 store.beat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:

@@ -139,9 +139,7 @@ def test_sigterm_ends_a_training_in_order_and_says_where_to_go_on(settings, tmp_
 
     told = []
     with pytest.raises(KeyboardInterrupt), interruptible():
-        train_encoder(
-            tmp_path, settings, lambda batch: nullcontext(Stops(batch)), tell=told.append
-        )
+        train_encoder(tmp_path, settings, lambda batch: nullcontext(Stops(batch)), tell=told.append)
     assert told == ["interrupted in round 2: go on with load_tag round_01, which is whole"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
