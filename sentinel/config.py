@@ -37,7 +37,13 @@ from sentinel.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "SENTINEL__"
+SECRETS = ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def has_secret(name: str) -> bool:
+    """Return whether somebody has set a secret; reading it may still fail, and must fail no search."""
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def secret(name: str) -> str | None:
@@ -255,7 +261,7 @@ class Config(_Section):
     def slack_channel(self) -> str | None:
         """Channel that messages go to, or None when Slack is off: no token, or nowhere to post."""
         channel = os.environ.get("SLACK_CHANNEL") or self.slack.channel
-        return channel if secret("SLACK_BOT_TOKEN") else None
+        return channel if has_secret("SLACK_BOT_TOKEN") else None
 
     @property
     def webhook_url(self) -> str | None:
@@ -265,7 +271,7 @@ class Config(_Section):
     @property
     def posters(self) -> tuple[str, ...]:
         """Names of those who carry messages."""
-        wanted = {"slack": self.slack_channel, "webhook": self.webhook_url}
+        wanted = {"slack": self.slack_channel, "webhook": has_secret("SENTINEL_WEBHOOK_URL") or self.webhook.url}
         return tuple(name for name, where in wanted.items() if where)
 
     @property
@@ -341,6 +347,14 @@ def train_settings(config: "Config", given: Mapping[str, Any]) -> TrainSettings:
     return TrainSettings(**changed(config.train, given).model_dump())
 
 
+def _unreadable() -> Iterator[str]:
+    for name in SECRETS:
+        try:
+            secret(name)
+        except ConfigError as error:
+            yield str(error)
+
+
 def load_config(path: Path | None) -> Config:
     """Read the configuration from `path` (None: defaults) and the environment.
 
@@ -352,6 +366,7 @@ def load_config(path: Path | None) -> Config:
         for name in os.environ
         if name.startswith(PREFIX) and name.removeprefix(PREFIX).split("__")[0].lower() not in Config.model_fields
     ]
+    mistakes += _unreadable()
     values: Any = {}
     try:
         values = yaml.safe_load(path.read_text()) or {} if path else {}
