@@ -109,22 +109,26 @@ class Store:
         """Lease the newest cadence that is due and whose files are there to a service; None when there is none."""
         token = uuid.uuid4().hex
         # A time that lies too far ahead was written before the clock was set back.
-        waited = ~cadence.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
-        due = (cadence.c.state == "ready") | ((cadence.c.state == "retry_at") & waited)
+        queued = cadence.alias("queued")
+        waited = ~queued.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
         there = exists().where(
             file.c.observation == cadence_file.c.observation, file.c.present.is_(True), file.c.state == "valid"
         )
-        lacking = exists().where(cadence_file.c.cadence_id == cadence.c.id, ~there.correlate(cadence_file))
-        queue = (
-            select(cadence.c.id)
-            .where(due, ~lacking.correlate(cadence))
-            .order_by(cadence.c.tstart.desc(), cadence.c.id)
+        lacking = exists().where(cadence_file.c.cadence_id == queued.c.id, ~there.correlate(cadence_file))
+        newest = (
+            select(queued.c.id)
+            .where(~lacking.correlate(queued))
+            .order_by(queued.c.tstart.desc(), queued.c.id.desc())
             .limit(1)
             .with_for_update(skip_locked=True)
         )
+        # One walk down the index for each state: either state at once would have to judge and sort the whole backlog.
+        due = (newest.where(queued.c.state == "ready"), newest.where(queued.c.state == "retry_at", waited))
+        of = cadence.alias("of")
+        either = select(of.c.id).where(of.c.id.in_([one.scalar_subquery() for one in due]))
         taken = (
             update(cadence)
-            .where(cadence.c.id == queue.scalar_subquery())
+            .where(cadence.c.id == either.order_by(of.c.tstart.desc(), of.c.id.desc()).limit(1).scalar_subquery())
             .values(state="leased", token=token, until=now() + lease_s, attempts=cadence.c.attempts + 1, why=None)
             .returning(cadence.c.id, cadence.c.until, cadence.c.attempts, cadence.c.target)
         )

@@ -23,11 +23,16 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 class Service:
-    """A service of its own: state and watched folder in a temporary place, messages to a Slack on loopback."""
+    """A service of its own: state and watched folder in a temporary place, messages to a Slack on loopback.
 
-    def __init__(self, place, slack):
+    Its commands are run behind `prefix`, and `settings` of the configuration win over what is usual here.
+    """
+
+    def __init__(self, place, slack, prefix=(), **settings):
+        place.mkdir(exist_ok=True)
+        self.prefix = prefix
         shipped = load_config(ROOT / "config.yaml")
-        settings = {
+        usual = {
             "state_dir": "var",
             "release": str(shipped.release),
             "search": shipped.search.model_dump(),
@@ -38,7 +43,7 @@ class Service:
             "web": {"port": 0},
             "injections": {"canary_s": 0, "blind_share": 0},
         }
-        (place / "config.yaml").write_text(yaml.safe_dump(settings))
+        (place / "config.yaml").write_text(yaml.safe_dump(usual | settings))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SENTINEL")},
             "SENTINEL_CONFIG": str(place / "config.yaml"),
@@ -49,7 +54,7 @@ class Service:
         self.store = None
 
     def run(self, *arguments, check=True, **environment):
-        command = [sys.executable, "-P", "-m", "sentinel.cli", *arguments]
+        command = [*self.prefix, sys.executable, "-P", "-m", "sentinel.cli", *arguments]
         paths = {"PYTHONPATH": str(ROOT)}
         ran = subprocess.run(
             command, env=self.environment | paths | environment, capture_output=True, text=True, check=False
@@ -61,7 +66,7 @@ class Service:
 
     def start(self, *arguments):
         """Run a command beside the test."""
-        command = [sys.executable, "-P", "-m", "sentinel.cli", *arguments]
+        command = [*self.prefix, sys.executable, "-P", "-m", "sentinel.cli", *arguments]
         return subprocess.Popen(
             command,
             env=self.environment | {"PYTHONPATH": str(ROOT)},
