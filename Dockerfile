@@ -5,7 +5,7 @@ WORKDIR /opt/sentinel
 # Only what decides which packages are installed: a change of the code keeps this layer, and the 3 GB in it.
 COPY sentinel.py pyproject.toml requirements.lock ./
 ENV PIP_NO_CACHE_DIR=1
-RUN python -c "import sentinel; sentinel.set_up([])"
+RUN python -c "import sentinel; sentinel.set_up(['postgres'])"
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin sentinel

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from sentinel import cli
+from sentinel.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/CARD.md")])
@@ -98,3 +100,22 @@ def test_the_container_can_write_nothing_but_its_state_and_opens_no_port() -> No
     assert SERVICE["security_opt"] == ["no-new-privileges:true"]
     assert [volume for volume in SERVICE["volumes"] if not volume.endswith(":ro")] == ["state:/opt/sentinel/var"]
     assert all(str(port).startswith("127.0.0.1:") for port in SERVICE.get("ports", []))
+
+
+@pytest.mark.parametrize("unit", sorted(ROOT.glob("deploy/*.service")), ids=lambda unit: unit.name)
+def test_the_units_are_what_systemd_understands(unit: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    here = re.sub(r"/opt/sentinel/(?:sentinel\.py|\.venv/bin/dask)", "/bin/true", unit.read_text())
+    (tmp_path / unit.name).write_text(here)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert [line for line in said.stderr.splitlines() if unit.name in line] == []
+
+
+def test_the_configurations_of_the_observatory_are_valid(tmp_path: Path) -> None:
+    paper = (ROOT / "docs" / "observatory.md").read_text()
+    for name in ("config", "cluster"):
+        (tmp_path / "config.yaml").write_text(paper.split(f"```yaml {name}\n")[1].split("```")[0])
+        load_config(tmp_path / "config.yaml")
+    assert "RestartPreventExitStatus=2" in (ROOT / "deploy" / "sentinel.service").read_text()  # that of a ConfigError
