@@ -128,7 +128,7 @@ def train_encoder(
     What fails is tried again from the last checkpoint, with a wait that doubles.
 
     Args:
-        folder: of logs.
+        folder: of the release.
         settings: of the training; `load_tag` says which checkpoint to go on from.
         open_feed: opens the feed of examples, in batches of so many.
         tell: takes lines for people.
@@ -140,7 +140,8 @@ def train_encoder(
     """
     plan, begun, checkpoints = Plan.of(settings), started_from(settings), settings.model_path / CHECKPOINTS
     done, rounds, failures = settings.first_round - 1, settings.num_training_rounds, 0
-    model, history = None, checkpoint.History()
+    model, history, logs = None, checkpoint.History(), settings.output_path / folder.name
+    logs.mkdir(parents=True, exist_ok=True)
     if done == 0 and checkpoints.exists() and not settings.load_tag:
         tell(f"older checkpoints: {checkpoints.rename(unused(checkpoints))}")
     with tqdm(total=(rounds - done) * settings.epochs_per_round * plan.steps, disable=not sys.stderr.isatty()) as bar:
@@ -152,7 +153,7 @@ def train_encoder(
                 with open_feed(plan.batch) as feed:
                     while done < rounds:
                         with stage(f"round {done + 1}", note) as found:
-                            history = one_round(model, feed, settings, plan, done + 1, history, folder, bar)
+                            history = one_round(model, feed, settings, plan, done + 1, history, logs, bar)
                             found |= {key: history[-1][key] for key in ("loss", "val_loss")}
                         begun = checkpoint.save(
                             checkpoints, done + 1, model, shape_of(settings), history, settings.recorded()

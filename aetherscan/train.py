@@ -57,7 +57,7 @@ def train(
     """Train a release into `folder`, which is made; return it as served.
 
     Args:
-        folder: of the release, its logs and its report.
+        folder: of the release; logs and report go to one of its name in `output_path`.
         settings: of the training.
         examples: what simulated patches look like.
         labelled: tracks that people have judged, for the forest.
@@ -72,7 +72,10 @@ def train(
     if (folder / "release.json").exists():
         raise FileExistsError(f"{folder}: expected no release there, found release.json; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    examples, commit = examples or ExampleSettings(rows=settings.time_bins, bins=settings.bins), code_commit()
+    logs, commit = settings.output_path / folder.name, code_commit()
+    examples = examples or ExampleSettings(
+        rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
+    )
     stages = list[dict[str, Any]]()
 
     def noted(finished: Any) -> None:
@@ -117,7 +120,7 @@ def train(
     release = write_card(folder, card)
     (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
     shown = unseen["tracks"].only(np.arange(min(SHOWN, len(unseen["tracks"].labels))))
-    write_training(folder, release, history, stages, (latents_of(encode, shown), shown))
+    write_training(logs, release, history, stages, (latents_of(encode, shown), shown))
     return release
 
 

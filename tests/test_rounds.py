@@ -56,9 +56,9 @@ def narrow(monkeypatch):
 @pytest.fixture
 def settings(tmp_path):
     return TrainSettings(
-        model_path=tmp_path / "models", width_bin=1024, vae_dense_layer_size=8, num_training_rounds=3,
-        epochs_per_round=2, num_samples_beta_vae=40, per_replica_batch_size=16, effective_batch_size=16,
-        per_replica_val_batch_size=4, retry_delay=0.5, max_retries=2,
+        model_path=tmp_path / "models", output_path=tmp_path / "logs", width_bin=1024, vae_dense_layer_size=8,
+        num_training_rounds=3, epochs_per_round=2, num_samples_beta_vae=40, per_replica_batch_size=16,
+        effective_batch_size=16, per_replica_val_batch_size=4, retry_delay=0.5, max_retries=2,
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_what_is_stopped_after_a_round_goes_on_to_the_end_it_would_have_had(sett
     again, rest = trained(tmp_path / "again", later)
     np.testing.assert_allclose(again, weights, atol=1e-5)
     assert [row["val_loss"] for row in rest] == pytest.approx([row["val_loss"] for row in history], rel=1e-5)
-    assert len((tmp_path / "again" / "history.csv").read_text().splitlines()) == 1 + len(history) == 7
+    assert len((tmp_path / "logs" / "again" / "history.csv").read_text().splitlines()) == 1 + len(history) == 7
 
 
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_end(settings, tmp_path, uninterrupted):
