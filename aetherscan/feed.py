@@ -30,9 +30,8 @@ QUARTERS = 4
 QUIET, INTERFERENCE, SIGNAL, BOTH = range(QUARTERS)
 BLOCK = 32
 """Examples that are made at a time, from random numbers of their own."""
-LABELS = (np.arange(BLOCK) % QUARTERS >= SIGNAL).astype(np.float32)
-HELD_BYTES = 2**30
-"""Of backgrounds in memory at once, beside an eighth as many to validate on."""
+MOST_SLOTS = 64
+"""Blocks in flight at most: 100 MB, and no more questions and answers than pipes hold."""
 RENEWED = 4
 """One in so many backgrounds is replaced from one epoch to the next."""
 APART, OFF_CENTRE, TILTED, WIDER = 0.2, 0.55, 1.4, (0.08, 0.18)
@@ -62,7 +61,7 @@ class FeedSettings:
     signal_injection_chunk_size: int = 512
     windows: float = 0.25  # share that `--mode windows` would show
     examples: ExampleSettings = field(default_factory=ExampleSettings)
-    held_bytes: int = HELD_BYTES
+    held_bytes: int = 2**30  # of backgrounds in memory at once, beside an eighth as many to validate on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,8 @@ class Kitchen:
     @property
     def plan(self) -> Plan:
         """What is shared: backgrounds, and the ring of blocks that are ready or being made."""
-        examples, slots = self.settings.examples, max(1, self.settings.signal_injection_chunk_size // BLOCK)
+        examples = self.settings.examples
+        slots = min(MOST_SLOTS, max(1, self.settings.signal_injection_chunk_size // BLOCK))
         ring = {"ring": ("u1", (slots, BLOCK, 6, examples.rows, examples.bins))}
         return plan_of(examples, sum(self.held)) | ring
 
@@ -240,20 +240,16 @@ class Feed:
         """
         if count < 4 or count % 4:
             raise ValueError(f"count: expected a multiple of 4, found {count}")
-        settings, taken = self._kitchen.settings, 0
-        shape = (settings.batch, 6, settings.examples.rows, settings.examples.bins)
-        snippets, labels = np.empty(shape, np.uint8), np.empty(settings.batch, np.float32)
+        batch, waiting = self._kitchen.settings.batch, list[UInt8[np.ndarray, "block obs rows bins"]]()
+        labels = (np.arange(count) % QUARTERS >= SIGNAL).astype(np.float32)
+        first = made = 0
         for block in self._blocks(number, -(-count // BLOCK), snr, int(unseen)):
-            first, last = 0, min(BLOCK, count)
-            count -= last
-            while first < last:
-                step = min(last - first, settings.batch - taken)
-                snippets[taken : taken + step] = block[first : first + step]
-                labels[taken : taken + step] = LABELS[first : first + step]
-                first, taken = first + step, taken + step
-                if taken == settings.batch or (first == last and not count):
-                    yield snippets[:taken], labels[:taken]
-                    snippets, labels, taken = np.empty_like(snippets), np.empty_like(labels), 0
+            waiting.append(block[: count - made].copy())
+            made += len(waiting[-1])
+            while made - first >= batch or first < made == count:
+                joined = np.concatenate(waiting)
+                yield joined[:batch], labels[first : first + batch]
+                waiting, first = [joined[batch:]], min(first + batch, made)
 
     def _blocks(
         self, number: int, blocks: int, snr: tuple[float, float], side: int

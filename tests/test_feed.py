@@ -89,7 +89,7 @@ def test_an_example_is_byte_for_byte_what_a_search_would_show_of_a_tone_in_nativ
 
 
 def test_two_processes_make_what_one_makes_and_a_resumed_training_sees_what_it_would_have_seen(alone):
-    whole = FeedSettings(**{name: getattr(SETTINGS, name) for name in SETTINGS.__slots__} | {"batch": 44})
+    whole = FeedSettings(**{name: getattr(SETTINGS, name) for name in SETTINGS.__slots__} | {"batch": 21})
     for epoch, others in ((0, fed(processes=2)), (1, fed(whole, epochs=(1,)))):
         for first, second in zip(alone[epoch], others[-1 if len(others) == 1 else epoch], strict=True):
             np.testing.assert_array_equal(first, second)
