@@ -21,12 +21,10 @@ from sentinel.config import Watch
 from sentinel.failpoint import failpoint
 from sentinel.migrate import alone
 from sentinel.schema import cadence, cadence_file, file, now
-from sentinel.store import Store
+from sentinel.store import Store, portions
 
 SESSION_DAYS = 2 / 24
 """A gap this long ends a session; within a cadence a telescope rests for an hour at most."""
-AT_ONCE = 500
-"""Values in one SQL list; SQLite takes 32,766 in a statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ def group(store: Store, watch: Watch) -> int:
             alone(rows)
             ready += sum([_accept(rows, one, watch.max_channel_hz) for one in whole])
             _replace_forming(rows, parts, ids)
-            for some in _portions(ids):
+            for some in portions(ids):
                 rows.execute(update(file).where(file.c.id.in_(some)).values(grouped=True))
         if ready:
             failpoint("ready")
@@ -68,10 +66,6 @@ def _give_up(store: Store, partial_after_s: float) -> int:
     due = update(cadence).where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~fresh)
     with store.write() as rows:
         return int(rows.execute(due.values(state="ready", ready_at=now())).rowcount)
-
-
-def _portions(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE)]
 
 
 def _sessions(store: Store) -> list[list[int]]:
@@ -97,7 +91,7 @@ def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[Offer], list[Offer]
     queued = exists().where(member, cadence.c.state != "forming").label("queued")
     columns = select(file.c.id, file.c.observation, file.c.header, file.c.present, queued)
     with store.read() as rows:
-        found = [row for some in _portions(ids) for row in rows.execute(columns.where(file.c.id.in_(some)))]
+        found = [row for some in portions(ids) for row in rows.execute(columns.where(file.c.id.in_(some)))]
     found.sort(key=lambda row: (not row.present, not row.queued, row.id))  # of several copies the first one counts
     headers = [Header(**row.header) for row in found]
 

@@ -96,8 +96,8 @@ file = Table(
     Column("state", String(12), nullable=False, index=True),
     Column("present", Boolean, nullable=False, default=True),
     Column("cause", Text),
-    Column("observation", String(40), index=True),  # header identity and size
-    Column("tstart", Float, index=True),
+    Column("observation", String(40), index=True),  # header identity and size, while it is valid
+    Column("tstart", Float, index=True),  # while it is valid
     Column("header", JSON),
     Column("changed_at", Float, nullable=False),  # when this size, time and inode were first seen
     Column("look_at", Float),

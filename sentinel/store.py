@@ -42,6 +42,7 @@ from sentinel.schema import (
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
+LISTED = 500
 BUSY_S = 60.0
 """A locked store is waited for this long, and a transaction that does nothing for longer is ended by PostgreSQL."""
 AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -111,9 +112,7 @@ class Store:
         # A time that lies too far ahead was written before the clock was set back.
         queued = cadence.alias("queued")
         waited = ~queued.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
-        there = exists().where(
-            file.c.observation == cadence_file.c.observation, file.c.present.is_(True), file.c.state == "valid"
-        )
+        there = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
         lacking = exists().where(cadence_file.c.cadence_id == queued.c.id, ~there.correlate(cadence_file))
         newest = (
             select(queued.c.id)
@@ -260,7 +259,7 @@ class Store:
     def paths(self, cadence_id: int) -> tuple[Path, ...]:
         """Return where the observations of a cadence are now, in time order."""
         latest = select(func.max(file.c.id)).where(
-            file.c.observation == cadence_file.c.observation, file.c.present.is_(True), file.c.state == "valid"
+            file.c.observation == cadence_file.c.observation, file.c.present.is_(True)
         )
         members = (
             select(file.c.path)
@@ -303,6 +302,11 @@ class Store:
             rows.execute(heartbeat.delete().where(silent | (heartbeat.c.at < now() - SILENT_S)))
             if not rows.execute(update(heartbeat).where(heartbeat.c.name == name).values(**row)).rowcount:
                 rows.execute(insert_once(rows, heartbeat).values(name=name, **row))
+
+
+def portions(ids: Sequence[int]) -> list[Sequence[int]]:
+    """Cut a list into lists that a statement can take; SQLite allows 32,766 values."""
+    return [ids[first : first + LISTED] for first in range(0, len(ids), LISTED)]
 
 
 def insert_once(rows: Connection, table: Table) -> Insert:

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, literal, select, update
+from sqlalchemy import Connection, Row, delete, literal, select, update
 
 from aetherscan.cadence import SAME_SCAN_S
 from aetherscan.errors import ReadError, TruncatedFileError
@@ -27,11 +27,11 @@ from sentinel.config import Signals, Watch
 from sentinel.failpoint import failpoint
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import file, now
-from sentinel.store import Store, insert_once
+from sentinel.store import Store, insert_once, portions
 
 LOG = logging.getLogger(__name__)
-AT_ONCE = 50
-"""Files verified in one pass, newest first, so that a backlog does not hold up what is ready to be searched."""
+AT_ONCE, OPENING_S = 50, 1.0
+"""Files opened in one pass, newest first, and how long that may take: a backlog must not hold up what is ready."""
 STABLE = {"state": "stable", "stable_at": now()}
 MANIFEST = "zmanifest.csv"
 COLUMNS = (
@@ -55,6 +55,9 @@ class Sighting:
     mtime_ns: int
     inode: str
     whole: bool | None = None  # what a signal says; None where there is none
+
+
+SIGNALED = (True, False, None)
 
 
 def scan(root: Path, watch: Watch, unread: list[str]) -> Iterator[Sighting]:
@@ -153,7 +156,7 @@ class Lookout:
             self._landed, self._began = False, began
             scan_roots(self.store, self.watch)
             self._took = time.monotonic() - began
-        if open_stable(self.store, self.watch, self.verify) == AT_ONCE:
+        if open_stable(self.store, self.watch, self.verify):
             self.ring()
 
 
@@ -171,8 +174,8 @@ def scan_roots(store: Store, watch: Watch) -> None:
         _reconcile(store, root, sightings, unread, watch)
 
 
-def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> int:
-    """Open files that are stable, some at once; return how many those were."""
+def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> bool:
+    """Open files that are stable, for a moment; return whether more may wait."""
     with store.read() as rows:
         # A time in the future was written before the clock was set back.
         due = (file.c.look_at <= now()) | (file.c.look_at > now() + watch.look_again_s)
@@ -183,9 +186,18 @@ def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) ->
             .order_by(file.c.mtime_ns.desc())
             .limit(AT_ONCE)
         ).all()
+    opened: list[tuple[Row[Any], dict[str, Any]]] = []
+    end = time.monotonic() + OPENING_S
     for row in stable:
-        _examine(store, row, watch, verify)
-    return len(stable)
+        opened.append((row, _examine(store, row, watch, verify)))
+        if time.monotonic() > end:
+            break
+    if opened:
+        with store.write() as rows:
+            for row, values in opened:
+                unchanged = (file.c.id == row.id) & (file.c.mtime_ns == row.mtime_ns) & (file.c.size == row.size)
+                rows.execute(update(file).where(unchanged).values(**values))
+    return len(opened) == AT_ONCE or len(opened) < len(stable)
 
 
 def _reconcile(
@@ -211,26 +223,35 @@ def _reconcile(
     if not (new or changed or gone or back or waiting):
         return
     with store.write() as rows:
-        for one in new:
-            rows.execute(insert_once(rows, file).values(path=one.path, **_seen(one)))
+        for whole in SIGNALED:
+            if some := [_stamp(one) for one in new if one.whole is whole]:
+                rows.execute(insert_once(rows, file).values(_seen(whole=whole)), some)
         for one in changed:
-            unread_yet = {"observation": None, "tstart": None, "header": None}
-            rows.execute(update(file).where(file.c.path == one.path).values(**_seen(one), **unread_yet))
-        for ids, values in ((gone, {"present": False}), (back, {"present": True})):
-            for i in ids:
-                rows.execute(update(file).where(file.c.id == i).values(**values))
-        for i, whole in waiting:
-            rows.execute(update(file).where(file.c.id == i, _settled(watch, whole=whole)).values(**STABLE))
+            again = {**_stamp(one), **_seen(whole=one.whole), "observation": None, "tstart": None, "header": None}
+            rows.execute(update(file).where(file.c.path == one.path).values(again))
+        _mark(rows, gone, present=False)
+        _mark(rows, back, present=True)
+        for whole in SIGNALED:
+            _mark(rows, [i for i, told in waiting if told is whole], _settled(watch, whole=whole), **STABLE)
         # A file that left before it was understood is no observation: under its new name it is seen anew.
         rows.execute(delete(file).where(file.c.present.is_(False), file.c.state.in_(("seen", "stable"))))
     if new:
         failpoint("file-row")
 
 
-def _seen(one: Sighting) -> dict[str, Any]:
-    """Return the columns of a file that is new, or is not what it was."""
-    stamp = {"size": one.size, "mtime_ns": one.mtime_ns, "inode": one.inode, "present": True, "cause": None}
-    return {**stamp, "state": "seen", "changed_at": now(), "look_at": now(), **(STABLE if one.whole else {})}
+def _mark(rows: Connection, ids: Sequence[int], *where: Any, **values: Any) -> None:
+    for some in portions(ids):
+        rows.execute(update(file).where(file.c.id.in_(some), *where).values(**values))
+
+
+def _stamp(one: Sighting) -> dict[str, Any]:
+    return {"path": one.path, "size": one.size, "mtime_ns": one.mtime_ns, "inode": one.inode}
+
+
+def _seen(*, whole: bool | None) -> dict[str, Any]:
+    """Return what is said of a file that is new, or is not what it was."""
+    again = {"state": "seen", "present": True, "cause": None, "grouped": False, "changed_at": now(), "look_at": now()}
+    return {**again, **(STABLE if whole else {})}
 
 
 def _settled(watch: Watch, *, whole: bool | None) -> Any:
@@ -245,12 +266,11 @@ def _same(row: Any, one: Sighting) -> bool:
     return (row.size, row.mtime_ns, row.inode) == (one.size, one.mtime_ns, one.inode)
 
 
-def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path], Header]) -> None:
-    """Open a stable file and say what it is.
+def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path], Header]) -> dict[str, Any]:
+    """Open a stable file and return what its row is to say of it.
 
     Whatever a reader raises must not keep the other files waiting: what is not known to be final is looked at again.
     """
-    values: dict[str, Any]
     try:
         header = verify(Path(row.path))
         if watch.complete.siblings:
@@ -260,22 +280,10 @@ def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path],
         cause = f"{type(error).__name__}: {error}"
         if final or row.age_s > watch.give_up_s:
             LOG.warning("invalid: %s", cause)
-            values = {"state": "invalid", "cause": cause}
-        else:
-            values = {"look_at": now() + watch.look_again_s, "cause": cause}
-    else:
-        identity = f"{header.identity}-{row.size}"
-        values = {
-            "state": "valid",
-            "cause": None,
-            "observation": identity,
-            "tstart": header.tstart,
-            "header": asdict(header),
-            "grouped": False,
-        }
-    unchanged = (file.c.id == row.id) & (file.c.mtime_ns == row.mtime_ns) & (file.c.size == row.size)
-    with store.write() as rows:
-        rows.execute(update(file).where(unchanged).values(**values))
+            return {"state": "invalid", "cause": cause}
+        return {"look_at": now() + watch.look_again_s, "cause": cause}
+    identity = {"observation": f"{header.identity}-{row.size}", "tstart": header.tstart, "header": asdict(header)}
+    return {"state": "valid", "cause": None, "grouped": False, **identity}
 
 
 def _agree(store: Store, path: Path, header: Header) -> None:
@@ -287,7 +295,7 @@ def _agree(store: Store, path: Path, header: Header) -> None:
     days = SAME_SCAN_S / SECONDS_PER_DAY
     same_scan = file.c.tstart.between(header.tstart - days, header.tstart + days)
     with store.read() as rows:
-        others = rows.scalars(select(file.c.header).where(file.c.state == "valid", same_scan)).all()
+        others = rows.scalars(select(file.c.header).where(same_scan)).all()
     same = ("telescope_id", "tsamp", "source_name")
     counts = [one["ntime"] for one in others if all(one[name] == getattr(header, name) for name in same)]
     if header.ntime < max(counts, default=0):

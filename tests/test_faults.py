@@ -12,6 +12,7 @@ from rig import Observatory, in_child
 
 from aetherscan.errors import ReleaseError
 from sentinel.errors import StoreAwayError
+from sentinel.store import open_store
 
 ROOT = Path(__file__).parents[1]
 
@@ -168,6 +169,26 @@ def test_a_clock_that_jumps_changes_nothing_in_the_end(observatory, hours, when)
     whole |= observatory.land(2)
     observatory.passes(12, step_s=600 if when == "dead" else 20)
     observatory.ended_well(whole)
+
+
+@pytest.mark.fault(22, promise="P1")
+def test_the_work_of_taking_a_cadence_grows_no_faster_than_the_queue(tmp_path):
+    from test_store import queue
+
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    steps = [0]
+    queued, cost = 0, []
+    for length in (50, 200):
+        while queued < length:
+            queue(store, 59000 + queued)
+            queued += 1
+        with store.engine.connect() as rows:
+            rows.connection.driver_connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 100)
+        before = steps[0]
+        assert store.claim(60)
+        cost.append(steps[0] - before)
+    assert cost[1] < 6 * cost[0]
+    store.engine.dispose()
 
 
 @pytest.mark.fault(34, promise="P5")

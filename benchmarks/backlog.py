@@ -1,0 +1,174 @@
+"""Land a backlog beside live data and print how late live cadences are recorded, idle and under load, and what grows.
+
+Run from the repository root: `python benchmarks/backlog.py [BACKLOG [SECONDS]]`, 10,000 cadences of six tiny files and
+120 s of live arrivals by default. Watcher, grouping, queue, leases and store are the service's own, in one process; a
+search takes 50 ms and finds nothing, so that what is measured is the service and not the search. A cadence's latency
+runs from its last file's landing to its record; settling takes 2 s of it, and a scan comes each second.
+"""
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from sqlalchemy import select
+
+from aetherscan.io import verify_complete, write_fil
+from aetherscan.simulate import gbt_header
+from sentinel.config import Config
+from sentinel.grouping import group
+from sentinel.program import Bell
+from sentinel.schema import cadence
+from sentinel.service import one_pass
+from sentinel.store import Found, Lease, Store, open_store
+from sentinel.watcher import Lookout
+from sentinel.worker import search_lease
+
+SEARCH_S, WORKERS, EVERY_S, IDLE_S = 0.05, 2, 4.0, 60.0
+STEP_DAYS = 341 / 86_400
+HEADER = gbt_header(16, rows=4)
+POWER = np.full((4, 16), 100, np.float32)
+NOTHING = Found(candidates=(), pictures=(), release=("none", "0" * 64), run={}, message=None)
+
+
+def write_cadence(folder: Path, target: str, tstart: float) -> None:
+    """Write six files under their final names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(6):
+        name, away = (target, 0) if i % 2 == 0 else (f"OFF{i}", 2 * i)
+        header = replace(
+            HEADER, source_name=name, src_dej=HEADER.src_dej + away, tstart=tstart + i * STEP_DAYS, telescope_id=6
+        )
+        write_fil(folder / f"{target}-{i}.fil", header, [POWER])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What may grow."""
+
+    rss_mb: float
+    descriptors: int
+    wal_mb: float
+
+
+def size(state: Path) -> Size:
+    """Measure this process and the store's write-ahead log."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    wal = state / "sentinel.db-wal"
+    return Size(
+        rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
+        wal_mb=wal.stat().st_size / 1e6 if wal.exists() else 0.0,
+    )
+
+
+@contextmanager
+def service(place: Path) -> Iterator[tuple[Path, Store]]:
+    """Run the service's loop in a thread, with workers beside it; give the watched folder and the store."""
+    watch = {"roots": (place / "in",), "scan_s": 1.0, "settle_s": 2.0}
+    config = Config(state_dir=place, watch=watch, lease_s=600)
+    (place / "in").mkdir()
+    store = open_store(config.store_url)
+    bell = Bell(name="watcher", store=store, period_s=10, state=place)
+    lookout = Lookout(store=store, watch=config.watch, verify=verify_complete, ring=bell.ring)
+
+    def search(*_: Any) -> Found:
+        time.sleep(SEARCH_S)
+        return NOTHING
+
+    def work(lease: Lease) -> None:
+        search_lease(store, config, lease.cadence_id, lease.token, search)
+        bell.ring()
+
+    def loop(workers: ThreadPoolExecutor) -> None:
+        while not bell.wait(config.watch.scan_s):
+            one_pass(
+                look=lookout.look,
+                group=lambda: group(store, config.watch),
+                expire=lambda: store.expire(3),
+                collect=tuple,
+                failed=lambda *_: None,
+                free=lambda: WORKERS - store.leased(),
+                claim=lambda: store.claim(config.lease_s),
+                submit=lambda lease: workers.submit(work, lease),
+            )
+
+    with ThreadPoolExecutor(WORKERS) as workers:
+        watcher = threading.Thread(target=loop, args=(workers,))
+        watcher.start()
+        try:
+            yield place / "in", store
+        finally:
+            bell.stop()
+            watcher.join()
+    store.engine.dispose()
+
+
+def live(root: Path, first: int, seconds: float) -> dict[str, float]:
+    """Land a cadence every few seconds, newer than all before it; return when each was there."""
+    landed, end = {}, time.monotonic() + seconds
+    while time.monotonic() < end:
+        target = f"LIVE{first + len(landed)}"
+        write_cadence(root / target, target, 61000.0 + 0.2 * (first + len(landed)))
+        landed[target] = time.time()
+        time.sleep(EVERY_S)
+    return landed
+
+
+def latencies(store: Store, landed: Mapping[str, float], patience_s: float = 300) -> np.ndarray:
+    """Wait until live cadences are recorded; return how long each took, in seconds."""
+    ended: dict[str, float] = {}
+    end = time.monotonic() + patience_s
+    while len(ended) < len(landed):
+        assert time.monotonic() < end, f"expected {len(landed)} live cadences recorded, found {len(ended)}"
+        time.sleep(1)
+        with store.read() as rows:
+            found = rows.execute(select(cadence.c.target, cadence.c.ended_at).where(cadence.c.state == "done")).all()
+        ended = {target: at for target, at in found if target in landed}
+    return np.array([ended[target] - landed[target] for target in landed])
+
+
+def run(backlog: int, seconds: float, idle_s: float = IDLE_S, *, drain: bool = False) -> dict[str, Any]:
+    """Measure idle, land the backlog at once, measure under load; drain it to the end if asked to."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for number in range(backlog):
+            write_cadence(place / "session" / f"{number // 100}", f"OLD{number}", 58000.0 + 0.2 * number)
+        with service(place) as (root, store):
+            idle = latencies(store, live(root, 0, idle_s))
+            sizes = [size(place)]
+            (place / "session").rename(root / "session")
+            loaded = latencies(store, live(root, 1000, seconds))
+            sizes.append(size(place))
+            while drain and store.ledger()["done"] < backlog + len(idle) + len(loaded):
+                time.sleep(1)
+                sizes.append(size(place))
+            ledger = store.ledger()
+            sizes.append(size(place))
+    return {"idle_s": idle, "loaded_s": loaded, "sizes": sizes, "ledger": ledger}
+
+
+def main(backlog: int = 10_000, seconds: float = 120) -> None:
+    """Print latencies, their ratio, and sizes before, under load and at the end."""
+    found = run(backlog, seconds)
+    for name in ("idle_s", "loaded_s"):
+        p50, p95 = np.percentile(found[name], (50, 95))
+        print(f"{name:9} p50 {p50:6.1f}  p95 {p95:6.1f}  of {len(found[name])}")
+    print(f"ratio of p95: {np.percentile(found['loaded_s'], 95) / np.percentile(found['idle_s'], 95):.2f}")
+    for one in found["sizes"]:
+        print(f"RSS {one.rss_mb:.0f} MB, {one.descriptors} descriptors, write-ahead log {one.wal_mb:.1f} MB")
+    print(" ".join(f"{name} {count}" for name, count in found["ledger"].items()))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
