@@ -245,12 +245,6 @@ def test_sqlite_on_a_network_file_system_is_refused_with_the_remedy(tmp_path, mo
         open_store(f"sqlite:///{tmp_path}/sentinel.db")
 
 
-def test_a_password_in_the_address_of_a_store_is_refused_without_being_told():
-    with pytest.raises(StoreError, match="PGPASSFILE") as told:
-        open_store("postgresql+psycopg://sentinel:hunter2@127.0.0.1/sentinel")
-    assert "hunter2" not in str(told.value)
-
-
 def test_the_kind_of_a_file_system_is_that_of_its_innermost_mount(tmp_path):
     inner = tmp_path / "data"
     mounts = f"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:3 / {inner} rw shared:1 - nfs4 host:/d rw\n"
