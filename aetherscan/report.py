@@ -36,7 +36,7 @@ text-align:left}h2{margin-top:2.2rem}
 
 
 def write_page(path: Path, evaluation: Found) -> None:
-    """Write `evaluation`, as the JSON file holds it, as HTML without a link to anywhere."""
+    """Write `evaluation`, as the JSON file holds it, as HTML without a link to anywhere, and `recall.png` beside it."""
     numbers = evaluation["figures"]
     release = escape(f"{evaluation['release']['name']} ({evaluation['release']['sha256'][:12]})")
     parts = [
@@ -44,7 +44,7 @@ def write_page(path: Path, evaluation: Found) -> None:
         f"<p>Seed {evaluation['seed']}, {evaluation['made']}, {evaluation['seconds']} s; intervals at 95%.</p>",
         "<h2>What was to be reached</h2>",
         table(("", "goal", "found", "interval", "counted"), [_target(one) for one in evaluation["targets"]]),
-        picture("Recall", 2, lambda axes: _draw_recall(axes, numbers)),
+        picture("Recall", 2, lambda axes: _draw_recall(axes, numbers), path.with_name("recall.png")),
         picture("Tones in the zoo, by drift and width", 2, lambda axes: _draw_cross(axes, numbers)),
         picture("Probability and threshold", 2, lambda axes: _draw_odds(axes, evaluation)),
         picture("Cost", 1, lambda axes: _draw_costs(axes, numbers)),
