@@ -181,8 +181,8 @@ def _table(mode: str, card: dict[str, Any]) -> str:
     return f"""## {mode}
 
 Threshold {card["threshold"]:.4f}; {metrics["signals"]:,} signals, {metrics["others"]:,} others; people
-judged {card["labelled"]} of the rows that it learned from. Recall by SNR of the faintest ON, at rates that leave
-{FEWEST} false ones or more:
+judged {card["labelled"]} of the rows that it learned from. Recall by SNR of the faintest ON, at the smallest rates
+that {FEWEST} false ones carry:
 
 {_rows("SNR", rows)}
 The forest reads {reads}, which was chosen on the other half by recall at the smallest rate. A random draw of the

@@ -18,6 +18,7 @@ from sqlalchemy import Row, select
 from aetherscan.errors import AetherscanError
 from sentinel.config import Config
 from sentinel.errors import ConfigError
+from sentinel.models import serving
 from sentinel.schema import artefact, cadence, candidate
 from sentinel.store import Found, Store
 from sentinel.worker import code_version, detector_for, search_files
@@ -47,7 +48,7 @@ def moment(text: str) -> float:
 
 def replay(config: Config, store: Store, since: float, tell: Callable[[str], object]) -> bool:
     """Search what was recorded since then with the release as it is now; return whether nothing came out otherwise."""
-    detector = detector_for(config.release)
+    detector = detector_for(serving(store, config.release))
     recorded = select(cadence).where(cadence.c.state == "done", cadence.c.ended_at >= since).order_by(cadence.c.id)
     with store.read() as rows:
         cadences = rows.execute(recorded).all()

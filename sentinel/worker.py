@@ -112,7 +112,7 @@ def watch_with_shadow(store: Store, config: Config, cadence_id: int) -> None:
     """Search a cadence with the release in the shadow, if there is one; whatever goes wrong is logged, and no more."""
     if config.shadow is None:
         return
-    from aetherscan.detector import load_detector
+    from aetherscan.release import read_release
     from aetherscan.search import SearchSettings
     from sentinel.shadow import search_shadow
 
@@ -122,9 +122,17 @@ def watch_with_shadow(store: Store, config: Config, cadence_id: int) -> None:
         return
     settings = SearchSettings(**{**config.search.model_dump(), "threshold": None})
     try:
-        search_shadow(store, cadence_id, paths, on, load_detector(config.shadow), settings)
-    except (ReadError, ReleaseError) as error:
-        LOG.warning("nothing from the shadow: %s", error)
+        detector = _shadow(config.shadow, read_release(config.shadow).sha256)
+        search_shadow(store, cadence_id, paths, on, detector, settings)
+    except Exception:
+        LOG.exception("nothing from the shadow; the cadence is recorded")
+
+
+@lru_cache(maxsize=1)
+def _shadow(folder: Path, _sha256: str) -> Any:
+    from aetherscan.detector import load_detector
+
+    return load_detector(folder)
 
 
 def search_lease(store: Store, config: Config, cadence_id: int, token: str, search: Search) -> str:
