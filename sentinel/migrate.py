@@ -1,6 +1,6 @@
 """From one version of the tables to another: up when a store is opened, down before an older release is to use it.
 
-A version is what it added: tables, indexes, and columns that can be null (nobody looked, when the row was written) and
+A version is what it added: tables, and columns that can be null (nobody looked, when the row was written) and
 refer to no other table (SQLite could not drop them). That is all that has been needed, and it lets a program of the
 older version that still runs go on in a newer store. Going down forgets what was added, and nothing else. A step that
 has been released is never changed; a change is one more step. Either way is one transaction, so a kill leaves the store
@@ -42,7 +42,7 @@ class Step:
     """What a version added to the one before."""
 
     version: int
-    adds: tuple[Column[Any] | Index | Table, ...]
+    adds: tuple[Column[Any] | Table, ...]
 
 
 STEPS = (
@@ -64,7 +64,6 @@ STEPS = (
             training,
             attempt.c.service,
             file.c.stable_at,
-            next(one for one in file.indexes if one.name == "file_known"),
             *(cadence.c[name] for name in ("landed_at", "stable_at")),
             *(outbox.c[name] for name in ("sequence", "parent_id", "digest", "posted_at", "stale_at", "edited_at")),
         ),
@@ -128,10 +127,7 @@ def _check(rows: Connection, found: int, to: int) -> None:
         )
 
 
-def _add(rows: Connection, one: Column[Any] | Index | Table) -> Iterator[str]:
-    if isinstance(one, Index):
-        yield from _indexes(CreateIndex, rows, (one,))
-        return
+def _add(rows: Connection, one: Column[Any] | Table) -> Iterator[str]:
     if isinstance(one, Table):
         yield from map(str, (CreateTable(one).compile(dialect=rows.dialect), *_indexes(CreateIndex, rows, one.indexes)))
         return
@@ -139,10 +135,7 @@ def _add(rows: Connection, one: Column[Any] | Index | Table) -> Iterator[str]:
     yield from _indexes(CreateIndex, rows, (index for index in one.table.indexes if one.name in index.columns))
 
 
-def _drop(rows: Connection, one: Column[Any] | Index | Table) -> Iterator[str]:
-    if isinstance(one, Index):
-        yield from _indexes(DropIndex, rows, (one,))
-        return
+def _drop(rows: Connection, one: Column[Any] | Table) -> Iterator[str]:
     if isinstance(one, Table):
         yield f"DROP TABLE {one.name}"
         return

@@ -103,8 +103,6 @@ file = Table(
     Column("look_at", Float),
     Column("grouped", Boolean, nullable=False, default=False),  # its session has been grouped since it became valid
     Column("stable_at", Float),
-    # Without statistics SQLite would look a cadence's files up by their state, which most files have in common.
-    Index("file_known", "observation", "state"),
 )
 cadence = Table(
     "cadence",

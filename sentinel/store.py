@@ -109,8 +109,8 @@ class Store:
     def claim(self, lease_s: float, service: str | None = None) -> Lease | None:
         """Lease the newest cadence that is due and whose files are there to a service; None when there is none."""
         token = uuid.uuid4().hex
-        # A time that lies too far ahead was written before the clock was set back.
         queued = cadence.alias("queued")
+        # A time that lies too far ahead was written before the clock was set back.
         waited = ~queued.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
         there = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
         lacking = exists().where(cadence_file.c.cadence_id == queued.c.id, ~there.correlate(cadence_file))
