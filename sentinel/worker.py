@@ -304,6 +304,15 @@ def dask_setup(worker: Worker) -> None:
     threading.Thread(target=beat, daemon=True).start()
 
 
+def warm_up() -> None:
+    """Search a small sky, so that every kernel is compiled, or read from its cache, before a cadence waits for it."""
+    from aetherscan.examples import draw_examples
+    from aetherscan.patches import ExampleSettings
+
+    draw_examples(np.random.default_rng(1), ExampleSettings(chans=2**15, tones=2, interference=2))
+
+
 if os.environ.get("SENTINEL_WORKER"):
     logs.set_up("worker")
+    warm_up()
     detector_for(load_config(config_path()).release)

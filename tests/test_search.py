@@ -1,5 +1,8 @@
 """A signal from the target comes out once, with its numbers; what is elsewhere too does not."""
 
+import os
+import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +165,39 @@ def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_pat
     assert len(seen[0]) >= 3
     assert {np.rint(one * SHADES).astype(np.uint8).tobytes() for one in shown} >= trained
     assert len(trained) >= 3
+
+
+COMPILED = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from factories import make_detector
+from numba.core.dispatcher import Dispatcher
+from aetherscan.io import open_observation
+from aetherscan.search import search_cadence
+from sentinel.worker import warm_up
+
+def compiled():
+    kernels = (v for n, m in list(sys.modules.items()) if n.startswith("aetherscan") for v in vars(m).values())
+    return {(v.py_func.__qualname__, str(one)) for v in kernels if isinstance(v, Dispatcher) for one in v.signatures}
+
+warm_up()
+before = compiled()
+with ExitStack() as opened:
+    found = search_cadence([opened.enter_context(open_observation(path)) for path in sys.argv[1:]], make_detector())
+print(len(found.candidates), len(before), sorted(compiled() - before))
+"""
+
+
+def test_a_worker_that_is_ready_compiles_nothing_more(tmp_path):
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(),)), 1)
+    asked = [sys.executable, "-c", COMPILED, *map(str, paths)]
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
+    told = subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout
+    candidates, kernels, more = told.split(maxsplit=2)
+    assert (candidates, more.strip()) == ("1", "[]")
+    assert int(kernels) > 5
 
 
 def test_every_hit_and_every_track_is_accounted_for(tmp_path):
