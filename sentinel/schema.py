@@ -71,7 +71,7 @@ class PathText(TypeDecorator[str]):
 
     def process_result_value(self, value: str | None, _: object) -> str | None:
         """Return what was meant."""
-        return value and value.translate(self._BACK)
+        return value if value is None or value.isascii() else value.translate(self._BACK)
 
 
 METADATA = MetaData()

@@ -10,11 +10,13 @@ written.
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
+from fnmatch import translate
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,7 @@ def scan(root: Path, watch: Watch, unread: list[str]) -> Iterator[Sighting]:
     Dot-files are temporary copies. A link to a folder is followed, once however often it is met.
     """
     folders, met = [os.fspath(root)], set[tuple[int, int]]()
+    wanted, unwanted, above = _like(watch.include), _like(watch.exclude), len(folders[0].rstrip("/"))
     while folders:
         folder = folders.pop()
         try:
@@ -80,12 +83,12 @@ def scan(root: Path, watch: Watch, unread: list[str]) -> Iterator[Sighting]:
         listed = _listed(folder) if watch.signals.manifest and any(one.name == MANIFEST for one in entries) else {}
         names = {entry.name for entry in entries}
         for entry in entries:
-            below = f"/{os.path.relpath(entry.path, root)}"
-            if entry.name.startswith(".") or _matches(below, watch.exclude):
+            below = entry.path[above:]
+            if entry.name.startswith(".") or unwanted.match(below):
                 continue
             if _is_folder(entry):
                 folders.append(entry.path)
-            elif _matches(below, watch.include) and (seen := _sighting(entry, names, listed, watch.signals)):
+            elif wanted.match(below) and (seen := _sighting(entry, names, listed, watch.signals)):
                 yield seen
 
 
@@ -96,10 +99,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _matches(below: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a path below a root, with a slash before it, is like a pattern; `**/` stands for no folder too."""
+@lru_cache
+def _like(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Return what matches a path below a root, with a slash before it, as the patterns do; `**/` may be no folder."""
     slashed = [f"/{pattern}" for pattern in patterns]
-    return any(fnmatch(below, one) or fnmatch(below, one.replace("/**/", "/")) for one in slashed)
+    either = [translate(one) for pattern in slashed for one in (pattern, pattern.replace("/**/", "/"))]
+    return re.compile("|".join(either) or "(?!)")
 
 
 def _listed(folder: str) -> dict[str, str]:

@@ -7,10 +7,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rig import Observatory, in_child
 
 from aetherscan.errors import ReleaseError
+from benchmarks import backlog
 from sentinel.errors import StoreAwayError
 from sentinel.store import open_store
 
@@ -320,3 +322,18 @@ except StoreError as error:
     assert f"{place}/sentinel.db: cannot be used" in str(error), error
 """
     alone(tmp_path, code)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(22, promise="P1")
+@pytest.mark.fault(38, promise="P5")
+def test_live_cadences_go_first_and_nothing_grows_while_two_thousand_are_worked_off():
+    found = backlog.run(2000, 60, 30, drain=True)
+    assert found["ledger"]["done"] == found["ledger"]["seen"] == 2000 + len(found["idle_s"]) + len(found["loaded_s"])
+    idle, loaded = (np.percentile(found[name], 95) for name in ("idle_s", "loaded_s"))
+    assert loaded < 2 * idle
+    quarter = found["sizes"][len(found["sizes"]) // 4]
+    last = found["sizes"][-1]
+    assert last.rss_mb < 1.1 * quarter.rss_mb + 20
+    assert last.descriptors <= quarter.descriptors + 4
+    assert max(one.wal_mb for one in found["sizes"]) < 64
