@@ -80,7 +80,7 @@ def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, li
     ours = outbox.c.poster == poster
     head = ~exists().where(earlier.c.id < outbox.c.id, earlier.c.poster == poster, earlier.c.state.in_(UNSENT))
     # A time that lies too far ahead was written before the clock was set back, and holds up nobody.
-    recently = [at.between(now() - gap_s, now() + gap_s) for at in (earlier.c.posted_at, earlier.c.edited_at)]
+    recently = [(at > now() - gap_s) & (at < now() + gap_s) for at in (earlier.c.posted_at, earlier.c.edited_at)]
     recent = exists().where(earlier.c.poster == poster, or_(*recently))
     waited = ~func.coalesce(outbox.c.retry_at, 0).between(now(), now() + HOUR_S)
     due = (outbox.c.state == "pending") | (outbox.c.state.in_(("unknown", "retry_at")) & waited)

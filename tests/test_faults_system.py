@@ -19,7 +19,7 @@ from aetherscan.simulate import Sky, gbt_header, write_cadence
 from sentinel.schema import attempt, cadence, candidate, outbox
 from sentinel.supervise import left, programs, socket_path
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NCHANS = 4096
 ENDED = ("done", "quarantined")
 
@@ -63,7 +63,8 @@ def telescope(tmp_path):
 
 def ended_well(service, slack, telescope, *, quarantined=()):
     """Hold that every cadence that landed is recorded once and told once, and no file was touched."""
-    service.until(lambda: len(service.rows(select(cadence.c.id).where(cadence.c.state.in_(ENDED)))) == telescope.landed)
+    ended = select(cadence.c.id).where(cadence.c.state.in_(ENDED))
+    service.until(lambda: len(service.rows(ended)) == telescope.landed, 240 + 3 * telescope.landed)
     states = dict(service.rows(select(cadence.c.target, cadence.c.state)))
     assert {target for target, state in states.items() if state == "quarantined"} == set(quarantined)
     twice = select(candidate.c.id).group_by(candidate.c.cadence_id, candidate.c.frequency_mhz)
