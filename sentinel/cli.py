@@ -464,9 +464,8 @@ def _quarantine(options: Options) -> int:
     elif options.verb == "show":
         print(tables.history(store, options.id))
     else:
-        ids = options.ids or (tables.quarantined(store) if options.all else [])
-        files = store.look_again() if options.files else 0
-        print(f"queued again: {store.requeue(ids)} cadences, {files} files")
+        cadences = store.requeue(None if options.all else options.ids)
+        print(f"queued again: {cadences} cadences, {store.look_again() if options.files else 0} files")
     return 0
 
 

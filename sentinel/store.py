@@ -205,9 +205,11 @@ class Store:
         with self.write() as rows:
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="fenced"))
 
-    def requeue(self, ids: Sequence[int]) -> int:
-        """Queue quarantined cadences again, their attempts forgotten; return how many of `ids` were quarantined."""
-        held = update(cadence).where(cadence.c.id.in_(ids), cadence.c.state == "quarantined")
+    def requeue(self, ids: Sequence[int] | None = None) -> int:
+        """Queue quarantined cadences again (None: all), their attempts forgotten; return how many those were."""
+        held = update(cadence).where(cadence.c.state == "quarantined")
+        if ids is not None:
+            held = held.where(cadence.c.id.in_(ids))
         with self.write() as rows:
             again = held.values(state="ready", attempts=0, retry_at=None, ended_at=None, ready_at=now())
             return int(rows.execute(again).rowcount)

@@ -56,12 +56,6 @@ def set_aside(store: Store) -> list[str]:
         ]
 
 
-def quarantined(store: Store) -> list[int]:
-    """Return the ids of all quarantined cadences."""
-    with store.read() as rows:
-        return list(rows.scalars(select(cadence.c.id).where(cadence.c.state == "quarantined")))
-
-
 def history(store: Store, cadence_id: int) -> str:
     """Return a cadence's row, where its files are and what became of each attempt, as JSON."""
     tried = select(attempt).where(attempt.c.cadence_id == cadence_id).order_by(attempt.c.id)

@@ -165,12 +165,6 @@ class Lookout:
             self.ring()
 
 
-def look(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> None:
-    """Make one pass over all roots, and open what is stable."""
-    scan_roots(store, watch)
-    open_stable(store, watch, verify)
-
-
 def scan_roots(store: Store, watch: Watch) -> None:
     """Bring the rows of files in line with what is in the folders."""
     for root in watch.roots:

@@ -26,7 +26,7 @@ from sentinel.schema import attempt, cadence, candidate
 from sentinel.service import one_pass
 from sentinel.slack import SlackPoster
 from sentinel.store import open_store
-from sentinel.watcher import look
+from sentinel.watcher import open_stable, scan_roots
 from sentinel.worker import search_lease
 
 JULIAN_1970 = 2440587.5
@@ -131,7 +131,7 @@ class Observatory:
         """Do what the watcher does once."""
         dead, self.dead = self.dead, []
         one_pass(
-            look=lambda: look(self.store, self.config.watch, verify_complete),
+            look=self._look,
             group=lambda: group(self.store, self.config.watch),
             expire=lambda: self.store.expire(self.config.max_attempts),
             collect=lambda: iter(dead),
@@ -140,6 +140,10 @@ class Observatory:
             claim=self.claim,
             submit=self.flights.append,
         )
+
+    def _look(self):
+        scan_roots(self.store, self.config.watch)
+        open_stable(self.store, self.config.watch, verify_complete)
 
     def _failed(self, lease, cause):
         patience = {"max_attempts": self.config.max_attempts, "retry_after_s": self.config.retry_after_s}

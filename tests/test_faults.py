@@ -5,16 +5,23 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import make_detector
 from rig import Observatory, in_child
+from sqlalchemy import select
 
 from aetherscan.errors import ReleaseError
+from aetherscan.inject import Emitter
+from aetherscan.simulate import Sky, gbt_header, write_cadence
 from benchmarks import backlog
 from sentinel.errors import StoreAwayError
+from sentinel.schema import attempt, candidate
 from sentinel.store import open_store
+from sentinel.worker import search_files, search_lease
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,6 +75,34 @@ def test_a_worker_killed_at_any_step_leaves_one_record(killable, where):
     killable.flights.clear()
     killable.passes(8)
     killable.ended_well(whole)
+
+
+@pytest.mark.fault(2, promise="P2")
+def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, tmp_path):
+    header = gbt_header(4096)
+    place = {"frequency_mhz": header.frequency(1200), "drift_hz_s": 0.3, "width_hz": 4.0}
+    write_cadence(
+        killable.root, Sky(header=header, emitters=(Emitter(**place, snr=(40.0, 0.0) * 3),)), 1, suffix=".fil"
+    )
+    detector, config = make_detector(), killable.config
+
+    def search(encode):
+        for _ in range(4):
+            killable.at += 6
+            killable.one_pass()
+        (lease,) = killable.flights
+        by = replace(detector, encode=encode)
+        return search_lease(
+            killable.store, config, lease.cadence_id, lease.token,
+            lambda paths, progress: search_files(paths, "ABACAD", progress, config, by, lease.cadence_id),
+        )  # fmt: skip
+
+    assert in_child(lambda: search(lambda _: os.kill(os.getpid(), 9)), killable.store) == -9
+    killable.at += 300
+    assert search(detector.encode) == "done"
+    with killable.store.read() as rows:
+        assert list(rows.scalars(select(attempt.c.outcome).order_by(attempt.c.id))) == ["expired", "done"]
+        assert len(rows.execute(select(candidate)).all()) == 1
 
 
 @pytest.mark.fault(2, promise="P2")

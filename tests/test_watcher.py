@@ -17,7 +17,7 @@ from sentinel.config import Complete, Signals, Watch
 from sentinel.grouping import group
 from sentinel.schema import cadence, cadence_file, file, now
 from sentinel.tables import set_aside
-from sentinel.watcher import Lookout, _like, listen, look, scan
+from sentinel.watcher import Lookout, _like, listen, open_stable, scan, scan_roots
 
 STEP_DAYS = 341 / 86_400
 NAMES = ("HIP99427", "HIP1", "HIP99427", "HIP2", "HIP99427", "HIP3")
@@ -42,9 +42,13 @@ class Folder:
 
     def passes(self, count=2, verify=verify_complete):
         for _ in range(count):
-            look(self.store, self.watch, verify)
+            self.look(verify)
             group(self.store, self.watch)
         return self.states()
+
+    def look(self, verify=verify_complete):
+        scan_roots(self.store, self.watch)
+        open_stable(self.store, self.watch, verify)
 
     def states(self):
         with self.store.read() as rows:
@@ -240,7 +244,7 @@ def test_a_root_that_is_away_changes_nothing(folder):
 def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path, store):
     first = Folder(tmp_path / "in", store)
     land(first, headers())
-    look(first.store, first.watch, verify_complete)  # dies between two passes
+    first.look()  # dies between two passes
     store.engine.dispose()
     assert Folder(tmp_path / "in", store).passes() == ["ready"]
 
