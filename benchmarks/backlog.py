@@ -34,7 +34,7 @@ from sentinel.store import Found, Lease, Store, open_store
 from sentinel.watcher import Lookout
 from sentinel.worker import search_lease
 
-SEARCH_S, WORKERS, EVERY_S, IDLE_S = 0.05, 2, 4.0, 60.0
+SEARCH_S, EVERY_S, IDLE_S = 0.05, 4.0, 60.0
 STEP_DAYS = 341 / 86_400
 HEADER = gbt_header(16, rows=4)
 POWER = np.full((4, 16), 100, np.float32)
@@ -73,7 +73,7 @@ def size(state: Path) -> Size:
 
 
 @contextmanager
-def service(place: Path) -> Iterator[tuple[Path, Store]]:
+def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
     """Run the service's loop in a thread, with workers beside it; give the watched folder and the store."""
     config = Config(state_dir=place, watch={"roots": (place / "in",)}, lease_s=600)
     (place / "in").mkdir()
@@ -89,7 +89,7 @@ def service(place: Path) -> Iterator[tuple[Path, Store]]:
         search_lease(store, config, lease.cadence_id, lease.token, search)
         bell.ring()
 
-    def loop(workers: ThreadPoolExecutor) -> None:
+    def loop(pool: ThreadPoolExecutor) -> None:
         while not bell.wait(config.watch.scan_s):
             one_pass(
                 look=lookout.look,
@@ -97,13 +97,13 @@ def service(place: Path) -> Iterator[tuple[Path, Store]]:
                 expire=lambda: store.expire(3),
                 collect=tuple,
                 failed=lambda *_: None,
-                free=lambda: WORKERS - store.leased(),
+                free=lambda: workers - store.leased(),
                 claim=lambda: store.claim(config.lease_s),
-                submit=lambda lease: workers.submit(work, lease),
+                submit=lambda lease: pool.submit(work, lease),
             )
 
-    with ThreadPoolExecutor(WORKERS) as workers:
-        watcher = threading.Thread(target=loop, args=(workers,))
+    with ThreadPoolExecutor(workers) as pool:
+        watcher = threading.Thread(target=loop, args=(pool,))
         watcher.start()
         try:
             yield place / "in", store
@@ -137,13 +137,15 @@ def latencies(store: Store, landed: Mapping[str, float], patience_s: float = 300
     return np.array([ended[target] - landed[target] for target in landed])
 
 
-def run(backlog: int, seconds: float, idle_s: float = IDLE_S, *, drain: bool = False) -> dict[str, Any]:
+def run(
+    backlog: int, seconds: float, idle_s: float = IDLE_S, *, drain: bool = False, workers: int = 2
+) -> dict[str, Any]:
     """Measure idle, land the backlog at once, measure under load; drain it to the end if asked to."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for number in range(backlog):
             write_cadence(place / "session" / f"{number // 100}", f"OLD{number}", 58000.0 + 0.2 * number)
-        with service(place) as (root, store):
+        with service(place, workers) as (root, store):
             idle = latencies(store, live(root, 0, idle_s))
             sizes = [size(place)]
             (place / "session").rename(root / "session")

@@ -360,10 +360,11 @@ except StoreError as error:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.fault(22, promise="P1")
 @pytest.mark.fault(38, promise="P5")
 def test_live_cadences_go_first_and_nothing_grows_while_two_thousand_are_worked_off():
-    found = backlog.run(2000, 60, 30, drain=True)
+    found = backlog.run(2000, 60, 30, drain=True, workers=8)
     assert found["ledger"]["done"] == found["ledger"]["seen"] == 2000 + len(found["idle_s"]) + len(found["loaded_s"])
     idle, loaded = (np.percentile(found[name], 95) for name in ("idle_s", "loaded_s"))
     assert loaded < 2 * idle
