@@ -144,11 +144,11 @@ def test_a_misspelled_command_is_refused_before_anything_is_installed(checkout: 
     assert not (checkout / ".venv/calls").exists()
 
 
-def test_help_imports_nothing_but_the_standard_library() -> None:
+def test_help_imports_nothing_but_the_standard_library_and_our_own() -> None:
     source = (
         "import runpy, sys\nsys.argv = ['sentinel.py', '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit as end: assert not end.code\n"
-        "tops = {name.partition('.')[0] for name in sys.modules} - {'__main__', 'sentinel', 'sentinel_stub'}\n"
+        "tops = {name.partition('.')[0] for name in sys.modules} - {'__main__', 'sentinel', 'aetherscan', 'sentinel_stub'}\n"
         "sys.exit(str(tops - sys.stdlib_module_names) if tops - sys.stdlib_module_names else 0)"
     )
     bare = subprocess.run([sys.executable, "-I", "-S", "-c", source], cwd=ROOT, capture_output=True, check=False)
