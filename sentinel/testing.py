@@ -19,6 +19,8 @@ CHECKS = (
     (*PYTHON, "mypy", "sentinel.py"),  # apart: it has the name of a package
     (str(Path(sys.executable).with_name("lint-imports")),),
 )
+MATRIX = ("-n", "2", "--dist", "worksteal")
+"""The fault matrix is about behavior alone, and spends most of its time waiting for what was killed to come back."""
 
 
 def in_checkout(command: Sequence[str]) -> int:
@@ -34,8 +36,9 @@ def run_tests(pytest_arguments: Sequence[str] = (), call: Callable[[Sequence[str
         pytest_arguments: handed to pytest as they are, for instance ``-k cadence``; ``--faults`` runs the fault matrix.
         call: runs one command and returns its exit status.
     """
-    checks = () if "--faults" in pytest_arguments else CHECKS  # the matrix is about behavior alone
+    matrix = "--faults" in pytest_arguments
+    checks, side_by_side = ((), MATRIX) if matrix else (CHECKS, ())
     failed = [check for check in checks if call(check) != 0]
     for check in failed:
         print(f"failed: {shlex.join(check)}", flush=True)
-    return call((*PYTHON, "pytest", *pytest_arguments)) or int(bool(failed))
+    return call((*PYTHON, "pytest", *side_by_side, *pytest_arguments)) or int(bool(failed))

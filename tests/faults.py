@@ -88,21 +88,23 @@ class _Matrix:
             for mark in marks:
                 assert mark.args[0] in FAULTS, f"{item.nodeid}: no fault {mark.args[0]}"
                 assert mark.kwargs["promise"] in PROMISES, f"{item.nodeid}: no promise {mark.kwargs['promise']}"
-                self.shown[item.nodeid].add((mark.args[0], mark.kwargs["promise"]))
+                item.user_properties.append(("fault", (mark.args[0], mark.kwargs["promise"])))  # to whoever reports
             runs = bool(marks) if config.option.faults else item.get_closest_marker("slow") is None
             (wanted if runs else others).append(item)
         items[:] = wanted
         config.hook.pytest_deselected(items=others)
 
     def pytest_runtest_logreport(self, report):
+        self.shown[report.nodeid] |= {tuple(value) for name, value in report.user_properties if name == "fault"}
         if report.failed or report.when == "call" or report.skipped:
             said = "skipped: " + report.longrepr[2].removeprefix("Skipped: ") if report.skipped else report.outcome
             if self.verdicts.get(report.nodeid) != "failed":
                 self.verdicts[report.nodeid] = said
 
     def pytest_sessionfinish(self, session):
-        whole = not (self.config.option.keyword or self.config.option.markexpr or self.config.option.collectonly)
-        if self.config.option.faults and whole and self.config.args_source.name == "TESTPATHS":
+        chosen = self.config.option
+        part = chosen.keyword or chosen.markexpr or chosen.collectonly or self.config.args_source.name != "TESTPATHS"
+        if chosen.faults and not part and not hasattr(self.config, "workerinput"):  # those tell us what they saw
             TABLE.write_text("\n".join(self._table()) + "\n", encoding="utf-8")
 
     def _table(self):

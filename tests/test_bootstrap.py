@@ -148,7 +148,8 @@ def test_help_imports_nothing_but_the_standard_library_and_our_own() -> None:
     source = (
         "import runpy, sys\nsys.argv = ['sentinel.py', '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit as end: assert not end.code\n"
-        "tops = {name.partition('.')[0] for name in sys.modules} - {'__main__', 'sentinel', 'aetherscan', 'sentinel_stub'}\n"
+        "ours = {'__main__', 'sentinel', 'aetherscan', 'sentinel_stub'}\n"
+        "tops = {name.partition('.')[0] for name in sys.modules} - ours\n"
         "sys.exit(str(tops - sys.stdlib_module_names) if tops - sys.stdlib_module_names else 0)"
     )
     bare = subprocess.run([sys.executable, "-I", "-S", "-c", source], cwd=ROOT, capture_output=True, check=False)
@@ -269,4 +270,7 @@ def test_every_check_runs_whatever_fails_and_pytest_has_the_last_word(capsys: py
     assert asked[-1].endswith("pytest -k cadence")
     assert capsys.readouterr().out.endswith("-m mypy\n")
     assert run_tests([], lambda _: 0) == 0
+    asked.clear()
+    assert run_tests(["--faults"], call) == 0
+    assert [one.split(" pytest ")[1] for one in asked] == ["-n 2 --dist worksteal --faults"]
     assert run_tests([], lambda command: 5 if "pytest" in command else 0) == 5

@@ -103,8 +103,8 @@ def done(service):
 
 
 def searching(service):
-    """Return whether a search is in mid-read."""
-    return service.rows(select(attempt.c.id).where(attempt.c.progress > 0, attempt.c.outcome.is_(None)))
+    """Return whether a worker has begun a search and not ended it."""
+    return service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None), attempt.c.outcome.is_(None)))
 
 
 def once(service, slack, cadences):
