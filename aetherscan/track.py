@@ -258,6 +258,39 @@ def _find_in_ons(
 
 @njit(cache=True, nogil=True)
 @no_type_check
+def _look_in_offs(
+    track: Float64[np.ndarray, " fields"],
+    box: float,
+    ceilings: tuple[float, float],
+    sigmas: Float32[np.ndarray, "obs time freq"],
+    weights: Float32[np.ndarray, "obs level time"],
+    middles: Float64[np.ndarray, " obs"],
+    ons: tuple[int, int, int],
+    sums: Float64[np.ndarray, " time"],
+) -> None:
+    """Fill in what the OFFs hold on a track, near it, and, unless that says enough, around it."""
+    track[OFF_NEAR], track[OFF_AROUND] = -np.inf, np.inf
+    drift, step = track[DRIFT], box / sums.size
+    for i in range(len(middles)):
+        if i not in ons:
+            place = track[START] + drift * middles[i]
+            track[SNR + i] = line_snr(sigmas[i], weights[i], place, drift, box, CROSSED, sums)
+            reach = max(NEAREST, 2 * box)
+            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, step, 1, box, CROSSED, sums)
+            track[OFF_NEAR] = max(track[OFF_NEAR], snr)
+            track[OFF_AROUND] = min(track[OFF_AROUND], snr)
+    if track[OFF_NEAR] > BRIGHT:  # so is most of what is not from the target
+        return
+    track[OFF_AROUND] = np.inf
+    for i in range(len(middles)):
+        if i not in ons:
+            place, reach = track[START] + drift * middles[i], max(AROUND, 4 * box)
+            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, step, 2, box, ceilings, sums)
+            track[OFF_AROUND] = min(track[OFF_AROUND], snr)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
 def follow(
     hit: Any,
     position: int,
@@ -311,17 +344,7 @@ def follow(
         line_rows(sigmas[ons[i]], places[i], drift, box, ceilings[0], sums)
         lit += np.sum(sums > 0.5 * snrs[i] / math.sqrt(rows))
     track[STEADY] = lit / (rows * count)
-    track[OFF_NEAR], track[OFF_AROUND] = -np.inf, np.inf
-    for i in range(len(middles)):
-        if i not in ons:
-            place = start + drift * middles[i]
-            track[SNR + i] = line_snr(sigmas[i], weights[i], place, drift, box, CROSSED, sums)
-            reach = max(NEAREST, 2 * box)
-            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, box / rows, 1, box, CROSSED, sums)
-            track[OFF_NEAR] = max(track[OFF_NEAR], snr)
-            reach = max(AROUND, 4 * box)
-            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, box / rows, 2, box, ceilings, sums)
-            track[OFF_AROUND] = min(track[OFF_AROUND], snr)
+    _look_in_offs(track, box, ceilings, sigmas, weights, middles, ons, sums)
     return track
 
 

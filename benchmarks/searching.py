@@ -118,7 +118,7 @@ def main(nchans: int) -> None:
         turbo = turbo_seti(small[0], folder)
         ready = "from aetherscan.detector import load_detector; import aetherscan.search; from pathlib import Path; "
         ready += f"load_detector(Path({str(load_config(ROOT / 'config.yaml').release)!r}))"
-        stages = {name: round(seconds / one["s"], 2) for name, seconds in one["stage_s"].items()}
+        stages = {name: round(seconds / sum(one["stage_s"].values()), 2) for name, seconds in one["stage_s"].items()}
     nothing = f"{wall('-c', 'pass'):.2f} s"
     rows = [
         ("search, one process, one thread", f"{one['gb_s']:.2f} GB/s"),
