@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from aetherscan.detector import Latents
 from aetherscan.examples import Examples
+from aetherscan.forests import SNR_EDGES
 from aetherscan.release import Release
 from aetherscan.report import QUIET, SIGNAL, picture, table, write_html
 
@@ -43,9 +44,9 @@ def _draw_losses(panels: Sequence[Axes], history: Rows) -> bool:
     epochs = np.arange(1, len(history) + 1)
     for axes, names in zip(panels, (("loss",), ("kl", "kl_most", "clustering"), ("learning_rate",)), strict=True):
         for i, name in enumerate(names):
-            axes.plot(epochs, [row[name] for row in history], color=f"C{i}", label=name)
+            axes.plot(epochs, [row[name] for row in history], marker=".", color=f"C{i}", label=name)
             if f"val_{name}" in (history or [{}])[0]:
-                axes.plot(epochs, [row[f"val_{name}"] for row in history], ":", color=f"C{i}", label=f"val_{name}")
+                axes.plot(epochs, [row[f"val_{name}"] for row in history], ".:", color=f"C{i}", label=f"val_{name}")
         for epoch, (row, following) in enumerate(pairwise(history), 1):
             if row["round"] != following["round"]:
                 axes.axvline(epoch + 0.5, color="#ddd", lw=0.8)
@@ -78,5 +79,7 @@ def _draw_recovery(panels: Sequence[Axes], modes: Mapping[str, Any]) -> bool:
                 rate = 100 * float(name.removeprefix("recall_at_"))
                 axes.plot(at, list(by_snr.values()), "o-", ms=4, label=f"{rate:g}% false")
         axes.set(title=mode, xlabel="SNR of the faintest ON", ylabel="recall", ylim=(-0.03, 1.03), xscale="log")
+        axes.set_xticks(SNR_EDGES, map(str, SNR_EDGES))
+        axes.minorticks_off()
         axes.legend(fontsize=8)
     return True

@@ -5,6 +5,7 @@ whatever else got as far is not. What is drawn for patch k depends on the seed a
 the encoder, which needs many more and no measurements, from the feed.
 """
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from multiprocessing import get_context
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from tqdm import tqdm
 
 from aetherscan.feed import Feed, FeedSettings, feed
 from aetherscan.geometry import ON, Geometry, geometry_of
@@ -96,7 +98,9 @@ def draw(seed: list[int], patches: int, settings: ExampleSettings, processes: in
     """Return the tracks and the windows of so many patches, drawn by so many processes."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         one = partial(_patch, seed=seed, settings=settings)
-        tracks, windows = zip(*pool.map(one, range(patches), chunksize=8), strict=True)
+        made = pool.map(one, range(patches), chunksize=8)
+        shown = tqdm(made, "patches", patches, leave=False, disable=not sys.stderr.isatty())
+        tracks, windows = zip(*shown, strict=True)
     return {"tracks": Examples.join(tracks), "windows": Examples.join(windows)}
 
 

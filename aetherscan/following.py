@@ -86,17 +86,18 @@ class Log(keras.callbacks.Callback):
 
     def __init__(self, number: int, rows: list[dict[str, float]], folder: Path) -> None:
         super().__init__()
-        self.number, self.rows, self.folder, self.began = number, rows, folder, 0.0
+        self.number, self.rows, self.folder, self.began = number, rows, folder, time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Start the clock, and note the rate that the epoch is trained at."""
-        self.began, self.rate = time.monotonic(), rate_of(self.model)
+        """Note the rate of an epoch, whose time counts from the end of the last: the feed's work is in it."""
+        self.rate = rate_of(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch down."""
         found = {name: float(value) for name, value in (logs or {}).items()}
         head = {"round": self.number, "epoch": epoch + 1, "learning_rate": self.rate}
-        self.rows.append({**head, "seconds": round(time.monotonic() - self.began, 3), **found})
+        began, self.began = self.began, time.monotonic()
+        self.rows.append({**head, "seconds": round(self.began - began, 3), **found})
         write_history(self.folder / "history.csv", self.rows)
         if TENSORFLOW:
             on_tensorflow.write_events(

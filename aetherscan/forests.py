@@ -58,7 +58,8 @@ def train_forest(
     """
     known, unseen = (shown.only(shown.gated) for shown in (known, unseen))
     known = known.only(np.arange(min(settings.num_samples_rf, len(known.labels))))
-    weights = np.ones(len(known.labels), np.float32)
+    drawn = len(known.labels)
+    weights = np.ones(drawn, np.float32)
     if labelled:
         weights = np.append(weights, np.full(len(labelled.labels), LABEL_WEIGHT, np.float32))
         known = Examples.join([known, labelled])
@@ -78,7 +79,8 @@ def train_forest(
         "calibration": points,
         "familiar": familiar(seen.of(known.labels == 1)),
         "compared": compared,
-        "labelled": 0 if labelled is None else len(labelled.labels),
+        "learned": {"signals": int(known.labels.sum()), "others": int((known.labels == 0).sum())},
+        "labelled": len(known.labels) - drawn,
         "metrics": metrics,
     }
 

@@ -115,6 +115,7 @@ def train(
             "seconds": round(sum(row["seconds"] for row in history)),
             "devices": ", ".join(plan.devices) or "one device",
         },
+        "forests": {"seconds": round(sum(one["seconds"] for one in stages if not one["stage"].startswith("round")))},
         "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
     }
     release = write_card(folder, card)
@@ -157,9 +158,10 @@ def describe(release: Release) -> str:
 
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
-The encoder saw {encoder["cadences"]:,} cadences on {training["backgrounds"]} backgrounds in {encoder["epochs"]} epochs
-of {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}; the forests what the
-search found in {training["forest_patches"]:,} simulated patches of {data["chans"]:,} channels.
+The encoder saw {encoder["cadences"]:,} cadences on {training["backgrounds"]} backgrounds, {encoder["epochs"]} epochs
+in {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}; the forests what the
+search found in {training["forest_patches"]:,} simulated patches of {data["chans"]:,} channels, at most
+{training["num_samples_rf"]:,} examples, {card["forests"]["seconds"]:,.0f} s.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins.
 
 Measured on half of {training["judge_patches"]:,} further patches of the same kind. This says how well encoder and
@@ -178,15 +180,16 @@ def _table(mode: str, card: dict[str, Any]) -> str:
     reads = " + ".join([*card["latents"], *(["measurements"] if card["measurements"] else [])])
     recalls = [name for name in metrics if name.startswith("recall_at_")]
     rows = {snr: {name: metrics[name][snr] for name in recalls} for snr in metrics[recalls[0]]}
+    learned = card["learned"]
     return f"""## {mode}
 
-Threshold {card["threshold"]:.4f}; {metrics["signals"]:,} signals, {metrics["others"]:,} others; people
-judged {card["labelled"]} of the rows that it learned from. Recall by SNR of the faintest ON, at the smallest rates
-that {FEWEST} false ones carry:
+Learned from {learned["signals"]:,} signals and {learned["others"]:,} others, {card["labelled"]:,} of them judged by
+people. Threshold {card["threshold"]:.4f}. Recall by SNR of the faintest ON, among {metrics["signals"]:,} signals and
+{metrics["others"]:,} others, at the smallest rates that {FEWEST} false ones carry:
 
 {_rows("SNR", rows)}
-The forest reads {reads}, which was chosen on the other half by recall at the smallest rate. A random draw of the
-posterior is there to be compared with: with it two searches of a cadence are two lists.
+The forest reads {reads}, which was chosen on the other half by recall at the smallest rate.
+A random draw of the posterior is there to be compared with: with it two searches of a cadence are two lists.
 
 {_rows("reads", {" + ".join(one["reads"]): one for one in compared})}"""
 

@@ -387,6 +387,7 @@ def _train(options: Options) -> int:
     config = _loaded()
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what it cannot find is no news on a machine without a GPU
     from aetherscan.train import train
     from sentinel.slack import SlackPoster
     from sentinel.training import Journal, labelled
@@ -394,14 +395,9 @@ def _train(options: Options) -> int:
     folder, store = options.output or settings.model_path / (settings.save_tag or _now()), _store(config)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     journal = Journal(run=folder.name, store=store, poster=poster)
-
-    def tell(line: str) -> None:
-        print(line, flush=True)
-        journal.say(line)
-
-    judged = labelled(store, (settings.time_bins, settings.bins), tell)
-    release = train(folder, settings, labelled=judged, tell=tell, note=journal.note)
-    tell(f"{release.name}: sha256 {release.sha256}")
+    judged = labelled(store, (settings.time_bins, settings.bins), journal.say)
+    release = train(folder, settings, labelled=judged, tell=journal.say, note=journal.note)
+    journal.say(f"{release.name}: sha256 {release.sha256}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert
+from tqdm import tqdm
 
 from aetherscan.errors import CadenceError, ReadError
 from aetherscan.examples import Examples
@@ -52,7 +53,8 @@ class Journal:
         self.say(f"{stage['stage']}: {stage['seconds']:.0f} s{', ' if shown else ''}{shown}")
 
     def say(self, line: str) -> None:
-        """Add a line to the message."""
+        """Print a line, above the progress bar where there is one, and add it to the message."""
+        tqdm.write(line)
         self._lines.append(plain(line))
         if self.poster is None:
             return
