@@ -1,29 +1,29 @@
 """What Prometheus is told: every number is read from the store when it asks, so that a restart forgets nothing.
 
+Only the histograms of latency are kept by the program that answers: they begin with the newest cadences when it does,
+which Prometheus takes for what it is, a counter that was reset.
+
 The names are what `deploy/alerts.yaml` and `deploy/grafana.json` are written against; a test holds them together.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from threading import Lock
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, Connection, case, func, select
+from sqlalchemy import Connection, case, func, select
 
 from sentinel.config import Config
-from sentinel.latency import histograms
-from sentinel.schema import CANARY, attempt, cadence, candidate, file, heartbeat, injection, label, now, outbox
+from sentinel.latency import NEWEST, STAGES, newest
+from sentinel.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, label, now
 from sentinel.status import look
 from sentinel.store import Store
 
 BUCKETS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
-STATES = {
-    "cadences": ("Cadences by state", cadence.c.state, ()),
-    "files": ("Files that are there, by state", file.c.state, (file.c.present.is_(True),)),
-    "messages": ("Messages by state", outbox.c.state, ()),
-}
 TOTALS = {
     "attempts": ("Attempts at a search, by how they ended", "outcome", func.coalesce(attempt.c.outcome, "running")),
     "labels": ("Labels that people gave", "label", label.c.label),
@@ -31,10 +31,36 @@ TOTALS = {
 }
 
 
-def exposition(config: Config, store: Store) -> bytes:
+class Stages:
+    """A histogram of each stage, for as long as a program runs; it begins with the newest that were done before."""
+
+    def __init__(self) -> None:
+        self.histogram = Histogram(
+            "sentinel_stage_seconds", "From one step to the next", ["stage"], buckets=BUCKETS, registry=None
+        )
+        self._seen: set[tuple[int, str]] = set()
+        self._one_at_a_time = Lock()
+
+    def observe(self, rows: Connection) -> None:
+        """Count what has come to its end, or been announced, since the last time."""
+        with self._one_at_a_time:
+            lives = newest(rows, attempt.c.id)
+            took = [((one[0], stage), s) for one in lives for stage, s in zip(STAGES, one[1:], strict=True)]
+            fresh = {of: s for of, s in took if s is not None and of not in self._seen}
+            for (_, stage), s in fresh.items():
+                self.histogram.labels(stage).observe(max(0.0, s))
+            # A canary's attempts are removed, so that the newest may be an older one than the last time.
+            oldest = max((one[0] for one in lives), default=0) - 2 * NEWEST
+            self._seen = {one for one in self._seen | fresh.keys() if one[0] > oldest}
+
+
+def exposition(config: Config, store: Store, stages: Stages) -> bytes:
     """Return every metric as Prometheus reads it."""
     registry = CollectorRegistry()
     registry.register(_Reader(config, store))
+    registry.register(stages.histogram)
+    with store.read() as rows:
+        stages.observe(rows)
     return generate_latest(registry)
 
 
@@ -54,27 +80,30 @@ class _Reader(Collector):
         yield _one("oldest_message_seconds", "Age of the oldest unsent message", seen.facts["outbox"]["oldest_s"])
         free = shutil.disk_usage(self.config.state_dir).free
         yield _one("disk_free_bytes", "Room left where the state lies", free)
+        for name, text, counts in (
+            ("cadences", "Cadences by state", seen.facts["cadences"]),
+            ("files", "Files that are there, by state", seen.facts["files"]),
+            ("messages", "Messages by state", seen.facts["outbox"]["states"]),
+        ):
+            yield _by(name, text, "state", counts)
         with self.store.read() as rows:
             yield from _counted(rows)
             yield from _programs(rows)
             yield from _injected(rows)
-            stages = HistogramMetricFamily("sentinel_stage_seconds", "From one step to the next", labels=["stage"])
-            for stage, (counts, total) in histograms(rows, BUCKETS).items():
-                bounds = [*map(str, BUCKETS), "+Inf"]
-                stages.add_metric([stage], list(zip(bounds, counts, strict=True)), total)
-            yield stages
 
 
 def _one(name: str, text: str, value: float | None) -> Metric:
     return GaugeMetricFamily(f"sentinel_{name}", text, value=value or 0)
 
 
+def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    gauge = GaugeMetricFamily(f"sentinel_{name}", text, labels=[label])
+    for which, count in counts.items():
+        gauge.add_metric([which], count)
+    return gauge
+
+
 def _counted(rows: Connection) -> Iterator[Metric]:
-    for name, (text, state, only) in STATES.items():
-        states = GaugeMetricFamily(f"sentinel_{name}", text, labels=["state"])
-        for which, count in rows.execute(select(state, func.count()).where(*only).group_by(state)):
-            states.add_metric([which], count)
-        yield states
     for name, (text, kind, column) in TOTALS.items():
         totals = CounterMetricFamily(f"sentinel_{name}", text, labels=[kind])
         real = (
@@ -85,15 +114,10 @@ def _counted(rows: Connection) -> Iterator[Metric]:
         for which, count in rows.execute(select(column, func.count()).where(*real).group_by(column)):
             totals.add_metric([which], count)
         yield totals
-    reason: ColumnElement[str] = cadence.c.why  # the error's class, before the first colon: the rest is of one cadence
-    aside = GaugeMetricFamily("sentinel_quarantined", "Cadences set aside, by the class of error", labels=["reason"])
-    reasons: dict[str, int] = {}
-    for why in rows.scalars(select(reason).where(cadence.c.state == "quarantined")):
-        known = (why or "unknown").split(":")[0]
-        reasons[known if known.isidentifier() else "other"] = reasons.get(known, 0) + 1
-    for known, count in reasons.items():
-        aside.add_metric([known], count)
-    yield aside
+    whys = rows.scalars(select(cadence.c.why).where(cadence.c.state == "quarantined"))
+    kinds = ((why or "unknown").split(":")[0] for why in whys)  # the error's class: the rest is of one cadence
+    reasons = Counter(kind if kind.isidentifier() else "other" for kind in kinds)
+    yield _by("quarantined", "Cadences set aside, by the class of error", "reason", reasons)
 
 
 def _programs(rows: Connection) -> Iterator[Metric]:

@@ -53,7 +53,7 @@ def look(config: Config, store: Store) -> Status:
                     ).order_by(heartbeat.c.name)
                 )
             ],
-            "files": _by_state(rows, file.c.state),
+            "files": _by_state(rows, file.c.state, file.c.present.is_(True)),
             "cadences": _by_state(rows, cadence.c.state),
             "newest_mjd": rows.scalar(select(func.max(file.c.tstart))),
             "oldest_ready_s": rows.scalar(
@@ -133,8 +133,8 @@ def _alive(store: Store) -> list[tuple[str, str, Mapping[str, Any]]]:
         return [(row.name, row.host, row.facts) for row in heard]
 
 
-def _by_state(rows: Connection, state: Any) -> dict[str, int]:
-    return {row[0]: row[1] for row in rows.execute(select(state, func.count()).group_by(state))}
+def _by_state(rows: Connection, state: Any, *only: Any) -> dict[str, int]:
+    return {row[0]: row[1] for row in rows.execute(select(state, func.count()).where(*only).group_by(state))}
 
 
 def _causes(rows: Connection, chosen: Any) -> list[str]:

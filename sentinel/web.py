@@ -20,7 +20,7 @@ from typing import Any
 from sentinel.config import Config
 from sentinel.injections import Canaries
 from sentinel.messages import one_line, remarks
-from sentinel.metrics import exposition
+from sentinel.metrics import Stages, exposition
 from sentinel.program import Bell
 from sentinel.schema import candidate, labeled
 from sentinel.status import CRITICAL, lines, look
@@ -33,7 +33,7 @@ ROWS = 500
 Answer = tuple[int, str, bytes]
 
 
-def answer(path: str, config: Config, store: Store) -> Answer:
+def answer(path: str, config: Config, store: Store, stages: Stages) -> Answer:
     """Return status, kind and body of the answer to a GET of `path`."""
     if path == "/healthz":
         return 200, "text/plain", b"ok\n"
@@ -41,7 +41,7 @@ def answer(path: str, config: Config, store: Store) -> Answer:
         seen = look(config, store)
         return 503 if seen.level >= CRITICAL else 200, "text/plain", (lines(seen)[0] + "\n").encode()
     if path == "/metrics":
-        return 200, "text/plain; version=0.0.4", exposition(config, store)
+        return 200, "text/plain; version=0.0.4", exposition(config, store, stages)
     if path == "/candidates":
         return 200, "text/html", _page(store)
     cadence_id = path.removeprefix("/cadences/")
@@ -113,13 +113,13 @@ def serve(config: Config, reply: Callable[[str], Answer]) -> ThreadingHTTPServer
 
 def run(config: Config, store: Store, bell: Bell) -> None:
     """Answer, and see to the canaries; a port that is taken is tried again, and keeps nothing else from working."""
-    server = None
+    server, stages = None, Stages()
     canaries = Canaries(config=config, store=store)
     while True:
         at = "off"
         try:
             if config.web.port is not None:
-                server = server or serve(config, lambda path: answer(path, config, store))
+                server = server or serve(config, lambda path: answer(path, config, store, stages))
                 at = f"{'https' if config.web.certificate else 'http'}://{config.web.host}:{server.server_port}"
         except (OSError, ssl.SSLError) as error:
             at = f"not listening: {one_line(error)}"
