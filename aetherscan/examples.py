@@ -46,7 +46,6 @@ class Examples:
     labels: Float32[np.ndarray, " batch"]  # 1 where there is a signal from the target
     snrs: Float32[np.ndarray, " batch"]  # of the signal, in an ON; 0 without one
     measurements: Float32[np.ndarray, "batch measurements"]  # no columns for windows
-    gated: np.ndarray  # whether a search would have shown it to the forest
 
     def only(self, chosen: np.ndarray) -> "Examples":
         """Return some of them."""
@@ -66,8 +65,7 @@ def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[
     equalized = equalize_arrays(draw_power(rng, [*tones, *others], settings), cadence)
     search = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
     tracks, fates, _ = find_tracks(equalized, (0, settings.chans), cadence, search)
-    shown = (fates == "") | ((fates == "in_an_off") & (rng.random(len(fates)) < settings.rejected))
-    tracks, fates = tracks[shown], fates[shown]
+    tracks = tracks[fates == ""]
     on_tone = np.array([_match(track, tones, cadence) for track in tracks]).reshape(-1, 2)
     clear = on_tone[:, 0] >= 0  # neither on a tone nor away from all of them: found, but measured wrongly
     shape = (settings.rows, settings.bins)
@@ -76,7 +74,6 @@ def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[
         labels=on_tone[clear, 0].astype(np.float32),
         snrs=on_tone[clear, 1].astype(np.float32),
         measurements=measurements(tracks[clear], cadence),
-        gated=fates[clear] == "",
     )
     middles = [_channels(tone, cadence).mean() for tone in tones]
     half = settings.bins * 4
@@ -89,7 +86,6 @@ def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[
         labels=np.array([bool(one) for one in held], dtype=np.float32),
         snrs=np.array([max((tone.snr[0] for tone in one), default=0.0) for one in held], dtype=np.float32),
         measurements=np.empty((len(starts), 0), dtype=np.float32),
-        gated=np.ones(len(starts), dtype=bool),
     )
     return found, windows
 

@@ -53,10 +53,9 @@ def train_forest(
 ) -> dict[str, Any]:
     """Choose, fit, calibrate and judge the forest of one mode; return what the card says of it.
 
-    What a search would not show it, it is not shown here. The first half of the unseen examples, which are in the order
-    of the patches they come from, chooses and calibrates; the second judges.
+    The first half of the unseen examples, which are in the order of the patches they come from, chooses and calibrates;
+    the second judges.
     """
-    known, unseen = (shown.only(shown.gated) for shown in (known, unseen))
     known = known.only(np.arange(min(settings.num_samples_rf, len(known.labels))))
     drawn = len(known.labels)
     weights = np.ones(drawn, np.float32)

@@ -50,7 +50,6 @@ class ExampleSettings:
     chans: int = 2**16
     tones: int = 7
     interference: int = 18
-    rejected: float = 0.3  # share of what a search finds in the OFFs too that is shown to the encoder
     signal_snr: tuple[float, float] = (6.0, 60.0)
     max_drift_hz_s: float = 4.0
     rows: int = 16

@@ -60,5 +60,4 @@ def recut(
         labels=np.array([label], np.float32),
         snrs=np.zeros(1, np.float32),
         measurements=measurements(nearest, cadence),
-        gated=np.ones(1, dtype=bool),
     )

@@ -151,7 +151,7 @@ def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_pat
     for name, drawn in {"patch_header": patch, "draw_emitters": emitters, "draw_power": power}.items():
         monkeypatch.setattr(f"aetherscan.examples.{name}", lambda *_, drawn=drawn: drawn)
     tracks, _ = draw_examples(rng, settings)
-    trained = {snippet.tobytes() for snippet in tracks.only(tracks.gated).snippets}
+    trained = {snippet.tobytes() for snippet in tracks.snippets}
     seen = []
     with opened(paths) as observations:
         for look in (

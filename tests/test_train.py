@@ -152,9 +152,7 @@ def test_a_forest_reads_more_only_where_it_finds_more():
             log_var=np.zeros((rows, 6, 2), np.float32) - 3 * told * labels[:, None, None],
         )
         nothing = np.zeros((rows, 6, 1, 1), np.uint8), np.zeros((rows, 0), np.float32)
-        return latents, Examples(
-            snippets=nothing[0], labels=labels, snrs=labels * 9, measurements=nothing[1], gated=labels >= 0
-        )
+        return latents, Examples(snippets=nothing[0], labels=labels, snrs=labels * 9, measurements=nothing[1])
 
     settings = replace(TINY, rf_n_estimators=50)
     for told, best in ((0, ("mean",)), (1, ("mean", "log_var"))):
@@ -166,10 +164,11 @@ def test_a_forest_reads_more_only_where_it_finds_more():
 
 def test_rows_that_people_judged_join_the_tracks_and_are_counted(tiny, drawn, tmp_path):
     encode = load_encoder(tiny / "encoder.onnx", (16, 512))
-    known = replace(drawn[0], gated=np.ones(len(drawn[0].labels), dtype=bool))
-    unseen = known.only(np.argsort(np.arange(len(known.labels)) % 2))  # both kinds in both halves
-    card = train_forest(tmp_path, "tracks", encode, known, unseen, TINY, known.only(np.arange(2)))
+    count = len(drawn[0].labels)
+    known = replace(drawn[0], labels=(np.arange(count) % 2).astype(np.float32))  # both kinds in both halves
+    card = train_forest(tmp_path, "tracks", encode, known, known, TINY, known.only(np.arange(2)))
     assert card["labelled"] == 2
+    assert sum(card["learned"].values()) == count + 2
 
 
 def test_what_is_like_no_signal_learned_from_is_strange(tiny):
