@@ -82,7 +82,9 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search.add_argument(
         "--trace", type=float, metavar="MHZ", help="say what every stage makes of this frequency instead"
     )
-    search.add_argument("--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)")
+    search.add_argument(
+        "--release", type=Path, metavar="DIR", help="a folder of models/ (default: what the service serves)"
+    )
     text = ".npy of windows (n, 6, 16, 4096), in --data-path or its folder testing: a probability for each, instead"
     search.add_argument("--test-files", nargs="+", default=[], metavar="FILE", help=text)
     search.add_argument(
@@ -104,7 +106,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate = command("evaluate", _evaluate, "judge a release by skies that are known", "evaluate --output judged")
     evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
     evaluate.add_argument(
-        "--release", type=Path, metavar="DIR", help="a folder of models/ (default: the configured one)"
+        "--release", type=Path, metavar="DIR", help="a folder of models/ (default: what the service serves)"
     )
     evaluate.add_argument("--seed", type=int, default=1, help="of every sky (default %(default)s)")
     evaluate.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="kinds of sky (default: all)")
@@ -227,6 +229,14 @@ def _store(config: Any) -> Any:
     return open_store(config.store_url)
 
 
+def _served(config: Any) -> Path:
+    from sentinel.models import served
+
+    if (folder := served(config)) != config.release:
+        print(f"release {folder.name}, which was promoted over {config.release.name}", file=sys.stderr)
+    return folder
+
+
 def _docker(*arguments: str) -> int:
     checkout = str(Path(__file__).resolve().parent.parent)
     os.execvp("docker", ["docker", "compose", "--project-directory", checkout, *arguments])  # noqa: S606
@@ -279,7 +289,7 @@ def _status(options: Options) -> int:
     from sentinel.errors import StoreError
 
     config = _loaded()
-    if not config.store.url and not (config.state_dir / "sentinel.db").exists():
+    if not config.has_store:
         print(f"unknown: no store in {config.state_dir}: ./sentinel.py up")
         return status.UNKNOWN
     try:
@@ -352,7 +362,7 @@ def _search(options: Options) -> int:
     )
     if card and card.name != "release.json":
         raise ConfigError(f"--config-path: expected the release.json of a release, found {card}")
-    release = options.release or (card.parent if card else config.release)
+    release = options.release or (card.parent if card else _served(config))
     output = options.output
     if options.output_path or options.save_tag:
         output = paths.output_path / (paths.save_tag or _now())
@@ -413,7 +423,7 @@ def _evaluate(options: Options) -> int:
         return 2
     ours = ROOT / "tests" / "data" / "ddo210_coarse469_slice.npz"
     reached = judge_release(
-        options.release or config.release, options.output, settings=SearchSettings(**config.search.model_dump()),
+        options.release or _served(config), options.output, settings=SearchSettings(**config.search.model_dump()),
         seed=options.seed, cells=options.cells, baselines=options.baseline, full=options.full,
         band_mhz=options.band_mhz, real=options.slice or (ours if ours.exists() else None),
     )  # fmt: skip

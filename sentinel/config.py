@@ -248,6 +248,11 @@ class Config(_Section):
         return self.store.url or f"sqlite:///{self.state_dir / 'sentinel.db'}"
 
     @property
+    def has_store(self) -> bool:
+        """Whether there may be one: SQLite makes its file when it is first opened."""
+        return bool(self.store.url) or (self.state_dir / "sentinel.db").exists()
+
+    @property
     def service(self) -> str:
         """Name of the workers that this service hands cadences to: a scheduler's, or this host's own."""
         return self.cluster.scheduler or socket.gethostname()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sentinel.config import Config
 from sentinel.errors import PostError
+from sentinel.models import served
 from sentinel.mounts import file_system, is_network
 from sentinel.store import open_store
 
@@ -68,8 +69,10 @@ def _inotify(_: Config) -> str:
 def _release(config: Config) -> str:
     from aetherscan.release import read_release
 
-    release = read_release(config.release)
-    return f"{release.name}, sha256 {release.sha256[:12]}"
+    folder = served(config)
+    release = read_release(folder)
+    over = f", promoted over {config.release.name}" if folder != config.release else ""
+    return f"{release.name}{over}, sha256 {release.sha256[:12]}"
 
 
 def _slack(config: Config) -> str:

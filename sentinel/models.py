@@ -12,9 +12,10 @@ from sqlalchemy import delete, insert, select
 
 from aetherscan.errors import ReleaseError
 from aetherscan.release import read_release
+from sentinel.config import Config
 from sentinel.errors import FetchError
 from sentinel.schema import meta
-from sentinel.store import Store
+from sentinel.store import Store, open_store
 
 TIMEOUT_S = 30
 SERVING = "release"
@@ -38,6 +39,11 @@ def serving(store: Store, configured: Path) -> Path:
         found = rows.scalar(select(meta.c.value).where(meta.c.key == SERVING))
     over, _, name = (found or "").partition("/")
     return configured.parent / name if name and over == configured.name else configured
+
+
+def served(config: Config) -> Path:
+    """Return the folder of the release that the service searches with, whether or not it runs just now."""
+    return serving(open_store(config.store_url), config.release) if config.has_store else config.release
 
 
 def promote(store: Store, configured: Path, name: str) -> str:

@@ -16,6 +16,7 @@ from aetherscan.release import write_card
 from aetherscan.search import SearchSettings
 from aetherscan.simulate import Sky, gbt_header, random_signal, write_cadence
 from aetherscan.tracks import MEASUREMENTS
+from sentinel import cli
 from sentinel.errors import PostLaterError
 from sentinel.models import promote, serving
 from sentinel.schema import attempt, cadence, candidate, release, shadow, training
@@ -67,6 +68,26 @@ def test_a_promoted_release_serves_until_another_is_configured(store, models):
     assert serving(store, models / "old") == models / "old"
     promote(store, models / "old", "new")
     assert serving(store, models / "third") == models / "third"
+
+
+def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monkeypatch, capsys):
+    (models / "config.yaml").write_text("release: old\nstate_dir: .\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
+    used = []
+    monkeypatch.setattr("aetherscan.evaluate.judge_release", lambda release, *_, **__: used.append(release) or [])
+    monkeypatch.setattr("sentinel.offline.detector_of", lambda release, *_: used.append(release))
+    monkeypatch.setattr("sentinel.offline.search", lambda *_, detect, **__: detect() or 1)
+    for promoted in (False, True):
+        if promoted:
+            assert cli.main(["models", "promote", "new"]) == 0
+        for command in (["evaluate"], ["search", "a.h5"], ["search", "a.h5", "--release", "models/x"]):
+            assert cli.main(command) == 0
+            said = "release new, which was promoted over old\n"
+            assert capsys.readouterr().err == (said if promoted and "--release" not in command else "")
+        cli.main(["doctor"])
+        assert f"ok    release: {'new, promoted over old' if promoted else 'old'}, sha256" in capsys.readouterr().out
+    old, new, other = models / "old", models / "new", Path("models/x")
+    assert used == [old, old, other, new, new, other]
 
 
 def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, monkeypatch):
