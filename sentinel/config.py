@@ -43,7 +43,10 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def has_secret(name: str) -> bool:
     """Return whether somebody has set a secret; reading it may still fail, and must fail no search."""
-    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+    try:
+        return secret(name) is not None
+    except ConfigError:
+        return True
 
 
 def secret(name: str) -> str | None:

@@ -98,10 +98,14 @@ def test_nothing_listens_beyond_loopback_without_a_certificate(write, host):
     load_config(write(f"web: {{host: '{host}', port: null}}"))
 
 
-def test_slack_is_off_without_a_token(monkeypatch):
+def test_slack_is_off_without_a_token_and_with_a_file_that_holds_none(tmp_path, monkeypatch):
     monkeypatch.delenv("SLACK_BOT_TOKEN", raising=False)
     monkeypatch.setenv("SLACK_CHANNEL", "C1")
     assert load_config(None).slack_channel is None
+    for token, channel in (("\n", None), ("xoxb-1\n", "C1")):
+        (tmp_path / "token").write_text(token)
+        monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
+        assert load_config(None).slack_channel == channel
 
 
 def test_the_named_file_wins_over_the_environment_and_both_over_the_default(monkeypatch):

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from sentinel import cli
-from sentinel.config import load_config
+from sentinel.config import SECRETS, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/CARD.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-SERVICE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["sentinel"]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICE = COMPOSE["services"]["sentinel"]
 # Written so that this file does not match itself.
 PRIVATE = r"/wor[k]/|/tmp/[w]/|/roo[t]/|/opt/(pyp[i]|wheel[s])|pypi[.]org|pythonhosted[.]org|--(extra-)?index-ur[l]"
 
@@ -100,6 +101,14 @@ def test_the_container_can_write_nothing_but_its_state_and_opens_no_port() -> No
     assert SERVICE["security_opt"] == ["no-new-privileges:true"]
     assert [volume for volume in SERVICE["volumes"] if not volume.endswith(":ro")] == ["state:/opt/sentinel/var"]
     assert all(str(port).startswith("127.0.0.1:") for port in SERVICE.get("ports", []))
+
+
+def test_the_container_reads_the_token_from_a_file_that_is_empty_unless_somebody_names_one() -> None:
+    files = {name: path for name, path in SERVICE["environment"].items() if name.endswith("_FILE")}
+    assert {name.removesuffix("_FILE") for name in files} <= set(SECRETS)
+    assert list(files.values()) == [f"/run/secrets/{name}" for name in SERVICE["secrets"]]
+    mounted = [COMPOSE["secrets"][name]["file"] for name in SERVICE["secrets"]]
+    assert mounted == [f"${{{name}:-/dev/null}}" for name in files]
 
 
 @pytest.mark.parametrize("unit", sorted(ROOT.glob("deploy/*.service")), ids=lambda unit: unit.name)
