@@ -17,8 +17,8 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from sentinel.canary import Canaries
 from sentinel.config import Config
-from sentinel.injections import Canaries
 from sentinel.messages import one_line, remarks
 from sentinel.metrics import Stages, exposition
 from sentinel.program import Bell

@@ -1,9 +1,11 @@
 """Monitors are told the truth, over loopback only, and what we inject ourselves is never taken for a signal."""
 
 import json
+import os
 import re
 import ssl
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -20,9 +22,10 @@ from aetherscan.errors import TruncatedFileError
 from aetherscan.io import open_observation
 from aetherscan.search import SearchSettings, search_cadence
 from sentinel import cli, status, tables
+from sentinel.canary import Canaries
 from sentinel.config import ROOT, Config
 from sentinel.demo import write_sky
-from sentinel.injections import Canaries, search_blind
+from sentinel.injections import search_blind
 from sentinel.latency import percentiles
 from sentinel.metrics import Stages, exposition
 from sentinel.schema import CANARY, attempt, cadence, cadence_file, candidate, file, injection, now, outbox
@@ -168,13 +171,15 @@ def test_each_cadence_is_in_the_histograms_once_and_those_that_it_is_too_old_for
     assert of_stage(Stages(), store, "leased_to_recorded") == [1, 1]
 
 
+TONE = {"frequency_mhz": 1500.0, "drift_rate_hz_s": 0.5, "width_hz": 4.0, "snr": 40.0}
+
+
 def land_canary(store, config, tmp_path):
     """Let a canary of empty files land, and be queued as grouping does it."""
 
-    def write(folder, _seed, _suffix, name):
-        assert name == CANARY
+    def write(folder, _seed):
         (folder / "a.h5").touch()
-        return (), replace_tone()
+        return TONE
 
     canaries = Canaries(config=config, store=store, write=write)
     canaries.tend()
@@ -189,10 +194,22 @@ def land_canary(store, config, tmp_path):
     return canaries
 
 
-def replace_tone():
-    from aetherscan.inject import Emitter
-
-    return Emitter(frequency_mhz=1500.0, drift_hz_s=0.5, width_hz=4.0, snr=(40.0, 0, 40.0, 0, 40.0, 0))
+def test_the_program_that_lands_canaries_holds_nothing_that_searches_or_makes_skies(tmp_path):
+    code = """
+import sys
+from sentinel import canary, web
+from pathlib import Path
+if __name__ == "__main__":
+    tone = canary.write_canary(Path(sys.argv[1]), 1)
+    print(sorted({"numba", "scipy", "sklearn", "h5py", "onnxruntime"} & set(sys.modules)), tone["drift_rate_hz_s"] > 0)
+"""
+    (tmp_path / "lands.py").write_text(code)
+    command = [sys.executable, "-P", tmp_path / "lands.py", tmp_path]
+    ran = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "[] True\n"
+    assert len(list(tmp_path.glob("*.h5"))) == 6
 
 
 @pytest.mark.parametrize(("mhz", "back"), [(1500.00005, True), (1500.001, False)])

@@ -173,6 +173,7 @@ def test_a_canary_goes_the_whole_way_unannounced_and_a_killed_web_comes_back(ser
     assert (back.kind, back.recovered) == ("canary", True)
     assert service.rows(select(cadence.c.id)) == service.rows(select(candidate.c.id)) == slack.messages == []
     before = programs(service.config)["web"]["pid"]
+    assert int(Path(f"/proc/{before}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") < 150e6
     os.kill(before, signal.SIGKILL)
     service.until(lambda: programs(service.config)["web"]["pid"] not in (0, before))
 
