@@ -25,13 +25,13 @@ ENDED = ("done", "quarantined")
 
 
 class Telescope:
-    """Lands small cadences: every fifth holds a tone, the others noise."""
+    """Lands small cadences: one of `every` holds a tone, the others noise."""
 
-    def __init__(self, root, scratch):
-        self.root, self.landed, self.whole = root, 0, {}
+    def __init__(self, root, scratch, nchans=NCHANS, every=5):
+        self.root, self.every, self.landed, self.whole = root, every, 0, {}
         root.mkdir(exist_ok=True)
-        header = gbt_header(NCHANS)
-        place = {"frequency_mhz": header.frequency(0.3 * NCHANS), "drift_hz_s": 0.3, "width_hz": 4.0}
+        header = gbt_header(nchans)
+        place = {"frequency_mhz": header.frequency(0.3 * nchans), "drift_hz_s": 0.3, "width_hz": 4.0}
         tone = Emitter(**place, snr=(40.0, 0.0) * 3)
         self.skies = []
         for name, emitters in (("noise", ()), ("tone", (tone,))):
@@ -39,14 +39,14 @@ class Telescope:
             six = []
             for path in write_cadence(scratch / name, Sky(header=header, emitters=emitters), 1, suffix=".fil"):
                 with open_observation(path) as observation:
-                    six.append((observation.header, observation.read(0, NCHANS).copy()))
+                    six.append((observation.header, observation.read(0, nchans).copy()))
             self.skies.append(six)
 
     def land(self, count=1):
-        """Land cadences of targets and times that none before had; the first has a tone, and every fifth after it."""
+        """Land cadences of targets and times that none before had; the first has a tone, and some after it."""
         for _ in range(count):
             number = self.landed = self.landed + 1
-            for i, (header, power) in enumerate(self.skies[number % 5 == 1]):
+            for i, (header, power) in enumerate(self.skies[bool(self.every) and (number - 1) % self.every == 0]):
                 name = f"T{number}" if i % 2 == 0 else header.source_name
                 path = self.root / f"{number:04d}-{i}.fil"
                 part = path.with_name(f".{path.name}")

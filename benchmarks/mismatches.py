@@ -1,0 +1,109 @@
+"""Switch the two mismatches of the first seed's training on in ours, and print what recall each of them costs.
+
+Run from the repository root: `python benchmarks/mismatches.py [PATCHES [RELEASE]]`, by default 400 patches of sky to
+learn from, three quarters as many to judge on, and models/meridian. The seed stretches each observation between its own
+minimum and maximum when it learns, and each cadence when it serves; and it learns from signals eight times as wide as
+those on the sky. Here the release's encoder stays as it is, and forests are fitted on its latents of what is drawn one
+way and asked about what is drawn another way; recall is of signals at the score that a share of what is none exceeds,
+in windows, and of what the search follows, without the measurements beside the latents and with them.
+"""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from aetherscan import examples
+from aetherscan.detector import Encode, encode_all, load_encoder, read_by
+from aetherscan.examples import Examples, ExampleSettings, draw_examples
+from aetherscan.forest import fit_forest, share
+from aetherscan.normalize import SHADES
+
+WIDER, TREES, RATES = 8.0, 300, (0.05, 0.01)
+READS = {"windows": (("mean",),), "tracks": (("mean",), ("mean", "measurements"))}
+
+
+def as_ours(snippets: np.ndarray) -> np.ndarray:
+    return snippets
+
+
+def by_observation(snippets: np.ndarray) -> np.ndarray:
+    return stretched(snippets, (-2, -1))
+
+
+def by_cadence(snippets: np.ndarray) -> np.ndarray:
+    return stretched(snippets, (-3, -2, -1))
+
+
+def stretched(snippets: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Return snippets between their own minimum and maximum, as the seed has its logarithms."""
+    low, high = (of(snippets, axis=axes, keepdims=True) for of in (np.min, np.max))
+    return (snippets - low) / np.maximum(high - low, 1e-6)
+
+
+CASES = (
+    # taught on signals so much wider, stretched so; served stretched so
+    ("ours", 1.0, as_ours, as_ours),
+    ("each observation stretched, both times", 1.0, by_observation, by_observation),
+    ("served with each cadence stretched", 1.0, by_observation, by_cadence),
+    ("taught on signals eight times as wide", WIDER, as_ours, as_ours),
+    ("both mismatches", WIDER, by_observation, by_cadence),
+)
+
+
+def draw_patch(index: int, stream: int, wider: float) -> tuple[Examples, Examples]:
+    """Draw the examples of one patch, its tones so much wider."""
+    plain = examples.draw_emitters
+
+    def widened(*given):
+        tones, others = plain(*given)
+        return [replace(one, width_hz=one.width_hz * wider) for one in tones], others
+
+    with mock.patch.object(examples, "draw_emitters", widened):
+        return draw_examples(np.random.default_rng([stream, index]), ExampleSettings())
+
+
+def drawn(stream: int, wider: float, patches: int) -> dict[str, Examples]:
+    """Return what a search would show the forest of so many patches."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(partial(draw_patch, stream=stream, wider=wider), range(patches), chunksize=8))
+    joined = {mode: Examples.join(of) for mode, of in zip(("tracks", "windows"), zip(*parts, strict=True), strict=True)}
+    return {mode: one.only(one.gated) for mode, one in joined.items()}
+
+
+def main(patches: int = 400, release: str = "models/meridian") -> None:
+    folder = Path(__file__).resolve().parents[1] / release
+    encode: Encode = load_encoder(folder / "encoder.onnx", (16, 512), 2)
+    known = {wider: drawn(21, wider, patches) for wider in (1.0, WIDER)}
+    unseen = drawn(22, 1.0, 3 * patches // 4)
+
+    def features(shown: Examples, stretch, reads: tuple[str, ...]) -> np.ndarray:
+        latents = encode_all(encode, (stretch(one.astype(np.float32) / SHADES) for one in shown.snippets))
+        columns = shown.measurements if "measurements" in reads else shown.measurements[:, :0]
+        return read_by(["mean"], latents, columns)
+
+    for mode, choices in READS.items():
+        for reads in choices:
+            judged, bright = unseen[mode], unseen[mode].labels == 1
+            strong = bright & (judged.snrs >= 10)
+            print(f"\n{mode}, {' and '.join(reads)}: {bright.sum():,} signals, {(~bright).sum():,} others")
+            for name, wider, taught, served in CASES:
+                learned = known[wider][mode]
+                forest = fit_forest(features(learned, taught, reads), learned.labels, 1, TREES)
+                scores = share(forest, features(judged, served, reads))
+                at = {rate: np.quantile(scores[~bright], 1 - rate) for rate in RATES}
+                told = (f"{np.mean(scores[bright] > t):.3f} ({np.mean(scores[strong] > t):.3f})" for t in at.values())
+                rates = (f"{100 * rate:g}%" for rate in RATES)
+                print(f"{name:40}", "  ".join(f"at {rate} false {one}" for rate, one in zip(rates, told, strict=True)))
+    print("\nin brackets: of signals of SNR 10 and more in an ON")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]), *sys.argv[2:])

@@ -1,0 +1,184 @@
+"""Judge windows from Aetherscan's own generator, the first seed's, and print recall at 1% and 0.01% false positives.
+
+Run from the repository root: `python benchmarks/seed_windows.py [FALSE [LEARNED [RELEASE]]]`, by default 40,000 windows
+without a signal and 20,000 with one to judge on, 16,000 to learn from, and models/meridian. Its package, version 1.2.0,
+goes without what it depends on into a folder that is thrown away, and runs in a process of its own, as its name is our
+library's too; its defaults are kept: SNR 1-100 over six scans without pauses, of signals that are drawn at 2.8 Hz a
+channel into plates binned by eight. Half of the false windows hold a line in all six, and half of the true ones too.
+
+Plates are noise, or our zoo at 15 emitters per MHz, both with filter shape, gains and bursts; two windows of a kind
+share one, so that no false alarm counts again and again. A window is searched like a band, and its score is that of its
+best track, 0 without one: by the forest that ships, and by one that is fitted on what was found in further windows. The
+last line says how many signals a matched filter hardly sees.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from aetherscan.detector import Detector, encode_all, load_detector, read_by
+from aetherscan.forest import fit_forest, share
+from aetherscan.geometry import Geometry, geometry_of
+from aetherscan.observation import SECONDS_PER_DAY
+from aetherscan.patches import ExampleSettings, draw_emitters, draw_power
+from aetherscan.simulate import gbt_header
+from aetherscan.tracks import SearchSettings, equalize_arrays, find_tracks, measurements, merge, track_snippet
+
+PACKAGE = "aetherscan==1.2.0"
+ROWS, BINS, BINNING, HZ = 16, 512, 8, 2.7939677238464355
+GIVEN = {"snr_base": 1, "snr_range": 99, "width_bin": BINS, "freq_resolution": HZ, "time_resolution": 18.25361108}
+KINDS = {
+    "quiet": ("create_false", {"inject": False}),
+    "line": ("create_false", {"inject": True}),
+    "signal": ("create_true_single", {}),
+    "both": ("create_true_double", {"dynamic_range": 1.0}),
+}
+TRUE, FALSE = ("signal", "both"), ("quiet", "line")
+BATCH, SHARED = 1000, 2
+RATES, EDGES = (1e-2, 1e-4), (1, 2, 4, 6, 10, 20, 100)
+GAUSSIAN = 0.7527
+"""Sum over channels of the square of a Gaussian of height 1, in its widths at half height."""
+SEARCH = SearchSettings(max_drift_hz_s=7, hit_snr=4, min_on_snr=2.5, min_together_snr=6.5, max_off_snr=14)
+"""512 bins hold less noise than a band, so hits may be fainter; lines that cross in an OFF are left to the forest."""
+Draw = Callable[[int, str, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Seed, kind, plates and count in; windows, and SNR and width of their signals out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the search found in windows of one kind."""
+
+    features: np.ndarray  # a row for each track
+    window: np.ndarray  # which each track is in
+    told: np.ndarray  # SNR and width in Hz of each window's signal, in the generator's words
+
+
+@contextmanager
+def seeds_generator(place: Path) -> Iterator[Draw]:
+    """Install the seed's package into a folder, and start it."""
+    library = place / "library"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-t", library, PACKAGE], check=True)
+    names = {name: str(place / f"{name}.npy") for name in ("plates", "windows", "told")}
+
+    def draw(seed: int, kind: str, plates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        np.save(names["plates"], plates)
+        function, more = KINDS[kind]
+        asked = {"seed": seed, "function": function, "given": GIVEN | more, "count": count, **names}
+        print(json.dumps(asked), file=running.stdin, flush=True)
+        while (said := running.stdout.readline()) != "drawn\n":
+            assert said, "expected windows, found that the seed's generator has ended"
+        return np.load(names["windows"]), np.load(names["told"])
+
+    with (
+        (place / "log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("draw_seeds_windows.py"))],
+            env=os.environ | {"PYTHONPATH": str(library)}, cwd=place, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        ) as running,
+    ):  # fmt: skip
+        yield draw
+        running.stdin.close()
+
+
+def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
+    """Return so many backgrounds, binned by eight: (count, 6, 16, 512)."""
+    settings = ExampleSettings(tones=0, interference=3 if sky == "zoo" else 0)
+    each, cut = settings.chans // (BINS * BINNING), []
+    for _ in range(-(-count // each)):
+        power = draw_power(rng, draw_emitters(rng, settings)[1], settings)
+        cut.append(power.reshape(6, ROWS, each, BINS, BINNING).sum(axis=-1).transpose(2, 0, 1, 3))
+    return np.concatenate(cut)[:count]
+
+
+def geometry() -> Geometry:
+    """Return that of a window: six scans without pauses, of channels eight times as wide."""
+    header = gbt_header(BINS, rows=ROWS)
+    header = replace(header, foff=header.foff * BINNING, nfpc=2**15)
+    scan = ROWS * header.tsamp / SECONDS_PER_DAY
+    return geometry_of([replace(header, tstart=header.tstart + i * scan) for i in range(6)])
+
+
+def read_window(window: np.ndarray, cadence: Geometry, detector: Detector) -> np.ndarray:
+    """Return what a forest reads of each track that a search follows in a window."""
+    equalized = equalize_arrays(window, cadence)
+    tracks, fates, _ = find_tracks(equalized, (0, BINS), cadence, SEARCH)
+    tracks = tracks[fates == ""]
+    tracks = tracks[merge(tracks, cadence)]
+    if not len(tracks):
+        return np.empty((0, detector.forests["tracks"].n_features_in_), np.float32)
+    shown = (track_snippet(equalized, one, cadence, detector.release.snippet) for one in tracks)
+    return read_by(["mean"], encode_all(detector.encode, shown), measurements(tracks, cadence))
+
+
+def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:
+    """Return what is found in so many windows of each kind, a thousand in memory at a time."""
+    found, cadence = {}, geometry()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, (kind, count) in enumerate(counts.items()):
+            features, window, told = [], [], []
+            for first in range(0, count, BATCH):
+                batch, seed = min(BATCH, count - first), [stream, number, first]
+                plates = draw_plates(np.random.default_rng(seed), sky, -(-batch // SHARED))
+                windows, said = draw(stream * 10**7 + number * 10**6 + first, kind, plates, batch)
+                rows = list(pool.map(lambda one: read_window(one, cadence, detector), windows))
+                features += rows
+                window += [first + i for i, of in enumerate(rows) for _ in of]
+                told.append(said)
+            found[kind] = Found(
+                features=np.concatenate(features), window=np.array(window, int), told=np.concatenate(told)
+            )
+    return found
+
+
+def main(false: int = 40_000, learned: int = 16_000, release: str = "models/meridian") -> None:
+    detector = load_detector(Path(__file__).resolve().parents[1] / release)
+    with TemporaryDirectory() as folder, seeds_generator(Path(folder)) as draw:
+        for sky in ("noise", "zoo"):
+            known = find(draw, detector, sky, 1, dict.fromkeys(KINDS, learned // 4))
+            labels = [np.full(len(of.features), kind in TRUE, np.float32) for kind, of in known.items()]
+            fitted = fit_forest(np.concatenate([of.features for of in known.values()]), np.concatenate(labels), 1, 500)
+            shares = {kind: false // 2 if kind in FALSE else false // 4 for kind in KINDS}
+            unseen = find(draw, detector, sky, 2, shares)
+            print(f"\nplates of {sky}: {false:,} windows without a signal, {false // 2:,} with one")
+            report(detector.release.name, detector.forests["tracks"], unseen)
+            report(f"fitted on {learned:,} such windows", fitted, unseen)
+            faint = ", ".join(f"{np.mean(signals(unseen)[1] < least):.4f} below {least}" for least in (3, 5))
+            print(f"of the signals, by the matched filter in an ON: {faint}")
+
+
+def report(name: str, forest: object, unseen: dict[str, Found]) -> None:
+    """Print recall at each rate, by the generator's SNR, and of what a matched filter sees in an ON."""
+    scores = {}
+    for kind, of in unseen.items():
+        scores[kind] = np.zeros(len(of.told))
+        np.maximum.at(scores[kind], of.window, share(forest, of.features))
+    quiet, bright = (np.concatenate([scores[kind] for kind in kinds]) for kinds in (FALSE, TRUE))
+    snrs, in_an_on = signals(unseen)
+    for rate in RATES:
+        passed = bright > np.quantile(quiet, 1 - rate)
+        by = (f"{low}-{high} {passed[(low <= snrs) & (snrs < high)].mean():.3f}" for low, high in pairwise(EDGES))
+        seen = (f"{least}: {passed[in_an_on >= least].mean():.4f}" for least in (3, 5, 10))
+        print(f"{name}, {100 * rate:g}% false: {passed.mean():.4f}; by SNR {', '.join(by)}; in an ON {', '.join(seen)}")
+
+
+def signals(unseen: dict[str, Found]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the SNR of each signal in the generator's words, and the matched filter's in one ON."""
+    snrs, widths = np.concatenate([unseen[kind].told for kind in TRUE]).T
+    return snrs, snrs / np.sqrt(6 * ROWS) * np.sqrt(ROWS * GAUSSIAN * np.maximum(widths / HZ, 1))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]), *sys.argv[3:])
