@@ -25,7 +25,7 @@ from aetherscan.cadence import FIRST, find_cadences
 from aetherscan.dedoppler import LEVELS
 from aetherscan.errors import CadenceError, FormatError
 from aetherscan.geometry import Geometry, geometry_of
-from aetherscan.inject import FWHM_TO_SIGMA, line_shares
+from aetherscan.inject import FWHM_TO_SIGMA, Emitter, add_line, line_shares, row_edges_s
 from aetherscan.io import open_observation
 from aetherscan.normalize import SHADES, shade, shade_table
 from aetherscan.patches import COARSE, ExampleSettings, draw_emitters, draw_other, draw_power, patch_header
@@ -64,7 +64,7 @@ class Source:
     parts: tuple[Part, ...] = ()
 
     def equalized(self, number: int) -> tuple[Equalized, Geometry]:
-        """Return a background in units of its noise.
+        """Return a background in units of its noise, and a cadence that begins with its first channel.
 
         Raises:
             ReadError: a file is not what it was when it was chosen.
@@ -112,7 +112,9 @@ def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tup
         six = [opened.enter_context(open_observation(Path(path))) for path in paths]
         cadence = geometry_of([one.header for one in six])
         power = np.stack([one.read(first, first + settings.chans)[: settings.rows] for one in six])
-    return equalize_arrays(power, replace(cadence, rows=settings.rows), channel=first), cadence
+    equalized = equalize_arrays(power, replace(cadence, rows=settings.rows), channel=first)
+    headers = tuple(replace(one, fch1=one.frequency(first), nchans=settings.chans) for one in cadence.headers)
+    return equalized, replace(cadence, headers=headers, rows=settings.rows)
 
 
 def sources(
@@ -237,8 +239,7 @@ def fill(shelf: Shelf, place: int, source: Source, number: int) -> None:
     shelf.sigmas[place], shelf.noise[place], shelf.middles[place] = equalized.sigmas, equalized.noise, cadence.middles
     shade_all(equalized.sigmas, equalized.noise, *shade_table(), shelf.shades[place])
     rng = np.random.default_rng([*source.seed, number, 1])
-    header, strength = cadence.headers[0], equalized.weights[:, 0] * equalized.noise[:, 0] ** 2
-    strength /= np.maximum(strength.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    header, strength = cadence.headers[0], strength_of(equalized)
     starts_s = (cadence.middles - settings.rows / 2) * header.tsamp
     edges_s = starts_s[:, None] + header.tsamp * np.arange(settings.rows + 1)
     for k in range(2 * TRACKS):
@@ -250,6 +251,26 @@ def fill(shelf: Shelf, place: int, source: Source, number: int) -> None:
         shelf.brightness[place, k] = shine.reshape(strength.shape) * strength
         shelf.widths[place, k] = max(one.width_hz / cadence.hz * FWHM_TO_SIGMA, 1e-3)
         shelf.snrs[place, k] = one.snr
+
+
+def strength_of(equalized: Equalized) -> Float32[np.ndarray, "obs time"]:
+    """Return how bright a steady line is in each row, in its noise and at most 1: a burst's rows hide it."""
+    strength = equalized.weights[:, 0] * equalized.noise[:, 0] ** 2
+    return strength / np.maximum(strength.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def inject(equalized: Equalized, emitters: Sequence[Emitter], cadence: Geometry) -> None:
+    """Put emitters into a background, in place; their SNR is in its noise."""
+    header, strength = cadence.headers[0], strength_of(equalized).astype(np.float64)
+    rows = strength.shape[1]
+    for i, middle in enumerate(cadence.middles):
+        times = row_edges_s((middle - rows / 2) * header.tsamp, rows, header.tsamp)
+        for one in emitters:
+            add_line(
+                equalized.sigmas[i], (one.track_mhz(times) - header.fch1) / header.foff,
+                width=one.width_hz / cadence.hz, snr=one.snr[i], noise=np.ones(rows),
+                brightness=one.shine(times[:-1] + header.tsamp / 2) * strength[i],
+            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)

@@ -1,8 +1,10 @@
 """Labelled tracks and windows to learn from: skies in memory, searched by the code that serves.
 
-A patch is equalized, its tracks are found and cut out as in a search; a track that lies on a tone is a signal, and
-whatever else got as far is not. What is drawn for patch k depends on the seed and k alone. Forests learn from these;
-the encoder, which needs many more and no measurements, from the feed.
+A patch is simulated, or it is a background that tones and interference are put into: a piece of a cadence in files, or
+plates side by side, each equalized by itself, at whose borders what was there before ends. Its tracks are found and cut
+out as in a search; a track that lies on a tone is a signal, and whatever else got as far is not. What is drawn for
+patch k depends on the seed and k alone. Forests learn from these; the encoder, which needs many more and no
+measurements, from the feed.
 """
 
 import sys
@@ -16,14 +18,16 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
+from aetherscan.backgrounds import Source, inject
 from aetherscan.feed import Feed, FeedSettings, feed
 from aetherscan.geometry import ON, Geometry, geometry_of
 from aetherscan.inject import Emitter
 from aetherscan.normalize import SHADES
 from aetherscan.patches import ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.simulate import Sky
-from aetherscan.track import DRIFT, START, WIDTH
+from aetherscan.track import DRIFT, SNR, START, WIDTH
 from aetherscan.tracks import (
+    Equalized,
     SearchSettings,
     equalize_arrays,
     find_tracks,
@@ -36,6 +40,8 @@ __all__ = ["ExampleSettings", "Examples", "Feed", "FeedSettings", "draw", "draw_
 
 WINDOWS = 6
 """Of each patch, for `--mode windows`; half of them around a tone."""
+HINT = 3.0
+"""SNR in an OFF that one signal from the target in 250 has by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +64,33 @@ class Examples:
         return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[Examples, Examples]:
-    """Return the tracks and some windows of one patch."""
-    tones, others = draw_emitters(rng, settings)
-    cadence = geometry_of(Sky(header=patch_header(settings)).headers())
-    equalized = equalize_arrays(draw_power(rng, [*tones, *others], settings), cadence)
+def draw_examples(
+    rng: np.random.Generator, settings: ExampleSettings, background: tuple[Equalized, Geometry] | None = None
+) -> tuple[Examples, Examples]:
+    """Return the tracks and some windows of one patch: a simulated one, or a background that tones are put into.
+
+    Of what a search finds in a background by itself nobody knows what it is. Here it is taken for interference where an
+    OFF hints at it (`HINT`), and for nothing where it is in the ONs alone, nor are windows shown that hold such a line;
+    that windows hold no fainter signal from the target is assumed, as a target that has one is rare.
+    """
+    cadence = background[1] if background else geometry_of(Sky(header=patch_header(settings)).headers())
+    tones, others = draw_emitters(rng, settings, cadence.headers[0])
+    if background:
+        equalized = background[0]
+        inject(equalized, [*tones, *others], cadence)
+    else:
+        equalized = equalize_arrays(draw_power(rng, [*tones, *others], settings), cadence)
     search = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
     tracks, fates, _ = find_tracks(equalized, (0, settings.chans), cadence, search)
     tracks = tracks[fates == ""]
     on_tone = np.array([_match(track, tones, cadence) for track in tracks]).reshape(-1, 2)
     clear = on_tone[:, 0] >= 0  # neither on a tone nor away from all of them: found, but measured wrongly
+    doubtful = np.empty(0)
+    if background:
+        drawn = np.array([_match(track, [*tones, *others], cadence)[0] != 0 for track in tracks], dtype=bool)
+        unknown = ~drawn & (tracks[:, SNR:][:, cadence.off].max(axis=1, initial=0) < HINT)
+        clear &= ~unknown
+        doubtful = tracks[unknown, START] + tracks[unknown, DRIFT] * cadence.middles.mean()
     shape = (settings.rows, settings.bins)
     found = Examples(
         snippets=_stack([track_snippet(equalized, track, cadence, shape) for track in tracks[clear]], shape),
@@ -80,6 +103,7 @@ def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[
     around = [middles[i] + rng.uniform(-0.8, 0.8) * half for i in rng.permutation(len(tones))[: WINDOWS // 2]]
     anywhere = rng.uniform(half, settings.chans - half, WINDOWS - len(around))
     starts = np.clip(np.array([*around, *anywhere]) - half, 0, settings.chans - 2 * half).round()
+    starts = starts[~(np.abs(doubtful - starts[:, None] - half) < half).any(axis=1)]
     held = [[tone for tone in tones if _inside(_channels(tone, cadence) - start, 2 * half)] for start in starts]
     windows = Examples(
         snippets=_stack([window_snippet(equalized, start, cadence, shape) for start in starts], shape),
@@ -90,18 +114,21 @@ def draw_examples(rng: np.random.Generator, settings: ExampleSettings) -> tuple[
     return found, windows
 
 
-def draw(seed: list[int], patches: int, settings: ExampleSettings, processes: int = 1) -> dict[str, Examples]:
-    """Return the tracks and the windows of so many patches, drawn by so many processes."""
+def draw(
+    seed: list[int], patches: int, settings: ExampleSettings, processes: int = 1, source: Source | None = None
+) -> dict[str, Examples]:
+    """Return the tracks and the windows of so many patches, drawn by so many processes, on backgrounds or simulated."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        one = partial(_patch, seed=seed, settings=settings)
+        one = partial(_patch, seed=seed, settings=settings, source=source)
         made = pool.map(one, range(patches), chunksize=8)
         shown = tqdm(made, "patches", patches, leave=False, disable=not sys.stderr.isatty())
         tracks, windows = zip(*shown, strict=True)
     return {"tracks": Examples.join(tracks), "windows": Examples.join(windows)}
 
 
-def _patch(index: int, seed: list[int], settings: ExampleSettings) -> tuple[Examples, Examples]:
-    return draw_examples(np.random.default_rng([*seed, index]), settings)
+def _patch(index: int, seed: list[int], settings: ExampleSettings, source: Source | None) -> tuple[Examples, Examples]:
+    background = source.equalized(index) if source else None
+    return draw_examples(np.random.default_rng([*seed, index]), settings, background)
 
 
 def _stack(

@@ -285,6 +285,14 @@ class Feed:
             self._crew.answer()
 
 
+def sources_of(settings: FeedSettings) -> tuple[Source, ...]:
+    """Return where backgrounds come from, to learn on and to validate on; raises what `sources` does."""
+    return sources(
+        settings.train_files, settings.examples, settings.seed, settings.num_target_backgrounds,
+        settings.background_load_chunk_size, settings.max_chunks_per_file,
+    )  # fmt: skip
+
+
 @contextmanager
 def feed(settings: FeedSettings, processes: int = 1) -> Iterator[Feed]:
     """Open a feed that so many processes fill.
@@ -295,10 +303,7 @@ def feed(settings: FeedSettings, processes: int = 1) -> Iterator[Feed]:
     """
     if processes < 1:
         raise ValueError(f"processes: expected at least 1, found {processes}")
-    found = sources(
-        settings.train_files, settings.examples, settings.seed, settings.num_target_backgrounds,
-        settings.background_load_chunk_size, settings.max_chunks_per_file,
-    )  # fmt: skip
+    found = sources_of(settings)
     each = sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in plan_of(settings.examples, 1).values())
     held = min(found[0].count, max(1, settings.held_bytes // each))
     kitchen = Kitchen(settings=settings, sources=found, held=(held, min(found[1].count, max(1, held // 8))))

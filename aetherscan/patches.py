@@ -74,9 +74,11 @@ def draw_other(rng: np.random.Generator, frequency_mhz: float, max_drift_hz_s: f
     return replace(one, kind=kind, snr=tuple(snr if i in kept else 0.0 for i, snr in enumerate(one.snr)))
 
 
-def draw_emitters(rng: np.random.Generator, settings: ExampleSettings) -> tuple[list[Emitter], list[Emitter]]:
-    """Return the tones and the interference of a patch, each tone with its whole track inside."""
-    header = patch_header(settings)
+def draw_emitters(
+    rng: np.random.Generator, settings: ExampleSettings, header: Header | None = None
+) -> tuple[list[Emitter], list[Emitter]]:
+    """Return the tones and the interference of a patch with a header, each tone with its whole track inside."""
+    header = header or patch_header(settings)
     span = 5 * SCAN_S + header.duration_s
 
     def placed(emitter: Emitter) -> Emitter:

@@ -118,7 +118,7 @@ class TrainSettings:
 
     seed: int = _option(1, "of every random draw", heading="beyond the seed's", least=0)
     start: Path | None = _option(None, "folder of a release whose encoder is trained further, from round 1")
-    forest_patches: int = _option(1200, "simulated patches of sky, searched for what the forests learn from", least=1)
+    forest_patches: int = _option(1200, "patches of backgrounds, searched for what the forests learn from", least=1)
     judge_patches: int = _option(800, "and to calibrate and judge them", least=1)
     processes: int = _option(2, "that draw examples", least=1)
     fresh: bool = _option(default=True, text="whether every epoch sees new examples, not its round's again")

@@ -21,6 +21,7 @@ import numpy as np
 from aetherscan.curves import write_training
 from aetherscan.detector import load_encoder
 from aetherscan.examples import Examples, ExampleSettings, FeedSettings, draw, feed
+from aetherscan.feed import sources_of
 from aetherscan.following import Note, stage
 from aetherscan.forests import FEWEST, latents_of, train_forest
 from aetherscan.onnx_export import export_onnx
@@ -90,9 +91,12 @@ def train(
         export_onnx(encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
         with stage("draw", noted):
+            real = sources_of(feed_settings(settings, examples, 1)) if settings.train_files else (None, None)
             known, unseen = (
-                draw([settings.seed, stream], patches, examples, settings.processes)
-                for stream, patches in ((1, settings.forest_patches), (2, settings.judge_patches))
+                draw([settings.seed, stream], patches, examples, settings.processes, source)
+                for stream, patches, source in zip(
+                    (1, 2), (settings.forest_patches, settings.judge_patches), real, strict=True
+                )
             )
         modes = {}
         for mode in MODES:
@@ -107,7 +111,7 @@ def train(
         "commit": commit,
         "snippet": {"rows": examples.rows, "bins": examples.bins},
         "modes": modes,
-        "data": {"source": "simulated by aetherscan.examples", **asdict(examples)},
+        "data": asdict(examples),
         "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
         "encoder": {
             "epochs": len(history),
@@ -158,14 +162,14 @@ def describe(release: Release) -> str:
 
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
-The encoder saw {encoder["cadences"]:,} cadences on {training["backgrounds"]} backgrounds, {encoder["epochs"]} epochs
+The encoder saw {encoder["cadences"]:,} cadences (backgrounds: {training["backgrounds"]}), {encoder["epochs"]} epochs
 in {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}; the forests what the
-search found in {training["forest_patches"]:,} simulated patches of {data["chans"]:,} channels, at most
+search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels of the same, at most
 {training["num_samples_rf"]:,} examples, {card["forests"]["seconds"]:,.0f} s.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins.
 
-Measured on half of {training["judge_patches"]:,} further patches of the same kind. This says how well encoder and
-forest tell apart what passed every gate before them; it is not a recall on the sky, which is what
+Measured on half of {training["judge_patches"]:,} further patches, of other skies or pieces of band. This says how well
+encoder and forest tell apart what passed every gate before them; it is not a recall on the sky, which is what
 `./sentinel.py evaluate` measures.
 
 {chr(10).join(_table(mode, card["modes"][mode]) for mode in card["modes"])}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 
 from aetherscan.backgrounds import PLATE, Shelf, Source, compose, fill, plan_of, sources
 from aetherscan.errors import CadenceError, FeedError, FormatError
+from aetherscan.examples import HINT, WINDOWS, draw, draw_examples
 from aetherscan.feed import FeedSettings, feed
 from aetherscan.geometry import geometry_of
-from aetherscan.inject import add_line
+from aetherscan.inject import Emitter, add_line
 from aetherscan.normalize import SHADES, _shades, shade, shade_table
 from aetherscan.patches import ExampleSettings
 from aetherscan.simulate import Sky, gbt_header, write_cadence
 from aetherscan.track import DRIFT, FIELDS, START, WIDTH
-from aetherscan.tracks import Equalized, snippet_level, track_snippet
+from aetherscan.tracks import MEASUREMENTS, Equalized, snippet_level, track_snippet
 
 SMALL = ExampleSettings(chans=2**14)
 SETTINGS = FeedSettings(seed=5, num_target_backgrounds=8, signal_injection_chunk_size=64, examples=SMALL)
@@ -165,3 +167,27 @@ def test_a_cadence_in_files_gives_pieces_of_its_band(tmp_path):
     assert cadence.headers[0].source_name == "HIP99427"
     with pytest.raises(CadenceError, match="expected a cadence"):
         sources(paths[:5], SMALL, seed=1, plates=100, chunk=100, chunks=1)
+
+
+def test_forests_learn_from_tones_in_real_bands_and_from_what_an_off_hints_at_but_not_from_what_is_in_the_ons_alone(
+    tmp_path,
+):
+    header = gbt_header(2 * SMALL.chans)
+    unknown, hinted = (
+        Emitter(frequency_mhz=header.frequency(channel), width_hz=6.0, snr=(30.0, off, 30.0, 0.0, 30.0, 0.0))
+        for channel, off in ((5000, 0.0), (12_000, 4.8))
+    )
+    paths = write_cadence(tmp_path, Sky(header=header, emitters=(unknown, hinted)), 3, suffix=".fil")
+    known, kept = sources(paths, SMALL, seed=1, plates=100, chunk=100, chunks=1)
+    source = known if known.parts[0][1] == [0] else kept
+    nothing, rng = replace(SMALL, tones=0, interference=0), np.random.default_rng(1)
+    tracks, windows = draw_examples(rng, nothing, source.equalized(0))
+    assert tracks.labels.tolist() == [0]
+    assert tracks.measurements[0, MEASUREMENTS.index("off_brightest")] > HINT
+    assert 0 < len(windows.labels) < WINDOWS
+    drawn = draw([1], 3, replace(SMALL, tones=3, interference=2), source=source)
+    signals = drawn["tracks"].only(drawn["tracks"].labels == 1)
+    together = signals.measurements[:, MEASUREMENTS.index("on_together")]
+    assert len(signals.labels) >= 5
+    assert np.median(together / signals.snrs) == pytest.approx(1.05 * 3**0.5, rel=0.15)
+    assert drawn["windows"].labels.any()
