@@ -94,6 +94,7 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
             one_pass(
                 look=lookout.look,
                 group=lambda: group(store, config.watch),
+                keep=tuple,
                 expire=lambda: store.expire(3),
                 collect=tuple,
                 failed=lambda *_: None,

@@ -101,6 +101,10 @@ class Searchers:
         self._flights[future] = lease
         future.add_done_callback(lambda _: self.ended())
 
+    def waiting(self) -> list[str]:
+        """Return the tokens of attempts that have not ended, as far as the scheduler knows."""
+        return [lease.token for future, lease in self._flights.items() if future.status == "pending"]
+
     def collect(self) -> Iterator[tuple[Lease, str]]:
         """Forget attempts that have ended; yield those that ended without their worker saying so, and why."""
         for future, lease in list(self._flights.items()):

@@ -25,6 +25,7 @@ def one_pass(
     *,
     look: Callable[[], object],
     group: Callable[[], object],
+    keep: Callable[[], object],
     expire: Callable[[], object],
     collect: Callable[[], Iterable[tuple[Lease, str]]],
     failed: Callable[[Lease, str], object],
@@ -32,9 +33,14 @@ def one_pass(
     claim: Callable[[], Lease | None],
     submit: Callable[[Lease], object],
 ) -> None:
-    """Take every cadence one step further. `collect` yields attempts that ended without a word from their worker."""
+    """Take every cadence one step further.
+
+    `keep` renews what waits inside the cluster: a lease's clock is its worker's from when one takes it up. `collect`
+    yields attempts that ended without a word from their worker.
+    """
     look()
     group()
+    keep()
     expire()
     for lease, cause in collect():
         failpoint("result-known")
@@ -79,6 +85,7 @@ def run(config: Config, store: Store, bell: Bell) -> None:
             one_pass(
                 look=lookout.look,
                 group=lambda: group(store, watch),
+                keep=lambda: store.keep(searchers.waiting(), config.lease_s, longest_s=config.search_limit_s),
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,
                 failed=failed,

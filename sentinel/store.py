@@ -150,6 +150,15 @@ class Store:
             self._held(rows, token, until=now() + lease_s)
             rows.execute(update(attempt).where(attempt.c.token == token).values(progress=progress, worker=worker))
 
+    def keep(self, tokens: Sequence[str], lease_s: float, *, longest_s: float) -> None:
+        """Go on holding what waits for a worker to take it up, for `longest_s` at most; from then on only that can."""
+        waits = select(attempt.c.token).where(
+            attempt.c.token.in_(tokens), attempt.c.worker.is_(None), attempt.c.started_at > now() - longest_s
+        )
+        held = update(cadence).where(cadence.c.state == "leased", cadence.c.token.in_(waits))
+        with self.write() as rows:
+            rows.execute(held.values(until=now() + lease_s))
+
     def complete(self, token: str, found: Found) -> None:
         """Record candidates, pictures, message and `done`, all or none of them.
 

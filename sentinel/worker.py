@@ -206,10 +206,10 @@ def search_files(
         settings = SearchSettings(**config.search.model_dump())
         result = search_cadence(observations, detector, settings, progress, on)
         ranked = sorted(result.candidates, key=lambda one: -one.probability)
-        pictures = [
-            (which, *draw(observations, one, on, config.pictures, f"{cadence_id:06d}"))
-            for which, one in enumerate([] if canary else ranked[:PICTURES])
-        ]
+        pictures = []
+        for which, one in enumerate([] if canary else ranked[:PICTURES]):
+            progress(1.0)  # a storm's pictures take longer than its search
+            pictures.append((which, *draw(observations, one, on, config.pictures, f"{cadence_id:06d}")))
     drawn = {which: path for which, path, _ in pictures}
     release = detector.release
     rows = [

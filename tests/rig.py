@@ -127,12 +127,18 @@ class Observatory:
         """Lease a cadence as the watcher does."""
         return self.store.claim(self.config.lease_s)
 
+    def keep(self):
+        """Renew what no worker has taken up yet."""
+        waiting = [lease.token for lease in self.flights]
+        self.store.keep(waiting, self.config.lease_s, longest_s=self.config.search_limit_s)
+
     def one_pass(self):
         """Do what the watcher does once."""
         dead, self.dead = self.dead, []
         one_pass(
             look=self._look,
             group=lambda: group(self.store, self.config.watch),
+            keep=self.keep,
             expire=lambda: self.store.expire(self.config.max_attempts),
             collect=lambda: iter(dead),
             failed=self._failed,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from factories import make_detector
 from rig import Observatory, in_child
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from aetherscan.errors import ReleaseError
 from aetherscan.inject import Emitter
@@ -149,6 +149,24 @@ def test_a_cadence_that_kills_every_worker_is_set_aside_and_the_others_go_on(obs
     observatory.ended_well(whole, quarantined=1)
     with pytest.raises(AssertionError):
         observatory.ended_well(whole)
+
+
+@pytest.mark.parametrize(("leases", "attempts"), [(10, 1), (70, 2)])
+def test_a_cadence_that_waits_for_a_busy_worker_loses_no_attempt_for_as_long_as_a_search_may_take(
+    observatory, leases, attempts
+):
+    whole = observatory.land(1)
+    for _ in range(4):
+        observatory.at += 6
+        observatory.one_pass()
+    assert observatory.states() == ["leased"]
+    for _ in range(3 * leases):
+        observatory.at += observatory.config.lease_s / 3
+        observatory.one_pass()
+    observatory.passes(2)
+    observatory.ended_well(whole)
+    with observatory.store.read() as rows:
+        assert rows.scalar(select(func.count()).select_from(attempt)) == attempts
 
 
 @pytest.mark.fault(25, promise="P1")

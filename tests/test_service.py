@@ -33,6 +33,7 @@ def run_pass(free, ready, said, ended=()):
     one_pass(
         look=lambda: said.append("look"),
         group=lambda: said.append("group"),
+        keep=lambda: said.append("keep"),
         expire=lambda: said.append("expire"),
         collect=lambda: ended,
         failed=lambda one, cause: said.append(f"{one.cadence_id} failed: {cause}"),
@@ -45,16 +46,16 @@ def run_pass(free, ready, said, ended=()):
 
 def test_a_pass_looks_groups_and_hands_out_no_more_than_there_is_room_for():
     said = run_pass(2, [lease(1), lease(2), lease(3)], [])
-    assert said == ["look", "group", "expire", "submit 1", "submit 2"]
+    assert said == ["look", "group", "keep", "expire", "submit 1", "submit 2"]
 
 
 def test_nothing_is_claimed_while_no_worker_is_there():
-    assert run_pass(0, [lease(1)], []) == ["look", "group", "expire"]
-    assert run_pass(-1, [lease(1)], []) == ["look", "group", "expire"]
+    assert run_pass(0, [lease(1)], []) == ["look", "group", "keep", "expire"]
+    assert run_pass(-1, [lease(1)], []) == ["look", "group", "keep", "expire"]
 
 
 def test_an_attempt_whose_worker_died_is_noted_before_others_begin():
-    assert run_pass(1, [lease(2)], [], [(lease(1), "KilledWorker")])[3:] == ["1 failed: KilledWorker", "submit 2"]
+    assert run_pass(1, [lease(2)], [], [(lease(1), "KilledWorker")])[4:] == ["1 failed: KilledWorker", "submit 2"]
 
 
 def search(store, config, does):

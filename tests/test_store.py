@@ -153,6 +153,20 @@ def test_renewing_keeps_a_lease(store):
     assert row(store, attempt).progress == 0.5
 
 
+def test_what_no_worker_has_taken_up_is_kept_for_so_long_and_then_only_its_worker_keeps_it(store):
+    queue(store)
+    lease = store.claim(-1)
+    store.keep([lease.token], 60, longest_s=100)
+    assert store.expire(max_attempts=3) == 0
+    store.renew(lease.token, -1, progress=0.0, worker="host:1")
+    store.keep([lease.token], 60, longest_s=100)
+    assert store.expire(max_attempts=3) == 1
+    other = store.claim(-1)
+    for token, longest_s in ((lease.token, 100), (other.token, -1)):
+        store.keep([token], 60, longest_s=longest_s)
+    assert store.expire(max_attempts=3) == 1
+
+
 def test_a_failure_that_may_pass_is_tried_again_after_a_wait_that_doubles(store):
     queue(store)
     waits = []
