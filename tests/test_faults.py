@@ -14,16 +14,20 @@ from factories import make_detector
 from rig import Observatory, in_child
 from sqlalchemy import func, select
 
+from aetherscan.detector import load_detector
 from aetherscan.errors import ReleaseError
 from aetherscan.inject import Emitter
+from aetherscan.search import search_cadence
 from aetherscan.simulate import Sky, gbt_header, write_cadence
 from benchmarks import backlog
+from sentinel.config import Config
 from sentinel.errors import StoreAwayError
 from sentinel.schema import attempt, candidate
 from sentinel.store import open_store
-from sentinel.worker import search_files, search_lease
+from sentinel.worker import PICTURES, search_files, search_lease
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "models" / "meridian"
 
 
 @pytest.fixture
@@ -39,6 +43,13 @@ def killable(tmp_path, slack):
     made = Observatory(tmp_path, slack)
     yield made
     made.close()
+
+
+@pytest.fixture
+def cadence_of_one_tone(tmp_path):
+    header = gbt_header(4096)
+    place = {"frequency_mhz": header.frequency(1200), "drift_hz_s": 0.3, "width_hz": 4.0}
+    return write_cadence(tmp_path, Sky(header=header, emitters=(Emitter(**place, snr=(40.0, 0.0) * 3),)), 1)
 
 
 def killed(observatory, where, does):
@@ -78,12 +89,9 @@ def test_a_worker_killed_at_any_step_leaves_one_record(killable, where):
 
 
 @pytest.mark.fault(2, promise="P2")
-def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, tmp_path):
-    header = gbt_header(4096)
-    place = {"frequency_mhz": header.frequency(1200), "drift_hz_s": 0.3, "width_hz": 4.0}
-    write_cadence(
-        killable.root, Sky(header=header, emitters=(Emitter(**place, snr=(40.0, 0.0) * 3),)), 1, suffix=".fil"
-    )
+def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, cadence_of_one_tone):
+    for path in cadence_of_one_tone:
+        path.rename(killable.root / path.name)
     detector, config = make_detector(), killable.config
 
     def search(encode):
@@ -103,6 +111,35 @@ def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, tmp
     with killable.store.read() as rows:
         assert list(rows.scalars(select(attempt.c.outcome).order_by(attempt.c.id))) == ["expired", "done"]
         assert len(rows.execute(select(candidate)).all()) == 1
+
+
+@pytest.mark.fault(31, promise="P3")
+def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadence_of_one_tone, tmp_path, monkeypatch):
+    def storm(*arguments):
+        calm = search_cadence(*arguments)
+        one = calm.candidates[0]
+        return replace(calm, candidates=tuple(replace(one, probability=i / 5000) for i in range(5000)))
+
+    monkeypatch.setattr("aetherscan.search.search_cadence", storm)
+    monkeypatch.setattr("sentinel.worker.draw", lambda *_: ("a.png", "ab"))
+    config = Config(state_dir=tmp_path)
+    kept = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
+    assert (len(kept.candidates), len(kept.pictures)) == (5000, PICTURES)
+    told = kept.message(kept.candidates)
+    assert told["pictures"] == []
+    assert "*5000 candidates*" in told["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.fault(38, promise="P5")
+def test_a_worker_that_searches_on_and_on_grows_no_larger(cadence_of_one_tone, tmp_path):
+    config, detector = Config(state_dir=tmp_path), load_detector(SHIPPED)
+    sizes = []
+    for _ in range(100):
+        search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, detector, 1)
+        sizes.append(backlog.size(tmp_path))
+    assert sizes[-1].rss_mb < sizes[49].rss_mb + 20
+    assert sizes[-1].descriptors == sizes[49].descriptors
 
 
 @pytest.mark.fault(2, promise="P2")

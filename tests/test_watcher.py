@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from bad_files import BAD
 from factories import make_header, write_observation
 from sqlalchemy import select, update
 
@@ -128,18 +129,21 @@ def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path, store):
 
 
 @pytest.mark.fault(14, promise="P1")
-def test_a_file_cut_short_is_looked_at_again_until_it_is_complete(folder):
-    land(folder, headers()[:1])
-    whole = next(folder.root.glob("*.h5"))
-    content = whole.read_bytes()
-    whole.write_bytes(content[: len(content) // 2])
-    folder.passes(3)
-    one = folder.files()[whole.name]
+@pytest.mark.fault(15, promise="P1")
+@pytest.mark.parametrize("suffix", [".h5", ".fil"])
+@pytest.mark.parametrize("lacking", ["cut", "zeros"])
+def test_a_file_that_is_not_all_there_is_looked_at_again_until_it_is(folder, suffix, lacking):
+    land(folder, headers(), suffix)
+    path = min(folder.root.iterdir())
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    path.write_bytes(half if lacking == "cut" else half.ljust(len(whole), b"\0"))
+    assert folder.passes(3) == ["forming"]
+    one = folder.files()[path.name]
     assert one.state == "stable"
     assert "TruncatedFileError" in one.cause
-    whole.write_bytes(content)
-    folder.passes()
-    assert folder.files()[whole.name].state == "valid"
+    path.write_bytes(whole)
+    assert folder.passes() == ["ready"]
 
 
 @pytest.mark.fault(14, promise="P1")
@@ -157,15 +161,22 @@ def test_a_file_that_stays_cut_short_is_invalid_after_the_time_out(folder):
 
 @pytest.mark.fault(16, promise="P4")
 @pytest.mark.fault(16, promise="P1")
-def test_garbage_is_invalid_with_its_cause_and_never_touched(folder):
-    (folder.root / "garbage.h5").write_bytes(b"these are not the bytes" * 9)
-    before = (folder.root / "garbage.h5").stat()
-    folder.passes()
-    one = folder.files()["garbage.h5"]
-    assert one.state == "invalid"
-    assert "FormatError" in one.cause
-    after = (folder.root / "garbage.h5").stat()
-    assert (before.st_mtime_ns, before.st_size, before.st_ino) == (after.st_mtime_ns, after.st_size, after.st_ino)
+def test_every_kind_of_bad_file_is_set_aside_or_waits_with_its_cause_beside_a_cadence_that_is_ready(folder):
+    land(folder, headers())
+    for name, (make, _, _) in BAD.items():
+        make(folder.root / name)
+    before = {path: path.lstat() for path in folder.root.iterdir()}
+    folder.passes(3)
+    assert folder.passes() == ["ready"]
+    seen = folder.files()
+    for name, (_, error, _) in BAD.items():
+        if (folder.root / name).is_file():
+            assert seen[name].state == ("stable" if error is TruncatedFileError else "invalid")
+            assert error.__name__ in seen[name].cause
+    after = {path: path.lstat() for path in folder.root.iterdir()}
+    assert {path: (at.st_mtime_ns, at.st_size, at.st_ino) for path, at in after.items()} == {
+        path: (at.st_mtime_ns, at.st_size, at.st_ino) for path, at in before.items()
+    }
 
 
 @pytest.mark.fault(16, promise="P1")
