@@ -27,7 +27,7 @@ from aetherscan.errors import CadenceError, FormatError
 from aetherscan.geometry import Geometry, geometry_of
 from aetherscan.inject import FWHM_TO_SIGMA, Emitter, add_line, line_shares, row_edges_s
 from aetherscan.io import open_observation
-from aetherscan.normalize import SHADES, shade, shade_table
+from aetherscan.normalize import in_shades, shade, shade_table
 from aetherscan.patches import COARSE, ExampleSettings, draw_emitters, draw_other, draw_power, patch_header
 from aetherscan.simulate import Sky, random_signal
 from aetherscan.track import DRIFT, START
@@ -233,9 +233,9 @@ def fill(shelf: Shelf, place: int, source: Source, number: int) -> None:
     shelf.lines[place] = np.inf
     shelf.lines[place, : len(lines)] = lines
     shelf.counts[place] = min(len(tracks), MOST_FOUND)
-    for found, track in zip(shelf.found[place], tracks, strict=False):
-        shown = track_snippet(equalized, track, cadence, (settings.rows, settings.bins))
-        found[:] = np.rint(shown * SHADES)
+    shape = (settings.rows, settings.bins)
+    shown = [track_snippet(equalized, track, cadence, shape) for track in tracks[:MOST_FOUND]]
+    shelf.found[place, : len(shown)] = in_shades(shown, shape)
     shelf.sigmas[place], shelf.noise[place], shelf.middles[place] = equalized.sigmas, equalized.noise, cadence.middles
     shade_all(equalized.sigmas, equalized.noise, *shade_table(), shelf.shades[place])
     rng = np.random.default_rng([*source.seed, number, 1])

@@ -18,6 +18,7 @@ class Candidate:
     snr: tuple[float, ...]  # in each of the six observations
     probability: float
     probability_spread: float  # over draws of the encoder's posterior
+    strangeness: float | None  # how far its latents are from those of the signals learned from; 1 is usual for a signal
     proposer_score: float  # SNR of the hit it was found by
     latents: tuple[float, ...]
     binning: int  # channels in one bin of what the encoder saw

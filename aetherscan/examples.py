@@ -7,26 +7,31 @@ patch k depends on the seed and k alone. Forests learn from these; the encoder, 
 measurements, from the feed.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from aetherscan.backgrounds import Source, inject
+from aetherscan.errors import FormatError
 from aetherscan.feed import Feed, FeedSettings, feed
 from aetherscan.geometry import ON, Geometry, geometry_of
 from aetherscan.inject import Emitter
-from aetherscan.normalize import SHADES
+from aetherscan.normalize import in_shades
 from aetherscan.patches import ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.simulate import Sky
 from aetherscan.track import DRIFT, SNR, START, WIDTH
 from aetherscan.tracks import (
+    MEASUREMENTS,
     Equalized,
     SearchSettings,
     equalize_arrays,
@@ -93,7 +98,7 @@ def draw_examples(
         doubtful = tracks[unknown, START] + tracks[unknown, DRIFT] * cadence.middles.mean()
     shape = (settings.rows, settings.bins)
     found = Examples(
-        snippets=_stack([track_snippet(equalized, track, cadence, shape) for track in tracks[clear]], shape),
+        snippets=in_shades([track_snippet(equalized, track, cadence, shape) for track in tracks[clear]], shape),
         labels=on_tone[clear, 0].astype(np.float32),
         snrs=on_tone[clear, 1].astype(np.float32),
         measurements=measurements(tracks[clear], cadence),
@@ -106,7 +111,7 @@ def draw_examples(
     starts = starts[~(np.abs(doubtful - starts[:, None] - half) < half).any(axis=1)]
     held = [[tone for tone in tones if _inside(_channels(tone, cadence) - start, 2 * half)] for start in starts]
     windows = Examples(
-        snippets=_stack([window_snippet(equalized, start, cadence, shape) for start in starts], shape),
+        snippets=in_shades([window_snippet(equalized, start, cadence, shape) for start in starts], shape),
         labels=np.array([bool(one) for one in held], dtype=np.float32),
         snrs=np.array([max((tone.snr[0] for tone in one), default=0.0) for one in held], dtype=np.float32),
         measurements=np.empty((len(starts), 0), dtype=np.float32),
@@ -131,12 +136,31 @@ def _patch(index: int, seed: list[int], settings: ExampleSettings, source: Sourc
     return draw_examples(np.random.default_rng([*seed, index]), settings, background)
 
 
-def _stack(
-    snippets: list[Float32[np.ndarray, "obs rows bins"]], shape: tuple[int, int]
-) -> UInt8[np.ndarray, "batch obs rows bins"]:
-    if not snippets:
-        return np.empty((0, 6, *shape), dtype=np.uint8)
-    return np.rint(np.stack(snippets) * SHADES).astype(np.uint8)
+def packed(snippet: UInt8[np.ndarray, "obs rows bins"], told: Float32[np.ndarray, " measurements"]) -> bytes:
+    """Return what a search showed of a candidate as a file, the same bytes each time: latents are another encoder's."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, snippet=snippet, told=told, names=np.array(MEASUREMENTS))
+    return stream.getvalue()
+
+
+def unpacked(path: Path, label: float, shape: tuple[int, int]) -> Examples:
+    """Return the example of a candidate that people have judged.
+
+    Raises:
+        FormatError: the file holds none, or one that is not what is learned from now.
+        OSError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            told = dict(zip(kept["names"].tolist(), kept["told"], strict=True))
+            found = Examples(
+                snippets=kept["snippet"].reshape(1, 6, *shape), labels=np.array([label], np.float32),
+                snrs=np.zeros(1, np.float32), measurements=np.array([[told[one] for one in MEASUREMENTS]], np.float32),
+            )  # fmt: skip
+    except (KeyError, ValueError, EOFError, BadZipFile) as error:
+        expected = f"a snippet of {shape} and {len(MEASUREMENTS)} measurements"
+        raise FormatError(f"{path}: expected {expected}, found {error!r}") from error
+    return found
 
 
 def _channels(tone: Emitter, cadence: Geometry) -> np.ndarray:

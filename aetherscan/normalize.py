@@ -7,6 +7,7 @@ number in the ONs and in the OFFs and in every cadence. Bins stay in sigma; asin
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import no_type_check
 
@@ -71,6 +72,13 @@ def snippet(
                     total += row[k]
                 out[i, t, b] = seen(total * unit)
     return out
+
+
+def in_shades(
+    snippets: Sequence[Float32[np.ndarray, "obs rows bins"]], shape: tuple[int, int]
+) -> UInt8[np.ndarray, "batch obs rows bins"]:
+    """Return snippets of `shape`, rows and bins, as the bytes that examples are kept as; there may be none."""
+    return np.rint(np.reshape(snippets, (-1, 6, *shape)) * np.float32(SHADES)).astype(np.uint8)
 
 
 @njit(cache=True, nogil=True, inline="always")

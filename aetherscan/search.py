@@ -21,13 +21,14 @@ from queue import SimpleQueue
 from threading import Lock
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt8
 
 from aetherscan.bands import surroundings
 from aetherscan.candidates import Candidate
 from aetherscan.detector import Detector, Latents
 from aetherscan.geometry import ON, Geometry, geometry_of
 from aetherscan.io import Observation
+from aetherscan.normalize import in_shades
 from aetherscan.stretches import STRETCH, Stretch, blocks, halo
 from aetherscan.track import DRIFT, START, as_track
 from aetherscan.tracks import (
@@ -51,6 +52,8 @@ class SearchResult:
     """Candidates by frequency, what every stage took in and let through, and what it cost in seconds of work."""
 
     candidates: tuple[Candidate, ...]
+    snippets: UInt8[np.ndarray, "candidates obs rows bins"]  # of their tracks, in `SHADES`, whatever the mode
+    measurements: Float32[np.ndarray, "candidates measurements"]
     counts: dict[str, int]
     stage_s: dict[str, float]
     bytes_read: int
@@ -77,6 +80,7 @@ class Found:
     """What came of a stretch: tracks as rows of `track.FIELDS`, in channels of the file, and what the encoder saw."""
 
     tracks: Float64[np.ndarray, "tracks fields"]  # in every ON and in no OFF
+    snippets: UInt8[np.ndarray, "tracks obs rows bins"]
     latents: Latents  # of each track's snippet, or of each window
     windows: Float64[np.ndarray, " windows"]  # where they begin, in `--mode windows`
     interference: Float64[np.ndarray, " lines"]  # where lines begin that are in every ON, and in an OFF too
@@ -143,17 +147,19 @@ def _search_stretch(
         free = tracks[fates == ""]
         kept = free[merge(free, cadence)]
         with clock("encode"):
+            shown = cut = [track_snippet(equalized, track, cadence, shape) for track in kept]
             if settings.mode == "windows":
                 windows = _windows_of(stretch, cadence, shape[1] << WINDOW_LEVEL)
                 shown = [window_snippet(equalized, start - stretch.low, cadence, shape) for start in windows]
             else:
                 windows = np.empty(0)
-                shown = [track_snippet(equalized, track, cadence, shape) for track in kept]
             latents = detector.encode_snippets(shown)
     counts.update(windows=len(windows), merged_into_another=len(free) - len(kept))
     kept[:, START] += stretch.low
     lines = tracks[fates == "in_an_off", START] + stretch.low
-    return Found(tracks=kept, latents=latents, windows=windows, interference=lines, counts=counts)
+    return Found(
+        tracks=kept, snippets=in_shades(cut, shape), latents=latents, windows=windows, interference=lines, counts=counts
+    )
 
 
 @contextmanager
@@ -188,8 +194,8 @@ def _conclude(
     latents = Latents.join([one.latents for one in found])
     kept = merge(tracks, cadence)
     counts["merged_into_another"] += len(tracks) - len(kept)
-    tracks = tracks[kept]
-    told = measurements(tracks, cadence)
+    tracks, snippets = tracks[kept], np.concatenate([one.snippets for one in found])[kept]
+    told = measured = measurements(tracks, cadence)
     with clock("score"):
         if settings.mode == "windows":
             starts = np.concatenate([one.windows for one in found])
@@ -203,14 +209,18 @@ def _conclude(
         threshold = detector.threshold if settings.threshold is None else settings.threshold
         passed = np.flatnonzero(shares >= threshold)
         spreads = detector.spread(latents.of(passed), told[passed])
+        strangeness = detector.strangeness(latents.of(passed))
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(passed), len(passed)
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *(one.interference for one in found)])))
     candidates = [
-        _candidate(tracks[i], shares[i], spread, latents.mean[i], lines, cadence, detector, settings)
-        for i, spread in zip(passed, spreads, strict=True)
+        _candidate(tracks[i], (shares[i], spread, strange), latents.mean[i], lines, cadence, detector, settings)
+        for i, spread, strange in zip(passed, spreads, strangeness, strict=True)
     ]
+    order = sorted(range(len(passed)), key=lambda i: candidates[i].frequency_mhz)
     return SearchResult(
-        candidates=tuple(sorted(candidates, key=lambda one: one.frequency_mhz)),
+        candidates=tuple(candidates[i] for i in order),
+        snippets=snippets[passed[order]],
+        measurements=measured[passed[order]],
         counts=dict(counts),
         stage_s=clock.stage_s,
         bytes_read=sum(header.nchans * header.ntime * 4 for header in cadence.headers),
@@ -234,8 +244,7 @@ def _best_window(
 
 def _candidate(
     row: Float64[np.ndarray, " fields"],
-    probability: float,
-    spread: float,
+    scores: tuple[float, float, float],
     latents: Float32[np.ndarray, "obs latent"],
     lines: Float64[np.ndarray, " lines"],
     cadence: Geometry,
@@ -243,6 +252,7 @@ def _candidate(
     settings: SearchSettings,
 ) -> Candidate:
     track, header = as_track(row), cadence.headers[cadence.on[0]]
+    probability, spread, strangeness = map(float, scores)
     start = cadence.middles[cadence.on[0]] - cadence.rows / 2
     level = WINDOW_LEVEL if settings.mode == "windows" else snippet_level(track.box)
     facts = surroundings(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
@@ -251,8 +261,9 @@ def _candidate(
         drift_rate_hz_s=track.drift * cadence.headers[0].foff * 1e6 / header.tsamp,
         bandwidth_hz=track.width * cadence.hz,
         snr=track.snr,
-        probability=float(probability),
-        probability_spread=float(spread),
+        probability=probability,
+        probability_spread=spread,
+        strangeness=None if math.isnan(strangeness) else strangeness,
         proposer_score=track.hit_snr,
         latents=tuple(float(value) for value in latents.ravel()),
         binning=1 << level,

@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -52,6 +52,7 @@ def train(
     examples: ExampleSettings | None = None,
     *,
     labelled: Examples | None = None,
+    labels: Mapping[str, Mapping[str, int]] | None = None,
     tell: Callable[[str], object] = print,
     note: Note = lambda _: None,
 ) -> Release:
@@ -62,6 +63,7 @@ def train(
         settings: of the training.
         examples: what simulated patches look like.
         labelled: tracks that people have judged, for the forest.
+        labels: how many of each word that they gave joined, and why others did not, for the card.
         tell: takes lines for people.
         note: takes each finished stage.
 
@@ -119,6 +121,7 @@ def train(
             "seconds": round(sum(row["seconds"] for row in history)),
             "devices": ", ".join(plan.devices) or "one device",
         },
+        "labels": labels or {},
         "forests": {"seconds": round(sum(one["seconds"] for one in stages if not one["stage"].startswith("round")))},
         "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
     }
@@ -158,6 +161,8 @@ def describe(release: Release) -> str:
     """Return CARD.md: what a release was trained on and measured at, for people."""
     card = release.card
     data, training, snippet, encoder = card["data"], card["training"], card["snippet"], card["encoder"]
+    labels = card["labels"].items()
+    said = "; ".join(f"{word}, {', '.join(f'{n} {what}' for what, n in became.items())}" for word, became in labels)
     return f"""# {release.name}
 
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
@@ -166,7 +171,7 @@ The encoder saw {encoder["cadences"]:,} cadences (backgrounds: {training["backgr
 in {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}; the forests what the
 search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels of the same, at most
 {training["num_samples_rf"]:,} examples, {card["forests"]["seconds"]:,.0f} s.
-Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins.
+Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins. What people said of candidates: {said or "nothing"}.
 
 Measured on half of {training["judge_patches"]:,} further patches, of other skies or pieces of band. This says how well
 encoder and forest tell apart what passed every gate before them; it is not a recall on the sky, which is what

@@ -405,8 +405,10 @@ def _train(options: Options) -> int:
     folder, store = options.output or settings.model_path / (settings.save_tag or _now()), _store(config)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     journal = Journal(run=folder.name, store=store, poster=poster)
-    judged = labelled(store, (settings.time_bins, settings.bins), journal.say)
-    release = train(folder, settings, labelled=judged, tell=journal.say, note=journal.note)
+    judged, labels = labelled(store, (settings.time_bins, settings.bins))
+    for word, became in labels.items():
+        journal.say(f"labels, {word}: {', '.join(f'{count} {what}' for what, count in became.items())}")
+    release = train(folder, settings, labelled=judged, labels=labels, tell=journal.say, note=journal.note)
     journal.say(f"{release.name}: sha256 {release.sha256}")
     return 0
 

@@ -64,6 +64,7 @@ STEPS = (
             training,
             attempt.c.service,
             file.c.stable_at,
+            candidate.c.strangeness,
             *(cadence.c[name] for name in ("landed_at", "stable_at")),
             *(outbox.c[name] for name in ("sequence", "parent_id", "digest", "posted_at", "stale_at", "edited_at")),
         ),

@@ -179,6 +179,7 @@ candidate = Table(
     Column("config_sha256", String(64), nullable=False),
     Column("picture", Text),
     Column("probability_spread", Float),  # over draws from the posterior
+    Column("strangeness", Float),  # how unlike the signals learned from; null where the release does not say
     Column("binning", Integer),  # channels averaged in the snippet that was scored
     Column("allocations", Text),  # names of transmitters, comma separated
     Column("clock", Text),
@@ -194,7 +195,7 @@ artefact = Table(
     _id(),
     _of("cadence"),
     _of("candidate", nullable=True),
-    Column("kind", String(16), nullable=False),
+    Column("kind", String(16), nullable=False),  # waterfall; example: to learn from once it is labeled
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
 )

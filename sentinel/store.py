@@ -83,6 +83,7 @@ class Found:
 
     candidates: Sequence[Mapping[str, Any]]
     pictures: Sequence[tuple[int, str, str]]  # which candidate, path, sha256
+    examples: Sequence[tuple[int, str, str]] = ()  # the same, of what a training can learn from
     release: tuple[str, str]  # name, sha256
     run: Mapping[str, Any]
     message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
@@ -177,12 +178,10 @@ class Store:
                 ).one()
                 for one in recorded
             ]
-            for which, path, checksum in found.pictures:
-                rows.execute(
-                    insert(artefact).values(
-                        cadence_id=held, candidate_id=ids[which], kind="waterfall", path=path, sha256=checksum
-                    )
-                )
+            for kind, files in (("waterfall", found.pictures), ("example", found.examples)):
+                for which, path, checksum in files:
+                    facts = {"cadence_id": held, "candidate_id": ids[which], "kind": kind}
+                    rows.execute(insert(artefact).values(**facts, path=path, sha256=checksum))
             if found.message:
                 message = dict(found.message(recorded))
                 for name in message.pop("posters"):

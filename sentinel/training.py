@@ -1,23 +1,21 @@
 """What a training and the service have to do with each other: its stages in the store, one message, people's labels."""
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from tqdm import tqdm
 
-from aetherscan.errors import CadenceError, ReadError
-from aetherscan.examples import Examples
-from aetherscan.io import open_observation
-from aetherscan.recut import recut
+from aetherscan.errors import FormatError
+from aetherscan.examples import Examples, unpacked
 from sentinel.errors import PostError, StoreError
 from sentinel.messages import plain
 from sentinel.outbox import Message
-from sentinel.schema import labeled, now, training
+from sentinel.schema import artefact, labeled, now, training
 from sentinel.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -73,33 +71,28 @@ def _message(run: str, text: str) -> Message:
     return Message(**{**values, "id": 0, "uid": f"training-{run}", "text": text, "pictures": (), "attempts": 1})
 
 
-def labelled(store: Store, shape: tuple[int, int], tell: Callable[[str], object]) -> Examples | None:
-    """Return what people judged, cut out of the recorded files again; None where there is nothing.
+def labelled(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dict[str, dict[str, int]]]:
+    """Return the examples that people judged, None where there are none, and what became of each label.
 
-    Latents on the rows are of the encoder that was used, and mean nothing to another: where files are gone, so is the
-    example. How many there were is told.
+    Latents on the rows are of the encoder that was used, and mean nothing to another; observations are moved away. So
+    each candidate that is drawn has what its release was shown beside its picture, and that is learned from.
     """
+    kept = select(artefact.c.candidate_id, artefact.c.path).where(artefact.c.kind == "example")
     with store.read() as rows:
         judged = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS]
-    found, lost = list[Examples](), 0
+        paths = {one.candidate_id: Path(one.path) for one in rows.execute(kept)}
+    found, became = list[Examples](), {label: Counter[str]() for label in LABELS}
     for row in judged:
-        paths, pattern = store.paths(row["cadence_id"]), store.pattern(row["cadence_id"])
-        on = tuple(i for i, letter in enumerate(pattern) if letter == "A")
+        why = "joined"
         try:
-            one = _cut(paths, row["frequency_mhz"], LABELS[row["label"]], on, shape) if len(paths) == 6 else None
-        except (ReadError, CadenceError, OSError) as error:
+            found.append(unpacked(paths[row["id"]], LABELS[row["label"]], shape))
+        except KeyError:
+            why = "nothing was kept"
+        except FormatError as error:
+            why = "another shape, or measured otherwise"
             LOG.warning("candidate %d: %s", row["id"], error)
-            one = None
-        found, lost = (found, lost + 1) if one is None else ([*found, one], lost)
-    if judged:
-        tell(
-            f"labels: {len(found)} of {len(judged)} join the training; the files of {lost} are gone or show it no more"
-        )
-    return Examples.join(found) if found else None
-
-
-def _cut(
-    paths: tuple[Path, ...], frequency_mhz: float, label: float, on: tuple[int, ...], shape: tuple[int, int]
-) -> Examples | None:
-    with ExitStack() as opened:
-        return recut([opened.enter_context(open_observation(path)) for path in paths], frequency_mhz, label, on, shape)
+        except OSError as error:
+            why = "its file is gone"
+            LOG.warning("candidate %d: %s", row["id"], error)
+        became[row["label"]][why] += 1
+    return Examples.join(found) if found else None, {label: dict(of) for label, of in became.items() if of}

@@ -42,7 +42,7 @@ BEAT_S = 10.0
 RENEWALS = 6
 """How often a lease is renewed within its length."""
 PICTURES = 20
-"""Waterfalls drawn for one cadence, best candidates first; a storm of interference would fill the disk."""
+"""Candidates of one cadence that are drawn and kept to learn from, best first; a storm of them would fill the disk."""
 
 Search = Callable[[Sequence[Path], Callable[[float], None]], Found]
 _LOADED: dict[str, Any] = {}
@@ -195,7 +195,9 @@ def search_files(
     detector: Any,
     cadence_id: int,
 ) -> Found:
-    """Search the files of a cadence and draw what was found."""
+    """Search the files of a cadence, draw what was found, and keep what the release was shown of it."""
+    from aetherscan.examples import packed
+    from aetherscan.plots import waterfall_png
     from aetherscan.search import SearchSettings, search_cadence
 
     on = tuple(i for i, letter in enumerate(pattern) if letter == "A")
@@ -205,11 +207,15 @@ def search_files(
         headers = [observation.header for observation in observations]
         settings = SearchSettings(**config.search.model_dump())
         result = search_cadence(observations, detector, settings, progress, on)
-        ranked = sorted(result.candidates, key=lambda one: -one.probability)
-        pictures = []
-        for which, one in enumerate([] if canary else ranked[:PICTURES]):
+        order = sorted(range(len(result.candidates)), key=lambda i: -result.candidates[i].probability)
+        ranked = [result.candidates[i] for i in order]
+        pictures, examples = list[tuple[int, str, str]](), list[tuple[int, str, str]]()
+        for which, i in enumerate([] if canary else order[:PICTURES]):
             progress(1.0)  # a storm's pictures take longer than its search
-            pictures.append((which, *draw(observations, one, on, config.pictures, f"{cadence_id:06d}")))
+            path = config.pictures / f"{cadence_id:06d}-{ranked[which].frequency_mhz:.6f}MHz.png"
+            pictures.append((which, *keep(path, waterfall_png(observations, ranked[which], on))))
+            shown = packed(result.snippets[i], result.measurements[i])
+            examples.append((which, *keep(path.with_suffix(".npz"), shown)))
     drawn = {which: path for which, path, _ in pictures}
     release = detector.release
     rows = [
@@ -247,6 +253,7 @@ def search_files(
     return Found(
         candidates=rows,
         pictures=pictures,
+        examples=examples,
         release=(release.name, release.sha256),
         run=run,
         message=message if rows else None,
@@ -264,18 +271,14 @@ def in_place(there: Sequence[Observation], pattern: str) -> list[Observation]:
     return [six[i] for i in range(6)]
 
 
-def draw(observations: Sequence[Any], found: Any, on: tuple[int, ...], folder: Path, name: str) -> tuple[str, str]:
-    """Write a candidate's waterfall and return its path and checksum; the same candidate always has the same name."""
-    from aetherscan.plots import waterfall_png
-
-    png = waterfall_png(observations, found, on)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{found.frequency_mhz:.6f}MHz.png"
+def keep(path: Path, content: bytes) -> tuple[str, str]:
+    """Write a file of a candidate, which always has the same name, and return its path and checksum."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(png)
+    fresh.write_bytes(content)
     failpoint("mid-picture")
     fresh.replace(path)
-    return str(path), hashlib.sha256(png).hexdigest()
+    return str(path), hashlib.sha256(content).hexdigest()
 
 
 @lru_cache(maxsize=1)

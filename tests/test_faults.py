@@ -143,16 +143,11 @@ def test_a_worker_that_searches_on_and_on_grows_no_larger(cadence_of_one_tone, t
 
 
 @pytest.mark.fault(2, promise="P2")
-def test_a_picture_that_was_half_written_is_never_one(tmp_path, monkeypatch):
-    from sentinel.worker import draw
-
-    class Found:
-        frequency_mhz = 1400.0
-
-    monkeypatch.setattr("aetherscan.plots.waterfall_png", lambda *_: b"PNG" * 1000)
+def test_a_picture_that_was_half_written_is_never_one(tmp_path):
+    from sentinel.worker import keep
 
     def drawn():
-        return draw([], Found, (0, 2, 4), tmp_path, "000001")
+        return keep(tmp_path / "000001.png", b"PNG" * 1000)
 
     assert in_child(drawn, SENTINEL_FAILPOINT="mid-picture:kill") == -9
     assert list(tmp_path.glob("[!.]*")) == []

@@ -3,25 +3,30 @@
 import json
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import make_detector
 from sqlalchemy import insert, select
+from test_store import queue
 
 from aetherscan.errors import ReleaseError
 from aetherscan.io import open_observation
-from aetherscan.recut import recut
 from aetherscan.release import write_card
-from aetherscan.search import SearchSettings
+from aetherscan.search import SearchSettings, search_cadence
 from aetherscan.simulate import Sky, gbt_header, random_signal, write_cadence
 from aetherscan.tracks import MEASUREMENTS
 from sentinel import cli
+from sentinel.config import Config
 from sentinel.errors import PostLaterError
 from sentinel.models import promote, serving
-from sentinel.schema import attempt, cadence, candidate, release, shadow, training
+from sentinel.schema import artefact, attempt, cadence, candidate, release, shadow, training
 from sentinel.shadow import compare, search_shadow
-from sentinel.training import Journal
+from sentinel.tables import export, put_label
+from sentinel.training import Journal, labelled
+from sentinel.worker import search_files
 
 SHIPPED = Path(__file__).parents[1] / "models" / "meridian"
 
@@ -127,8 +132,6 @@ def test_a_shadow_is_recorded_and_told_apart_from_what_was_reported(searched):
 
 
 def test_a_shadow_searches_the_same_files_and_announces_nothing(searched, sky):
-    from factories import make_detector
-
     paths, mhz = sky
     search_shadow(searched, 1, paths, (0, 2, 4), make_detector(), SearchSettings())
     with searched.read() as rows:
@@ -137,17 +140,61 @@ def test_a_shadow_searches_the_same_files_and_announces_nothing(searched, sky):
     assert any(abs(row["frequency_mhz"] - mhz) < 2e-5 for row in one.found)
 
 
-def test_a_labelled_candidate_is_cut_out_of_its_files_again(sky):
-    paths, mhz = sky
+@pytest.fixture
+def recorded(store, sky, tmp_path):
+    """A cadence that was searched by a release to which its signals are as usual as any, and where its tone is."""
+    made = make_detector()
+    familiar = {"centre": [1.0] * 16, "whiten": np.eye(16).tolist()}
+    modes = {"tracks": replace(made.release.modes["tracks"], familiar=familiar)}
+    detector = replace(made, release=replace(made.release, modes=modes))
+    queue(store)
+    lease, config = store.claim(60), Config(state_dir=tmp_path)
+    found = search_files(sky[0], "ABACAD", lambda _: None, config, detector, lease.cadence_id)
+    store.complete(lease.token, found)
+    return store, found
+
+
+def test_a_candidate_says_how_strange_it_is_where_its_release_can_tell(recorded, sky, tmp_path):
+    store, found = recorded
+    with store.read() as rows:
+        assert set(rows.scalars(select(candidate.c.strangeness))) == {1.0}
+    assert export(store, tmp_path / "all.csv") == len(found.candidates)
+    assert "strangeness" in (tmp_path / "all.csv").read_text().splitlines()[0]
     with ExitStack() as opened:
-        observations = [opened.enter_context(open_observation(path)) for path in paths]
-        found, *none = (recut(observations, at, 1.0, (0, 2, 4), (16, 512)) for at in (mhz, mhz + 0.01, 5000.0))
-    assert none == [None, None]
-    assert found.snippets.shape == (1, 6, 16, 512)
-    assert found.labels.tolist() == [1]
-    together = found.measurements[0, MEASUREMENTS.index("on_together")]
+        blind = search_cadence([opened.enter_context(open_observation(path)) for path in sky[0]], make_detector())
+    assert {one.strangeness for one in blind.candidates} == {None}
+    assert blind.candidates[0].row()["strangeness"] is None
+
+
+def test_what_people_judged_joins_a_training_without_its_files_and_what_cannot_is_counted_with_the_reason(
+    recorded, sky, tmp_path
+):
+    store, found = recorded
+    ((_, kept, sha256),) = found.examples
+    assert labelled(store, (16, 512)) == (None, {})
+    with store.write() as rows:
+        one = rows.execute(select(candidate)).mappings().one()
+        for number in (2, 3, 4, 5):
+            rows.execute(insert(candidate).values({**one, "id": number}))
+        (tmp_path / "broken.npz").write_bytes(b"PK")
+        for number, path in ((2, kept), (3, tmp_path / "broken.npz"), (4, tmp_path / "none.npz")):
+            facts = {"cadence_id": one["cadence_id"], "candidate_id": number, "kind": "example"}
+            rows.execute(insert(artefact).values(**facts, path=str(path), sha256=sha256))
+    for number, word in ((1, "candidate"), (2, "RFI"), (3, "RFI"), (4, "RFI"), (5, "candidate")):
+        put_label(store, number, word, "me")
+    examples, became = labelled(store, (16, 512))
+    assert became == {
+        "candidate": {"joined": 1, "nothing was kept": 1},
+        "RFI": {"joined": 1, "another shape, or measured otherwise": 1, "its file is gone": 1},
+    }
+    assert examples.labels.tolist() == [1, 0]
+    together = examples.measurements[0, MEASUREMENTS.index("on_together")]
     assert together == pytest.approx(40 * 3**0.5, rel=0.3)  # a wide line fills more than its box
-    assert found.snippets[0, ::2].max() > found.snippets[0, 1::2].max()
+    assert examples.snippets[0, ::2].max() > examples.snippets[0, 1::2].max()
+    assert labelled(store, (16, 256))[0] is None
+    put_label(store, 1, "unsure", "me")
+    put_label(store, 2, "unsure", "me")
+    assert labelled(store, (16, 512))[0] is None
 
 
 class Told:

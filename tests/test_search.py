@@ -13,11 +13,12 @@ from factories import make_detector
 
 from aetherscan.candidates import COLUMNS, write_csv, write_json
 from aetherscan.errors import CadenceError
-from aetherscan.examples import SHADES, ExampleSettings, draw_emitters, draw_examples, draw_power, patch_header
+from aetherscan.examples import ExampleSettings, draw_emitters, draw_examples, draw_power, patch_header
 from aetherscan.finders import served
 from aetherscan.geometry import check_cadence, geometry_of
 from aetherscan.inject import Emitter, add_emitter
 from aetherscan.io import open_observation, write_h5
+from aetherscan.normalize import SHADES
 from aetherscan.plots import waterfall_png
 from aetherscan.search import SearchSettings, search_cadence
 from aetherscan.simulate import SCAN_S, Sky, gbt_header, random_interference, write_cadence
