@@ -74,8 +74,7 @@ def drawn(stream: int, wider: float, patches: int) -> dict[str, Examples]:
     """Return what a search would show the forest of so many patches."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         parts = list(pool.map(partial(draw_patch, stream=stream, wider=wider), range(patches), chunksize=8))
-    joined = {mode: Examples.join(of) for mode, of in zip(("tracks", "windows"), zip(*parts, strict=True), strict=True)}
-    return {mode: one.only(one.gated) for mode, one in joined.items()}
+    return {mode: Examples.join(of) for mode, of in zip(("tracks", "windows"), zip(*parts, strict=True), strict=True)}
 
 
 def main(patches: int = 400, release: str = "models/meridian") -> None:

@@ -1,0 +1,71 @@
+"""Print recall against what training the encoder cost: forests on the latents of several encoders, on the same skies.
+
+Run from the repository root: `python benchmarks/learning.py FOLDER...`, folders of releases or of checkpoints
+(`models/checkpoints/round_03`). Each gets forests of its own, of 300 trees, on what a search finds in 400 simulated
+patches; recall is of signals of SNR 10 and more in 300 further patches, at the score that 5% and 1% of what is no
+signal exceed: in windows; of what the search follows, by the latents alone; and with the measurements beside them,
+which are also asked alone.
+"""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from aetherscan.detector import Encode, load_encoder
+from aetherscan.examples import Examples, ExampleSettings, draw
+from aetherscan.forest import fit_forest, share
+from aetherscan.forests import latents_of
+from aetherscan.onnx_export import convert
+
+SEED, KNOWN, UNSEEN, TREES, LEAST_SNR, RATES = 31, 400, 300, 300, 10.0, (0.05, 0.01)
+Both = tuple[Examples, Examples]
+
+
+def cost(folder: Path) -> str:
+    """Return what an encoder has seen, as far as its folder says."""
+    if (folder / "state.json").exists():
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        settings, history = state["settings"], state["history"]
+        seen = len(history) * settings["num_samples_beta_vae"] * settings["train_val_split"]
+        return f"{seen:>9,.0f} cadences, {sum(row['seconds'] for row in history):>6,.0f} s"
+    encoder = json.loads((folder / "release.json").read_text(encoding="utf-8")).get("encoder")
+    return f"{encoder['cadences']:>9,} cadences, {encoder['seconds']:>6,} s" if encoder else " see its card"
+
+
+def recalls(features: list[np.ndarray], both: Both) -> str:
+    """Return recall at each rate of a forest on such features of what is known, asked about what is not."""
+    known, unseen = both
+    scores = share(fit_forest(features[0], known.labels, 1, TREES), features[1])
+    strong = (unseen.labels == 1) & (unseen.snrs >= LEAST_SNR)
+    quiet = scores[unseen.labels == 0]
+    return " ".join(f"{np.mean(scores[strong] > np.quantile(quiet, 1 - rate)):6.3f}" for rate in RATES)
+
+
+def means(encode: Encode, both: Both) -> list[np.ndarray]:
+    """Return the posteriors' means, a row for each example."""
+    return [latents_of(encode, shown).mean.reshape(len(shown.labels), -1) for shown in both]
+
+
+def main(*folders: str) -> None:
+    drawn = [draw([SEED, i], patches, ExampleSettings(), 2) for i, patches in enumerate((KNOWN, UNSEEN))]
+    windows, tracks = ((drawn[0][mode], drawn[1][mode]) for mode in ("windows", "tracks"))
+    told = [one.measurements for one in tracks]
+    print(f"{'':40}{'windows':>16}{'tracks':>16}{'and measured':>16}   at {RATES} false")
+    print(f"{'measurements alone':72}{recalls(told, tracks):>16}")
+    for folder in map(Path, folders):
+        with TemporaryDirectory() as place:
+            convert(folder / "encoder.keras", served := Path(place) / "encoder.onnx")
+            encode = load_encoder(served, (16, 512), 2)
+        seen, followed = means(encode, windows), means(encode, tracks)
+        beside = [np.concatenate(pair, axis=1) for pair in zip(followed, told, strict=True)]
+        columns = (recalls(seen, windows), recalls(followed, tracks), recalls(beside, tracks))
+        print(f"{folder.name:12}{cost(folder):28}" + "".join(f"{one:>16}" for one in columns), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
