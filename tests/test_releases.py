@@ -14,16 +14,17 @@ from test_store import queue
 
 from aetherscan.errors import ReleaseError
 from aetherscan.io import open_observation
-from aetherscan.release import write_card
+from aetherscan.release import read_release, write_card
 from aetherscan.search import SearchSettings, search_cadence
 from aetherscan.simulate import Sky, gbt_header, random_signal, write_cadence
 from aetherscan.tracks import MEASUREMENTS
-from sentinel import cli
+from sentinel import cli, worker
 from sentinel.config import Config
 from sentinel.errors import PostLaterError
 from sentinel.models import promote, serving
 from sentinel.schema import artefact, attempt, cadence, candidate, release, shadow, training
 from sentinel.shadow import compare, search_shadow
+from sentinel.store import Store, open_store
 from sentinel.tables import export, put_label
 from sentinel.training import Journal, labelled
 from sentinel.worker import search_files
@@ -96,8 +97,6 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
 
 
 def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, monkeypatch):
-    from sentinel import worker
-
     monkeypatch.setattr(worker, "_LOADED", {})
     names = []
     for name in (None, "new", None):
@@ -138,6 +137,44 @@ def test_a_shadow_searches_the_same_files_and_announces_nothing(searched, sky):
         (one,) = rows.execute(select(shadow)).all()
         assert len(rows.execute(select(candidate)).all()) == 1
     assert any(abs(row["frequency_mhz"] - mhz) < 2e-5 for row in one.found)
+
+
+def test_the_commands_promote_a_release_and_say_where_the_one_in_the_shadow_disagrees(models, monkeypatch, capsys):
+    (models / "config.yaml").write_text(f"release: {models / 'old'}\nstate_dir: {models / 'state'}\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
+    assert cli.main(["models", "promote", "none"]) == 1
+    assert "none: expected a folder with release.json" in capsys.readouterr().err
+    assert cli.main(["models", "promote", "new"]) == 0
+    sha256 = read_release(models / "new").sha256
+    assert capsys.readouterr().out == f"new serves from the next cadence on; sha256 {sha256}\n"
+    assert cli.main(["models", "ls"]) == 0
+    assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["* new", "  old"]
+    assert cli.main(["models", "compare", "old"]) == 0
+    assert capsys.readouterr().out.startswith("0 cadences: both report 0 signals")
+
+
+def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that_is_broken_changes_nothing(
+    models, sky, monkeypatch, caplog
+):
+    config = Config(state_dir=models, release=models / "old", shadow=models / "new", injections={"blind_share": 0})
+    monkeypatch.setattr(worker, "_LOADED", {})
+    monkeypatch.setattr(Store, "paths", lambda *_: sky[0])
+    monkeypatch.setattr(Store, "pattern", lambda *_: "ABACAD")
+    store = open_store(config.store_url)
+    for _ in range(2):
+        queue(store)
+        lease = store.claim(60)
+        done = worker.search_task(lease.cadence_id, lease.token, config.model_dump_json())
+        assert done == {"outcome": "done", "release": read_release(models / "old").sha256}
+        (models / "new" / "encoder.onnx").write_bytes(b"x")
+    with store.read() as rows:
+        (one,) = rows.execute(select(shadow)).all()
+        assert set(rows.scalars(select(candidate.c.release_name))) == {"old"}
+        assert len(set(rows.scalars(select(candidate.c.cadence_id)))) == 2
+    assert one.release_name == "new"
+    assert next(compare(store, "new")).startswith("1 cadences: both report 1 signals, those that served 0 more, new 0")
+    assert "encoder.onnx: expected sha256" in caplog.text
+    store.engine.dispose()
 
 
 @pytest.fixture
