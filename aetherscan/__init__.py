@@ -8,3 +8,8 @@ The science: arrays, files and models. It knows nothing of services, clusters or
         print(observation.header)
         power = observation.read(0, 4096)  # (time, freq), float32
 """
+
+import os
+
+# From 1.29 on, ONNX Runtime tells its maker of every model it loads, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

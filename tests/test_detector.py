@@ -23,6 +23,13 @@ RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 
 
+def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path):
+    code = f"from aetherscan.detector import load_detector; load_detector(__import__('pathlib').Path({str(SHIPPED)!r}))"
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(SHIPPED.parents[1])}
+    subprocess.run([sys.executable, "-P", "-c", code], env=environment, check=True)
+    assert [path.name for path in tmp_path.rglob("*") if "onnxruntime" in str(path) or path.name == ".ses"] == []
+
+
 def small_encoder(seed=1, **last):
     """Odd sizes, every kind of padding, stride, dilation and bias, so that nothing comes out right by chance."""
     image = x = keras.Input((7, 30, 2))
