@@ -89,21 +89,20 @@ class Source:
         return beside, cadence
 
 
-def open_plates(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Return the plates in `path`, read as they are used, of windows that are snippets of `shape` (rows, bins).
+def open_plates(path: Path, shape: tuple[int, int], levels: Sequence[int] = (WINDOW_LEVEL,)) -> np.ndarray:
+    """Return the plates in `path`, read as they are used: snippets of `shape` (rows, bins), each bin 2**level channels.
 
     Raises:
         FormatError: they are none, or of other windows.
     """
-    rows, chans = shape[0], shape[1] << WINDOW_LEVEL
+    widths = [shape[1] << level for level in levels]
     try:
         plates = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise FormatError(f"{path}: expected plates in an .npy file of numbers, found {error}") from error
-    if plates.shape[1:] != (6, rows, chans) or plates.dtype.kind not in "fiu":
-        raise FormatError(
-            f"{path}: expected numbers of shape (n, 6, {rows}, {chans}), found {plates.dtype} of {plates.shape}"
-        )
+    if plates.shape[1:] not in [(6, shape[0], width) for width in widths] or plates.dtype.kind not in "fiu":
+        expected = " or ".join(f"(n, 6, {shape[0]}, {width})" for width in widths)
+        raise FormatError(f"{path}: expected numbers of shape {expected}, found {plates.dtype} of {plates.shape}")
     return plates
 
 

@@ -1,8 +1,14 @@
-"""Plates: windows of band that were cut out already, as the papers' code keeps them, scored as `--mode windows` would.
+"""Plates: windows of band that were cut out already, as the papers' code keeps them, searched as if each were a band.
 
-An .npy file holds (n, 6, rows, channels) of linear power at native resolution, ABACAD. A plate is equalized by itself,
-so that its levels come from four blocks of it where a search also sees what lies around. Where on the sky or in the
-band it was is not in the file: a plate has a probability, and no frequency, drift or SNR.
+An .npy file holds (n, 6, rows, channels) of linear power, ABACAD: 4,096 channels at native resolution, or 512 of eight
+channels each, as the first seed stores them. A plate is equalized by itself. Its probability is that of the line in it
+which is likeliest to be a signal, 0 where none gets as far; with `--mode windows` that of the window as a whole, as in
+the papers. A plate holds so little noise that lines may be fainter than in a band, and what crosses one in an OFF is
+left to the forest.
+
+Where on the sky or in the band it was is not in the file: a plate has a probability, and no frequency, drift or SNR.
+Nor is when its scans began: it is searched as if 341 s apart, as at Green Bank, and once more as if one scan followed
+another without a pause, as the first seed injects; the likelier counts.
 """
 
 from collections.abc import Iterator
@@ -11,30 +17,87 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from aetherscan.backgrounds import open_plates
 from aetherscan.detector import Detector
-from aetherscan.geometry import geometry_of
-from aetherscan.simulate import Sky, gbt_header
-from aetherscan.tracks import WINDOW_LEVEL, equalize_arrays, window_snippet
+from aetherscan.geometry import Geometry, geometry_of
+from aetherscan.observation import SECONDS_PER_DAY
+from aetherscan.simulate import SCAN_S, gbt_header
+from aetherscan.tracks import (
+    WINDOW_LEVEL,
+    SearchSettings,
+    equalize_arrays,
+    find_tracks,
+    measurements,
+    merge,
+    track_snippet,
+    window_snippet,
+)
+
+__all__ = ["COLUMNS", "LEVELS", "geometries", "lines_of", "open_plates", "score_plates"]
 
 COLUMNS = ("file", "plate", "probability", "spread", "prediction")
-COARSE = 2**20
+LEVELS = (WINDOW_LEVEL, 0)
+"""Channels that make one bin of a snippet, as a power of two."""
+COARSE = 2**18
 """Channels of the coarse channel that plates are from: so wide that the middle of a plate is no DC spike."""
+SEARCH = SearchSettings(max_drift_hz_s=7.0, hit_snr=4.0, min_on_snr=2.5, min_together_snr=6.5, max_off_snr=14.0)
 
 
 def score_plates(path: Path, detector: Detector, threshold: float, batch: int) -> Iterator[dict[str, Any]]:
-    """Yield a row for each plate in `path`; so many are scored at a time by a detector for windows."""
+    """Yield a row for each plate in `path`, `COLUMNS`; so many are scored at a time, in the detector's mode.
+
+    Raises:
+        FormatError: the file holds no plates.
+    """
     shape = detector.release.snippet
-    plates, header = open_plates(path, shape), gbt_header(shape[1] << WINDOW_LEVEL, rows=shape[0])
-    cadence = geometry_of(Sky(header=replace(header, nfpc=COARSE)).headers())
+    plates = open_plates(path, shape, LEVELS)
+    timings = geometries(shape, plates.shape[-1])
     for first in range(0, len(plates), batch):
-        arrays = (np.ascontiguousarray(plate, dtype=np.float32) for plate in plates[first : first + batch])
-        latents = detector.encode_snippets(
-            window_snippet(equalize_arrays(one, cadence), 0, cadence, shape) for one in arrays
-        )
-        told = np.empty((len(latents.mean), 0), dtype=np.float32)
-        scores = zip(detector.score(latents, told), detector.spread(latents, told), strict=True)
-        for place, (probability, spread) in enumerate(scores, first):
-            row = (path.name, place, float(probability), float(spread), int(probability >= threshold))
+        arrays = [np.ascontiguousarray(plate, dtype=np.float32) for plate in plates[first : first + batch]]
+        if detector.mode == "windows":
+            shown = [([window_of(one, timings[0], shape)], np.empty((1, 0), np.float32)) for one in arrays]
+        else:
+            shown = [lines_of(one, timing, shape) for one in arrays for timing in timings]
+        told = np.concatenate([columns for _, columns in shown])
+        latents = detector.encode_snippets(snippet for snippets, _ in shown for snippet in snippets)
+        scores, spreads = detector.score(latents, told), detector.spread(latents, told)
+        plate_of = np.repeat(np.arange(len(shown)), [len(columns) for _, columns in shown]) * len(arrays) // len(shown)
+        for place in range(len(arrays)):
+            mine = np.flatnonzero(plate_of == place)
+            best = mine[np.argmax(scores[mine])] if len(mine) else None
+            probability, spread = (0.0, 0.0) if best is None else (float(scores[best]), float(spreads[best]))
+            row = (path.name, first + place, probability, spread, int(probability >= threshold))
             yield dict(zip(COLUMNS, row, strict=True))
+
+
+def geometries(shape: tuple[int, int], chans: int) -> list[Geometry]:
+    """Return what a search needs to know of plates with so many channels, by when their scans may have begun."""
+    binning = (shape[1] << WINDOW_LEVEL) // chans
+    header = gbt_header(chans, rows=shape[0])
+    header = replace(header, foff=header.foff * binning, nfpc=COARSE // binning)
+    steps = (SCAN_S, header.duration_s)
+    return [
+        geometry_of([replace(header, tstart=header.tstart + i * step / SECONDS_PER_DAY) for i in range(6)])
+        for step in steps
+    ]
+
+
+def lines_of(
+    plate: Float32[np.ndarray, "obs time freq"], cadence: Geometry, shape: tuple[int, int]
+) -> tuple[list[Float32[np.ndarray, "obs rows bins"]], Float32[np.ndarray, "tracks measurements"]]:
+    """Return snippet and measurements of each line in a plate that may be a signal."""
+    equalized = equalize_arrays(plate, cadence)
+    tracks, fates, _ = find_tracks(equalized, (0, plate.shape[-1]), cadence, SEARCH)
+    tracks = tracks[fates == ""]
+    tracks = tracks[merge(tracks, cadence)]
+    return [track_snippet(equalized, one, cadence, shape) for one in tracks], measurements(tracks, cadence)
+
+
+def window_of(
+    plate: Float32[np.ndarray, "obs time freq"], cadence: Geometry, shape: tuple[int, int]
+) -> Float32[np.ndarray, "obs rows bins"]:
+    """Return what the encoder sees of a plate as a whole."""
+    level = (plate.shape[-1] // shape[1]).bit_length() - 1
+    return window_snippet(equalize_arrays(plate, cadence), 0, cadence, shape, level)

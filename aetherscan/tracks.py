@@ -195,10 +195,10 @@ def track_snippet(
 
 
 def window_snippet(
-    equalized: Equalized, start: float, cadence: Geometry, shape: tuple[int, int]
+    equalized: Equalized, start: float, cadence: Geometry, shape: tuple[int, int], level: int = WINDOW_LEVEL
 ) -> Float32[np.ndarray, "obs rows bins"]:
-    """Return what the encoder sees of the window that begins at channel `start`, binned by eight."""
-    return _shown(equalized, np.full(6, start + shape[1] * 2**WINDOW_LEVEL / 2), WINDOW_LEVEL, cadence, shape)
+    """Return what the encoder sees of the window that begins at channel `start`, binned by eight, or by 2**level."""
+    return _shown(equalized, np.full(6, start + shape[1] * 2**level / 2), level, cadence, shape)
 
 
 def _shown(

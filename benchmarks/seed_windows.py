@@ -7,19 +7,19 @@ library's too; its defaults are kept: SNR 1-100 over six scans without pauses, o
 channel into plates binned by eight. Half of the false windows hold a line in all six, and half of the true ones too.
 
 Plates are noise, or our zoo at 15 emitters per MHz, both with filter shape, gains and bursts; two windows of a kind
-share one, so that no false alarm counts again and again. A window is searched like a band, and its score is that of its
-best track, 0 without one: by the forest that ships, and by one that is fitted on what was found in further windows. The
-last line says how many signals a matched filter hardly sees.
+share one, so that no false alarm counts again and again. A window is scored as `search --test-files` scores it, by its
+likeliest line: by the forest that ships, and by one that is fitted on what was found in further windows. The last line
+says how many signals a matched filter hardly sees.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,13 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from aetherscan.detector import Detector, encode_all, load_detector, read_by
+from aetherscan.detector import Detector, load_detector, read_by
 from aetherscan.forest import fit_forest, share
-from aetherscan.geometry import Geometry, geometry_of
-from aetherscan.observation import SECONDS_PER_DAY
+from aetherscan.geometry import Geometry
 from aetherscan.patches import ExampleSettings, draw_emitters, draw_power
-from aetherscan.simulate import gbt_header
-from aetherscan.tracks import SearchSettings, equalize_arrays, find_tracks, measurements, merge, track_snippet
+from aetherscan.plates import geometries, lines_of
 
 PACKAGE = "aetherscan==1.2.0"
 ROWS, BINS, BINNING, HZ = 16, 512, 8, 2.7939677238464355
@@ -50,8 +48,6 @@ BATCH, SHARED = 1000, 2
 RATES, EDGES = (1e-2, 1e-4), (1, 2, 4, 6, 10, 20, 100)
 GAUSSIAN = 0.7527
 """Sum over channels of the square of a Gaussian of height 1, in its widths at half height."""
-SEARCH = SearchSettings(max_drift_hz_s=7, hit_snr=4, min_on_snr=2.5, min_together_snr=6.5, max_off_snr=14)
-"""512 bins hold less noise than a band, so hits may be fainter; lines that cross in an OFF are left to the forest."""
 Draw = Callable[[int, str, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """Seed, kind, plates and count in; windows, and SNR and width of their signals out."""
 
@@ -103,29 +99,20 @@ def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
     return np.concatenate(cut)[:count]
 
 
-def geometry() -> Geometry:
-    """Return that of a window: six scans without pauses, of channels eight times as wide."""
-    header = gbt_header(BINS, rows=ROWS)
-    header = replace(header, foff=header.foff * BINNING, nfpc=2**15)
-    scan = ROWS * header.tsamp / SECONDS_PER_DAY
-    return geometry_of([replace(header, tstart=header.tstart + i * scan) for i in range(6)])
-
-
-def read_window(window: np.ndarray, cadence: Geometry, detector: Detector) -> np.ndarray:
-    """Return what a forest reads of each track that a search follows in a window."""
-    equalized = equalize_arrays(window, cadence)
-    tracks, fates, _ = find_tracks(equalized, (0, BINS), cadence, SEARCH)
-    tracks = tracks[fates == ""]
-    tracks = tracks[merge(tracks, cadence)]
-    if not len(tracks):
-        return np.empty((0, detector.forests["tracks"].n_features_in_), np.float32)
-    shown = (track_snippet(equalized, one, cadence, detector.release.snippet) for one in tracks)
-    return read_by(["mean"], encode_all(detector.encode, shown), measurements(tracks, cadence))
+def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detector) -> np.ndarray:
+    """Return what a forest reads of each line in a window."""
+    shown = [lines_of(window, timing, detector.release.snippet) for timing in timings]
+    latents = detector.encode_snippets(snippet for snippets, _ in shown for snippet in snippets)
+    return read_by(["mean"], latents, np.concatenate([columns for _, columns in shown]))
 
 
 def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:
     """Return what is found in so many windows of each kind; a thousand are judged while the next are drawn."""
-    found, cadence, batches = {}, geometry(), {kind: range(0, count, BATCH) for kind, count in counts.items()}
+    found, timings, batches = (
+        {},
+        geometries((ROWS, BINS), BINS),
+        {kind: range(0, count, BATCH) for kind, count in counts.items()},
+    )
 
     def batch(kind: str, first: int) -> tuple[np.ndarray, np.ndarray]:
         seed, size = [stream, list(KINDS).index(kind), first], min(BATCH, counts[kind] - first)
@@ -140,7 +127,7 @@ def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str
             for first in firsts:
                 windows, said = coming.pop().result()
                 coming += [ahead.submit(batch, *job) for job in jobs[jobs.index((kind, first)) + 1 :][:1]]
-                rows = list(pool.map(lambda one: read_window(one, cadence, detector), windows))
+                rows = list(pool.map(lambda one: read_window(one, timings, detector), windows))
                 features += rows
                 window += [first + i for i, of in enumerate(rows) for _ in of]
                 told.append(said)

@@ -85,7 +85,9 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search.add_argument(
         "--release", type=Path, metavar="DIR", help="a folder of models/ (default: what the service serves)"
     )
-    text = ".npy of windows (n, 6, 16, 4096), in --data-path or its folder testing: a probability for each, instead"
+    text = (
+        ".npy of windows, (n, 6, 16, 4096) or binned by eight, in --data-path or its folder testing: a probability each"
+    )
     search.add_argument("--test-files", nargs="+", default=[], metavar="FILE", help=text)
     search.add_argument(
         "--encoder-path", metavar="FILE", help=".onnx or .keras, instead of the release's; needs --rf-path"
@@ -351,9 +353,9 @@ def _search(options: Options) -> int:
     if bool(options.files) == bool(options.test_files):
         raise ConfigError("search: expected either FILE ... or --test-files FILE ...")
     config, asked = _loaded(), {name: getattr(options, name) for name in ("mode", "threshold", "threads")}
-    if options.test_files and (options.mode == "tracks" or options.trace is not None):
-        raise ConfigError("--test-files: expected no --trace and no --mode tracks: plates are windows")
-    settings = changed(config.search, asked | ({"mode": "windows"} if options.test_files else {}))
+    if options.test_files and options.trace is not None:
+        raise ConfigError("--test-files: expected no --trace: plates have no frequency")
+    settings = changed(config.search, asked)
     named = ("data_path", "model_path", "output_path", "save_tag")
     paths = train_settings(config, {name: getattr(options, name) for name in named})
     encoder, forest, card = (

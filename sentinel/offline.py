@@ -61,11 +61,10 @@ def score(
     paths: Sequence[Path], output: Path, *, detector: Any, threshold: float | None, batch: int, table: str = "csv"
 ) -> str:
     """Score windows that were cut out already; write a row for each, and return how many are signals."""
-    from aetherscan.backgrounds import open_plates
-    from aetherscan.plates import COLUMNS, score_plates
+    from aetherscan.plates import COLUMNS, LEVELS, open_plates, score_plates
 
     for path in paths:  # all of them before the first is scored
-        open_plates(path, detector.release.snippet)
+        open_plates(path, detector.release.snippet, LEVELS)
     least = detector.threshold if threshold is None else threshold
     rows = [row for path in paths for row in score_plates(path, detector, least, batch)]
     output.mkdir(parents=True, exist_ok=True)

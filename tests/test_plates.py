@@ -17,15 +17,15 @@ from sentinel.config import ROOT
 SHIPPED = ROOT / "models" / "meridian"
 
 
-def sky(count, snr=0.0):
-    """Return plates of noise, or with a slowly drifting tone in the ONs."""
+def sky(count, snr=0.0, drift_hz_s=0.3, step_s=SCAN_S):
+    """Return plates of noise, or with a drifting tone in the ONs, of scans that begin so many seconds apart."""
     header, rng = gbt_header(4096), np.random.default_rng(3)
-    tone = Emitter(frequency_mhz=header.frequency(2000), drift_hz_s=0.3, width_hz=4.0, snr=(snr, 0.0) * 3)
+    tone = Emitter(frequency_mhz=header.frequency(2000), drift_hz_s=drift_hz_s, width_hz=4.0, snr=(snr, 0.0) * 3)
     power = np.stack([[noise(rng, 16, 4096) for _ in range(6)] for _ in range(count)])
     for plate in power if snr else ():
         for position in (0, 2, 4):
             add_emitter(
-                plate[position], tone, position=position, start_s=position * SCAN_S, tsamp=header.tsamp,
+                plate[position], tone, position=position, start_s=position * step_s, tsamp=header.tsamp,
                 fch1=header.fch1, foff=header.foff, noise=np.full(16, NOISE),
             )  # fmt: skip
     return power
@@ -57,8 +57,9 @@ def test_plates_get_a_probability_each_and_those_with_a_tone_are_told_apart(plat
     assert [int(row["plate"]) for row in rows] == list(range(7))
 
 
-def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp_path):
-    detector = load_detector(SHIPPED).for_mode("windows")
+@pytest.mark.parametrize("mode", ["tracks", "windows"])
+def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp_path, mode):
+    detector = load_detector(SHIPPED).for_mode(mode)
     one = list(score_plates(plates, detector, 0.5, 7))
     assert one == list(score_plates(plates, detector, 0.5, 3))
     np.save(tmp_path / "gained.npy", np.load(plates) * np.float32([1, 3, 0.5, 8, 2, 1])[None, :, None, None])
@@ -66,8 +67,17 @@ def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp
         assert gained["probability"] == pytest.approx(row["probability"], abs=0.02)
 
 
+@pytest.mark.parametrize("binning", [1, 8])
+@pytest.mark.parametrize("step_s", [SCAN_S, 16 * 18.253611008])
+def test_a_faint_fast_tone_in_a_plate_is_found_whenever_its_scans_began(tmp_path, binning, step_s):
+    power = np.concatenate([sky(3), sky(3, 12.0, 3.0, step_s)])
+    np.save(tmp_path / "six.npy", power.reshape(*power.shape[:3], -1, binning).sum(axis=-1))
+    rows = list(score_plates(tmp_path / "six.npy", load_detector(SHIPPED), 0.5, 6))
+    assert [row["prediction"] for row in rows] == [0, 0, 0, 1, 1, 1]
+
+
 def test_what_is_no_plate_is_refused_with_what_is(tmp_path):
-    np.save(tmp_path / "small.npy", np.zeros((2, 6, 16, 512), np.float32))
+    np.save(tmp_path / "small.npy", np.zeros((2, 6, 16, 256), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("none")
     for name, wrong in (("small", r"\(n, 6, 16, 4096\), found float32"), ("objects", "of numbers"), ("text", "found")):
@@ -80,7 +90,7 @@ def test_what_is_no_plate_is_refused_with_what_is(tmp_path):
     [
         ([], "expected either FILE ... or --test-files"),
         (["a.h5", "--test-files", "b.npy"], "expected either"),
-        (["--test-files", "b.npy", "--mode", "tracks"], "plates are windows"),
+        (["--test-files", "b.npy", "--trace", "1500"], "plates have no frequency"),
         (["--test-files", "b.npy", "c.npy"], "c.npy: expected a file"),
         (["a.h5", "--save-tag", "mine"], "save_tag: expected final_vX"),
         (["a.h5", "--config-path", "config_final_v1.json"], "config_final_v1.json: expected a file"),
