@@ -363,6 +363,15 @@ def _unreadable() -> Iterator[str]:
             yield str(error)
 
 
+def _placed(value: Any, base: Path) -> Any:
+    """Return a value with every path in it counted from `base`."""
+    if isinstance(value, Path):
+        return base / value
+    if isinstance(value, dict):
+        return {name: _placed(one, base) for name, one in value.items()}
+    return [_placed(one, base) for one in value] if isinstance(value, list | tuple) else value
+
+
 def load_config(path: Path | None) -> Config:
     """Read the configuration from `path` (None: defaults) and the environment.
 
@@ -388,19 +397,8 @@ def load_config(path: Path | None) -> Config:
     if mistakes:
         raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
     base = path.parent if path else Path.cwd()
-    found = layers.model_dump()
-    found |= {"state_dir": base / layers.state_dir, "release": base / layers.release}
-    found["shadow"] = base / layers.shadow if layers.shadow else None
-    if layers.injections.canary_dir:
-        found["injections"]["canary_dir"] = base / layers.injections.canary_dir
-    found["web"] |= {name: base / path for name in ("certificate", "key") if (path := found["web"][name])}
-    found["picture_dir"] = layers.picture_dir and base / layers.picture_dir
-    for name in ("tls_ca", "tls_cert", "tls_key"):
-        found["cluster"][name] = found["cluster"][name] and base / found["cluster"][name]
-    found["watch"]["roots"] = [base / root for root in layers.watch.roots]
-    if layers.train.start:
-        found["train"]["start"] = base / layers.train.start
+    found = _placed(layers.model_dump(), base)
     for name, variable in FOLDERS.items():
-        named = os.environ.get(variable)
-        found["train"][name] = Path(named).absolute() if named else base / found["train"][name]
+        if named := os.environ.get(variable):
+            found["train"][name] = Path(named).absolute()
     return Config.model_validate(found)

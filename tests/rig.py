@@ -149,7 +149,8 @@ class Observatory:
 
     def _look(self):
         scan_roots(self.store, self.config.watch)
-        open_stable(self.store, self.config.watch, verify_complete)
+        while open_stable(self.store, self.config.watch, verify_complete):
+            pass
 
     def _failed(self, lease, cause):
         patience = {"max_attempts": self.config.max_attempts, "retry_after_s": self.config.retry_after_s}

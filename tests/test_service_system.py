@@ -166,12 +166,24 @@ def test_supervisord_killed_takes_its_programs_along_and_up_starts_afresh(servic
     once(service, slack, 1)
 
 
+def listening(pids):
+    """Return the addresses, as the kernel writes them, on which any of these processes listens."""
+    sockets = set()
+    for pid in pids:
+        with suppress(OSError):
+            sockets |= {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()]
+    return [one[1].split(":")[0] for one in lines if one[3] == "0A" and f"socket:[{one[9]}]" in sockets]
+
+
 @pytest.mark.fault(6, promise="P1")
 def test_a_canary_goes_the_whole_way_unannounced_and_a_killed_web_comes_back(service, slack):
     service.run("up", SENTINEL__INJECTIONS__CANARY_S="600")
     (back,) = service.until(lambda: service.rows(select(injection).where(injection.c.recovered.is_not(None))))
     assert (back.kind, back.recovered) == ("canary", True)
     assert service.rows(select(cadence.c.id)) == service.rows(select(candidate.c.id)) == slack.messages == []
+    assert len(open_ports := listening(left(service.config))) >= 3  # scheduler, worker, web
+    assert set(open_ports) == {"0100007F"}
     before = programs(service.config)["web"]["pid"]
     assert int(Path(f"/proc/{before}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") < 150e6
     os.kill(before, signal.SIGKILL)
