@@ -60,7 +60,6 @@ def load(folder: Path, model: BetaVAE) -> History:
         if not (folder / "state.json").exists():
             return []
         model.decoder.set_weights(_loaded(folder / "decoder.keras"))
-        model.optimizer.build(model.trainable_variables)
         with np.load(folder / "optimizer.npz") as values:
             for variable, name in zip(_state(model.optimizer), sorted(values), strict=True):
                 variable.assign(values[name])

@@ -53,7 +53,6 @@ class FeedSettings:
     """What the encoder is fed, and how much of it is in memory."""
 
     seed: int = 1
-    batch: int = 32
     train_files: tuple[Path, ...] = ()  # plates (`.npy`), or observations that make cadences; none: simulated
     num_target_backgrounds: int = 1200  # of 4,096 channels
     background_load_chunk_size: int = 300
@@ -226,13 +225,16 @@ class Feed:
         self._held: dict[int, int] = {}  # number of the background in each place
         self._turn = 0
 
-    def epoch(self, number: int, count: int, snr: tuple[float, float], *, unseen: bool = False) -> Iterator[Batch]:
+    def epoch(
+        self, number: int, count: int, snr: tuple[float, float], *, batch: int = 32, unseen: bool = False
+    ) -> Iterator[Batch]:
         """Yield `count` examples in batches, the last of them smaller.
 
         Args:
             number: of the epoch; with the seed and their places it decides what the examples are.
             count: a multiple of four.
             snr: of signals, lowest and highest, before each ON's own 0.8 to 1.25.
+            batch: examples yielded together.
             unseen: on backgrounds kept for validation, which no other epoch shows.
 
         Raises:
@@ -240,7 +242,7 @@ class Feed:
         """
         if count < 4 or count % 4:
             raise ValueError(f"count: expected a multiple of 4, found {count}")
-        batch, waiting = self._kitchen.settings.batch, list[UInt8[np.ndarray, "block obs rows bins"]]()
+        waiting = list[UInt8[np.ndarray, "block obs rows bins"]]()
         labels = (np.arange(count) % QUARTERS >= SIGNAL).astype(np.float32)
         first = made = 0
         for block in self._blocks(number, -(-count // BLOCK), snr, int(unseen)):

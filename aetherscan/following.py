@@ -4,7 +4,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,28 +136,20 @@ class Bar(keras.callbacks.Callback):
 @contextmanager
 def stage(name: str, note: Note) -> Iterator[dict[str, Any]]:
     """Time what is done inside, and note it with what is put into the dict."""
-    began, cpu_s, found = time.monotonic(), _cpu_s(), dict[str, Any]()
+    began, (cpu_s, _), found = time.monotonic(), _held(), dict[str, Any]()
     yield found
-    spent = {"seconds": round(time.monotonic() - began, 3), "cpu_s": round(_cpu_s() - cpu_s, 3)}
+    now_s, ram_bytes = _held()
+    spent = {"seconds": round(time.monotonic() - began, 3), "cpu_s": round(now_s - cpu_s, 3), "ram_bytes": ram_bytes}
     taken = on_tensorflow.gpu_bytes() if TENSORFLOW else 0
     gpu = {"gpu_bytes": taken} if taken else {}
-    note({"stage": name, **spent, "ram_bytes": sum(_ram(one) for one in _family()), **gpu, **found})
+    note({"stage": name, **spent, **gpu, **found})
 
 
-def _family() -> list[psutil.Process]:
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
-
-
-def _cpu_s() -> float:
-    """Return the CPU seconds of this process and of those it has waited for."""
-    return sum(psutil.Process().cpu_times()[:4])
-
-
-def _ram(process: psutil.Process) -> int:
-    """Return the bytes a process holds that it shares with none."""
-    try:
-        held = process.memory_info()
-        return int(held.rss - getattr(held, "shared", 0))
-    except psutil.NoSuchProcess:
-        return 0
+def _held() -> tuple[float, int]:
+    """Return the CPU seconds of this process and all below it, ended ones too, and the bytes that each has alone."""
+    me, cpu_s, ram_bytes = psutil.Process(), 0.0, 0
+    for one in (me, *me.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            memory = one.memory_info()
+            cpu_s, ram_bytes = cpu_s + sum(one.cpu_times()[:4]), ram_bytes + memory.rss - getattr(memory, "shared", 0)
+    return cpu_s, ram_bytes

@@ -85,7 +85,7 @@ class TrainSettings:
     )
     epochs_per_round: int = _option(10, "epochs of a round", least=1)
     num_samples_beta_vae: int = _option(9600, "cadences generated for the encoder, a round", least=4, multiple=4)
-    num_samples_rf: int = _option(9600, "cadences generated for the forests", least=4, multiple=4)
+    num_samples_rf: int = _option(9600, "examples that each forest learns from, at most", least=4, multiple=4)
     train_val_split: float = _option(0.8, "share that is learned from; the rest validates", above=0, below=1)
     per_replica_batch_size: int = _option(32, "cadences a device takes at once", least=1)  # more is no faster on a CPU
     effective_batch_size: int = _option(32, "cadences between two steps, over all devices", least=1)  # steps count here

@@ -12,7 +12,7 @@ import errno
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count, islice
@@ -111,13 +111,14 @@ def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
         )
         # XLA takes 2.4 times as long on a CPU, and cannot hold what replicas tell each other; JAX knows no other way.
         model.compile(optimizer=adam, jit_compile="auto" if keras.backend.backend() == "jax" else False)
+        adam.build(model.trainable_variables)  # else the first step makes them, and is traced a second time
     return model
 
 
 def train_encoder(
     folder: Path,
     settings: TrainSettings,
-    open_feed: Callable[[int], AbstractContextManager[Feed]],
+    open_feed: Callable[[], AbstractContextManager[Feed]],
     *,
     tell: Callable[[str], object] = print,
     note: Note = lambda _: None,
@@ -130,7 +131,7 @@ def train_encoder(
     Args:
         folder: of the release.
         settings: of the training; `load_tag` says which checkpoint to go on from.
-        open_feed: opens the feed of examples, in batches of so many.
+        open_feed: opens the feed of examples.
         tell: takes lines for people.
         note: takes each finished stage.
         wait: sleeps for so many seconds.
@@ -150,7 +151,7 @@ def train_encoder(
                 keras.backend.clear_session()
                 model = build(settings, plan)
                 history = [row for row in checkpoint.load(begun, model) if row["round"] <= done] if begun else []
-                with open_feed(plan.batch) as feed:
+                with open_feed() as feed:
                     while done < rounds:
                         with stage(f"round {done + 1}", note) as found:
                             history = one_round(model, feed, settings, plan, done + 1, history, logs, bar)
@@ -222,8 +223,7 @@ def one_round(
     first, rows = (number - 1) * epochs, list(history)
 
     def shown(which: int, steps: int, size: int, *, unseen: bool) -> Iterator[Batch]:
-        examples = feed.epoch(which, -(-steps * size // 4) * 4, snr, unseen=unseen)
-        yield from islice(in_batches(examples, size), steps)
+        yield from islice(feed.epoch(which, -(-steps * size // 4) * 4, snr, batch=size, unseen=unseen), steps)
 
     watching = [
         Guard(number),
@@ -241,15 +241,3 @@ def one_round(
             initial_epoch=epoch, epochs=epoch + 1, shuffle=False, callbacks=watching, verbose=0,
         )  # fmt: skip
     return rows
-
-
-def in_batches(examples: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """Yield examples in batches of exactly `size`; what is left at the end is dropped."""
-    held, labels = list[Any](), list[Any]()
-    for more in examples:
-        held, labels = [*held, more[0]], [*labels, more[1]]
-        while sum(map(len, labels)) >= size:
-            if len(labels) > 1 or len(labels[0]) > size:
-                held, labels = [np.concatenate(held)], [np.concatenate(labels)]
-            yield held[0][:size], labels[0][:size]
-            held, labels = [held[0][size:]], [labels[0][size:]]

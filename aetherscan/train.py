@@ -79,7 +79,7 @@ def train(
     examples = examples or ExampleSettings(
         rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
     )
-    stages = list[dict[str, Any]]()
+    backgrounds, stages = feed_settings(settings, examples), list[dict[str, Any]]()
 
     def noted(finished: Any) -> None:
         stages.append(dict(finished))
@@ -87,13 +87,13 @@ def train(
 
     with interruptible():
         encoder, history = train_encoder(
-            folder, settings, lambda batch: feed(feed_settings(settings, examples, batch), settings.processes),
+            folder, settings, lambda: feed(backgrounds, settings.processes),
             tell=tell, note=noted,
         )  # fmt: skip
         export_onnx(encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
         with stage("draw", noted):
-            real = sources_of(feed_settings(settings, examples, 1)) if settings.train_files else (None, None)
+            real = sources_of(backgrounds) if settings.train_files else (None, None)
             known, unseen = (
                 draw([settings.seed, stream], patches, examples, settings.processes, source)
                 for stream, patches, source in zip(
@@ -132,10 +132,10 @@ def train(
     return release
 
 
-def feed_settings(settings: TrainSettings, examples: ExampleSettings, batch: int) -> FeedSettings:
+def feed_settings(settings: TrainSettings, examples: ExampleSettings) -> FeedSettings:
     """Return what the encoder is fed."""
     return FeedSettings(
-        seed=settings.seed, batch=batch, examples=examples,
+        seed=settings.seed, examples=examples,
         num_target_backgrounds=settings.num_target_backgrounds,
         background_load_chunk_size=settings.background_load_chunk_size,
         max_chunks_per_file=settings.max_chunks_per_file,

@@ -37,7 +37,7 @@ def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
         num_target_backgrounds=60,
     )  # fmt: skip
     _, history = train_encoder(
-        folder, settings, lambda size: feed(feed_settings(settings, ExampleSettings(), size), settings.processes),
+        folder, settings, lambda: feed(feed_settings(settings, ExampleSettings()), settings.processes),
         tell=print,
     )  # fmt: skip
     # An epoch validates on a quarter as many; the first one compiles.

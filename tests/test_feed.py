@@ -45,9 +45,10 @@ def shelf():
     return shelf
 
 
-def fed(settings=SETTINGS, processes=1, epochs=(0, 1), count=96):
+def fed(settings=SETTINGS, processes=1, epochs=(0, 1), count=96, batch=32):
     with feed(settings, processes) as made:
-        return [[np.concatenate(x) for x in zip(*made.epoch(n, count, (6.0, 20.0)), strict=True)] for n in epochs]
+        shown = (made.epoch(number, count, (6.0, 20.0), batch=batch) for number in epochs)
+        return [[np.concatenate(x) for x in zip(*one, strict=True)] for one in shown]
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +92,14 @@ def test_an_example_is_byte_for_byte_what_a_search_would_show_of_a_tone_in_nativ
 
 
 def test_two_processes_make_what_one_makes_and_a_resumed_training_sees_what_it_would_have_seen(alone):
-    whole = FeedSettings(**{name: getattr(SETTINGS, name) for name in SETTINGS.__slots__} | {"batch": 21})
-    for epoch, others in ((0, fed(processes=2)), (1, fed(whole, epochs=(1,)))):
+    for epoch, others in ((0, fed(processes=2)), (1, fed(epochs=(1,), batch=21))):
         for first, second in zip(alone[epoch], others[-1 if len(others) == 1 else epoch], strict=True):
             np.testing.assert_array_equal(first, second)
     assert (alone[0][0] != alone[1][0]).mean() > 0.5
 
 
 def test_every_fourth_example_is_quiet_and_signals_are_centred_and_in_the_ons_alone():
-    bright = FeedSettings(**{name: getattr(SETTINGS, name) for name in SETTINGS.__slots__} | {"windows": 0.0})
-    with feed(bright) as made:
+    with feed(replace(SETTINGS, windows=0.0)) as made:
         ((snippets, labels),) = [[np.concatenate(x) for x in zip(*made.epoch(0, 128, (60.0, 61.0)), strict=True)]]
     assert labels.reshape(-1, 4).tolist() == [[0, 0, 1, 1]] * 32
     middle = snippets[..., 236:276].astype(float).mean(axis=(2, 3)).reshape(-1, 4, 6).mean(axis=0)

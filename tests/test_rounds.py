@@ -1,7 +1,9 @@
 """A training goes on from where it was stopped to the same end, and says what stopped it."""
 
 import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +19,9 @@ import pytest
 from aetherscan import checkpoint, rounds, vae
 from aetherscan.errors import RecipeError, TrainingError
 from aetherscan.examples import Feed
-from aetherscan.following import COLLAPSED, Plateau
+from aetherscan.following import COLLAPSED, Plateau, stage
 from aetherscan.recipe import TrainSettings
-from aetherscan.rounds import Plan, in_batches, train_encoder
+from aetherscan.rounds import Plan, train_encoder
 
 ROOT = Path(__file__).parents[1]
 PATH = [str(ROOT), str(ROOT / "tests")]
@@ -33,17 +35,17 @@ class LinesAndNoise(Feed):
     asked: ClassVar = []
     snippet = (6, 16, 128)
 
-    def __init__(self, batch):
-        self.batch = batch
+    def __init__(self):
+        """There is no kitchen behind it."""
 
-    def epoch(self, number, count, snr, *, unseen=False):
+    def epoch(self, number, count, snr, *, batch, unseen=False):
         self.asked.append((number, count, snr, unseen))
         rng = np.random.default_rng([number, unseen])
         shown = rng.integers(0, 16, (count, *self.snippet), dtype=np.uint8)
         labels = (np.arange(count) % 2).astype(np.float32)
         shown[1::2, ::2, :, rng.integers(128)] += np.uint8(100)
-        for first in range(0, count, self.batch):
-            chosen = slice(first, first + self.batch)
+        for first in range(0, count, batch):
+            chosen = slice(first, first + batch)
             yield shown[chosen], labels[chosen]
 
 
@@ -57,13 +59,13 @@ def narrow(monkeypatch):
 def settings(tmp_path):
     return TrainSettings(
         model_path=tmp_path / "models", output_path=tmp_path / "logs", width_bin=1024, vae_dense_layer_size=8,
-        num_training_rounds=3, epochs_per_round=2, num_samples_beta_vae=40, per_replica_batch_size=16,
+        num_training_rounds=2, epochs_per_round=2, num_samples_beta_vae=40, per_replica_batch_size=16,
         effective_batch_size=16, per_replica_val_batch_size=4, retry_delay=0.5, max_retries=2,
     )  # fmt: skip
 
 
-def opened(batch):
-    return nullcontext(LinesAndNoise(batch))
+def opened():
+    return nullcontext(LinesAndNoise())
 
 
 def trained(folder, settings, open_feed=opened, **how):
@@ -87,26 +89,17 @@ class BreaksAt:
     def __init__(self, error, number):
         self.error, self.number = error, number
 
-    def __call__(self, batch):
+    def __call__(self):
         opener = self
 
         class Breaking(LinesAndNoise):
-            def epoch(self, number, count, snr, *, unseen=False):
+            def epoch(self, number, count, snr, *, batch, unseen=False):
                 if opener.error and number >= opener.number and not unseen:
                     error, opener.error = opener.error, None
                     raise error
-                return super().epoch(number, count, snr, unseen=unseen)
+                return super().epoch(number, count, snr, batch=batch, unseen=unseen)
 
-        return nullcontext(Breaking(batch))
-
-
-def test_what_is_stopped_after_a_round_goes_on_to_the_end_it_would_have_had(settings, tmp_path, uninterrupted):
-    weights, history, folder = uninterrupted
-    later = replace(settings, model_path=folder / "models", load_tag="round_01")
-    again, rest = trained(tmp_path / "again", later)
-    np.testing.assert_allclose(again, weights, atol=1e-5)
-    assert [row["val_loss"] for row in rest] == pytest.approx([row["val_loss"] for row in history], rel=1e-5)
-    assert len((tmp_path / "logs" / "again" / "history.csv").read_text().splitlines()) == 1 + len(history) == 7
+        return nullcontext(Breaking())
 
 
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_end(settings, tmp_path, uninterrupted):
@@ -115,44 +108,47 @@ import test_rounds as t
 from aetherscan import vae
 vae.STAGES = t.NARROW
 class Dies(t.LinesAndNoise):
-    def epoch(self, number, count, snr, *, unseen=False):
+    def epoch(self, number, count, snr, *, batch, unseen=False):
         if number == 3:
             os.kill(os.getpid(), 9)
-        return super().epoch(number, count, snr, unseen=unseen)
+        return super().epoch(number, count, snr, batch=batch, unseen=unseen)
 t.LinesAndNoise = Dies
 t.trained(pathlib.Path({str(tmp_path)!r}), t.settings.__wrapped__(pathlib.Path({str(tmp_path)!r})))"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert [one.name for one in (tmp_path / "models" / "checkpoints").iterdir()] == ["round_01"]
-    again, _ = trained(tmp_path, replace(settings, load_tag="round_01"))
+    again, rest = trained(tmp_path / "again", replace(settings, load_tag="round_01"))
     np.testing.assert_allclose(again, uninterrupted[0], atol=1e-5)
+    for name in ("val_loss", "learning_rate"):
+        assert [row[name] for row in rest] == pytest.approx([row[name] for row in uninterrupted[1]], rel=1e-5)
+    assert len((tmp_path / "logs" / "again" / "history.csv").read_text().splitlines()) == 1 + len(rest) == 5
 
 
 def test_sigterm_ends_a_training_in_order_and_says_where_to_go_on(settings, tmp_path):
     from aetherscan.train import interruptible
 
     class Stops(LinesAndNoise):
-        def epoch(self, number, count, snr, *, unseen=False):
+        def epoch(self, number, count, snr, *, batch, unseen=False):
             if number == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().epoch(number, count, snr, unseen=unseen)
+            return super().epoch(number, count, snr, batch=batch, unseen=unseen)
 
     told = []
     with pytest.raises(KeyboardInterrupt), interruptible():
-        train_encoder(tmp_path, settings, lambda batch: nullcontext(Stops(batch)), tell=told.append)
+        train_encoder(tmp_path, settings, lambda: nullcontext(Stops()), tell=told.append)
     assert told == ["interrupted in round 2: go on with load_tag round_01, which is whole"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_failure_is_tried_again_from_the_last_checkpoint(settings, tmp_path, uninterrupted):
     waits = []
-    again, _ = trained(tmp_path, settings, BreaksAt(RuntimeError("no more shared memory"), 4), wait=waits.append)
+    again, _ = trained(tmp_path, settings, BreaksAt(RuntimeError("no more shared memory"), 3), wait=waits.append)
     assert waits == [0.5]
     np.testing.assert_allclose(again, uninterrupted[0], atol=1e-5)
 
 
 def test_what_fails_again_and_again_waits_longer_each_time_and_is_told(settings, tmp_path):
-    def broken(_):
+    def broken():
         raise RuntimeError("no feed")
 
     waits = []
@@ -169,21 +165,25 @@ def test_a_full_disk_is_told_and_leaves_the_checkpoint_before_it_whole(settings,
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         save(path, **values)
 
+    def nothing_learned(*given):
+        return [*given[5], {"round": given[4], "loss": 0.0, "val_loss": 0.0}]
+
     monkeypatch.setattr(checkpoint.np, "savez", full)
+    monkeypatch.setattr(rounds, "one_round", nothing_learned)
     with pytest.raises(TrainingError, match=r"found a full disk: make room and go on from .+round_01"):
         trained(tmp_path, settings)
     assert [one.name for one in checkpoints.iterdir()] == ["round_01"]
-    assert len(checkpoint.load(checkpoints / "round_01", rounds.build(settings, Plan.of(settings)))) == 2
+    assert len(checkpoint.load(checkpoints / "round_01", rounds.build(settings, Plan.of(settings)))) == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_training_at_once(settings, tmp_path):
     class Bad(LinesAndNoise):
-        def epoch(self, number, count, snr, *, unseen=False):
-            for shown, labels in super().epoch(number, count, snr, unseen=unseen):
+        def epoch(self, number, count, snr, *, batch, unseen=False):
+            for shown, labels in super().epoch(number, count, snr, batch=batch, unseen=unseen):
                 yield shown, labels * (np.float32("nan") if number == 2 else 1)
 
     with pytest.raises(TrainingError, match=r"round 2, batch 1: .+ NaN .+ in .*clustering.*: lower base_learning_rate"):
-        trained(tmp_path, settings, lambda batch: nullcontext(Bad(batch)))
+        trained(tmp_path, settings, lambda: nullcontext(Bad()))
     assert (tmp_path / "models" / "checkpoints" / "round_01").is_dir()
 
 
@@ -201,7 +201,7 @@ def test_a_posterior_that_says_nothing_stops_the_training_and_says_what_to_chang
 
 
 def test_every_epoch_is_new_and_every_validation_of_a_round_is_the_same(settings, tmp_path):
-    trained(tmp_path, replace(settings, num_training_rounds=2))
+    trained(tmp_path, settings)
     asked = [(number, unseen) for number, _, _, unseen in LinesAndNoise.asked]
     assert asked == [
         (0, False), (0, True), (1, False), (0, True), (2, False), (2, True), (3, False), (2, True),
@@ -232,8 +232,11 @@ def test_gradients_of_two_batches_make_the_step_of_one_twice_as_large(settings, 
         assert found == pytest.approx(expected, rel=2e-3)
 
 
-def test_two_devices_share_a_batch_and_learn_what_one_would(settings, tmp_path, uninterrupted):
-    code = f"""import sys, pathlib, csv; sys.path[:0] = {PATH!r}
+def test_two_devices_share_a_batch_and_go_on_from_what_one_left_to_the_end_it_would_have_had(
+    settings, tmp_path, uninterrupted
+):
+    models = shutil.copytree(uninterrupted[2] / "models", tmp_path / "models")
+    code = f"""import sys, pathlib; sys.path[:0] = {PATH!r}
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -242,16 +245,20 @@ from aetherscan import vae
 from aetherscan.rounds import Plan
 from dataclasses import replace
 vae.STAGES, folder = t.NARROW, pathlib.Path({str(tmp_path)!r})
-settings = replace(t.settings.__wrapped__(folder), per_replica_batch_size=4, per_replica_val_batch_size=2)
+settings = replace(
+    t.settings.__wrapped__(folder), per_replica_batch_size=4, per_replica_val_batch_size=2,
+    model_path=pathlib.Path({str(models)!r}), load_tag="round_01",
+)
 plan = Plan.of(settings)
 assert (len(plan.devices), plan.mirrored, plan.batch, plan.pieces, plan.steps) == (2, True, 16, 2, 2), plan
 t.trained(folder, settings)"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    place = tmp_path / "models" / "checkpoints" / "round_03"
-    found = checkpoint.load(place, rounds.build(settings, Plan.of(settings)))
+    state = json.loads((models / "checkpoints" / "round_02" / "state.json").read_text())
+    assert state["settings"]["per_replica_batch_size"] == 4
     for name in ("clustering", "kl", "loss", "val_clustering"):
-        assert [row[name] for row in found] == pytest.approx([row[name] for row in uninterrupted[1]], rel=5e-3)
+        found, expected = ([row[name] for row in rows] for rows in (state["history"], uninterrupted[1]))
+        assert found == pytest.approx(expected, rel=5e-3)
 
 
 def test_an_effective_batch_that_the_devices_cannot_share_is_named(settings, monkeypatch):
@@ -274,13 +281,19 @@ def test_a_checkpoint_that_is_not_there_is_named_beside_those_that_are(settings,
     with pytest.raises(TrainingError, match=r"round_02.+found no encoder; there are: none"):
         trained(tmp_path, replace(settings, load_tag="round_02"))
     lost = replace(settings, model_path=uninterrupted[2] / "models", load_tag="round_00")
-    with pytest.raises(TrainingError, match=r"there are: round_01, round_02, round_03"):
+    with pytest.raises(TrainingError, match=r"there are: round_01, round_02"):
         trained(tmp_path, lost)
     with pytest.raises(RecipeError, match="start_round"):
         replace(settings, load_tag="round_04")
 
 
-def test_examples_are_cut_into_batches_of_exactly_so_many():
-    parts = [(np.zeros((n, 6, 2, 2), np.uint8), np.arange(n, dtype=np.float32)) for n in (3, 1, 5, 2)]
-    assert [labels.tolist() for _, labels in in_batches(parts, 4)] == [[0, 1, 2, 0], [0, 1, 2, 3]]
-    assert [len(labels) for _, labels in in_batches(parts, 1)] == [1] * 11
+def test_a_stage_counts_what_processes_spend_that_are_still_at_work():
+    code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    noted, how = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-S", "-c", code], **how) as one:
+        with stage("round 1", noted.append):
+            one.stdout.readline()
+        one.kill()
+    assert noted[0]["stage"] == "round 1"
+    assert noted[0]["cpu_s"] > 0.25
+    assert noted[0]["ram_bytes"] > 1e6
