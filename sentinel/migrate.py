@@ -64,11 +64,11 @@ STEPS = (
             training,
             attempt.c.service,
             file.c.stable_at,
-            candidate.c.strangeness,
             *(cadence.c[name] for name in ("landed_at", "stable_at")),
             *(outbox.c[name] for name in ("sequence", "parent_id", "digest", "posted_at", "stale_at", "edited_at")),
         ),
     ),
+    Step(version=4, adds=(candidate.c.strangeness,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 
