@@ -1,10 +1,10 @@
 """Plates: windows of band that were cut out already, as the papers' code keeps them, searched as if each were a band.
 
-An .npy file holds (n, 6, rows, channels) of linear power, ABACAD: 4,096 channels at native resolution, or 512 of eight
-channels each, as the first seed stores them. A plate is equalized by itself. Its probability is that of the line in it
-which is likeliest to be a signal, 0 where none gets as far; with `--mode windows` that of the window as a whole, as in
-the papers. A plate holds so little noise that lines may be fainter than in a band, and what crosses one in an OFF is
-left to the forest.
+An .npy file holds (n, 6, rows, channels) of power, ABACAD: 4,096 channels at native resolution, or 512 of eight
+channels each, as the first seed stores them; equalized, its logarithm is as good. A plate is equalized by itself. Its
+probability is that of the line in it which is likeliest to be a signal, 0 where none gets as far; with `--mode windows`
+that of the window as a whole, as in the papers. A plate holds so little noise that lines may be fainter than in a band,
+and what crosses one in an OFF is left to the forest.
 
 Where on the sky or in the band it was is not in the file: a plate has a probability, and no frequency, drift or SNR.
 Nor is when its scans began: it is searched as if 341 s apart, as at Green Bank, and once more as if one scan followed

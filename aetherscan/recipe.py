@@ -97,7 +97,7 @@ class TrainSettings:
         6.0, "SNR of the faintest signals; below 6 noise alone is as bright", heading="curriculum", above=0
     )
     initial_snr_range: float = _option(54.0, "signals of the first round reach snr_base + this", least=0)
-    # After rounds that end at SNR 6-20 windows hold half as much: the encoder forgets what is bright (performance.md).
+    # Rounds of SNR 6-20 alone make the encoder forget what is bright: docs/performance.md has the figures.
     final_snr_range: float | None = _option(
         None, "signals of the last round reach snr_base + this (default: those of every round do)", least=0
     )

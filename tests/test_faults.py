@@ -117,14 +117,15 @@ def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, cad
 def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadence_of_one_tone, tmp_path, monkeypatch):
     def storm(*arguments):
         calm = search_cadence(*arguments)
-        one = calm.candidates[0]
-        return replace(calm, candidates=tuple(replace(one, probability=i / 5000) for i in range(5000)))
+        many = [replace(calm.candidates[0], probability=i / 5000) for i in range(5000)]
+        shown = {name: np.repeat(getattr(calm, name)[:1], 5000, axis=0) for name in ("snippets", "measurements")}
+        return replace(calm, candidates=tuple(many), **shown)
 
     monkeypatch.setattr("aetherscan.search.search_cadence", storm)
-    monkeypatch.setattr("sentinel.worker.draw", lambda *_: ("a.png", "ab"))
+    monkeypatch.setattr("aetherscan.plots.waterfall_png", lambda *_: b"PNG")
     config = Config(state_dir=tmp_path)
     kept = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
-    assert (len(kept.candidates), len(kept.pictures)) == (5000, PICTURES)
+    assert (len(kept.candidates), len(kept.pictures), len(kept.examples)) == (5000, PICTURES, PICTURES)
     told = kept.message(kept.candidates)
     assert told["pictures"] == []
     assert "*5000 candidates*" in told["text"]

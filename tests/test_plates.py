@@ -32,6 +32,11 @@ def sky(count, snr=0.0, drift_hz_s=0.3, step_s=SCAN_S):
 
 
 @pytest.fixture(scope="module")
+def detector():
+    return load_detector(SHIPPED)
+
+
+@pytest.fixture(scope="module")
 def plates(tmp_path_factory):
     """Four plates of noise and three with a tone, under the seed's folders."""
     data = tmp_path_factory.mktemp("data")
@@ -58,8 +63,8 @@ def test_plates_get_a_probability_each_and_those_with_a_tone_are_told_apart(plat
 
 
 @pytest.mark.parametrize("mode", ["tracks", "windows"])
-def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp_path, mode):
-    detector = load_detector(SHIPPED).for_mode(mode)
+def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp_path, mode, detector):
+    detector = detector.for_mode(mode)
     one = list(score_plates(plates, detector, 0.5, 7))
     assert one == list(score_plates(plates, detector, 0.5, 3))
     np.save(tmp_path / "gained.npy", np.load(plates) * np.float32([1, 3, 0.5, 8, 2, 1])[None, :, None, None])
@@ -67,12 +72,20 @@ def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp
         assert gained["probability"] == pytest.approx(row["probability"], abs=0.02)
 
 
+def stretched(power):
+    """Return the logarithm of every observation between 0 and 1, as the first seed keeps it."""
+    logarithm = np.log(power)
+    logarithm -= logarithm.min(axis=(-2, -1), keepdims=True)
+    return logarithm / logarithm.max(axis=(-2, -1), keepdims=True)
+
+
+@pytest.mark.parametrize("kept", [np.asarray, stretched])
 @pytest.mark.parametrize("binning", [1, 8])
 @pytest.mark.parametrize("step_s", [SCAN_S, 16 * 18.253611008])
-def test_a_faint_fast_tone_in_a_plate_is_found_whenever_its_scans_began(tmp_path, binning, step_s):
+def test_a_faint_fast_tone_in_a_plate_is_found_whenever_its_scans_began(tmp_path, binning, step_s, kept, detector):
     power = np.concatenate([sky(3), sky(3, 12.0, 3.0, step_s)])
-    np.save(tmp_path / "six.npy", power.reshape(*power.shape[:3], -1, binning).sum(axis=-1))
-    rows = list(score_plates(tmp_path / "six.npy", load_detector(SHIPPED), 0.5, 6))
+    np.save(tmp_path / "six.npy", kept(power.reshape(*power.shape[:3], -1, binning).sum(axis=-1)))
+    rows = list(score_plates(tmp_path / "six.npy", detector, 0.5, 6))
     assert [row["prediction"] for row in rows] == [0, 0, 0, 1, 1, 1]
 
 
