@@ -201,7 +201,7 @@ def test_a_posterior_that_says_nothing_stops_the_training_and_says_what_to_chang
 
 
 def test_every_epoch_is_new_and_every_validation_of_a_round_is_the_same(settings, tmp_path):
-    trained(tmp_path, settings)
+    trained(tmp_path, replace(settings, final_snr_range=14.0))
     asked = [(number, unseen) for number, _, _, unseen in LinesAndNoise.asked]
     assert asked == [
         (0, False), (0, True), (1, False), (0, True), (2, False), (2, True), (3, False), (2, True),
