@@ -11,8 +11,9 @@ Nor is when its scans began: it is searched as if 341 s apart, as at Green Bank,
 another without a pause, as the first seed injects; the likelier counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,14 @@ def score_plates(path: Path, detector: Detector, threshold: float, batch: int) -
         if detector.mode == "windows":
             shown = [([window_of(one, timings[0], shape)], np.empty((1, 0), np.float32)) for one in arrays]
         else:
-            shown = [lines_of(one, timing, shape) for one in arrays for timing in timings]
+            shown = [lines_of(one, timings, shape) for one in arrays]
         told = np.concatenate([columns for _, columns in shown])
         latents = detector.encode_snippets(snippet for snippets, _ in shown for snippet in snippets)
-        scores, spreads = detector.score(latents, told), detector.spread(latents, told)
-        plate_of = np.repeat(np.arange(len(shown)), [len(columns) for _, columns in shown]) * len(arrays) // len(shown)
-        for place in range(len(arrays)):
-            mine = np.flatnonzero(plate_of == place)
-            best = mine[np.argmax(scores[mine])] if len(mine) else None
-            probability, spread = (0.0, 0.0) if best is None else (float(scores[best]), float(spreads[best]))
-            row = (path.name, first + place, probability, spread, int(probability >= threshold))
+        scored = np.column_stack([detector.score(latents, told), detector.spread(latents, told)])
+        ends = np.cumsum([len(columns) for _, columns in shown])
+        for place, mine in enumerate(np.split(scored, ends[:-1]), first):
+            probability, spread = max(mine.tolist(), key=itemgetter(0), default=(0.0, 0.0))
+            row = (path.name, place, probability, spread, int(probability >= threshold))
             yield dict(zip(COLUMNS, row, strict=True))
 
 
@@ -85,14 +84,18 @@ def geometries(shape: tuple[int, int], chans: int) -> list[Geometry]:
 
 
 def lines_of(
-    plate: Float32[np.ndarray, "obs time freq"], cadence: Geometry, shape: tuple[int, int]
+    plate: Float32[np.ndarray, "obs time freq"], timings: Sequence[Geometry], shape: tuple[int, int]
 ) -> tuple[list[Float32[np.ndarray, "obs rows bins"]], Float32[np.ndarray, "tracks measurements"]]:
-    """Return snippet and measurements of each line in a plate that may be a signal."""
-    equalized = equalize_arrays(plate, cadence)
-    tracks, fates, _ = find_tracks(equalized, (0, plate.shape[-1]), cadence, SEARCH)
-    tracks = tracks[fates == ""]
-    tracks = tracks[merge(tracks, cadence)]
-    return [track_snippet(equalized, one, cadence, shape) for one in tracks], measurements(tracks, cadence)
+    """Return snippet and measurements of each line in a plate that may be a signal, by any of `timings`."""
+    snippets, told = list[Float32[np.ndarray, "obs rows bins"]](), list[Float32[np.ndarray, "tracks measurements"]]()
+    equalized = equalize_arrays(plate, timings[0])
+    for cadence in timings:
+        tracks, fates, _ = find_tracks(equalized, (0, plate.shape[-1]), cadence, SEARCH)
+        tracks = tracks[fates == ""]
+        tracks = tracks[merge(tracks, cadence)]
+        snippets += [track_snippet(equalized, one, cadence, shape) for one in tracks]
+        told.append(measurements(tracks, cadence))
+    return snippets, np.concatenate(told)
 
 
 def window_of(

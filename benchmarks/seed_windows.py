@@ -101,9 +101,8 @@ def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
 
 def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detector) -> np.ndarray:
     """Return what a forest reads of each line in a window."""
-    shown = [lines_of(window, timing, detector.release.snippet) for timing in timings]
-    latents = detector.encode_snippets(snippet for snippets, _ in shown for snippet in snippets)
-    return read_by(["mean"], latents, np.concatenate([columns for _, columns in shown]))
+    snippets, told = lines_of(window, timings, detector.release.snippet)
+    return read_by(["mean"], detector.encode_snippets(snippets), told)
 
 
 def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:

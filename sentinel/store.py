@@ -153,6 +153,8 @@ class Store:
 
     def keep(self, tokens: Sequence[str], lease_s: float, *, longest_s: float) -> None:
         """Go on holding what waits for a worker to take it up, for `longest_s` at most; from then on only that can."""
+        if not tokens:  # every pass asks
+            return
         waits = select(attempt.c.token).where(
             attempt.c.token.in_(tokens), attempt.c.worker.is_(None), attempt.c.started_at > now() - longest_s
         )
