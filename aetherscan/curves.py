@@ -9,22 +9,21 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from aetherscan.detector import Latents
-from aetherscan.examples import Examples
-from aetherscan.forests import SNR_EDGES
+from aetherscan.detector import on_and_off
+from aetherscan.forests import SNR_EDGES, Described
 from aetherscan.release import Release
 from aetherscan.report import QUIET, SIGNAL, picture, table, write_html
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_training(folder: Path, release: Release, history: Rows, stages: Rows, seen: tuple[Latents, Examples]) -> None:
+def write_training(folder: Path, release: Release, history: Rows, stages: Rows, seen: Described) -> None:
     """Write `training.html`, and its pictures as PNG files, into `folder`."""
     modes = release.card["modes"]
     parts = [
         f"<h1>Training of {escape(release.name)}</h1>",
         picture("Losses", 3, lambda axes: _draw_losses(axes, history), folder / "losses.png"),
-        picture("Latents", 2, lambda axes: _draw_latents(axes, *seen), folder / "latents.png"),
+        picture("Latents", 2, lambda axes: _draw_latents(axes, seen), folder / "latents.png"),
         picture("Recovery", len(modes), lambda axes: _draw_recovery(axes, modes), folder / "recovery.png"),
     ]
     for mode, of in modes.items():
@@ -55,9 +54,9 @@ def _draw_losses(panels: Sequence[Axes], history: Rows) -> bool:
     return bool(history)
 
 
-def _draw_latents(panels: Sequence[Axes], latents: Latents, shown: Examples) -> bool:
+def _draw_latents(panels: Sequence[Axes], shown: Described) -> bool:
     """Draw ONs' and OFFs' mean latents on the two axes along which they scatter most."""
-    ons, offs = latents.mean[:, ::2].mean(axis=1), latents.mean[:, 1::2].mean(axis=1)
+    ons, offs = np.split(on_and_off(shown.latents), 2, axis=1)
     both = np.concatenate([ons, offs])
     centre = both.mean(axis=0)
     axes_of = np.linalg.svd(both - centre, full_matrices=False)[2][:2].T
@@ -77,7 +76,7 @@ def _draw_recovery(panels: Sequence[Axes], modes: Mapping[str, Any]) -> bool:
             if name.startswith("recall_at_"):
                 at = [np.sqrt(np.prod([float(edge) for edge in snr.split("-")])) for snr in by_snr]
                 rate = 100 * float(name.removeprefix("recall_at_"))
-                axes.plot(at, list(by_snr.values()), "o-", ms=4, label=f"{rate:g}% false")
+                axes.plot(at, list(by_snr.values()), "o-", ms=4, label=f"{rate:g}% false a window")
         axes.set(title=mode, xlabel="SNR of the faintest ON", ylabel="recall", ylim=(-0.03, 1.03), xscale="log")
         axes.set_xticks(SNR_EDGES, map(str, SNR_EDGES))
         axes.minorticks_off()

@@ -9,8 +9,9 @@ measurements, from the feed.
 
 import io
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
@@ -32,6 +33,7 @@ from aetherscan.simulate import Sky
 from aetherscan.track import DRIFT, SNR, START, WIDTH
 from aetherscan.tracks import (
     MEASUREMENTS,
+    MODES,
     Equalized,
     SearchSettings,
     equalize_arrays,
@@ -43,8 +45,8 @@ from aetherscan.tracks import (
 
 __all__ = ["ExampleSettings", "Examples", "Feed", "FeedSettings", "draw", "draw_examples", "feed"]
 
-WINDOWS = 6
-"""Of each patch, for `--mode windows`; half of them around a tone."""
+AT_ONCE = 8
+"""Patches that a process draws at a time."""
 HINT = 3.0
 """SNR in an OFF that one signal from the target in 250 has by chance."""
 
@@ -105,8 +107,8 @@ def draw_examples(
     )
     middles = [_channels(tone, cadence).mean() for tone in tones]
     half = settings.bins * 4
-    around = [middles[i] + rng.uniform(-0.8, 0.8) * half for i in rng.permutation(len(tones))[: WINDOWS // 2]]
-    anywhere = rng.uniform(half, settings.chans - half, WINDOWS - len(around))
+    around = [middles[i] + rng.uniform(-0.8, 0.8) * half for i in rng.permutation(len(tones))[: settings.windows // 2]]
+    anywhere = rng.uniform(half, settings.chans - half, settings.windows - len(around))
     starts = np.clip(np.array([*around, *anywhere]) - half, 0, settings.chans - 2 * half).round()
     starts = starts[~(np.abs(doubtful - starts[:, None] - half) < half).any(axis=1)]
     held = [[tone for tone in tones if _inside(_channels(tone, cadence) - start, 2 * half)] for start in starts]
@@ -121,19 +123,32 @@ def draw_examples(
 
 def draw(
     seed: list[int], patches: int, settings: ExampleSettings, processes: int = 1, source: Source | None = None
+) -> Iterator[dict[str, Examples]]:
+    """Yield the tracks and the windows of so many patches, some at a time, on backgrounds or simulated.
+
+    So many processes draw ahead of what is done with them, and never far.
+    """
+    one, coming = partial(_patches, seed=seed, settings=settings, source=source), deque[Future[dict[str, Examples]]]()
+    with (
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        tqdm(desc="patches", total=patches, leave=False, disable=not sys.stderr.isatty()) as bar,
+    ):
+        for first in range(0, patches, AT_ONCE):
+            coming.append(pool.submit(one, range(first, min(first + AT_ONCE, patches))))
+            if len(coming) > 2 * processes:
+                yield coming.popleft().result()
+                bar.update(AT_ONCE)
+        yield from (ahead.result() for ahead in coming)
+
+
+def _patches(
+    indices: Sequence[int], seed: list[int], settings: ExampleSettings, source: Source | None
 ) -> dict[str, Examples]:
-    """Return the tracks and the windows of so many patches, drawn by so many processes, on backgrounds or simulated."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        one = partial(_patch, seed=seed, settings=settings, source=source)
-        made = pool.map(one, range(patches), chunksize=8)
-        shown = tqdm(made, "patches", patches, leave=False, disable=not sys.stderr.isatty())
-        tracks, windows = zip(*shown, strict=True)
-    return {"tracks": Examples.join(tracks), "windows": Examples.join(windows)}
-
-
-def _patch(index: int, seed: list[int], settings: ExampleSettings, source: Source | None) -> tuple[Examples, Examples]:
-    background = source.equalized(index) if source else None
-    return draw_examples(np.random.default_rng([*seed, index]), settings, background)
+    drawn = (
+        draw_examples(np.random.default_rng([*seed, i]), settings, source.equalized(i) if source else None)
+        for i in indices
+    )
+    return dict(zip(MODES, map(Examples.join, zip(*drawn, strict=True)), strict=True))
 
 
 def packed(snippet: UInt8[np.ndarray, "obs rows bins"], told: Float32[np.ndarray, " measurements"]) -> bytes:

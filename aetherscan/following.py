@@ -2,13 +2,17 @@
 
 import csv
 import math
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import keras
+import numpy as np
 import psutil
 from tqdm import tqdm
 
@@ -24,6 +28,8 @@ COLLAPSED = 0.01
 """Nats of KL below which a latent says nothing of what was seen."""
 LOOKED_EVERY = 20
 """Batches; looking waits for the device."""
+GPU_USE = ("--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--loop=5")
+"""What is asked of NVIDIA's own tool: percent and MiB of each GPU, every five seconds."""
 
 
 class Guard(keras.callbacks.Callback):
@@ -137,12 +143,31 @@ class Bar(keras.callbacks.Callback):
 def stage(name: str, note: Note) -> Iterator[dict[str, Any]]:
     """Time what is done inside, and note it with what is put into the dict."""
     began, (cpu_s, _), found = time.monotonic(), _held(), dict[str, Any]()
-    yield found
+    with _gpus() as gpus:
+        yield found
     now_s, ram_bytes = _held()
     spent = {"seconds": round(time.monotonic() - began, 3), "cpu_s": round(now_s - cpu_s, 3), "ram_bytes": ram_bytes}
-    taken = on_tensorflow.gpu_bytes() if TENSORFLOW else 0
-    gpu = {"gpu_bytes": taken} if taken else {}
-    note({"stage": name, **spent, **gpu, **found})
+    note({"stage": name, **spent, **gpus, **found})
+
+
+@contextmanager
+def _gpus() -> Iterator[dict[str, float]]:
+    """Fill the dict with how busy the GPUs were meanwhile, 0-1, and the most memory that one had in use."""
+    used, tool = dict[str, float](), shutil.which("nvidia-smi")
+    if tool is None:
+        yield used
+        return
+    with TemporaryFile("w+") as said:
+        with subprocess.Popen([tool, *GPU_USE], stdout=said, stderr=subprocess.DEVNULL) as looking:
+            try:
+                yield used
+            finally:
+                looking.terminate()
+        said.seek(0)
+        pairs = [line.split(", ") for line in said if line.replace(", ", "").strip().isdigit()]  # some tell [N/A]
+    if pairs:
+        busy, mib = np.array(pairs, dtype=float).T
+        used |= {"gpu_load": round(float(busy.mean()) / 100, 3), "gpu_bytes": int(mib.max()) * 2**20}
 
 
 def _held() -> tuple[float, int]:

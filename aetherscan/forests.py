@@ -1,14 +1,17 @@
 """The forests of a release: what each reads of the latents, chosen by measuring; fitted, calibrated, judged.
 
 A forest may read the posterior's mean, its log variance too, and the measurements of a track. Each of these is tried on
-skies that neither encoder nor forest has seen, and compared where it matters: at the smallest share of false ones that
-the count of false ones carries. A random draw, which the seeds' forest reads, is compared and never chosen: with it the
-same cadence searched twice is two lists. Of two that differ by less than chance would make them, the simpler is taken.
+skies that neither encoder nor forest has seen, and compared where it matters: at the smallest rate of false alarms that
+their count carries. The rate is per window of band, as the seeds count: at 1e-4 a band of 100 MHz raises one. A random
+draw, which the seeds' forest reads, is compared and never chosen: with it the same cadence searched twice is two lists.
+Of two that differ by less than chance would make them, the simpler is taken.
 
 What is strange is told apart from what is likely: `familiar` keeps where the latents of true signals lie, so that a
 candidate's distance from them can be ranked by.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,13 +24,14 @@ from aetherscan.examples import Examples
 from aetherscan.forest import calibrate, fit_forest, save_forest, share
 from aetherscan.normalize import SHADES
 from aetherscan.recipe import TrainSettings
-from aetherscan.tracks import MEASUREMENTS
+from aetherscan.tracks import MEASUREMENTS, MODES
 
 PASSED = 0.04
 """Share of what is no signal, as drawn here, that may pass: a sky's zoo then raises less than an alarm in 100 MHz."""
-RATES = (0.05, 0.02, 1e-2, 1e-3, 1e-4)
+RATES = (0.05, 1e-2, 1e-3, 1e-4)
+"""False alarms per window."""
 FEWEST = 3
-"""False ones above a threshold from which a rate is told of: fewer are an accident."""
+"""False alarms from which a rate is told of: fewer are an accident."""
 SNR_EDGES = (6, 8, 10, 12, 16, 24, 60)
 READS = {
     # what a forest may read, the simpler first; a random draw is compared and never served
@@ -42,14 +46,60 @@ LABEL_WEIGHT = 20.0
 """A row that a person has judged counts as so many drawn ones."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """Examples as forests read them, without their snippets."""
+
+    latents: Latents
+    measurements: Float32[np.ndarray, "batch measurements"]
+    labels: Float32[np.ndarray, " batch"]
+    snrs: Float32[np.ndarray, " batch"]
+    windows: float  # of band in which they were found
+
+    def only(self, chosen: np.ndarray) -> "Described":
+        """Return some of them, of as large a share of the windows."""
+        return Described(
+            latents=self.latents.of(chosen), measurements=self.measurements[chosen], labels=self.labels[chosen],
+            snrs=self.snrs[chosen], windows=self.windows * len(chosen) / len(self.labels),
+        )  # fmt: skip
+
+    @staticmethod
+    def join(parts: Sequence["Described"]) -> "Described":
+        """Return several as one."""
+        columns = ("measurements", "labels", "snrs")
+        return Described(
+            latents=Latents.join([part.latents for part in parts]), windows=sum(part.windows for part in parts),
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
+        )  # fmt: skip
+
+
+def described(encode: Encode, shown: Examples, windows: float = 0.0) -> Described:
+    """Return what the encoder says of one example or more, which were found in so many windows."""
+    latents = encode_all(encode, (snippet.astype(np.float32) / SHADES for snippet in shown.snippets))
+    return Described(
+        latents=latents, measurements=shown.measurements, labels=shown.labels, snrs=shown.snrs, windows=windows
+    )
+
+
+def describe_all(encode: Encode, drawn: Iterable[dict[str, Examples]], windows: float) -> dict[str, Described]:
+    """Return what the encoder says of all that is drawn, in so many windows; of `--mode windows` each is one."""
+    parts: dict[str, list[Described]] = {mode: [] for mode in MODES}
+    for some in drawn:
+        for mode, shown in some.items():
+            if len(shown.labels):
+                parts[mode].append(described(encode, shown))
+    joined = {mode: Described.join(of) for mode, of in parts.items()}
+    counts = {"tracks": windows, "windows": float(np.sum(joined["windows"].labels == 0))}
+    return {mode: replace(of, windows=counts[mode]) for mode, of in joined.items()}
+
+
 def train_forest(
     folder: Path,
     mode: str,
-    encode: Encode,
-    known: Examples,
-    unseen: Examples,
+    known: Described,
+    unseen: Described,
     settings: TrainSettings,
-    labelled: Examples | None = None,
+    labelled: Described | None = None,
 ) -> dict[str, Any]:
     """Choose, fit, calibrate and judge the forest of one mode; return what the card says of it.
 
@@ -61,22 +111,20 @@ def train_forest(
     weights = np.ones(drawn, np.float32)
     if labelled:
         weights = np.append(weights, np.full(len(labelled.labels), LABEL_WEIGHT, np.float32))
-        known = Examples.join([known, labelled])
-    seen, new = latents_of(encode, known), latents_of(encode, unseen)
-    first, second = np.array_split(np.arange(len(unseen.labels)), 2)
-    chosen, compared = choose(mode, (seen, known), (new.of(first), unseen.only(first)), weights, settings)
-    forest = fit(_read(seen, known, chosen), known.labels, weights, settings, settings.rf_n_estimators)
+        known = Described.join([known, labelled])
+    first, second = map(unseen.only, np.array_split(np.arange(len(unseen.labels)), 2))
+    chosen, compared = choose(mode, known, first, weights, settings)
+    forest = fit(_read(known, chosen), known.labels, weights, settings, settings.rf_n_estimators)
     save_forest(folder / f"{mode}.skops", forest)
-    shares = share(forest, _read(new, unseen, chosen))
-    points = calibrate(shares[first], unseen.labels[first])
-    scores = np.interp(shares[second], points["score"], points["probability"])
-    metrics = judge(scores, unseen.labels[second], unseen.snrs[second], PASSED)
+    points = calibrate(share(forest, _read(first, chosen)), first.labels)
+    scores = np.interp(share(forest, _read(second, chosen)), points["score"], points["probability"])
+    metrics = judge(scores, second, PASSED)
     return {
         "threshold": metrics.pop("threshold"),
         "latents": [part for part in chosen if part != "measurements"],
         "measurements": list(MEASUREMENTS) if "measurements" in chosen else [],
         "calibration": points,
-        "familiar": familiar(seen.of(known.labels == 1)),
+        "familiar": familiar(known.latents.of(known.labels == 1)),
         "compared": compared,
         "learned": {"signals": int(known.labels.sum()), "others": int((known.labels == 0).sum())},
         "labelled": len(known.labels) - drawn,
@@ -84,13 +132,9 @@ def train_forest(
     }
 
 
-def latents_of(encode: Encode, shown: Examples) -> Latents:
-    """Return what the encoder says of examples."""
-    return encode_all(encode, (snippet.astype(np.float32) / SHADES for snippet in shown.snippets))
-
-
-def _read(latents: Latents, shown: Examples, parts: tuple[str, ...]) -> Float32[np.ndarray, "rows features"]:
+def _read(shown: Described, parts: tuple[str, ...]) -> Float32[np.ndarray, "rows features"]:
     columns = shown.measurements if "measurements" in parts else shown.measurements[:, :0]
+    latents = shown.latents
     if "draw" in parts:
         noise = np.random.default_rng(0).standard_normal(latents.mean.shape, dtype=np.float32)
         latents = Latents(mean=latents.mean + np.exp(latents.log_var / 2) * noise, log_var=latents.log_var)
@@ -112,43 +156,51 @@ def fit(
 
 def choose(
     mode: str,
-    known: tuple[Latents, Examples],
-    unseen: tuple[Latents, Examples],
+    known: Described,
+    unseen: Described,
     weights: Float32[np.ndarray, " rows"],
     settings: TrainSettings,
 ) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """Return what a forest should read, and how each choice did: recall of all signals at the smallest rate carried."""
-    signal, table = unseen[1].labels == 1, list[dict[str, Any]]()
+    signal, table = unseen.labels == 1, list[dict[str, Any]]()
     chosen, best = READS[mode][0], None
     for parts in READS[mode]:
         trees = min(COMPARED_TREES, settings.rf_n_estimators)
-        scores = share(fit(_read(*known, parts), known[1].labels, weights, settings, trees), _read(*unseen, parts))
+        scores = share(fit(_read(known, parts), known.labels, weights, settings, trees), _read(unseen, parts))
         found = {
             f"recall_at_{rate:g}": round(float(np.mean(scores[signal] > threshold)), 4)
-            for rate, threshold in thresholds(scores[~signal]).items()
+            for rate, threshold in thresholds(scores[~signal], unseen.windows).items()
         }
         table.append({"reads": list(parts), **found})
-        if "draw" not in parts and (best is None or surely_better(scores, best, signal)):
+        if "draw" not in parts and (best is None or surely_better(scores, best, signal, unseen.windows)):
             chosen, best = parts, scores
     return chosen, table
 
 
 def surely_better(
-    scores: Float64[np.ndarray, " rows"], than: Float64[np.ndarray, " rows"], signal: Bool[np.ndarray, " rows"]
+    scores: Float64[np.ndarray, " rows"],
+    than: Float64[np.ndarray, " rows"],
+    signal: Bool[np.ndarray, " rows"],
+    windows: float,
 ) -> bool:
     """Say whether recall at the smallest rate carried is higher in 19 of 20 samples of rows with replacement."""
-    rng, rate, wins = np.random.default_rng(0), min(thresholds(scores[~signal])), 0
+    rng, wins = np.random.default_rng(0), 0
     for _ in range(SAMPLES):
         quiet, bright = (rng.choice(rows, len(rows)) for rows in (np.flatnonzero(~signal), np.flatnonzero(signal)))
-        mine, other = (np.mean(one[bright] > np.quantile(one[quiet], 1 - rate)) for one in (scores, than))
+        at = (min(thresholds(one[quiet], windows).items()) for one in (scores, than))
+        mine, other = (np.mean(one[bright] > score) for one, (_, score) in zip((scores, than), at, strict=True))
         wins += mine > other
     return bool(wins >= 0.95 * SAMPLES)
 
 
-def thresholds(quiet: Float64[np.ndarray, " rows"]) -> dict[float, float]:
-    """Return the score that so small a share of what is no signal exceeds, for the rates that the count carries."""
-    carried = [rate for rate in RATES if rate * len(quiet) >= FEWEST] or [RATES[0]]
-    return {rate: float(np.quantile(quiet, 1 - rate)) for rate in carried}
+def thresholds(quiet: Float64[np.ndarray, " rows"], windows: float) -> dict[float, float]:
+    """Return the score that so few of what is no signal exceed, by their rate in so many windows, where it is carried.
+
+    What got as far in fewer windows than the rate permits may all pass: above 0.
+    """
+    carried = [rate for rate in RATES if rate * windows >= FEWEST] or [RATES[0]]
+    shares = {rate: rate * windows / len(quiet) for rate in carried}
+    return {rate: float(np.quantile(quiet, 1 - part)) if part < 1 else 0.0 for rate, part in shares.items()}
 
 
 def familiar(latents: Latents) -> dict[str, Any]:
@@ -159,16 +211,12 @@ def familiar(latents: Latents) -> dict[str, Any]:
     return {"centre": np.round(summary.mean(axis=0), 4).tolist(), "whiten": np.round(whiten, 4).tolist()}
 
 
-def judge(
-    scores: Float64[np.ndarray, " rows"],
-    labels: Float32[np.ndarray, " rows"],
-    snrs: Float32[np.ndarray, " rows"],
-    passed: float,
-) -> dict[str, Any]:
-    """Return the threshold that passes the permitted share, and recall by SNR of the signal at several shares."""
-    quiet = scores[labels == 0]
-    carried = thresholds(quiet)
-    bins = [(low, high, (labels == 1) & (snrs >= low) & (snrs < high)) for low, high in pairwise(SNR_EDGES)]
+def judge(scores: Float64[np.ndarray, " rows"], unseen: Described, passed: float) -> dict[str, Any]:
+    """Return the threshold that passes the permitted share, and recall by SNR of the signal at several rates."""
+    signal, snrs = unseen.labels == 1, unseen.snrs
+    quiet = scores[~signal]
+    carried = thresholds(quiet, unseen.windows)
+    bins = [(low, high, signal & (snrs >= low) & (snrs < high)) for low, high in pairwise(SNR_EDGES)]
     recall = {
         f"recall_at_{rate:g}": {
             f"{low}-{high}": round(float(np.mean(scores[inside] > threshold)), 4)
@@ -179,7 +227,8 @@ def judge(
     }
     return {
         "threshold": float(np.quantile(quiet, 1 - passed)),
-        "signals": int(labels.sum()),
+        "signals": int(signal.sum()),
         "others": len(quiet),
+        "windows": round(unseen.windows),
         **recall,
     }

@@ -1,4 +1,4 @@
-"""What a training does on TensorFlow alone: share a batch among devices, count their memory, write for TensorBoard.
+"""What a training does on TensorFlow alone: share a batch among devices, and write for TensorBoard.
 
 Keras cannot accumulate gradients over several devices (keras-team/keras#20582): an optimizer that decides in the graph
 whether to apply gradients would have to wait for the other replicas inside that decision. Here each replica takes its
@@ -37,12 +37,6 @@ class MirroredVAE(BetaVAE):
             self._loss_tracker.update_state(loss * self.replicas)
         self.optimizer.apply(total, self.trainable_weights)
         return {metric.name: metric.result() for metric in self.metrics}
-
-
-def gpu_bytes() -> int:
-    """Return the most memory that was taken of all GPUs together."""
-    devices = [one.name.removeprefix("/device:") for one in tf.config.list_logical_devices("GPU")]
-    return sum(tf.config.experimental.get_memory_info(name)["peak"] for name in devices)
 
 
 def write_events(folder: Path, values: Mapping[str, float], step: int) -> None:

@@ -48,8 +48,9 @@ class ExampleSettings:
     """What patches look like."""
 
     chans: int = 2**16
-    tones: int = 7
+    tones: int = 4
     interference: int = 18
+    windows: int = 2  # for `--mode windows`, half of them around a tone
     signal_snr: tuple[float, float] = (6.0, 60.0)
     max_drift_hz_s: float = 4.0
     rows: int = 16

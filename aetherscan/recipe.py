@@ -81,11 +81,11 @@ class TrainSettings:
 
     # The seed's 50 rounds of 100 epochs of 499,200 take five GPUs for two days.
     num_training_rounds: int = _option(
-        10, "rounds, each with fainter signals than the one before", heading="rounds", least=1
+        10, "rounds that the encoder is trained; 0 beside start: new forests for its own", heading="rounds", least=0
     )
     epochs_per_round: int = _option(10, "epochs of a round", least=1)
     num_samples_beta_vae: int = _option(9600, "cadences generated for the encoder, a round", least=4, multiple=4)
-    num_samples_rf: int = _option(9600, "examples that each forest learns from, at most", least=4, multiple=4)
+    num_samples_rf: int = _option(19_200, "examples that each forest learns from, at most", least=4, multiple=4)
     train_val_split: float = _option(0.8, "share that is learned from; the rest validates", above=0, below=1)
     per_replica_batch_size: int = _option(32, "cadences a device takes at once", least=1)  # more is no faster on a CPU
     effective_batch_size: int = _option(32, "cadences between two steps, over all devices", least=1)  # steps count here
@@ -121,8 +121,9 @@ class TrainSettings:
 
     seed: int = _option(1, "of every random draw", heading="beyond the seed's", least=0)
     start: Path | None = _option(None, "folder of a release whose encoder is trained further, from round 1")
-    forest_patches: int = _option(1200, "patches of backgrounds, searched for what the forests learn from", least=1)
-    judge_patches: int = _option(800, "and to calibrate and judge them", least=1)
+    forest_patches: int = _option(3000, "patches of backgrounds, searched for what the forests learn from", least=1)
+    # Half of them, 32,000 windows of band, carry a rate of one false alarm in ten thousand.
+    judge_patches: int = _option(4000, "and to choose, calibrate and judge them", least=1)
     processes: int = _option(2, "that draw examples", least=1)
     fresh: bool = _option(default=True, text="whether every epoch sees new examples, not its round's again")
     mixed_precision: bool = _option(default=False, text="compute in bfloat16 where the device can, weights in float32")
@@ -233,6 +234,7 @@ def _at_odds(s: TrainSettings) -> list[str]:
          f"effective_batch_size: expected at most num_samples_beta_vae x train_val_split {learned:g}, found {batch}"),
         ((s.final_snr_range or 0) <= s.initial_snr_range,
          f"final_snr_range: expected at most initial_snr_range {s.initial_snr_range:g}, found {s.final_snr_range}"),
+        (rounds or s.start, "num_training_rounds: expected at least 1, or start beside it, found 0"),
         (s.curriculum_schedule != "step" or easy_hard == rounds,
          f"step_easy_rounds + step_hard_rounds: expected num_training_rounds {rounds}, found {easy_hard}"),
         (s.min_learning_rate <= rate,

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -63,6 +64,17 @@ def write_page(path: Path, evaluation: Found) -> None:
         listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in texts.items())
         parts.append(f"<h2>{title}</h2><dl>{listed}</dl>")
     write_html(path, release, parts)
+
+
+def add_to_card(card: Path, title: str, reached: Iterable[Found]) -> None:
+    """Put what was reached into a release's CARD.md, a section of its own, in the place of one with that title."""
+    rows = [[one["what"], one["goal"], *_cells(one["figure"])] for one in reached]
+    head = ["", "goal", "found", "interval", "counted"]
+    lines = [f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows)]
+    kept = re.sub(
+        rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", "", card.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    card.write_text(f"{kept.rstrip()}\n\n## {title}\n\n{''.join(lines)}", encoding="utf-8")
 
 
 def write_html(path: Path, title: str, parts: Iterable[str]) -> None:

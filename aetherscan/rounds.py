@@ -151,6 +151,8 @@ def train_encoder(
                 keras.backend.clear_session()
                 model = build(settings, plan)
                 history = [row for row in checkpoint.load(begun, model) if row["round"] <= done] if begun else []
+                if done == rounds:
+                    break
                 with open_feed() as feed:
                     while done < rounds:
                         with stage(f"round {done + 1}", note) as found:

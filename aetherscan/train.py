@@ -23,10 +23,10 @@ from aetherscan.detector import load_encoder
 from aetherscan.examples import Examples, ExampleSettings, FeedSettings, draw, feed
 from aetherscan.feed import sources_of
 from aetherscan.following import Note, stage
-from aetherscan.forests import FEWEST, latents_of, train_forest
+from aetherscan.forests import FEWEST, describe_all, described, train_forest
 from aetherscan.onnx_export import export_onnx
 from aetherscan.recipe import TrainSettings
-from aetherscan.release import Release, write_card
+from aetherscan.release import Release, read_release, write_card
 from aetherscan.rounds import Plan, train_encoder
 from aetherscan.tracks import MODES
 
@@ -69,6 +69,7 @@ def train(
 
     Raises:
         FileExistsError: `folder` holds a release already.
+        ReleaseError: the release that it should start from is none.
         TrainingError: it cannot go on; the last checkpoint is whole.
         KeyboardInterrupt: it was told to stop, by SIGINT or SIGTERM.
     """
@@ -80,6 +81,7 @@ def train(
         rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
     )
     backgrounds, stages = feed_settings(settings, examples), list[dict[str, Any]]()
+    start = encoder_of(settings.start) if settings.start else None
 
     def noted(finished: Any) -> None:
         stages.append(dict(finished))
@@ -95,16 +97,19 @@ def train(
         with stage("draw", noted):
             real = sources_of(backgrounds) if settings.train_files else (None, None)
             known, unseen = (
-                draw([settings.seed, stream], patches, examples, settings.processes, source)
+                describe_all(
+                    encode, draw([settings.seed, stream], patches, examples, settings.processes, source),
+                    patches * examples.chans / settings.width_bin,
+                )
                 for stream, patches, source in zip(
                     (1, 2), (settings.forest_patches, settings.judge_patches), real, strict=True
                 )
-            )
+            )  # fmt: skip
         modes = {}
         for mode in MODES:
             with stage(f"forest {mode}", noted) as found:
-                mine = labelled if mode == "tracks" else None
-                modes[mode] = train_forest(folder, mode, encode, known[mode], unseen[mode], settings, mine)
+                mine = described(encode, labelled) if labelled and mode == "tracks" else None
+                modes[mode] = train_forest(folder, mode, known[mode], unseen[mode], settings, mine)
                 found |= {"threshold": modes[mode]["threshold"]}
     plan = Plan.of(settings)
     card = {
@@ -120,6 +125,7 @@ def train(
             "cadences": len(history) * plan.steps * plan.batch,
             "seconds": round(sum(row["seconds"] for row in history)),
             "devices": ", ".join(plan.devices) or "one device",
+            "start": start,
         },
         "labels": labels or {},
         "forests": {"seconds": round(sum(one["seconds"] for one in stages if not one["stage"].startswith("round")))},
@@ -128,8 +134,14 @@ def train(
     release = write_card(folder, card)
     (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
     shown = unseen["tracks"].only(np.arange(min(SHOWN, len(unseen["tracks"].labels))))
-    write_training(logs, release, history, stages, (latents_of(encode, shown), shown))
+    write_training(logs, release, history, stages, shown)
     return release
+
+
+def encoder_of(folder: Path) -> dict[str, Any]:
+    """Return what a release's card says of its encoder."""
+    release = read_release(folder)
+    return {"name": release.name, **release.card.get("encoder", {})}
 
 
 def feed_settings(settings: TrainSettings, examples: ExampleSettings) -> FeedSettings:
@@ -168,9 +180,9 @@ def describe(release: Release) -> str:
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
 The encoder saw {encoder["cadences"]:,} cadences (backgrounds: {training["backgrounds"]}), {encoder["epochs"]} epochs
-in {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}; the forests what the
-search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels of the same, at most
-{training["num_samples_rf"]:,} examples, {card["forests"]["seconds"]:,.0f} s.
+in {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}{_before(encoder)}.
+The forests learned from what the search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels
+of the same, at most {training["num_samples_rf"]:,} examples, {card["forests"]["seconds"]:,.0f} s.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins. What people said of candidates: {said or "nothing"}.
 
 Measured on half of {training["judge_patches"]:,} further patches, of other skies or pieces of band. This says how well
@@ -184,6 +196,13 @@ encoder and forest tell apart what passed every gate before them; it is not a re
 """
 
 
+def _before(encoder: dict[str, Any]) -> str:
+    if not (start := encoder.get("start")):
+        return ""
+    seen = f", {start['cadences']:,} in {start['seconds']:,} s" if "cadences" in start else ""
+    return f", from {start['name']}'s{seen}{_before(start)}"
+
+
 def _table(mode: str, card: dict[str, Any]) -> str:
     metrics, compared = card["metrics"], card["compared"]
     reads = " + ".join([*card["latents"], *(["measurements"] if card["measurements"] else [])])
@@ -194,7 +213,7 @@ def _table(mode: str, card: dict[str, Any]) -> str:
 
 Learned from {learned["signals"]:,} signals and {learned["others"]:,} others, {card["labelled"]:,} of them judged by
 people. Threshold {card["threshold"]:.4f}. Recall by SNR of the faintest ON, among {metrics["signals"]:,} signals and
-{metrics["others"]:,} others, at the smallest rates that {FEWEST} false ones carry:
+{metrics["others"]:,} others in {metrics["windows"]:,} windows, at so many false alarms a window as {FEWEST} carry:
 
 {_rows("SNR", rows)}
 The forest reads {reads}, which was chosen on the other half by recall at the smallest rate.
@@ -204,8 +223,8 @@ A random draw of the posterior is there to be compared with: with it two searche
 
 
 def _rows(first: str, rows: dict[str, Any]) -> str:
-    """Return a table in Markdown of recalls at the shares of false ones that the keys name."""
+    """Return a table in Markdown of recalls at the rates of false alarms that the keys name."""
     names = [name for name in next(iter(rows.values()), {}) if name.startswith("recall_at_")]
-    head = [first, *(f"recall, {100 * float(name.removeprefix('recall_at_')):g}% false" for name in names)]
+    head = [first, *(f"recall at {100 * float(name.removeprefix('recall_at_')):g}%" for name in names)]
     lines = [[label, *(f"{of[name]:.3f}" for name in names)] for label, of in rows.items()]
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))

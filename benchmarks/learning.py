@@ -19,9 +19,11 @@ import numpy as np
 from aetherscan.detector import Encode, load_encoder
 from aetherscan.examples import Examples, ExampleSettings, draw
 from aetherscan.forest import fit_forest, share
-from aetherscan.forests import latents_of
+from aetherscan.forests import described
 from aetherscan.onnx_export import convert
+from aetherscan.tracks import MODES
 
+SKY = ExampleSettings(tones=7, windows=6)
 SEED, KNOWN, UNSEEN, TREES, LEAST_SNR, RATES = 31, 400, 300, 300, 10.0, (0.05, 0.01)
 Both = tuple[Examples, Examples]
 
@@ -48,12 +50,18 @@ def recalls(features: list[np.ndarray], both: Both) -> str:
 
 def means(encode: Encode, both: Both) -> list[np.ndarray]:
     """Return the posteriors' means, a row for each example."""
-    return [latents_of(encode, shown).mean.reshape(len(shown.labels), -1) for shown in both]
+    return [described(encode, shown).latents.mean.reshape(len(shown.labels), -1) for shown in both]
+
+
+def drawn(stream: int, patches: int) -> dict[str, Examples]:
+    """Return what a search shows of so many patches."""
+    parts = list(draw([SEED, stream], patches, SKY, 2))
+    return {mode: Examples.join([part[mode] for part in parts]) for mode in MODES}
 
 
 def main(*folders: str) -> None:
-    drawn = [draw([SEED, i], patches, ExampleSettings(), 2) for i, patches in enumerate((KNOWN, UNSEEN))]
-    windows, tracks = ((drawn[0][mode], drawn[1][mode]) for mode in ("windows", "tracks"))
+    both = [drawn(stream, patches) for stream, patches in enumerate((KNOWN, UNSEEN))]
+    tracks, windows = ((both[0][mode], both[1][mode]) for mode in MODES)
     told = [one.measurements for one in tracks]
     print(f"{'':40}{'windows':>16}{'tracks':>16}{'and measured':>16}   at {RATES} false")
     print(f"{'measurements alone':72}{recalls(told, tracks):>16}")

@@ -27,6 +27,7 @@ from aetherscan.forest import fit_forest, share
 from aetherscan.normalize import SHADES
 
 WIDER, TREES, RATES = 8.0, 300, (0.05, 0.01)
+SKY = ExampleSettings(tones=7, windows=6)
 READS = {"windows": (("mean",),), "tracks": (("mean",), ("mean", "measurements"))}
 
 
@@ -67,7 +68,7 @@ def draw_patch(index: int, stream: int, wider: float) -> tuple[Examples, Example
         return [replace(one, width_hz=one.width_hz * wider) for one in tones], others
 
     with mock.patch.object(examples, "draw_emitters", widened):
-        return draw_examples(np.random.default_rng([stream, index]), ExampleSettings())
+        return draw_examples(np.random.default_rng([stream, index]), SKY)
 
 
 def drawn(stream: int, wider: float, patches: int) -> dict[str, Examples]:

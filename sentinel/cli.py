@@ -116,6 +116,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--full", action="store_true", help="the band that published numbers take: an hour, not minutes"
     )
     evaluate.add_argument("--band-mhz", type=float, metavar="MHZ", help="of each cell, instead")
+    evaluate.add_argument("--card", action="store_true", help="write what was reached into the release's CARD.md too")
     evaluate.add_argument(
         "--slice", type=Path, metavar="FILE", help="real power, an .npz that holds `data` (time, freq)"
     )
@@ -412,11 +413,13 @@ def _train(options: Options) -> int:
         journal.say(f"labels, {word}: {', '.join(f'{count} {what}' for what, count in became.items())}")
     release = train(folder, settings, labelled=judged, labels=labels, tell=journal.say, note=journal.note)
     journal.say(f"{release.name}: sha256 {release.sha256}")
+    journal.show(settings.output_path / folder.name)
     return 0
 
 
 def _evaluate(options: Options) -> int:
     from aetherscan.evaluate import judge_release
+    from aetherscan.report import add_to_card
     from aetherscan.search import SearchSettings
     from aetherscan.skies import CELLS
     from sentinel.config import ROOT
@@ -426,14 +429,19 @@ def _evaluate(options: Options) -> int:
         print(f"--cells: expected some of {', '.join(cells)}, found {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     ours = ROOT / "tests" / "data" / "ddo210_coarse469_slice.npz"
+    release = options.release or _served(config)
     reached = judge_release(
-        options.release or _served(config), options.output, settings=SearchSettings(**config.search.model_dump()),
+        release, options.output, settings=SearchSettings(**config.search.model_dump()),
         seed=options.seed, cells=options.cells, baselines=options.baseline, full=options.full,
         band_mhz=options.band_mhz, real=options.slice or (ours if ours.exists() else None),
     )  # fmt: skip
     for one in reached:
         print(f"{'ok  ' if one['met'] else 'MISS'}  {one['what']} {one['goal']}: {one['figure']['value']:.3g}")
     print(options.output / "evaluation.html")
+    if options.card:
+        asked = {"--seed": options.seed, "--cells": " ".join(options.cells), "--band-mhz": options.band_mhz}
+        how = " ".join(f"{name} {value}" for name, value in asked.items() if value) + " --full" * options.full
+        add_to_card(release / "CARD.md", f"On skies that are known: `./sentinel.py evaluate {how}`", reached)
     return 0
 
 

@@ -2,8 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ SHOWN = 12
 @dataclass(slots=True, kw_only=True)
 class Journal:
     """Writes each stage of a training into the store, and says in one message, edited in place, how far it is.
+
+    What it drew comes into the message's thread at the end.
 
     A store or a Slack that is away does not stop a training: the stage is in its own report in any case.
     """
@@ -54,16 +57,27 @@ class Journal:
         """Print a line, above the progress bar where there is one, and add it to the message."""
         tqdm.write(line)
         self._lines.append(plain(line))
-        if self.poster is None:
-            return
         text = "\n".join([f"*Training {plain(self.run)}*", "```", *self._lines[-SHOWN:], "```"])
+        if ts := self._ts:
+            self._ask(methodcaller("edit", ts, text))
+        else:
+            self._ts = self._ask(methodcaller("post", _message(self.run, text), repeat=False))
+
+    def show(self, folder: Path) -> None:
+        """Put the pictures in a folder into the message's thread."""
+        if ts := self._ts:
+            for picture in sorted(folder.glob("*.png")):
+                self._ask(methodcaller("upload", ts, str(picture)))
+
+    def _ask(self, what: Callable[[Any], Any]) -> Any:
+        """Return what Slack answers, None where there is none or it cannot be told."""
+        if self.poster is None:
+            return None
         try:
-            if self._ts:
-                self.poster.edit(self._ts, text)
-            else:
-                self._ts = self.poster.post(_message(self.run, text), repeat=False)
+            return what(self.poster)
         except PostError:
             LOG.exception("training %s: nobody was told", self.run)
+            return None
 
 
 def _message(run: str, text: str) -> Message:

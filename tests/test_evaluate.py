@@ -16,6 +16,7 @@ from aetherscan.finders import Answer, Row, on_alone
 from aetherscan.inject import Emitter
 from aetherscan.io import open_observation
 from aetherscan.judge import Reported, judge
+from aetherscan.report import add_to_card
 from aetherscan.search import SearchSettings
 from aetherscan.simulate import BURST_NOISE, LEVEL, NOISE, OFF_POSITIONS, SCAN_S, Sky, gbt_header
 from aetherscan.skies import CELLS, Cell, cadence_headers, draw_sky, write_sky
@@ -180,3 +181,15 @@ def test_a_report_is_complete_and_leads_nowhere(tmp_path, monkeypatch):
     page = (tmp_path / "evaluation.html").read_text()
     assert "http" not in re.sub(r'"data:image/png;base64,[^"]*"', "", page)
     assert re.findall(r"<(?:link|script|iframe)", page) == []
+
+
+def test_what_was_reached_stands_in_the_card_once(tmp_path):
+    (card := tmp_path / "CARD.md").write_text("# any\n\n## mine `a.b`\n\nold\n\n## other\n\nkept\n")
+    figure = {"measure": "recall", "value": 0.5, "low": 0.4, "high": 0.6, "k": 5, "n": 10, "unit": "tones"}
+    reached = [{"what": "recall of all", "goal": ">= 0.4", "figure": figure, "met": True}]
+    for _ in range(2):
+        add_to_card(card, "mine `a.b`", reached)
+        assert card.read_text() == (
+            "# any\n\n## other\n\nkept\n\n## mine `a.b`\n\n|  | goal | found | interval | counted |\n"
+            "| --- | --- | --- | --- | --- |\n| recall of all | >= 0.4 | 50.0% | 40.0% to 60.0% | 5 of 10 tones |\n"
+        )

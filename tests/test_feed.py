@@ -13,7 +13,7 @@ import pytest
 
 from aetherscan.backgrounds import PLATE, Shelf, Source, compose, fill, plan_of, sources
 from aetherscan.errors import CadenceError, FeedError, FormatError
-from aetherscan.examples import HINT, WINDOWS, draw, draw_examples
+from aetherscan.examples import HINT, draw, draw_examples
 from aetherscan.feed import FeedSettings, feed
 from aetherscan.geometry import geometry_of
 from aetherscan.inject import Emitter, add_line
@@ -179,12 +179,12 @@ def test_forests_learn_from_tones_in_real_bands_and_from_what_an_off_hints_at_bu
     paths = write_cadence(tmp_path, Sky(header=header, emitters=(unknown, hinted)), 3, suffix=".fil")
     known, kept = sources(paths, SMALL, seed=1, plates=100, chunk=100, chunks=1)
     source = known if known.parts[0][1] == [0] else kept
-    nothing, rng = replace(SMALL, tones=0, interference=0), np.random.default_rng(1)
+    nothing, rng = replace(SMALL, tones=0, interference=0, windows=6), np.random.default_rng(1)
     tracks, windows = draw_examples(rng, nothing, source.equalized(0))
     assert tracks.labels.tolist() == [0]
     assert tracks.measurements[0, MEASUREMENTS.index("off_brightest")] > HINT
-    assert 0 < len(windows.labels) < WINDOWS
-    drawn = draw([1], 3, replace(SMALL, tones=3, interference=2), source=source)
+    assert 0 < len(windows.labels) < nothing.windows
+    (drawn,) = draw([1], 3, replace(SMALL, tones=3, interference=2), source=source)
     signals = drawn["tracks"].only(drawn["tracks"].labels == 1)
     together = signals.measurements[:, MEASUREMENTS.index("on_together")]
     assert len(signals.labels) >= 5

@@ -81,6 +81,7 @@ def test_all_that_is_wrong_with_flags_is_told_at_once_and_is_exit_2(capsys):
         ({"rf_max_features": 1.5}, "rf_max_features: expected sqrt, log2, or a share"),
         ({"load_dir": "/models"}, "load_dir: expected a folder below model_path"),
         ({"start_round": 3}, "start_round: expected load_tag beside it"),
+        ({"num_training_rounds": 0}, "num_training_rounds: expected at least 1, or start beside it, found 0"),
         ({"vae_kernel_size": (3, 0)}, r"vae_kernel_size: expected at least 1, found \(3, 0\)"),
     ],
 )

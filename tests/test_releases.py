@@ -238,7 +238,7 @@ class Told:
     """A channel that keeps what each message says now."""
 
     def __init__(self):
-        self.messages, self.calls = {}, 0
+        self.messages, self.calls, self.thread = {}, 0, []
 
     def post(self, message, *, repeat):
         self.calls += 1
@@ -250,14 +250,23 @@ class Told:
     def edit(self, ts, text):
         self.messages[ts] = text
 
+    def upload(self, ts, picture):
+        if "latents" in picture:
+            raise PostLaterError("ratelimited")
+        self.thread.append((ts, Path(picture).name))
 
-def test_a_training_is_in_the_store_and_in_one_message_that_is_edited(store):
+
+def test_a_training_is_in_the_store_and_in_one_message_that_is_edited_its_pictures_in_its_thread(store, tmp_path):
     told = Told()
     journal = Journal(run="test_v1", store=store, poster=told)
     for i in (1, 2, 3):
         journal.note({"stage": f"round {i}", "seconds": 2.5, "cpu_s": 4.0, "ram_bytes": 10**9, "loss": 1 / i})
     assert list(told.messages) == ["ts"]
     assert "round 1: 2 s, loss 1\nround 2: 2 s, loss 0.5\nround 3: 2 s, loss 0.3333" in told.messages["ts"]
+    for name in ("losses.png", "latents.png", "recovery.png", "history.csv"):
+        (tmp_path / name).touch()
+    journal.show(tmp_path)
+    assert told.thread == [("ts", "losses.png"), ("ts", "recovery.png")]
     with store.read() as rows:
         kept = rows.execute(select(training.c.run, training.c.stage, training.c.facts)).all()
     assert [(one.run, one.stage) for one in kept] == [("test_v1", f"round {i}") for i in (1, 2, 3)]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -297,3 +298,16 @@ def test_a_stage_counts_what_processes_spend_that_are_still_at_work():
     assert noted[0]["stage"] == "round 1"
     assert noted[0]["cpu_s"] > 0.25
     assert noted[0]["ram_bytes"] > 1e6
+
+
+def test_a_stage_tells_how_busy_gpus_were_as_their_own_tool_says(tmp_path, monkeypatch):
+    (tool := tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\nprintf '50, 1000\\n[N/A], 7\\n70, 3000\\n'\nexec sleep 60\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    noted = []
+    with stage("round 1", noted.append):
+        time.sleep(0.5)
+    assert (noted[0]["gpu_load"], noted[0]["gpu_bytes"]) == (0.6, 3000 * 2**20)
+    assert noted[0]["seconds"] < 10

@@ -10,9 +10,9 @@ import pytest
 
 from aetherscan.detector import Latents, load_detector, load_encoder
 from aetherscan.errors import ReleaseError
-from aetherscan.examples import WINDOWS, Examples, ExampleSettings, draw_examples
+from aetherscan.examples import ExampleSettings, draw_examples
 from aetherscan.forest import load_forest
-from aetherscan.forests import choose, judge, thresholds, train_forest
+from aetherscan.forests import Described, choose, described, judge, thresholds, train_forest
 from aetherscan.patches import KINDS, draw_emitters
 from aetherscan.recipe import TrainSettings
 from aetherscan.release import read_release
@@ -37,6 +37,16 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def copied(tiny, tmp_path):
     return shutil.copytree(tiny, tmp_path / "tiny")
+
+
+def test_a_release_gets_new_forests_and_keeps_its_encoder(tiny, tmp_path):
+    settings = replace(TINY, start=tiny, num_training_rounds=0, seed=4, output_path=tmp_path / "logs")
+    again = train(tmp_path / "again", settings, SMALL)
+    first = read_release(tiny)
+    assert (tmp_path / "again" / "encoder.onnx").read_bytes() == (tiny / "encoder.onnx").read_bytes()
+    assert again.modes["tracks"].calibration != first.modes["tracks"].calibration
+    assert again.card["encoder"]["start"] == {"name": "tiny", **first.card["encoder"]}
+    assert "from tiny's, 8 in " in (tmp_path / "again" / "CARD.md").read_text()
 
 
 def test_the_clustering_loss_is_the_seeds_fifty_pairs():
@@ -118,7 +128,7 @@ def test_examples_are_what_a_search_finds_tones_labelled_as_signals(drawn):
     together = tracks.measurements[:, MEASUREMENTS.index("on_together")]
     expected = tracks.snrs[tracks.labels == 1] * 3**0.5
     assert np.median(together[tracks.labels == 1] / expected) == pytest.approx(1.05, abs=0.2)
-    assert windows.snippets.shape == (WINDOWS, 6, 16, 512)
+    assert windows.snippets.shape == (SMALL.windows, 6, 16, 512)
     assert windows.labels.any()
 
 
@@ -137,9 +147,14 @@ def test_the_same_seed_draws_the_same_examples(drawn):
         np.testing.assert_array_equal(first.measurements, second.measurements)
 
 
-def test_a_rate_is_told_of_only_where_three_false_ones_carry_it():
-    assert list(thresholds(np.linspace(0, 1, 29))) == [0.05]
-    assert list(thresholds(np.linspace(0, 1, 3000))) == [0.05, 0.02, 0.01, 0.001]
+def test_a_rate_of_false_alarms_is_per_window_and_told_of_only_where_three_carry_it():
+    quiet = np.linspace(0, 1, 3001)
+    assert list(thresholds(quiet, 29)) == [0.05]
+    found = thresholds(quiet, 30_000)
+    assert list(found) == [0.05, 0.01, 0.001, 0.0001]
+    assert found[0.01] == pytest.approx(0.9, abs=1e-4)  # 300 of 3,001 are above
+    assert found[0.0001] == pytest.approx(0.999, abs=1e-4)
+    assert thresholds(quiet, 80_000)[0.05] == 0  # more may pass than there are
 
 
 def test_a_forest_reads_more_only_where_it_finds_more():
@@ -151,8 +166,9 @@ def test_a_forest_reads_more_only_where_it_finds_more():
             mean=rng.normal(size=(rows, 6, 2)).astype(np.float32) + 0.5 * labels[:, None, None],
             log_var=np.zeros((rows, 6, 2), np.float32) - 3 * told * labels[:, None, None],
         )
-        nothing = np.zeros((rows, 6, 1, 1), np.uint8), np.zeros((rows, 0), np.float32)
-        return latents, Examples(snippets=nothing[0], labels=labels, snrs=labels * 9, measurements=nothing[1])
+        return Described(
+            latents=latents, labels=labels, snrs=labels * 9, measurements=np.zeros((rows, 0), np.float32), windows=rows
+        )
 
     settings = replace(TINY, rf_n_estimators=50)
     for told, best in ((0, ("mean",)), (1, ("mean", "log_var"))):
@@ -166,7 +182,8 @@ def test_rows_that_people_judged_join_the_tracks_and_are_counted(tiny, drawn, tm
     encode = load_encoder(tiny / "encoder.onnx", (16, 512))
     count = len(drawn[0].labels)
     known = replace(drawn[0], labels=(np.arange(count) % 2).astype(np.float32))  # both kinds in both halves
-    card = train_forest(tmp_path, "tracks", encode, known, known, TINY, known.only(np.arange(2)))
+    rows = described(encode, known, windows=50)
+    card = train_forest(tmp_path, "tracks", rows, rows, TINY, rows.only(np.arange(2)))
     assert card["labelled"] == 2
     assert sum(card["learned"].values()) == count + 2
 
@@ -195,7 +212,11 @@ def test_recall_is_judged_at_the_permitted_share_of_false_ones():
     scores = np.concatenate([np.linspace(0, 0.5, 10_000), np.full(100, 0.48), np.full(100, 0.3)])
     labels = np.concatenate([np.zeros(10_000), np.ones(200)]).astype(np.float32)
     snrs = np.concatenate([np.zeros(10_000), np.full(100, 30.0), np.full(100, 7.0)]).astype(np.float32)
-    found = judge(scores, labels, snrs, 0.05)
+    unseen = Described(
+        latents=Latents(mean=(none := np.zeros((10_200, 6, 0), np.float32)), log_var=none), snrs=snrs, labels=labels,
+        measurements=none[:, 0], windows=10_000,
+    )  # fmt: skip
+    found = judge(scores, unseen, 0.05)
     assert found["threshold"] == pytest.approx(0.475, abs=1e-4)
     assert found["recall_at_0.05"] == {"6-8": 0, "24-60": 1}
     assert found["recall_at_0.01"] == {"6-8": 0, "24-60": 0}
