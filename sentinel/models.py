@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import requests
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, inspect, select
 
 from aetherscan.errors import ReleaseError
 from aetherscan.release import read_release
@@ -42,8 +42,19 @@ def serving(store: Store, configured: Path) -> Path:
 
 
 def served(config: Config) -> Path:
-    """Return the folder of the release that the service searches with, whether or not it runs just now."""
-    return serving(open_store(config.store_url), config.release) if config.has_store else config.release
+    """Return the folder of the release that the service searches with, whether or not it runs just now.
+
+    To ask changes nothing: a store of an older version stays one.
+    """
+    if not config.has_store:
+        return config.release
+    store = open_store(config.store_url, as_it_is=True)
+    try:
+        with store.read() as rows:
+            begun = inspect(rows).has_table(meta.name)
+        return serving(store, config.release) if begun else config.release
+    finally:
+        store.engine.dispose()
 
 
 def promote(store: Store, configured: Path, name: str) -> str:

@@ -371,8 +371,8 @@ def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> 
         rows.execute(update(outbox).where(outbox.c.id == parent.id).values(stale_at=now()))
 
 
-def open_store(url: str) -> Store:
-    """Open the store, make its tables where there are none, and bring those of an older version up.
+def open_store(url: str, *, as_it_is: bool = False) -> Store:
+    """Open the store, make its tables where there are none, and bring those of an older version up; or as it is.
 
     Raises:
         StoreError: on a network file system, of a newer version, damaged, or out of reach: the message says which.
@@ -383,6 +383,8 @@ def open_store(url: str) -> Store:
         _prepare_sqlite(engine, Path(address.database or ""))
     else:
         engine = _postgresql(address)
+    if as_it_is:
+        return Store(engine=engine)
     try:
         with _told(engine), engine.begin() as rows:
             prepare(rows)

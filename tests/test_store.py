@@ -12,8 +12,10 @@ from sqlalchemy import create_engine, func, insert, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
+from sentinel.config import Config
 from sentinel.errors import LeaseLostError, StoreError
 from sentinel.migrate import NEWEST, OLDEST, migrate
+from sentinel.models import served
 from sentinel.mounts import file_system
 from sentinel.schema import attempt, cadence, cadence_file, candidate, file, meta, now, outbox
 from sentinel.store import Found, Store, open_store
@@ -368,6 +370,18 @@ def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store,
     record(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
     for one in (then, again):
         one.engine.dispose()
+
+
+@pytest.mark.parametrize("version", [None, OLDEST])
+def test_to_ask_which_release_serves_changes_no_store(empty, version):
+    url = older(empty(), version) if version else empty()
+    config = Config.model_validate({"store": {"url": url}})
+    assert served(config) == config.release
+    engine = create_engine(url)
+    with engine.connect() as rows:
+        assert inspect(rows).has_table(meta.name) == bool(version)
+        assert not version or rows.scalar(select(meta.c.value)) == str(version)
+    engine.dispose()
 
 
 def test_a_store_that_a_program_still_uses_does_not_go_back(store):
