@@ -20,6 +20,7 @@ import numpy as np
 
 from aetherscan.curves import write_training
 from aetherscan.detector import load_encoder
+from aetherscan.errors import ReleaseError
 from aetherscan.examples import Examples, ExampleSettings, FeedSettings, draw, feed
 from aetherscan.feed import sources_of
 from aetherscan.following import Note, stage
@@ -112,6 +113,13 @@ def train(
                 modes[mode] = train_forest(folder, mode, known[mode], unseen[mode], settings, mine)
                 found |= {"threshold": modes[mode]["threshold"]}
     plan = Plan.of(settings)
+    seen = {
+        "epochs": len(history),
+        "cadences": len(history) * plan.steps * plan.batch,
+        "seconds": round(sum(row["seconds"] for row in history)),
+        "devices": ", ".join(plan.devices) or "one device",
+        "start": start,
+    }
     card = {
         "name": folder.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,13 +128,7 @@ def train(
         "modes": modes,
         "data": asdict(examples),
         "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
-        "encoder": {
-            "epochs": len(history),
-            "cadences": len(history) * plan.steps * plan.batch,
-            "seconds": round(sum(row["seconds"] for row in history)),
-            "devices": ", ".join(plan.devices) or "one device",
-            "start": start,
-        },
+        "encoder": start if start and not history else seen,
         "labels": labels or {},
         "forests": {"seconds": round(sum(one["seconds"] for one in stages if not one["stage"].startswith("round")))},
         "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
@@ -139,9 +141,15 @@ def train(
 
 
 def encoder_of(folder: Path) -> dict[str, Any]:
-    """Return what a release's card says of its encoder."""
+    """Return what a release's card says of its encoder.
+
+    Raises:
+        ReleaseError: it says nothing, or there is no release.
+    """
     release = read_release(folder)
-    return {"name": release.name, **release.card.get("encoder", {})}
+    if "encoder" not in release.card:
+        raise ReleaseError(f"{folder}: expected a card that says what its encoder saw, found none")
+    return {"name": release.name, **release.card["encoder"]}
 
 
 def feed_settings(settings: TrainSettings, examples: ExampleSettings) -> FeedSettings:
@@ -172,17 +180,17 @@ def interruptible() -> Iterator[None]:
 def describe(release: Release) -> str:
     """Return CARD.md: what a release was trained on and measured at, for people."""
     card = release.card
-    data, training, snippet, encoder = card["data"], card["training"], card["snippet"], card["encoder"]
+    data, training, snippet = card["data"], card["training"], card["snippet"]
     labels = card["labels"].items()
     said = "; ".join(f"{word}, {', '.join(f'{n} {what}' for what, n in became.items())}" for word, became in labels)
     return f"""# {release.name}
 
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
-The encoder saw {encoder["cadences"]:,} cadences (backgrounds: {training["backgrounds"]}), {encoder["epochs"]} epochs
-in {training["num_training_rounds"]} rounds, {encoder["seconds"]:,.0f} s on {encoder["devices"]}{_before(encoder)}.
+{_seen(card["encoder"])}
 The forests learned from what the search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels
-of the same, at most {training["num_samples_rf"]:,} examples, {card["forests"]["seconds"]:,.0f} s.
+of {training["backgrounds"]} background, at most {training["num_samples_rf"]:,} examples; they took
+{card["forests"]["seconds"]:,} s.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins. What people said of candidates: {said or "nothing"}.
 
 Measured on half of {training["judge_patches"]:,} further patches, of other skies or pieces of band. This says how well
@@ -196,11 +204,12 @@ encoder and forest tell apart what passed every gate before them; it is not a re
 """
 
 
-def _before(encoder: dict[str, Any]) -> str:
-    if not (start := encoder.get("start")):
-        return ""
-    seen = f", {start['cadences']:,} in {start['seconds']:,} s" if "cadences" in start else ""
-    return f", from {start['name']}'s{seen}{_before(start)}"
+def _seen(encoder: dict[str, Any]) -> str:
+    """Say what made an encoder, and what made the one that it began as."""
+    whose = f" of {encoder['name']}" if "name" in encoder else ""
+    said = f"""The encoder{whose} saw {encoder["cadences"]:,} cadences in {encoder["epochs"]} epochs, in
+{encoder["seconds"]:,} s on {encoder["devices"]}."""
+    return f"{said} It began as another.\n{_seen(encoder['start'])}" if encoder.get("start") else said
 
 
 def _table(mode: str, card: dict[str, Any]) -> str:
