@@ -1,7 +1,8 @@
 """What examples are drawn from: small pieces of sky at native resolution, and what radiates in them.
 
 A patch holds noise, gains, bursts, a piece of filter shape, emitters of the zoo and ON-only tones. Kinds that come
-close to looking like a signal are drawn more often than the sky has them, and fainter.
+close to looking like a signal are drawn more often than the sky has them, and fainter. Some tones pulse or curve, as
+else what does would be taken for interference, whose kinds do.
 """
 
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ KINDS = {
 """What is no signal: the zoo's kinds, and tones that one or two of the ONs lack."""
 SHARES = np.array([share for share, _ in KINDS.values()]) / sum(share for share, _ in KINDS.values())
 COARSE = 2**20
+PERIOD_S, CURVATURE_HZ_S2 = (30.0, 300.0), (1e-5, 3e-4)
+"""Of tones that are unsteady."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class ExampleSettings:
 
     chans: int = 2**16
     tones: int = 4
+    unsteady: float = 0.3  # share of the tones that pulse, or whose drift changes
     interference: int = 18
     windows: int = 2  # for `--mode windows`, half of them around a tone
     signal_snr: tuple[float, float] = (6.0, 60.0)
@@ -89,7 +93,12 @@ def draw_emitters(
 
     def tone() -> Emitter:
         snr = log_uniform(rng, *settings.signal_snr)
-        return placed(random_signal(rng, header.fch1, snr, settings.max_drift_hz_s))
+        one = random_signal(rng, header.fch1, snr, settings.max_drift_hz_s)
+        if not settings.unsteady or rng.random() > settings.unsteady:
+            return placed(one)
+        pulse = {"period_s": log_uniform(rng, *PERIOD_S), "phase_s": rng.uniform(0, PERIOD_S[1])}
+        curve = {"curvature_hz_s2": log_uniform(rng, *CURVATURE_HZ_S2) * rng.choice([-1, 1])}
+        return placed(replace(one, **(pulse if rng.random() < 0.5 else curve)))
 
     others = [placed(draw_other(rng, header.fch1, settings.max_drift_hz_s)) for _ in range(settings.interference)]
     return [tone() for _ in range(settings.tones)], others

@@ -188,9 +188,9 @@ def describe(release: Release) -> str:
 Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
 
 {_seen(card["encoder"])}
-The forests learned from what the search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels
-of {training["backgrounds"]} background, at most {training["num_samples_rf"]:,} examples; they took
-{card["forests"]["seconds"]:,} s.
+The forests took {card["forests"]["seconds"]:,} s, and learned from what the search found in
+{training["forest_patches"]:,} patches of {data["chans"]:,} channels ({training["backgrounds"]}), at most
+{training["num_samples_rf"]:,} examples.
 Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins. What people said of candidates: {said or "nothing"}.
 
 Measured on half of {training["judge_patches"]:,} further patches, of other skies or pieces of band. This says how well
