@@ -23,7 +23,7 @@ from aetherscan.forests import described
 from aetherscan.onnx_export import convert
 from aetherscan.tracks import MODES
 
-SKY = ExampleSettings(tones=7, windows=6)
+SKY = ExampleSettings(tones=7, unsteady=0, windows=6)
 SEED, KNOWN, UNSEEN, TREES, LEAST_SNR, RATES = 31, 400, 300, 300, 10.0, (0.05, 0.01)
 Both = tuple[Examples, Examples]
 

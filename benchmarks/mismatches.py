@@ -1,7 +1,7 @@
 """Switch the two mismatches of the first seed's training on in ours, and print what recall each of them costs.
 
 Run from the repository root: `python benchmarks/mismatches.py [PATCHES [RELEASE]]`, by default 400 patches of sky to
-learn from, three quarters as many to judge on, and models/zenith. The seed stretches each observation between its own
+learn from, three quarters as many to judge on, and models/azimuth. The seed stretches each observation between its own
 minimum and maximum when it learns, and each cadence when it serves; and it learns from signals eight times as wide as
 those on the sky. Here the release's encoder stays as it is, and forests are fitted on its latents of what is drawn one
 way and asked about what is drawn another way; recall is of signals at the score that a share of what is none exceeds,
@@ -27,7 +27,7 @@ from aetherscan.forest import fit_forest, share
 from aetherscan.normalize import SHADES
 
 WIDER, TREES, RATES = 8.0, 300, (0.05, 0.01)
-SKY = ExampleSettings(tones=7, windows=6)
+SKY = ExampleSettings(tones=7, unsteady=0, windows=6)
 READS = {"windows": (("mean",),), "tracks": (("mean",), ("mean", "measurements"))}
 
 
@@ -78,7 +78,7 @@ def drawn(stream: int, wider: float, patches: int) -> dict[str, Examples]:
     return {mode: Examples.join(of) for mode, of in zip(("tracks", "windows"), zip(*parts, strict=True), strict=True)}
 
 
-def main(patches: int = 400, release: str = "models/zenith") -> None:
+def main(patches: int = 400, release: str = "models/azimuth") -> None:
     folder = Path(__file__).resolve().parents[1] / release
     encode: Encode = load_encoder(folder / "encoder.onnx", (16, 512), 2)
     known = {wider: drawn(21, wider, patches) for wider in (1.0, WIDER)}

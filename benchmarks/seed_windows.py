@@ -1,7 +1,7 @@
 """Judge windows from Aetherscan's own generator, the first seed's, and print recall at 1% and 0.01% false positives.
 
 Run from the repository root: `python benchmarks/seed_windows.py [FALSE [LEARNED [RELEASE]]]`, by default 30,000 windows
-without a signal and 15,000 with one to judge on, 12,000 to learn from, and models/zenith. Its package, version 1.2.0,
+without a signal and 15,000 with one to judge on, 12,000 to learn from, and models/azimuth. Its package, version 1.2.0,
 goes without what it depends on into a folder that is thrown away, and runs in a process of its own, as its name is our
 library's too; its defaults are kept: SNR 1-100 over six scans without pauses, of signals that are drawn at 2.8 Hz a
 channel into plates binned by eight. Half of the false windows hold a line in all six, and half of the true ones too.
@@ -140,7 +140,7 @@ def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str
     return found
 
 
-def main(false: int = 30_000, learned: int = 12_000, release: str = "models/zenith") -> None:
+def main(false: int = 30_000, learned: int = 12_000, release: str = "models/azimuth") -> None:
     detector = load_detector(Path(__file__).resolve().parents[1] / release)
     with TemporaryDirectory() as folder, seeds_generator(Path(folder)) as draw:
         for sky in ("noise", "zoo"):

@@ -218,7 +218,7 @@ class Config(_Section):
 
     state_dir: Path = Path("var")
     picture_dir: Path | None = None
-    release: Path = Path("models/zenith")
+    release: Path = Path("models/azimuth")
     shadow: Path | None = None
     releases_url: str | None = None
     lease_s: PositiveFloat = 120.0

@@ -18,7 +18,7 @@ from aetherscan.release import write_card
 from sentinel.config import Search
 from sentinel.offline import detector_of
 
-SHIPPED = Path(__file__).parents[1] / "models" / "zenith"
+SHIPPED = Path(__file__).parents[1] / "models" / "azimuth"
 RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 

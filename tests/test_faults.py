@@ -27,7 +27,7 @@ from sentinel.store import open_store
 from sentinel.worker import PICTURES, search_files, search_lease
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "models" / "zenith"
+SHIPPED = ROOT / "models" / "azimuth"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from aetherscan.simulate import NOISE, SCAN_S, gbt_header, noise
 from sentinel import cli
 from sentinel.config import ROOT
 
-SHIPPED = ROOT / "models" / "zenith"
+SHIPPED = ROOT / "models" / "azimuth"
 
 
 def sky(count, snr=0.0, drift_hz_s=0.3, step_s=SCAN_S):

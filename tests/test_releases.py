@@ -29,7 +29,7 @@ from sentinel.tables import export, put_label
 from sentinel.training import Journal, labelled
 from sentinel.worker import search_files
 
-SHIPPED = Path(__file__).parents[1] / "models" / "zenith"
+SHIPPED = Path(__file__).parents[1] / "models" / "azimuth"
 
 
 @pytest.fixture(scope="module")

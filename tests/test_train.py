@@ -132,8 +132,11 @@ def test_examples_are_what_a_search_finds_tones_labelled_as_signals(drawn):
     assert windows.labels.any()
 
 
-def test_every_kind_is_drawn_and_tones_lie_whole_in_the_patch():
-    tones, others = draw_emitters(np.random.default_rng(6), ExampleSettings(interference=200))
+def test_every_kind_is_drawn_and_some_tones_pulse_or_curve():
+    tones, others = draw_emitters(np.random.default_rng(6), ExampleSettings(tones=200, interference=200))
+    unsteady = [tone for tone in tones if tone.period_s or tone.curvature_hz_s2]
+    assert len(unsteady) == pytest.approx(60, abs=20)
+    assert len({bool(tone.period_s) for tone in unsteady}) == 2
     assert {one.kind for one in others} == set(KINDS)
     assert all(min(tone.snr[::2]) > 0 == max(tone.snr[1::2]) for tone in tones)
     partial = [one for one in others if one.kind == "partial"]
