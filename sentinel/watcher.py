@@ -27,6 +27,7 @@ from aetherscan.errors import ReadError, TruncatedFileError
 from aetherscan.observation import SECONDS_PER_DAY, Header
 from sentinel.config import Signals, Watch
 from sentinel.failpoint import failpoint
+from sentinel.migrate import alone
 from sentinel.mounts import file_system, is_network
 from sentinel.schema import file, now
 from sentinel.store import Store, insert_once, portions
@@ -193,6 +194,7 @@ def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) ->
             break
     if opened:
         with store.write() as rows:
+            alone(rows)  # two that change the same files in another order would wait for each other
             for row, values in opened:
                 unchanged = (file.c.id == row.id) & (file.c.mtime_ns == row.mtime_ns) & (file.c.size == row.size)
                 rows.execute(update(file).where(unchanged).values(**values))
@@ -222,6 +224,7 @@ def _reconcile(
     if not (new or changed or gone or back or waiting):
         return
     with store.write() as rows:
+        alone(rows)
         for whole in SIGNALED:
             if some := [_stamp(one) for one in new if one.whole is whole]:
                 rows.execute(insert_once(rows, file).values(_seen(whole=whole)), some)

@@ -25,6 +25,7 @@ TINY = TrainSettings(
     num_training_rounds=1, epochs_per_round=1, forest_patches=6, judge_patches=6, rf_n_estimators=20, processes=1,
 )  # fmt: skip
 SMALL = ExampleSettings(chans=2**15)
+CROWD = ExampleSettings(chans=2**15, tones=7, unsteady=0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_the_encoder_is_the_seeds_nine_convolutions():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return draw_examples(np.random.default_rng([1, 2]), SMALL)
+    return draw_examples(np.random.default_rng([1, 2]), CROWD)
 
 
 def test_a_trained_release_loads_with_its_card_and_scores_in_either_mode(tiny, drawn):
@@ -128,7 +129,7 @@ def test_examples_are_what_a_search_finds_tones_labelled_as_signals(drawn):
     together = tracks.measurements[:, MEASUREMENTS.index("on_together")]
     expected = tracks.snrs[tracks.labels == 1] * 3**0.5
     assert np.median(together[tracks.labels == 1] / expected) == pytest.approx(1.05, abs=0.2)
-    assert windows.snippets.shape == (SMALL.windows, 6, 16, 512)
+    assert windows.snippets.shape == (CROWD.windows, 6, 16, 512)
     assert windows.labels.any()
 
 
@@ -144,7 +145,7 @@ def test_every_kind_is_drawn_and_some_tones_pulse_or_curve():
 
 
 def test_the_same_seed_draws_the_same_examples(drawn):
-    again = draw_examples(np.random.default_rng([1, 2]), SMALL)
+    again = draw_examples(np.random.default_rng([1, 2]), CROWD)
     for first, second in zip(drawn, again, strict=True):
         np.testing.assert_array_equal(first.snippets, second.snippets)
         np.testing.assert_array_equal(first.measurements, second.measurements)
