@@ -3,9 +3,8 @@
 An .npy file holds (n, 6, rows, channels) of power, ABACAD: 4,096 channels at native resolution, or 512 of eight
 channels each, as the first seed stores them; equalized, its logarithm is as good. A plate is equalized by itself. Its
 probability is that of the line in it which is likeliest to be a signal, 0 where none gets as far; with `--mode windows`
-that of the window as a whole, as in the papers. A plate holds so little noise that lines may be fainter than in a band.
-What is in all six observations is no signal, but may cross one in an OFF: it is blotted out, and the plate searched
-again.
+that of the window as a whole, as in the papers. A plate holds so little noise that lines may be fainter than in a band,
+and what crosses one in an OFF is left to the forest.
 
 Where on the sky or in the band it was is not in the file: a plate has a probability, and no frequency, drift or SNR.
 Nor is when its scans began: it is searched as if 341 s apart, as at Green Bank, and once more as if one scan followed
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from aetherscan.backgrounds import open_plates
 from aetherscan.detector import Detector
 from aetherscan.geometry import Geometry, geometry_of
 from aetherscan.observation import SECONDS_PER_DAY
 from aetherscan.simulate import SCAN_S, gbt_header
-from aetherscan.track import DRIFT, SNR, START, WIDTH
 from aetherscan.tracks import (
     WINDOW_LEVEL,
     SearchSettings,
@@ -45,11 +43,7 @@ LEVELS = (WINDOW_LEVEL, 0)
 """Channels that make one bin of a snippet, as a power of two."""
 COARSE = 2**18
 """Channels of the coarse channel that plates are from: so wide that the middle of a plate is no DC spike."""
-SEARCH = SearchSettings(max_drift_hz_s=7.0, hit_snr=4.0, min_on_snr=2.5, min_together_snr=6.5)
-LASTING = 5.0
-"""SNR in each of the OFFs from which a line is in all six observations."""
-BLOT = (1.5, 1.0)
-"""Boxes, and channels more, that are blotted out to either side of such a line."""
+SEARCH = SearchSettings(max_drift_hz_s=7.0, hit_snr=4.0, min_on_snr=2.5, min_together_snr=6.5, max_off_snr=14.0)
 
 
 def score_plates(path: Path, detector: Detector, threshold: float, batch: int) -> Iterator[dict[str, Any]]:
@@ -94,28 +88,14 @@ def lines_of(
 ) -> tuple[list[Float32[np.ndarray, "obs rows bins"]], Float32[np.ndarray, "tracks measurements"]]:
     """Return snippet and measurements of each line in a plate that may be a signal, by any of `timings`."""
     snippets, told = list[Float32[np.ndarray, "obs rows bins"]](), list[Float32[np.ndarray, "tracks measurements"]]()
-    equalized, own = equalize_arrays(plate, timings[0]), (0, plate.shape[-1])
+    equalized = equalize_arrays(plate, timings[0])
     for cadence in timings:
-        blot(equalized.sigmas, find_tracks(equalized, own, cadence, SEARCH)[0], cadence)
-    for cadence in timings:
-        tracks, fates, _ = find_tracks(equalized, own, cadence, SEARCH)
+        tracks, fates, _ = find_tracks(equalized, (0, plate.shape[-1]), cadence, SEARCH)
         tracks = tracks[fates == ""]
         tracks = tracks[merge(tracks, cadence)]
         snippets += [track_snippet(equalized, one, cadence, shape) for one in tracks]
         told.append(measurements(tracks, cadence))
     return snippets, np.concatenate(told)
-
-
-def blot(
-    sigmas: Float32[np.ndarray, "obs time freq"], tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry
-) -> None:
-    """Set to 0, in place, what lies on tracks that are in every OFF."""
-    lasting = tracks[tracks[:, SNR:][:, cadence.off].min(axis=1, initial=np.inf) >= LASTING]
-    rows, channels = np.arange(sigmas.shape[1]), np.arange(sigmas.shape[2])
-    at = cadence.middles[:, None] + rows - rows.mean()
-    for one in lasting:
-        reach = BLOT[0] * np.hypot(one[WIDTH], one[DRIFT]) + BLOT[1]
-        sigmas[np.abs(channels - (one[START] + one[DRIFT] * at)[..., None]) < reach] = 0
 
 
 def window_of(
