@@ -143,7 +143,7 @@ def train_encoder(
     done, rounds, failures = settings.first_round - 1, settings.num_training_rounds, 0
     model, history, logs = None, checkpoint.History(), settings.output_path / folder.name
     logs.mkdir(parents=True, exist_ok=True)
-    if done == 0 and checkpoints.exists() and not settings.load_tag:
+    if done == 0 < rounds and checkpoints.exists() and not settings.load_tag:
         tell(f"older checkpoints: {checkpoints.rename(unused(checkpoints))}")
     with tqdm(total=(rounds - done) * settings.epochs_per_round * plan.steps, disable=not sys.stderr.isatty()) as bar:
         while model is None or done < rounds:

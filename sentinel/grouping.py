@@ -65,6 +65,7 @@ def _give_up(store: Store, partial_after_s: float) -> int:
     fresh = exists().where(member, file.c.changed_at > now() - partial_after_s)
     due = update(cadence).where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~fresh)
     with store.write() as rows:
+        alone(rows)
         return int(rows.execute(due.values(state="ready", ready_at=now())).rowcount)
 
 

@@ -41,9 +41,13 @@ def copied(tiny, tmp_path):
 
 
 def test_a_release_gets_new_forests_and_keeps_its_encoder(tiny, tmp_path):
-    settings = replace(TINY, start=tiny, num_training_rounds=0, seed=4, output_path=tmp_path / "logs")
+    (kept := tmp_path / "checkpoints" / "round_01").mkdir(parents=True)
+    settings = replace(
+        TINY, start=tiny, num_training_rounds=0, seed=4, model_path=tmp_path, output_path=tmp_path / "logs"
+    )
     again = train(tmp_path / "again", settings, SMALL)
     first = read_release(tiny)
+    assert kept.exists()  # of another training, which may go on
     assert (tmp_path / "again" / "encoder.onnx").read_bytes() == (tiny / "encoder.onnx").read_bytes()
     assert again.modes["tracks"].calibration != first.modes["tracks"].calibration
     assert again.card["encoder"] == {"name": "tiny", **first.card["encoder"]}
