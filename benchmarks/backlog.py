@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from sqlalchemy import select
 
+from aetherscan.header import gbt_header
 from aetherscan.io import verify_complete, write_fil
-from aetherscan.simulate import gbt_header
 from sentinel.config import Config
-from sentinel.grouping import group
-from sentinel.program import Bell
-from sentinel.schema import cadence
-from sentinel.service import one_pass
-from sentinel.store import Found, Lease, Store, open_store
-from sentinel.watcher import Lookout
-from sentinel.worker import search_lease
+from sentinel.ingest.cadences import group
+from sentinel.ingest.service import one_pass
+from sentinel.ingest.watcher import Scanner
+from sentinel.programs.program import ProgramLoop
+from sentinel.store.queue import Found, Lease, Store, open_store
+from sentinel.store.schema import cadence
+from sentinel.workers.task import search_lease
 
 SEARCH_S, EVERY_S, IDLE_S = 0.05, 4.0, 60.0
 STEP_DAYS = 341 / 86_400
@@ -78,8 +78,8 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
     config = Config(state_dir=place, watch={"roots": (place / "in",)}, lease_s=600)
     (place / "in").mkdir()
     store = open_store(config.store_url)
-    bell = Bell(name="watcher", store=store, period_s=10, state=place)
-    lookout = Lookout(store=store, watch=config.watch, verify=verify_complete, ring=bell.ring)
+    loop = ProgramLoop(name="watcher", store=store, period_s=10, state=place)
+    scanner = Scanner(store=store, watch=config.watch, verify=verify_complete, ring=loop.ring)
 
     def search(*_: Any) -> Found:
         time.sleep(SEARCH_S)
@@ -87,12 +87,12 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
 
     def work(lease: Lease) -> None:
         search_lease(store, config, lease.cadence_id, lease.token, search)
-        bell.ring()
+        loop.ring()
 
     def loop(pool: ThreadPoolExecutor) -> None:
-        while not bell.wait(config.watch.scan_s):
+        while not loop.wait(config.watch.scan_s):
             one_pass(
-                look=lookout.look,
+                look=scanner.look,
                 group=lambda: group(store, config.watch),
                 keep=tuple,
                 expire=lambda: store.expire(3),
@@ -109,7 +109,7 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
         try:
             yield place / "in", store
         finally:
-            bell.stop()
+            loop.stop()
             watcher.join()
     store.engine.dispose()
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from aetherscan.cadence import FIRST, MAX_STEP_S, Cadence, Grouping, find_cadences
-from aetherscan.observation import SECONDS_PER_DAY, Header
+from aetherscan.cadence.grouping import FIRST, MAX_STEP_S, Cadence, Grouping, find_cadences
+from aetherscan.header import SECONDS_PER_DAY, Header
 
 LISTINGS = Path(__file__).resolve().parents[1] / "tests" / "data" / "listings"
 ALIAS = re.compile(r"GBT_(?P<day>\d+)_(?P<second>\d+)_(?P<source>.+)_fine\.h5$")

@@ -20,13 +20,18 @@ import astropy.units as u
 import numpy as np
 import setigen as stg
 
-from aetherscan.backgrounds import sources
-from aetherscan.examples import draw_examples
-from aetherscan.feed import BLOCK, FeedSettings, Kitchen, cook, feed, prepare
-from aetherscan.geometry import ON, geometry_of
-from aetherscan.inject import add_line, row_edges_s
-from aetherscan.simulate import NOISE, Sky, gbt_header, noise, random_signal
-from aetherscan.tracks import equalize_arrays, window_snippet
+from aetherscan.cadence.geometry import ON, geometry_of
+from aetherscan.header import gbt_header
+from aetherscan.search.bandpass import normalize_block
+from aetherscan.search.cutouts import window_snippet
+from aetherscan.simulate.injection import add_line, row_edges_s
+from aetherscan.simulate.interference import random_signal
+from aetherscan.simulate.noise import NOISE, noise
+from aetherscan.simulate.sky import Sky
+from aetherscan.train.backgrounds import sources
+from aetherscan.train.batches import BatchSource, FeedSettings, cook, feed, prepare
+from aetherscan.train.examples import draw_examples
+from aetherscan.train.render import BLOCK
 
 ROUNDS, CHANS, SNR = 5, 4096, (6.0, 30.0)
 HEADER = gbt_header(CHANS)
@@ -62,7 +67,7 @@ def with_setigen(rng: np.random.Generator) -> int:
         assert np.abs(ours - theirs).max() < TOLERANCE * theirs.max()
         power[position] += (theirs * NOISE * tone.snr[position] / np.sqrt((theirs**2).sum())).astype(np.float32)
     cadence = geometry_of(Sky(header=HEADER).headers())
-    np.rint(window_snippet(equalize_arrays(power, cadence), 0, cadence, (16, 512)) * 255).astype(np.uint8)
+    np.rint(window_snippet(normalize_block(power, cadence), 0, cadence, (16, 512)) * 255).astype(np.uint8)
     return 1
 
 
@@ -78,7 +83,7 @@ def main(examples: int = 120_000, processes: int = 2) -> None:
     warnings.simplefilter("ignore")
     rng, settings = np.random.default_rng(1), FeedSettings(num_target_backgrounds=96, signal_injection_chunk_size=BLOCK)
     found = sources((), settings.examples, 1, settings.num_target_backgrounds, 300, 4)
-    kitchen = Kitchen(settings=settings, sources=found, held=(6, 1))
+    kitchen = BatchSource(settings=settings, sources=found, held=(6, 1))
     rooms = {name: np.zeros(shape, kind) for name, (kind, shape) in kitchen.plan.items()}
     ready = rate(lambda: [prepare(kitchen, rooms, number, 0) for number in range(6)] and 6)
     ours = rate(lambda: [cook(kitchen, rooms, 0, 0, block, SNR, 0) for block in range(64)] and 64 * BLOCK)

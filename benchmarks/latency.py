@@ -21,8 +21,8 @@ from test_faults_system import Telescope
 from test_service_system import Service, done
 
 from sentinel.config import ROOT, load_config
-from sentinel.latency import STAGES, newest
-from sentinel.schema import cadence
+from sentinel.monitor.latency import STAGES, newest
+from sentinel.store.schema import cadence
 
 EVERY_S, NCHANS = 5.0, 2**18
 SHOWN = ("stable_to_recorded", "recorded_to_announced", "stable_to_announced")

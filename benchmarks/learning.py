@@ -16,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from aetherscan.detector import Encode, load_encoder
-from aetherscan.examples import Examples, ExampleSettings, draw
-from aetherscan.forest import fit_forest, share
-from aetherscan.forests import described
-from aetherscan.onnx_export import convert
-from aetherscan.tracks import MODES
+from aetherscan.detector.detector import Encode, load_encoder
+from aetherscan.detector.random_forest import fit_forest, share
+from aetherscan.options.search import MODES
+from aetherscan.train.examples import Examples, draw
+from aetherscan.train.forest import labelled_features
+from aetherscan.train.onnx_export import convert
+from aetherscan.train.random_skies import ExampleSettings
 
 SKY = ExampleSettings(tones=7, unsteady=0, windows=6)
 SEED, KNOWN, UNSEEN, TREES, LEAST_SNR, RATES = 31, 400, 300, 300, 10.0, (0.05, 0.01)
@@ -50,7 +51,7 @@ def recalls(features: list[np.ndarray], both: Both) -> str:
 
 def means(encode: Encode, both: Both) -> list[np.ndarray]:
     """Return the posteriors' means, a row for each example."""
-    return [described(encode, shown).latents.mean.reshape(len(shown.labels), -1) for shown in both]
+    return [labelled_features(encode, shown).latents.mean.reshape(len(shown.labels), -1) for shown in both]
 
 
 def drawn(stream: int, patches: int) -> dict[str, Examples]:

@@ -20,11 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from aetherscan import examples
-from aetherscan.detector import Encode, encode_all, load_encoder, read_by
-from aetherscan.examples import Examples, ExampleSettings, draw_examples
-from aetherscan.forest import fit_forest, share
-from aetherscan.normalize import SHADES
+from aetherscan.detector.detector import Encode, encode_all, load_encoder, read_by
+from aetherscan.detector.random_forest import fit_forest, share
+from aetherscan.search.cutouts import UINT8_MAX
+from aetherscan.train import examples
+from aetherscan.train.examples import Examples, draw_examples
+from aetherscan.train.random_skies import ExampleSettings
 
 WIDER, TREES, RATES = 8.0, 300, (0.05, 0.01)
 SKY = ExampleSettings(tones=7, unsteady=0, windows=6)
@@ -85,7 +86,7 @@ def main(patches: int = 400, release: str = "models/azimuth") -> None:
     unseen = drawn(22, 1.0, 3 * patches // 4)
 
     def features(shown: Examples, stretch, reads: tuple[str, ...]) -> np.ndarray:
-        latents = encode_all(encode, (stretch(one.astype(np.float32) / SHADES) for one in shown.snippets))
+        latents = encode_all(encode, (stretch(one.astype(np.float32) / UINT8_MAX) for one in shown.snippets))
         columns = shown.measurements if "measurements" in reads else shown.measurements[:, :0]
         return read_by(["mean"], latents, columns)
 

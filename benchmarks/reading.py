@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import h5py
 import numpy as np
 
+from aetherscan.header import gbt_header
 from aetherscan.io import open_observation, write_fil, write_h5
-from aetherscan.simulate import Sky, coarse_blocks, gbt_header
+from aetherscan.simulate.sky import Sky, coarse_blocks
 
 COARSE, ROWS = 2**20, 16
 Reader = Callable[[Path, np.ndarray], Iterator[np.ndarray]]

@@ -24,10 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from aetherscan.detector import load_detector
+from aetherscan.detector.detector import load_detector
+from aetherscan.header import gbt_header
 from aetherscan.io import open_observation
-from aetherscan.search import SearchSettings, search_cadence
-from aetherscan.simulate import Sky, gbt_header, random_levels, write_cadence, zoo
+from aetherscan.options.search import SearchSettings
+from aetherscan.search.pipeline import search_cadence
+from aetherscan.simulate.interference import zoo
+from aetherscan.simulate.sky import Sky, random_levels, write_cadence
 from sentinel.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from scipy.stats import norm
 
-from aetherscan.detector import Detector, load_detector, read_by
-from aetherscan.forest import fit_forest, share
-from aetherscan.geometry import Geometry
-from aetherscan.patches import ExampleSettings, draw_emitters, draw_power
-from aetherscan.plates import geometries, lines_of
+from aetherscan.cadence.geometry import Geometry
+from aetherscan.detector.detector import Detector, load_detector, read_by
+from aetherscan.detector.random_forest import fit_forest, share
+from aetherscan.search.stamps import geometries, lines_of
+from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power
 
 PACKAGE = "aetherscan==1.2.0"
 ROWS, BINS, BINNING, HZ = 16, 512, 8, 2.7939677238464355

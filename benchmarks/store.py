@@ -21,8 +21,8 @@ from postgres import Server, programs
 from sqlalchemy import insert
 from test_store import found
 
-from sentinel.schema import cadence, cadence_file, file
-from sentinel.store import Store, open_store
+from sentinel.store.queue import Store, open_store
+from sentinel.store.schema import cadence, cadence_file, file
 
 PROCESSES = (1, 4)
 CADENCES = 3000

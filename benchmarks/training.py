@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import keras
 import numpy as np
 
-from aetherscan import vae
-from aetherscan.examples import ExampleSettings, feed
-from aetherscan.recipe import TrainSettings
-from aetherscan.rounds import train_encoder
-from aetherscan.train import feed_settings
+from aetherscan.options.train import TrainSettings
+from aetherscan.train import vae
+from aetherscan.train.batches import feed
+from aetherscan.train.encoder import train_encoder
+from aetherscan.train.pipeline import feed_settings
+from aetherscan.train.random_skies import ExampleSettings
 
 
 def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
 def plain(batch: int, steps: int, folder: Path) -> dict[str, Any]:
     vae.POOL = vae.PAINTED = 1
     rng = np.random.default_rng(1)
-    shown = rng.random((batch * steps, 6, 16, 512), dtype=np.float32) * vae.SHADES
+    shown = rng.random((batch * steps, 6, 16, 512), dtype=np.float32) * vae.UINT8_MAX
     labels = (np.arange(len(shown)) % 2).astype(np.float32)
-    shown[1::2, ::2, :, 100:104] = vae.SHADES
+    shown[1::2, ::2, :, 100:104] = vae.UINT8_MAX
     model = vae.BetaVAE(vae.build_encoder(), vae.build_decoder())
     model.compile(optimizer=keras.optimizers.Adam(1e-4, clipnorm=1e3), jit_compile=False)
     losses = [model.fit(shown, labels, batch_size=batch, verbose=0).history["loss"][0]]

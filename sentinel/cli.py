@@ -130,7 +130,7 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     """Give `train` a flag for every field of its settings; what they may be is checked with the configuration."""
     from dataclasses import fields
 
-    from aetherscan.recipe import TrainSettings
+    from aetherscan.options.train import TrainSettings
 
     group: Any = train
     numbers: dict[Any, str] = {int: "N", int | None: "N", float: "X"}
@@ -227,13 +227,13 @@ def _loaded() -> Any:
 
 
 def _store(config: Any) -> Any:
-    from sentinel.store import open_store
+    from sentinel.store.queue import open_store
 
     return open_store(config.store_url)
 
 
 def _served(config: Any) -> Path:
-    from sentinel.models import served
+    from sentinel.store.releases import served
 
     if (folder := served(config)) != config.release:
         print(f"release {folder.name}, which was promoted over {config.release.name}", file=sys.stderr)
@@ -248,22 +248,22 @@ def _docker(*arguments: str) -> int:
 def _up(options: Options) -> int:
     if options.docker:
         return _docker("up", "--detach", "--build")
-    from aetherscan.release import read_release
-    from sentinel import supervise
+    from aetherscan.detector.release import read_release
     from sentinel.config import config_path
-    from sentinel.models import serving
-    from sentinel.status import lacking, sharing
+    from sentinel.monitor.status import lacking, sharing
+    from sentinel.programs import supervisor
+    from sentinel.store.releases import serving
 
     config = _loaded()
     store = _store(config)
     release = read_release(serving(store, config.release))
     if others := sharing(config, store):
         print(f"the store is shared with the service on {', '.join(others)}: each cadence is searched and told of once")
-    if supervise.programs(config):
+    if supervisor.programs(config):
         print("the service is running already")
     else:
-        supervise.start(config, config_path(), foreground=options.foreground)
-    supervise.wait_ready(config, lambda: lacking(config, store), print)
+        supervisor.start(config, config_path(), foreground=options.foreground)
+    supervisor.wait_ready(config, lambda: lacking(config, store), print)
     print(
         f"searching with {release.name} what lands in {', '.join(map(str, config.watch.roots))}\n"
         f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
@@ -274,9 +274,9 @@ def _up(options: Options) -> int:
 def _down(options: Options) -> int:
     if options.docker:
         return _docker("down")
-    from sentinel import supervise
+    from sentinel.programs import supervisor
 
-    killed = supervise.stop(_loaded())
+    killed = supervisor.stop(_loaded())
     print(f"stopped{f'; had to kill {killed}' if killed else ''}")
     return 0
 
@@ -288,8 +288,8 @@ def _restart(options: Options) -> int:
 def _status(options: Options) -> int:
     import json
 
-    from sentinel import status
     from sentinel.errors import StoreError
+    from sentinel.monitor import status
 
     config = _loaded()
     if not config.has_store:
@@ -308,7 +308,7 @@ def _status(options: Options) -> int:
 
 
 def _logs(options: Options) -> int:
-    from sentinel.program import PROGRAMS
+    from sentinel.programs.program import PROGRAMS
 
     config = _loaded()
     files = [str(config.state_dir / "log" / f"{name}.log") for name in options.name or PROGRAMS]
@@ -316,7 +316,7 @@ def _logs(options: Options) -> int:
 
 
 def _doctor(_: Options) -> int:
-    from sentinel.doctor import examine
+    from sentinel.commands.doctor import examine
 
     checks = list(examine(_loaded()))
     for name, passed, found in checks:
@@ -325,10 +325,11 @@ def _doctor(_: Options) -> int:
 
 
 def _demo(options: Options) -> int:
-    from sentinel import demo, supervise
+    from sentinel.commands import demo
+    from sentinel.programs import supervisor
 
     config = _loaded()
-    if not supervise.programs(config):
+    if not supervisor.programs(config):
         print("the service does not run; start it first: ./sentinel.py up")
         return 1
     asked = {"seed": options.seed, "suffix": options.suffix, "slow_s": options.slow, "keep": options.keep}
@@ -346,8 +347,8 @@ def _search(options: Options) -> int:
 
     from tqdm import tqdm
 
-    from aetherscan.recipe import find_files
-    from sentinel import offline
+    from aetherscan.options.train import find_files
+    from sentinel.commands import search
     from sentinel.config import changed, train_settings
     from sentinel.errors import ConfigError
 
@@ -369,20 +370,20 @@ def _search(options: Options) -> int:
     output = options.output
     if options.output_path or options.save_tag:
         output = paths.output_path / (paths.save_tag or _now())
-    detect = partial(offline.detector_of, release, settings, encoder, forest)
+    detect = partial(search.detector_of, release, settings, encoder, forest)
     if options.test_files:
         plates = find_files(paths.data_path, "testing", options.test_files)
         asked = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
-        print(offline.score(plates, output, detector=detect(), **asked))
+        print(search.score(plates, output, detector=detect(), **asked))
         return 0
     if options.trace is not None:
-        print("\n".join(offline.trace(offline.listed(options.files), options.trace, detect=detect, search=settings)))
+        print("\n".join(search.trace(search.listed(options.files), options.trace, detect=detect, search=settings)))
         return 0
     with tqdm(
         total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
-        count = offline.search(
-            offline.listed(options.files), output, detect=detect, search=settings,
+        count = search.search(
+            search.listed(options.files), output, detect=detect, search=settings,
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
     return int(not count)
@@ -401,13 +402,13 @@ def _train(options: Options) -> int:
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what it cannot find is no news on a machine without a GPU
-    from aetherscan.train import train
-    from sentinel.slack import SlackPoster
-    from sentinel.training import Journal, labelled
+    from aetherscan.train.pipeline import train
+    from sentinel.commands.train import TrainingLog, labelled
+    from sentinel.notify.slack import SlackPoster
 
     folder, store = options.output or settings.model_path / (settings.save_tag or _now()), _store(config)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
-    journal = Journal(run=folder.name, store=store, poster=poster)
+    journal = TrainingLog(run=folder.name, store=store, poster=poster)
     judged, labels = labelled(store, (settings.time_bins, settings.bins))
     for word, became in labels.items():
         journal.say(f"labels, {word}: {', '.join(f'{count} {what}' for what, count in became.items())}")
@@ -418,10 +419,10 @@ def _train(options: Options) -> int:
 
 
 def _evaluate(options: Options) -> int:
-    from aetherscan.evaluate import judge_release
-    from aetherscan.report import add_to_card
-    from aetherscan.search import SearchSettings
-    from aetherscan.skies import CELLS
+    from aetherscan.evaluate.pipeline import judge_release
+    from aetherscan.evaluate.report import add_to_card
+    from aetherscan.evaluate.scenarios import CELLS
+    from aetherscan.options.search import SearchSettings
     from sentinel.config import ROOT
 
     config, cells = _loaded(), [cell.name for cell in CELLS]
@@ -446,24 +447,24 @@ def _evaluate(options: Options) -> int:
 
 
 def _candidates(options: Options) -> int:
-    from sentinel import tables
+    from sentinel.commands import candidates
 
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(tables.newest(store, options.n)) or "none yet")
+        print("\n".join(candidates.newest(store, options.n)) or "none yet")
     elif options.verb == "show":
-        print(tables.one(store, options.id))
+        print(candidates.one(store, options.id))
     elif options.verb == "label":
         from getpass import getuser
 
-        tables.put_label(store, options.id, options.label, getuser())
+        candidates.put_label(store, options.id, options.label, getuser())
     else:
-        print(f"{tables.export(store, options.file)} candidates: {options.file}")
+        print(f"{candidates.export(store, options.file)} candidates: {options.file}")
     return 0
 
 
 def _outbox(options: Options) -> int:
-    from sentinel import outbox
+    from sentinel.notify import outbox
 
     store = _store(_loaded())
     if options.verb == "ls":
@@ -474,13 +475,13 @@ def _outbox(options: Options) -> int:
 
 
 def _quarantine(options: Options) -> int:
-    from sentinel import tables
+    from sentinel.commands import candidates
 
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(tables.set_aside(store)) or "nothing was set aside")
+        print("\n".join(candidates.set_aside(store)) or "nothing was set aside")
     elif options.verb == "show":
-        print(tables.history(store, options.id))
+        print(candidates.history(store, options.id))
     else:
         cadences = store.requeue(None if options.all else options.ids)
         print(f"queued again: {cadences} cadences, {store.look_again() if options.files else 0} files")
@@ -488,7 +489,7 @@ def _quarantine(options: Options) -> int:
 
 
 def _replay(options: Options) -> int:
-    from sentinel import replay
+    from sentinel.commands import replay
 
     config = _loaded()
     return int(not replay.replay(config, _store(config), replay.moment(options.since), print))
@@ -503,7 +504,7 @@ def _config(options: Options) -> int:
 
 
 def _migrate(options: Options) -> int:
-    from sentinel.migrate import NEWEST, migrate
+    from sentinel.store.migrations import NEWEST, migrate
 
     wanted = NEWEST if options.to is None else options.to
     store = _store(_loaded())  # which brings it up to the newest
@@ -514,31 +515,32 @@ def _migrate(options: Options) -> int:
 
 
 def _models(options: Options) -> int:
-    from sentinel import models
+    from sentinel.commands import releases
+    from sentinel.store.releases import promote, serving
 
     config = _loaded()
     folder = config.release.parent
     if options.verb == "fetch":
         url = options.url if "://" in options.url else f"{config.releases_url or ''}/{options.url}.tar.gz"
-        print(models.fetch(url, options.sha256, folder))
+        print(releases.fetch(url, options.sha256, folder))
         return 0
     if options.verb == "compare":
-        from sentinel.shadow import compare
+        from sentinel.workers.shadow import compare
 
         print("\n".join(compare(_store(config), options.name)))
         return 0
     if options.verb == "promote":
-        sha256 = models.promote(_store(config), config.release, options.name)
+        sha256 = promote(_store(config), config.release, options.name)
         print(f"{options.name} serves from the next cadence on; sha256 {sha256}")
         return 0
-    found, served = list(models.releases(folder)), models.serving(_store(config), config.release)
+    found, served = list(releases.releases(folder)), serving(_store(config), config.release)
     for name, state in found:
         print(f"{'*' if folder / name == served else ' '} {name}  {state}")
-    return int(options.verb == "verify" and any(state.startswith(models.BROKEN) for _, state in found))
+    return int(options.verb == "verify" and any(state.startswith(releases.BROKEN) for _, state in found))
 
 
 def _test(options: Options) -> int:
-    from sentinel import testing
+    from sentinel.commands import testing
 
     return testing.run_tests(options.rest)
 

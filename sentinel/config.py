@@ -32,7 +32,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from aetherscan.errors import RecipeError
-from aetherscan.recipe import TrainSettings
+from aetherscan.options.train import TrainSettings
 from sentinel.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

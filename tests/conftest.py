@@ -5,7 +5,7 @@ import itertools
 import pytest
 from jaxtyping import install_import_hook
 
-pytest_plugins = ["faults"]
+pytest_plugins = ["fault_matrix"]
 _HOOK = install_import_hook("aetherscan", "shapes.check")
 
 
@@ -33,7 +33,7 @@ def empty(request, tmp_path):
 
 @pytest.fixture
 def store(empty):
-    from sentinel.store import open_store
+    from sentinel.store.queue import open_store
 
     opened = open_store(empty())
     yield opened
@@ -52,9 +52,9 @@ def slack():
 @pytest.fixture
 def service(tmp_path, slack):
     """A service of its own, of which nothing is left afterwards."""
-    from test_service_system import Service
+    from running import Service
 
-    from sentinel.supervise import left
+    from sentinel.programs.supervisor import left
 
     made = Service(tmp_path, slack)
     yield made

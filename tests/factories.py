@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from aetherscan.header import Header
 from aetherscan.io import write_fil, write_h5
-from aetherscan.observation import Header
 
 GBT = Header(
     telescope_id=6,
@@ -53,8 +53,8 @@ class SeesSignalsEverywhere:
 
 def make_detector(folder: Path = Path("models/test")):
     """A detector that lets everything through, in no time."""
-    from aetherscan.detector import Detector
-    from aetherscan.release import Mode, Release
+    from aetherscan.detector.detector import Detector
+    from aetherscan.detector.release import Mode, Release
 
     modes = {mode: Mode(threshold=0.5, measurements=(), calibration=None) for mode in ("tracks", "windows")}
     release = Release(path=folder, name=folder.name, sha256="0" * 64, snippet=(16, 512), modes=modes, card={})

@@ -13,21 +13,21 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from factories import make_header, make_power, write_observation
+from rows import CANDIDATE, MESSAGE, found
 from sqlalchemy import event, select
-from test_store import CANDIDATE, MESSAGE, found
 
 import sentinel.failpoint
 from aetherscan.io import verify_complete
 from sentinel.config import Config
 from sentinel.errors import LeaseLostError
-from sentinel.grouping import group
-from sentinel.outbox import deliver_all
-from sentinel.schema import attempt, cadence, candidate
-from sentinel.service import one_pass
-from sentinel.slack import SlackPoster
-from sentinel.store import open_store
-from sentinel.watcher import open_stable, scan_roots
-from sentinel.worker import search_lease
+from sentinel.ingest.cadences import group
+from sentinel.ingest.service import one_pass
+from sentinel.ingest.watcher import open_stable, scan_roots
+from sentinel.notify.outbox import deliver_all
+from sentinel.notify.slack import SlackPoster
+from sentinel.store.queue import open_store
+from sentinel.store.schema import attempt, cadence, candidate
+from sentinel.workers.task import search_lease
 
 JULIAN_1970 = 2440587.5
 STEP_DAYS = 341 / 86_400
@@ -86,7 +86,7 @@ class Observatory:
         self.picture.write_bytes(b"PNG")
         self.flights, self.dead, self.stopped, self.workers = [], [], [], 2
         if monkeypatch:
-            monkeypatch.setattr("sentinel.worker.patiently", lambda step: step())  # it waits in real time
+            monkeypatch.setattr("sentinel.workers.task.patiently", lambda step: step())  # it waits in real time
             environ = SimpleNamespace(get=lambda *_: self.failing)
             monkeypatch.setattr(
                 sentinel.failpoint, "os", SimpleNamespace(environ=environ, kill=self._die, getpid=os.getpid)

@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from sentinel.testing import CHECKS, run_tests
+from sentinel.commands.testing import CHECKS, run_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI = """

@@ -14,11 +14,12 @@ from threading import Thread
 import pytest
 from sqlalchemy import update
 
-from sentinel import cli, models, offline, tables
+from sentinel import cli
+from sentinel.commands import candidates, releases, search
 from sentinel.config import ROOT
 from sentinel.errors import FetchError
-from sentinel.schema import file
-from sentinel.store import open_store
+from sentinel.store.queue import open_store
+from sentinel.store.schema import file
 
 COMMANDS = """
 up down restart status logs doctor demo search train candidates outbox quarantine replay config models fetch-models test
@@ -117,27 +118,27 @@ def test_the_doctor_names_what_fails_and_goes_on(configured, capsys):
 
 def test_a_catalogue_lists_files_below_its_own_folder(tmp_path):
     (tmp_path / "list.csv").write_text("target,path\nHIP1,a.h5\nHIP2,/data/b.fil\n")
-    assert offline.listed([str(tmp_path / "list.csv"), "c.h5"]) == [
+    assert search.listed([str(tmp_path / "list.csv"), "c.h5"]) == [
         tmp_path / "a.h5",
         *map(type(tmp_path), ("/data/b.fil", "c.h5")),
     ]
 
 
 def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
-    from test_store import CANDIDATE, found, queue
+    from rows import CANDIDATE, found, queue
 
     store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
     queue(store)
     known = {**CANDIDATE, "allocations": "DSN X down-link, Earth exploration", "comb_teeth": 0, "nearest_hz": None}
     store.complete(store.claim(60).token, replace(found(2), candidates=[CANDIDATE, known]))
-    assert [line.split("MJD ")[1] for line in tables.newest(store, 20)] == [
+    assert [line.split("MJD ")[1] for line in candidates.newest(store, 20)] == [
         "59103.0200  DSN X down-link, Earth exploration",
         "59103.0200",
     ]
-    shown = json.loads(tables.one(store, 2))
+    shown = json.loads(candidates.one(store, 2))
     assert (shown["allocations"], shown["comb_teeth"], shown["seen_before"]) == (known["allocations"], 0, 0)
-    assert json.loads(tables.one(store, 1))["latents"] == [0.0] * 48
-    assert tables.export(store, tmp_path / "all.csv") == 2
+    assert json.loads(candidates.one(store, 1))["latents"] == [0.0] * 48
+    assert candidates.export(store, tmp_path / "all.csv") == 2
     header, first, _ = (tmp_path / "all.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))
     assert (row["frequency_mhz"], row["snr_0"], row["snr_5"]) == ("8419.3197", "20.0", "0.3")
@@ -146,7 +147,7 @@ def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
 
 @pytest.mark.fault(12, promise="P5")
 def test_what_was_set_aside_is_listed_with_its_cause_shown_and_tried_again(configured, capsys):
-    from test_store import queue
+    from rows import queue
 
     (configured / "var").mkdir()
     store = open_store(f"sqlite:///{configured}/var/sentinel.db")
@@ -215,10 +216,10 @@ def release_files(name="r1"):
 
 def test_a_release_is_fetched_checked_and_listed(tmp_path, published):
     url, sha256 = published(release_files())
-    assert models.fetch(url, sha256, tmp_path / "models") == tmp_path / "models" / "r1"
-    assert [name for name, _ in models.releases(tmp_path / "models")] == ["r1"]
+    assert releases.fetch(url, sha256, tmp_path / "models") == tmp_path / "models" / "r1"
+    assert [name for name, _ in releases.releases(tmp_path / "models")] == ["r1"]
     with pytest.raises(FetchError, match="here already"):
-        models.fetch(url, sha256, tmp_path / "models")
+        releases.fetch(url, sha256, tmp_path / "models")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_a_release_is_fetched_checked_and_listed(tmp_path, published):
 def test_an_archive_that_is_no_release_changes_nothing(tmp_path, published, files, wrong):
     url, sha256 = published(files)
     with pytest.raises(FetchError, match=wrong):
-        models.fetch(url, sha256, tmp_path / "models")
+        releases.fetch(url, sha256, tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
     assert not (tmp_path / "evil").exists()
 
@@ -241,13 +242,13 @@ def test_an_archive_that_is_no_release_changes_nothing(tmp_path, published, file
 def test_an_altered_archive_is_not_even_opened(tmp_path, published):
     url, _ = published(release_files())
     with pytest.raises(FetchError, match="nothing was unpacked"):
-        models.fetch(url, "0" * 64, tmp_path / "models")
+        releases.fetch(url, "0" * 64, tmp_path / "models")
 
 
 @pytest.mark.fault(34, promise="P5")
 def test_a_release_that_was_altered_fails_verification(configured, published, capsys):
     url, sha256 = published(release_files())
-    models.fetch(url, sha256, configured / "models")
+    releases.fetch(url, sha256, configured / "models")
     assert cli.main(["models", "verify"]) == 0
     (configured / "models" / "r1" / "tracks.skops").write_bytes(b"other")
     assert cli.main(["models", "verify"]) == 1

@@ -60,7 +60,7 @@ def test_the_shipped_file_holds_every_key_with_its_default_and_a_word_on_it():
 
 
 def test_the_search_section_is_the_settings_of_the_search():
-    from aetherscan.search import SearchSettings
+    from aetherscan.options.search import SearchSettings
 
     settings = SearchSettings(threads=2)  # what most machines can spare for one search
     assert Config().search.model_dump() == {one.name: getattr(settings, one.name) for one in fields(settings)}

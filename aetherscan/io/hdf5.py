@@ -25,9 +25,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.errors import FormatError, HeaderError, TruncatedFileError
-from aetherscan.io.chunks import PLACE, VALUE_BYTES, Chunks, Decoder
-from aetherscan.io.header import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
-from aetherscan.observation import Header
+from aetherscan.header import Header
+from aetherscan.io.bitshuffle import PLACE, VALUE_BYTES, Chunks, Decoder
+from aetherscan.io.fields import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BITSHUFFLE_LZ4 = (32008, (VALUE_BYTES, 2))

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.errors import FormatError, TruncatedFileError
-from aetherscan.io.header import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
-from aetherscan.observation import Header
+from aetherscan.header import Header
+from aetherscan.io.fields import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
 
 MAGIC = b"\x0c\0\0\0HEADER_START"
 MAX_HEADER = 65_536

@@ -1,0 +1,1 @@
+"""Which observations belong to one ON/OFF cadence, and how their rows and channels line up."""

@@ -1,0 +1,89 @@
+"""What a search needs to know of a cadence: where it points, and how its rows and channels are spaced."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from aetherscan.errors import CadenceError
+from aetherscan.header import SECONDS_PER_DAY, Header
+
+ON = (0, 2, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """Six observations of a band in time order, the target in three of them."""
+
+    headers: tuple[Header, ...]
+    on: tuple[int, ...]
+    rows: int
+    middles: Float64[np.ndarray, " obs"]  # of each observation, in rows after the start of the first
+
+    @property
+    def hz(self) -> float:
+        """Width of a channel."""
+        return abs(self.headers[0].foff * 1e6)
+
+    @property
+    def off(self) -> tuple[int, ...]:
+        """Positions of the OFFs."""
+        return tuple(i for i in range(len(self.headers)) if i not in self.on)
+
+    @property
+    def order(self) -> list[int]:
+        """Positions as the encoder was taught: ON, OFF, ON, OFF, ON, OFF."""
+        return [position for pair in zip(self.on, self.off, strict=True) for position in pair]
+
+    @property
+    def nchans(self) -> int:
+        """Channels that all six have."""
+        return min(header.nchans for header in self.headers)
+
+    def mhz(self, channel: Any) -> Any:
+        """Return the frequency of channels of the first observation."""
+        return self.headers[0].fch1 + channel * self.headers[0].foff
+
+    def max_drift(self, hz_s: float) -> float:
+        """Return channels per row."""
+        return hz_s * self.headers[0].tsamp / self.hz
+
+
+def geometry_of(headers: Sequence[Header], on: tuple[int, ...] = ON) -> Geometry:
+    """Return what the search needs to know of six observations.
+
+    Raises:
+        CadenceError: they do not share a band, or are not six.
+    """
+    check_cadence(headers)
+    first, rows = headers[0], min(header.ntime for header in headers)
+    middles = [(h.tstart - first.tstart) * SECONDS_PER_DAY / first.tsamp + rows / 2 for h in headers]
+    return Geometry(headers=tuple(headers), on=on, rows=rows, middles=np.array(middles))
+
+
+def check_cadence(headers: Sequence[Header]) -> None:
+    """Raise CadenceError unless these are six observations of the same channels, in time order."""
+    if len(headers) != 6:
+        raise CadenceError(f"expected six observations, found {len(headers)}")
+    first = headers[0]
+    for i, header in enumerate(headers[1:], 1):
+        same = (
+            abs(header.nchans - first.nchans) <= 1
+            and abs(header.foff - first.foff) < abs(first.foff) * 1e-6
+            and abs(header.fch1 - first.fch1) <= abs(first.foff)
+        )
+        if not same:
+            band = "{0.nchans} channels from {0.fch1} MHz in steps of {0.foff}"
+            raise CadenceError(f"{header.source_name}: expected {band.format(first)}, found {band.format(header)}")
+        before = headers[i - 1].tstart
+        if header.tstart <= before:
+            raise CadenceError(f"{header.source_name}: expected a start after MJD {before}, found {header.tstart}")
+
+
+def spikes(header: Header, start: int, stop: int) -> list[int]:
+    """Return where, from `start`, the DC spikes of the coarse channels lie: the middle channel and its neighbours."""
+    width = header.coarse_chans
+    middles = range(start // width * width + width // 2, stop + 2, width)
+    return [c - start for middle in middles for c in (middle - 1, middle, middle + 1) if start <= c < stop]

@@ -1,0 +1,1 @@
+"""Search known skies, and measure recall and false alarms."""

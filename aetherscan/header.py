@@ -1,0 +1,132 @@
+"""What a filterbank header says, checked once, with every frequency in float64.
+
+The words are those of the SIGPROC and BL HDF5 headers: fch1 and foff in MHz, tsamp in seconds, tstart in MJD (UTC).
+At 8.4 GHz a float32 frequency is half a kilohertz wrong, so nothing here is ever narrower than float64.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+from aetherscan.errors import HeaderError
+
+SECONDS_PER_DAY = 86_400.0
+COARSE_MHZ = 2.9296875
+"""Width of one coarse channel of the BL recorders (187.5 MHz / 64), for files that do not carry `nfpc`."""
+SCAN_STEP_S = 341.0
+"""Median time from the start of one scan to the start of the next, in the lists of real observing runs."""
+UNIX_EPOCH_MJD = 40_587
+"""MJD of 1970-01-01T00:00 UTC."""
+MIN_ROWS = 4
+"""A shorter file is the stub of an aborted scan."""
+MAX_CHANS = 2**34
+"""Sixteen times the largest spliced file; more is a corrupt header, and would ask for all the memory there is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """One observation's header: a target, a band, a stretch of time.
+
+    Raises:
+        HeaderError: a value that no telescope writes; the message names it, what was expected and what was found.
+    """
+
+    telescope_id: int
+    machine_id: int
+    source_name: str
+    src_raj: float  # hours
+    src_dej: float  # degrees
+    tstart: float  # MJD, UTC, of the first row
+    tsamp: float  # seconds per row
+    fch1: float  # MHz, centre of channel 0
+    foff: float  # MHz, step to the next channel; negative when the band descends
+    nchans: int
+    nifs: int
+    ntime: int  # rows
+    nbits: int
+    nfpc: int | None = None  # fine channels per coarse channel, where the file says so
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name}: expected {expected}, found {found!r}" for name, ok, expected, found in self._checks() if not ok
+        ]
+        if wrong:
+            raise HeaderError("; ".join(wrong))
+
+    def _checks(self) -> list[tuple[str, bool, str, object]]:
+        return [
+            ("fch1", math.isfinite(self.fch1) and self.fch1 > 0, "a frequency in MHz above 0", self.fch1),
+            ("foff", math.isfinite(self.foff) and self.foff != 0, "a channel width in MHz, not 0", self.foff),
+            ("tsamp", math.isfinite(self.tsamp) and self.tsamp > 0, "seconds above 0", self.tsamp),
+            (
+                "tstart",
+                math.isfinite(self.tstart) and 40_000 < self.tstart < 100_000,
+                "an MJD in 40000-100000",
+                self.tstart,
+            ),
+            ("nchans", 0 < self.nchans <= MAX_CHANS, f"1 to {MAX_CHANS} channels", self.nchans),
+            ("nifs", 1 <= self.nifs <= 4, "1 to 4 polarisations", self.nifs),
+            ("nbits", self.nbits in (8, 16, 32), "8, 16 or 32 bits", self.nbits),
+            ("rows", self.ntime >= MIN_ROWS, f"at least {MIN_ROWS} rows", self.ntime),
+            ("nfpc", self.nfpc is None or self.nfpc > 0, "a positive count of channels", self.nfpc),
+        ]
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the observation, in seconds."""
+        return self.ntime * self.tsamp
+
+    @property
+    def band_mhz(self) -> tuple[float, float]:
+        """Lower and upper edge of the band, outer channel edges included."""
+        edges = (self.fch1 - self.foff / 2, self.fch1 + (self.nchans - 0.5) * self.foff)
+        return min(edges), max(edges)
+
+    @property
+    def coarse_chans(self) -> int:
+        """Fine channels per coarse channel: the file's own word, else the BL recorders', else the whole band."""
+        if self.nfpc is not None:
+            return min(self.nfpc, self.nchans)
+        expected = round(COARSE_MHZ / abs(self.foff))
+        return expected if 1 < expected <= self.nchans and self.nchans % expected == 0 else self.nchans
+
+    @property
+    def identity(self) -> str:
+        """The same observation under any name or path has the same identity (20 hex digits)."""
+        what = (
+            self.telescope_id,
+            round(self.tstart, 6),
+            round(self.fch1, 6),
+            round(self.foff, 12),
+            self.nchans,
+            self.ntime,
+        )
+        return hashlib.sha256(repr((*what, self.source_name)).encode()).hexdigest()[:20]
+
+    def frequency(self, channel: float) -> float:
+        """Return the frequency in MHz at the centre of `channel` (fractions allowed)."""
+        return self.fch1 + channel * self.foff
+
+    def channel(self, frequency_mhz: float) -> float:
+        """Return the channel, with its fraction, that holds `frequency_mhz`."""
+        return (frequency_mhz - self.fch1) / self.foff
+
+
+def gbt_header(nchans: int = 2**18, *, rows: int = 16, fch1: float = 1500.0, source_name: str = "HIP99427") -> Header:
+    """Return a header as GBT's recorder writes it for the high-resolution product."""
+    return Header(
+        telescope_id=6,
+        machine_id=20,
+        source_name=source_name,
+        src_raj=20.1829,
+        src_dej=77.2361,
+        tstart=59103.0229,
+        tsamp=18.253611008,
+        fch1=fch1,
+        foff=-2.7939677238464355e-06,
+        nchans=nchans,
+        nifs=1,
+        ntime=rows,
+        nbits=32,
+        nfpc=min(2**20, nchans),
+    )

@@ -1,0 +1,1 @@
+"""Figures and HTML pages; only this package imports matplotlib."""

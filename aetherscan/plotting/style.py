@@ -1,0 +1,10 @@
+"""The colors of every figure and page."""
+
+INK = "#1b1b1f"
+"""Text and axes."""
+SIGNAL = "#c8102e"
+"""Observations of the target (ON)."""
+QUIET = "#6b6b75"
+"""Observations away from the target (OFF), and what is of less interest."""
+TRACK = "#0a84c6"
+"""A fitted track, and the second curve of a figure."""

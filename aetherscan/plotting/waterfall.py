@@ -1,0 +1,80 @@
+"""Pictures for people: a candidate as a waterfall through the six observations."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWN, CARETUP
+from matplotlib.ticker import MaxNLocator
+
+from aetherscan.header import SECONDS_PER_DAY
+from aetherscan.io import Observation
+from aetherscan.plotting.style import INK, QUIET, SIGNAL, TRACK
+from aetherscan.search.bandpass import normalize_bandpass
+from aetherscan.search.candidates import Candidate
+
+PIXELS = 320
+"""Bins across a panel, about."""
+MARGIN_HZ = 700.0
+
+
+def waterfall_png(
+    observations: Sequence[Observation], candidate: Candidate, on: tuple[int, ...] = (0, 2, 4), dpi: int = 110
+) -> bytes:
+    """Return a PNG of the six observations around a candidate, one above the other, as the telescope saw them.
+
+    Each row is in units of its own noise; carets at the panels' edges show where the fitted track enters and leaves.
+    """
+    headers = [observation.header for observation in observations]
+    starts_s = [(header.tstart - headers[on[0]].tstart) * SECONDS_PER_DAY for header in headers]
+    travel_hz = [candidate.drift_rate_hz_s * at_s for at_s in (starts_s[0], starts_s[-1] + headers[-1].duration_s)]
+    margin_hz = MARGIN_HZ + 3 * candidate.bandwidth_hz
+    low_hz, high_hz = min(travel_hz) - margin_hz, max(travel_hz) + margin_hz
+    figure = Figure(figsize=(7.2, 8.4), dpi=dpi, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(6, 1, sharex=True, gridspec_kw={"hspace": 0.09})
+    for i, (panel, observation) in enumerate(zip(panels, observations, strict=True)):
+        header = observation.header
+        edges = sorted(header.channel(candidate.frequency_mhz + hz * 1e-6) for hz in (low_hz, high_hz))
+        start, stop = max(0, int(edges[0])), min(header.nchans, int(edges[1]) + 1)
+        factor = max(1, (stop - start) // PIXELS)
+        sigmas = np.empty((header.ntime, stop - start), dtype=np.float32)
+        normalize_bandpass(observation.read(start, stop), 0, sigmas)
+        bins = sigmas[:, : sigmas.shape[1] // factor * factor].reshape(header.ntime, -1, factor)
+        shown_hz = [(header.frequency(c - 0.5) - candidate.frequency_mhz) * 1e6 for c in (start, stop)]
+        panel.imshow(
+            bins.sum(axis=2) / factor**0.5,
+            aspect="auto",
+            interpolation="nearest",
+            cmap="magma",
+            vmin=-1.5,
+            vmax=8.0,
+            extent=(shown_hz[0], shown_hz[1], header.duration_s, 0.0),
+        )
+        for at_s, caret in ((0.0, CARETDOWN), (header.duration_s, CARETUP)):
+            where = candidate.drift_rate_hz_s * (starts_s[i] + at_s)
+            panel.plot(where, at_s, marker=caret, color=TRACK, markersize=5, clip_on=False, zorder=5)
+        role, color = ("ON", SIGNAL) if i in on else ("OFF", QUIET)
+        label = f"{role}\n{printable(header.source_name)[:14]}\nSNR {candidate.snr[i]:.1f}"
+        panel.set_ylabel(label, color=color, rotation=0, labelpad=34, fontsize=9, va="center", parse_math=False)
+        panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        panel.tick_params(labelsize=8, colors=INK)
+        panel.set_xlim(low_hz, high_hz)
+    panels[-1].set_xlabel(f"Hz from {candidate.frequency_mhz:.6f} MHz     (rows: seconds)", color=INK)
+    figure.suptitle(
+        f"{printable(candidate.target)}   {candidate.frequency_mhz:.6f} MHz\n"
+        f"drift {candidate.drift_rate_hz_s:+.3f} Hz/s   width {candidate.bandwidth_hz:.1f} Hz   "
+        f"P {candidate.probability:.2f}   MJD {candidate.tstart_mjd:.5f}",
+        fontsize=11, color=INK, y=0.975, parse_math=False,
+    )  # fmt: skip
+    figure.subplots_adjust(left=0.16, right=0.97, top=0.915, bottom=0.06)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def printable(name: str) -> str:
+    """Return a name from a file's header as harmless text: no control characters, at most 40 characters."""
+    return "".join(c if c.isprintable() else "?" for c in name)[:40]

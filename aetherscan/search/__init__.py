@@ -1,0 +1,1 @@
+"""From the power of a cadence to its candidates."""

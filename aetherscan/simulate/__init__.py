@@ -1,0 +1,1 @@
+"""Synthetic skies: noise, interference and injected signals, as arrays and as files."""

@@ -1,0 +1,135 @@
+"""A sky to test on: whole cadences in exactly the recorders' format, from a seed.
+
+Noise is chi-squared with 204 degrees of freedom (two polarisations of 51 spectra). Each coarse channel carries the
+shape of its polyphase filter and a spike in its middle channel; each observation has its own gain, and broadband bursts
+lift some rows. On top lie emitters: interference of every kind an observer knows, and the signals we hope for.
+
+The whole sky is drawn a coarse channel at a time, each from its own child of the seed, so memory stays small and the
+same coarse channel looks the same in a wider file.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
+from aetherscan.io import write_fil, write_h5
+from aetherscan.simulate.injection import Emitter, add_emitter
+from aetherscan.simulate.interference import OFF_POSITIONS
+from aetherscan.simulate.noise import NOISE, burst, noise
+
+LEVEL = 1e9
+"""What the recorder writes for noise alone: an arbitrary unit."""
+TAPS = 12
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sky:
+    """What six observations of a cadence see. `header` is the first ON's; the others follow it."""
+
+    header: Header
+    emitters: tuple[Emitter, ...] = ()
+    off_names: tuple[str, str, str] = ("HIP1_OFF", "HIP2_OFF", "HIP3_OFF")
+    gains: tuple[float, ...] = (1.0,) * 6
+    bursts: tuple[tuple[int, int, float], ...] = ()  # observation, row, times brighter
+    spike: float = 100.0  # DC spike, in levels
+
+    def headers(self) -> tuple[Header, ...]:
+        """Return the six headers in time order."""
+        off = dict(zip(OFF_POSITIONS, self.off_names, strict=True))
+        return tuple(
+            replace(
+                self.header,
+                source_name=off.get(i, self.header.source_name),
+                src_dej=self.header.src_dej + (i if i in off else 0),
+                tstart=self.header.tstart + i * SCAN_STEP_S / SECONDS_PER_DAY,
+            )
+            for i in range(6)
+        )
+
+
+@lru_cache(maxsize=4)
+def filter_shape(chans: int) -> Float32[np.ndarray, " freq"]:
+    """Return the power response of one coarse channel: a 12-tap Hamming polyphase filter bank, 1 in the middle.
+
+    A neighbouring channel's skirt folds back over each edge, so the edges stand at 0.5.
+    """
+    length = TAPS * 64
+    prototype = np.hamming(length) * np.sinc(np.arange(length) / 64 - TAPS / 2)
+    padded = np.abs(np.fft.rfft(prototype, 64 * 4096)) ** 2
+    response = padded / padded[0]
+    offset = np.abs((np.arange(chans) + 0.5) / chans - 0.5) * 4096  # 4096 steps of the padded transform to one channel
+    steps = np.arange(response.size)
+    return (np.interp(offset, steps, response) + np.interp(4096 - offset, steps, response)).astype(np.float32)
+
+
+def coarse_blocks(sky: Sky, position: int, seed: np.random.SeedSequence) -> Iterator[Float32[np.ndarray, "time freq"]]:
+    """Yield the power of observation `position`, one coarse channel after the other."""
+    header = sky.headers()[position]
+    rows, width = header.ntime, header.coarse_chans
+    bursts = [(row, times) for observation, row, times in sky.bursts if observation == position]
+    start_s = (header.tstart - sky.header.tstart) * SECONDS_PER_DAY
+    level = sky.gains[position] * LEVEL
+    for first in range(0, header.nchans, width):
+        rng = np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(position, first // width)))
+        chans = min(width, header.nchans - first)
+        shape = filter_shape(width)[:chans] * np.float32(level)
+        power = noise(rng, rows, chans)
+        for row, times in bursts:
+            power[row] = burst(power[row], times)
+        block_mhz = sorted((header.frequency(first), header.frequency(first + chans)))
+        for emitter in sky.emitters:
+            track = emitter.track_mhz(np.array([start_s, start_s + header.duration_s]))
+            reach = 1e-6 * (5 * emitter.width_hz + 1000)
+            if track.max() + reach > block_mhz[0] and track.min() - reach < block_mhz[1]:
+                add_emitter(
+                    power,
+                    emitter,
+                    position=position,
+                    start_s=start_s,
+                    tsamp=header.tsamp,
+                    fch1=header.frequency(first),
+                    foff=header.foff,
+                    noise=np.full(rows, NOISE),
+                )
+        power *= shape
+        middle = width // 2
+        if sky.spike and middle < chans:
+            power[:, middle] += np.float32(sky.spike * level)
+            power[:, middle - 1] += np.float32(sky.spike * level / 4)
+        yield power
+
+
+def write_cadence(
+    directory: Path, sky: Sky, seed: int, *, suffix: str = ".h5", writer: Literal["rawspec", "blimpy"] = "rawspec"
+) -> tuple[Path, ...]:
+    """Write the six files of `sky` into `directory`, named as the recorder does; return their paths in time order."""
+
+    def write_one(position: int, header: Header) -> Path:
+        day, second = divmod(header.tstart * SECONDS_PER_DAY, SECONDS_PER_DAY)
+        name = f"blc00_guppi_{day:.0f}_{second:05.0f}_{header.source_name}_{position + 1:04d}.rawspec.0000{suffix}"
+        blocks = coarse_blocks(sky, position, np.random.SeedSequence(seed))
+        if suffix == ".fil":
+            write_fil(directory / name, header, blocks)
+        else:
+            write_h5(directory / name, header, blocks, writer=writer)
+        return directory / name
+
+    with ThreadPoolExecutor(THREADS) as pool:  # each file from its own child of the seed, so in any order
+        return tuple(pool.map(write_one, range(6), sky.headers()))
+
+
+def random_levels(rng: np.random.Generator) -> tuple[tuple[float, ...], tuple[tuple[int, int, float], ...]]:
+    """Draw six gains a few per cent apart, and a broadband burst of three rows in one observation of two."""
+    gains = tuple(float(g) for g in rng.normal(1, 0.04, 6).clip(0.5, 2))
+    if rng.random() < 0.5:
+        return gains, ()
+    observation, row, times = int(rng.integers(6)), int(rng.integers(13)), rng.uniform(2, 8)
+    return gains, tuple((observation, row + k, float(times)) for k in range(3))

@@ -1,0 +1,1 @@
+"""Train the encoder and the random forest, and write a release; only this package imports Keras."""

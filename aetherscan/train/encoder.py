@@ -1,0 +1,246 @@
+"""Train the encoder in rounds, each with fainter signals than the one before it.
+
+A round is what a training is made of: it begins at the base learning rate with draws that follow from the seed and its
+number alone, and ends with a checkpoint. So it does not matter whether the rounds before it were trained by this
+process: what is killed in a round goes on from the checkpoint before it, to the same end.
+
+Several devices share a batch: TensorFlow by MirroredStrategy (NCCL between GPUs), JAX by `keras.distribution`. PyTorch
+trains on one.
+"""
+
+import errno
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from jaxtyping import Float32, UInt8
+from tqdm import tqdm
+
+from aetherscan.errors import TrainingError
+from aetherscan.options.train import TrainSettings
+from aetherscan.train import checkpoint
+from aetherscan.train.batches import Feed
+from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ProgressBar
+from aetherscan.train.resources import Note, stage
+from aetherscan.train.vae import BetaVAE, Shape, build_decoder, build_encoder
+
+if TENSORFLOW:
+    from aetherscan.train import multi_gpu
+
+CHECKPOINTS = "checkpoints"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LOG = logging.getLogger(__name__)
+CLIP = 1e3
+"""Norm to which each weight's gradient is cut: an untrained encoder's first steps are the only ones that long."""
+Batch = tuple[UInt8[np.ndarray, "_ obs rows bins"], Float32[np.ndarray, " _"]]
+
+
+def shape_of(settings: TrainSettings) -> Shape:
+    """Return what the settings say of the encoder."""
+    return Shape(
+        latent=settings.vae_latent_dim, dense=settings.vae_dense_layer_size, kernel=settings.vae_kernel_size,
+        rows=settings.time_bins, bins=settings.bins,
+        precision="mixed_bfloat16" if settings.mixed_precision else "float32",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Who computes, and how an epoch is cut."""
+
+    devices: tuple[str, ...]  # that share a batch: every GPU, or the CPU
+    mirrored: bool  # by TensorFlow, which accumulates inside one step
+    batch: int  # cadences fed to a step
+    pieces: int  # of an effective batch: parts of a step where mirrored, else steps between two of the optimizer
+    steps: int  # of an epoch
+    check: int  # cadences validated at once
+    checks: int
+
+    @staticmethod
+    def of(settings: TrainSettings) -> "Plan":
+        """Return the plan for this machine.
+
+        Raises:
+            TrainingError: its devices do not divide the effective batch.
+        """
+        backend = keras.backend.backend()
+        devices = () if backend == "torch" else tuple(keras.distribution.list_devices())
+        count, effective = max(1, len(devices)), settings.effective_batch_size
+        at_once = settings.per_replica_batch_size * count
+        if effective % at_once:
+            raise TrainingError(
+                f"effective_batch_size: expected a multiple of per_replica_batch_size x {count} devices = {at_once}, "
+                f"found {effective}"
+            )
+        mirrored = backend == "tensorflow" and count > 1
+        trained = int(settings.num_samples_beta_vae * settings.train_val_split)
+        check = settings.per_replica_val_batch_size * count
+        optimized = max(1, trained // effective)
+        return Plan(
+            devices=devices, mirrored=mirrored, batch=effective if mirrored else at_once, pieces=effective // at_once,
+            steps=optimized if mirrored else optimized * (effective // at_once),
+            check=check, checks=max(1, (settings.num_samples_beta_vae - trained) // check),
+        )  # fmt: skip
+
+
+def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
+    """Return an untrained model, compiled, on all the devices."""
+    scope: AbstractContextManager[Any] = nullcontext()
+    kind: type[BetaVAE] = BetaVAE
+    if plan.mirrored:
+        kind, scope = multi_gpu.MirroredVAE, multi_gpu.mirrored(plan.devices).scope()
+    elif len(plan.devices) > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=list(plan.devices)))
+    shape, seed = shape_of(settings), settings.seed
+    accumulated = plan.pieces if plan.pieces > 1 and not plan.mirrored else None
+    with scope:
+        model = kind(
+            build_encoder(shape, seed), build_decoder(shape, seed), beta=settings.vae_beta, alpha=settings.vae_alpha,
+            seed=seed, replicas=len(plan.devices) if plan.mirrored else 1,
+        )  # fmt: skip
+        model.pieces = plan.pieces
+        adam = keras.optimizers.Adam(
+            settings.base_learning_rate, clipnorm=CLIP, gradient_accumulation_steps=accumulated
+        )
+        # XLA takes 2.4 times as long on a CPU, and cannot hold what replicas tell each other; JAX knows no other way.
+        model.compile(optimizer=adam, jit_compile="auto" if keras.backend.backend() == "jax" else False)
+        adam.build(model.trainable_variables)  # else the first step makes them, and is traced a second time
+    return model
+
+
+def train_encoder(
+    folder: Path,
+    settings: TrainSettings,
+    open_feed: Callable[[], AbstractContextManager[Feed]],
+    *,
+    tell: Callable[[str], object] = print,
+    note: Note = lambda _: None,
+    wait: Callable[[float], object] = time.sleep,
+) -> tuple[keras.Model, checkpoint.History]:
+    """Train through the rounds that are left, each ending with a checkpoint; return the encoder and the history.
+
+    What fails is tried again from the last checkpoint, with a wait that doubles.
+
+    Args:
+        folder: of the release.
+        settings: of the training; `load_tag` says which checkpoint to go on from.
+        open_feed: opens the feed of examples.
+        tell: takes lines for people.
+        note: takes each finished stage.
+        wait: sleeps for so many seconds.
+
+    Raises:
+        TrainingError: the loss is no number, the posterior collapsed, the disk is full: the text says what to change.
+    """
+    plan, begun, checkpoints = Plan.of(settings), started_from(settings), settings.model_path / CHECKPOINTS
+    done, rounds, failures = settings.first_round - 1, settings.num_training_rounds, 0
+    model, history, logs = None, checkpoint.History(), settings.output_path / folder.name
+    logs.mkdir(parents=True, exist_ok=True)
+    if done == 0 < rounds and checkpoints.exists() and not settings.load_tag:
+        tell(f"older checkpoints: {checkpoints.rename(unused(checkpoints))}")
+    with tqdm(total=(rounds - done) * settings.epochs_per_round * plan.steps, disable=not sys.stderr.isatty()) as bar:
+        while model is None or done < rounds:
+            try:
+                keras.backend.clear_session()
+                model = build(settings, plan)
+                history = [row for row in checkpoint.load(begun, model) if row["round"] <= done] if begun else []
+                if done == rounds:
+                    break
+                with open_feed() as feed:
+                    while done < rounds:
+                        with stage(f"round {done + 1}", note) as found:
+                            history = one_round(model, feed, settings, plan, done + 1, history, logs, bar)
+                            found |= {key: history[-1][key] for key in ("loss", "val_loss")}
+                        begun = checkpoint.save(
+                            checkpoints, done + 1, model, shape_of(settings), history, settings.recorded()
+                        )
+                        done, failures = done + 1, 0
+            except KeyboardInterrupt:
+                kept = f"go on with load_tag {begun.name}, which is whole" if begun else "no round was finished"
+                tell(f"interrupted in round {done + 1}: {kept}")
+                raise
+            except TrainingError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise TrainingError(
+                        f"{error.filename or checkpoints}: expected room for a round, found a full disk: make room and "
+                        f"go on from {begun or 'the start'}, which is as it was"
+                    ) from error
+                if failures == settings.max_retries:
+                    raise
+                pause, failures, model = settings.retry_delay * 2**failures, failures + 1, None
+                LOG.exception("round %d failed", done + 1)
+                tell(f"round {done + 1}: {error!r}: again in {pause:g} s from {begun or 'the start'}")
+                bar.n = (done + 1 - settings.first_round) * settings.epochs_per_round * plan.steps
+                wait(pause)
+    return checkpoint.save_encoder(folder / "encoder.keras", model.encoder, shape_of(settings)), history
+
+
+def started_from(settings: TrainSettings) -> Path | None:
+    """Return the folder that a training starts from: a checkpoint, or a release whose encoder is trained further.
+
+    Raises:
+        TrainingError: there is no encoder there.
+    """
+    if settings.load_tag:
+        usual = CHECKPOINTS if settings.load_tag.startswith("round") else "."
+        folder = settings.model_path / (settings.load_dir or usual) / settings.load_tag
+    elif settings.start:
+        folder = Path(settings.start)
+    else:
+        return None
+    if not (folder / "encoder.keras").exists():
+        there = ", ".join(sorted(one.parent.name for one in folder.parent.glob("[!.]*/encoder.keras"))) or "none"
+        raise TrainingError(f"{folder}: expected a checkpoint or a release, found no encoder; there are: {there}")
+    return folder
+
+
+def unused(folder: Path) -> Path:
+    """Return a name beside `folder` that nothing has."""
+    return next(one for n in count(1) if not (one := folder.with_name(f"{folder.name}-{n}")).exists())
+
+
+def one_round(
+    model: BetaVAE,
+    feed: Feed,
+    settings: TrainSettings,
+    plan: Plan,
+    number: int,
+    history: checkpoint.History,
+    folder: Path,
+    bar: tqdm,
+) -> checkpoint.History:
+    """Train one round, and return the history with its epochs."""
+    model.draws.state.assign(np.array([settings.seed, number], dtype="uint32"))
+    model.optimizer.learning_rate = settings.base_learning_rate
+    snr, epochs = settings.snr(number), settings.epochs_per_round
+    first, rows = (number - 1) * epochs, list(history)
+
+    def shown(which: int, steps: int, size: int, *, unseen: bool) -> Iterator[Batch]:
+        yield from islice(feed.epoch(which, -(-steps * size // 4) * 4, snr, batch=size, unseen=unseen), steps)
+
+    watching = [
+        NanGuard(number),
+        Plateau(
+            settings.patience_threshold, settings.min_pct_improvement, settings.lr_reduction_factor,
+            settings.min_learning_rate,
+        ),
+        Log(number, rows, folder),
+        ProgressBar(bar, number, settings.num_training_rounds),
+    ]  # fmt: skip
+    for epoch in range(epochs):  # one at a time: Keras would ask for the next one's examples before it has validated
+        model.fit(
+            shown(first + epoch * settings.fresh, plan.steps, plan.batch, unseen=False), steps_per_epoch=plan.steps,
+            validation_data=shown(first, plan.checks, plan.check, unseen=True), validation_steps=plan.checks,
+            initial_epoch=epoch, epochs=epoch + 1, shuffle=False, callbacks=watching, verbose=0,
+        )  # fmt: skip
+    return rows

@@ -1,0 +1,117 @@
+"""What examples are drawn from: small pieces of sky at native resolution, and what radiates in them.
+
+A patch holds noise, gains, bursts, a piece of filter shape, emitters of the zoo and ON-only tones. Kinds that come
+close to looking like a signal are drawn more often than the sky has them, and fainter. Some tones pulse or curve, as
+else what does would be taken for interference, whose kinds do.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from aetherscan.cadence.geometry import ON
+from aetherscan.header import SCAN_STEP_S, Header, gbt_header
+from aetherscan.simulate.injection import Emitter, add_emitter
+from aetherscan.simulate.interference import log_uniform, random_interference, random_signal
+from aetherscan.simulate.noise import NOISE, burst, noise
+from aetherscan.simulate.sky import filter_shape, random_levels
+
+KINDS = {
+    # kind: (share, range of SNR)
+    "persistent": (1, (6, 3000)),
+    "drifting": (2, (6, 3000)),
+    "curved": (1, (6, 1000)),
+    "wandering": (2, (6, 1000)),
+    "wide": (1, (8, 3000)),
+    "pulsed": (2, (6, 100)),
+    "intermittent": (3, (6, 100)),
+    "side_lobe": (6, (6, 40)),
+    "off_only": (1, (6, 100)),
+    "partial": (3, (6, 60)),
+}
+"""What is no signal: the zoo's kinds, and tones that one or two of the ONs lack."""
+SHARES = np.array([share for share, _ in KINDS.values()]) / sum(share for share, _ in KINDS.values())
+COARSE = 2**20
+PERIOD_S, CURVATURE_HZ_S2 = (30.0, 300.0), (1e-5, 3e-4)
+"""Of tones that are unsteady."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleSettings:
+    """What patches look like."""
+
+    chans: int = 2**16
+    tones: int = 4
+    unsteady: float = 0.3  # share of the tones that pulse, or whose drift changes
+    interference: int = 18
+    windows: int = 2  # for `--mode windows`, half of them around a tone
+    signal_snr: tuple[float, float] = (6.0, 60.0)
+    max_drift_hz_s: float = 4.0
+    rows: int = 16
+    bins: int = 512
+    hz: float = 2.7939677238464355  # of a channel
+    tsamp: float = 18.253611008  # s, of a row
+
+
+def patch_header(settings: ExampleSettings) -> Header:
+    """Return the header of a patch: a part of a coarse channel."""
+    header = gbt_header(settings.chans, rows=settings.rows)
+    return replace(header, nfpc=COARSE, foff=-settings.hz * 1e-6, tsamp=settings.tsamp)
+
+
+def draw_other(rng: np.random.Generator, frequency_mhz: float, max_drift_hz_s: float) -> Emitter:
+    """Return an emitter of one of `KINDS`."""
+    kind = str(rng.choice(list(KINDS), p=SHARES))
+    snr = log_uniform(rng, *KINDS[kind][1])
+    if kind != "partial":
+        return random_interference(rng, frequency_mhz, snr, kind)
+    one, kept = random_signal(rng, frequency_mhz, snr, max_drift_hz_s), rng.permutation(ON)[: rng.integers(1, 3)]
+    return replace(one, kind=kind, snr=tuple(snr if i in kept else 0.0 for i, snr in enumerate(one.snr)))
+
+
+def draw_emitters(
+    rng: np.random.Generator, settings: ExampleSettings, header: Header | None = None
+) -> tuple[list[Emitter], list[Emitter]]:
+    """Return the tones and the interference of a patch with a header, each tone with its whole track inside."""
+    header = header or patch_header(settings)
+    span = 5 * SCAN_STEP_S + header.duration_s
+
+    def placed(emitter: Emitter) -> Emitter:
+        reach = emitter.drift_hz_s * span / (header.foff * 1e6)
+        start = rng.uniform(max(0, -reach) + 50, settings.chans - max(0, reach) - 50)
+        return replace(emitter, frequency_mhz=header.frequency(start))
+
+    def tone() -> Emitter:
+        snr = log_uniform(rng, *settings.signal_snr)
+        one = random_signal(rng, header.fch1, snr, settings.max_drift_hz_s)
+        if not settings.unsteady or rng.random() > settings.unsteady:
+            return placed(one)
+        pulse = {"period_s": log_uniform(rng, *PERIOD_S), "phase_s": rng.uniform(0, PERIOD_S[1])}
+        curve = {"curvature_hz_s2": log_uniform(rng, *CURVATURE_HZ_S2) * rng.choice([-1, 1])}
+        return placed(replace(one, **(pulse if rng.random() < 0.5 else curve)))
+
+    others = [placed(draw_other(rng, header.fch1, settings.max_drift_hz_s)) for _ in range(settings.interference)]
+    return [tone() for _ in range(settings.tones)], others
+
+
+def draw_power(
+    rng: np.random.Generator, emitters: list[Emitter], settings: ExampleSettings
+) -> Float32[np.ndarray, "obs time freq"]:
+    """Return six observations of a patch that lies anywhere in a coarse channel; level 1 in its middle."""
+    header, (gains, bursts) = patch_header(settings), random_levels(rng)
+    shape = filter_shape(COARSE)
+    last = shape.size - settings.chans
+    first = int(rng.choice(np.array([0, last, rng.integers(last)])))
+    power = np.empty((6, header.ntime, settings.chans), dtype=np.float32)
+    for position in range(6):
+        power[position] = noise(rng, header.ntime, settings.chans)
+        for _, row, times in (one for one in bursts if one[0] == position):
+            power[position, row] = burst(power[position, row], times)
+        for emitter in emitters:
+            add_emitter(
+                power[position], emitter, position=position, start_s=position * SCAN_STEP_S, tsamp=header.tsamp,
+                fch1=header.fch1, foff=header.foff, noise=np.full(header.ntime, NOISE),
+            )  # fmt: skip
+        power[position] *= shape[first : first + settings.chans] * np.float32(gains[position])
+    return power

@@ -1,0 +1,101 @@
+"""Show that the whole path works: one synthetic cadence lands, and is followed to its candidate, picture and message.
+
+A drifting tone that is there only when the telescope points at the target, among interference that is there always.
+Each demo is observed just now by a telescope of its own, so that it mixes with no other scans.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from sentinel.config import Config
+from sentinel.injection.tone import is_tone, write_sky
+from sentinel.store.queue import Store
+from sentinel.store.schema import cadence, candidate, outbox
+
+GIVE_UP_S = 600.0
+SETTLED = ("done", "quarantined", "skipped")
+
+
+def land(paths: tuple[Path, ...], folder: Path, slow_s: float) -> None:
+    """Bring files into a watched folder: moved at once or copied in pieces, the last scan first."""
+    folder.mkdir(parents=True)
+    for path in reversed(paths):
+        if not slow_s:
+            shutil.move(path, folder / path.name)
+            continue
+        with path.open("rb") as whole, (folder / path.name).open("wb") as part:
+            while piece := whole.read(max(1, path.stat().st_size // 4)):
+                part.write(piece)
+                part.flush()
+                os.fsync(part.fileno())
+                time.sleep(slow_s / 4)
+
+
+def run(
+    config: Config, store: Store, *, seed: int, suffix: str, slow_s: float, keep: bool, tell: Callable[[str], object]
+) -> bool:
+    """Land a cadence, follow it, tell what becomes of it; return whether the tone came back."""
+    folder = config.watch.roots[0] / f"demo-{seed}-{int(time.time())}"
+    with tempfile.TemporaryDirectory() as scratch:
+        paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
+        tell(f"landing {len(paths)} files in {folder}")
+        land(paths, folder, slow_s)
+    try:
+        row = _follow(store, f"DEMO{seed}", tell)
+        if row.state != "done":
+            tell(f"the cadence is {row.state}: {row.why}")
+            return False
+        return _compare(store, row.id, tone, tell)
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
+
+
+def _follow(store: Store, target: str, tell: Callable[[str], object]) -> Any:
+    """Return the cadence's row when it has ended, or as it is when patience has."""
+    last, end = "", time.monotonic() + GIVE_UP_S
+    newest = select(cadence).where(cadence.c.target == target).order_by(cadence.c.tstart.desc()).limit(1)
+    while True:
+        with store.read() as rows:
+            row = rows.execute(newest).one_or_none()
+        state = f"{row.state} {row.why or ''}".strip() if row else "files are settling"
+        if state != last:
+            tell(f"  {state}")
+            last = state
+        if row and (row.state in SETTLED or time.monotonic() > end):
+            return row
+        if time.monotonic() > end:
+            raise TimeoutError(f"no cadence formed in {GIVE_UP_S:.0f} s: ./sentinel.py status")
+        time.sleep(0.5)
+
+
+def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], object]) -> bool:
+    with store.read() as rows:
+        found = rows.execute(select(candidate).where(candidate.c.cadence_id == cadence_id)).all()
+        message = rows.execute(
+            select(outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id == cadence_id)
+        ).one_or_none()
+    tell(f"injected  {tone.frequency_mhz:.6f} MHz  {tone.drift_hz_s:+.3f} Hz/s")
+    put_in = {"frequency_mhz": tone.frequency_mhz, "drift_rate_hz_s": tone.drift_hz_s}
+    close = None
+    for one in found:
+        off_hz = (one.frequency_mhz - tone.frequency_mhz) * 1e6
+        same = is_tone(put_in, one.frequency_mhz, one.drift_rate_hz_s)
+        close = one if same else close
+        tell(
+            f"{'found   ' if same else 'other   '}  {one.frequency_mhz:.6f} MHz  {one.drift_rate_hz_s:+.3f} Hz/s  "
+            f"p {one.probability:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in one.snr)}  off by {off_hz:+.1f} Hz"
+        )
+    if close is None:
+        tell("the tone was not found")
+        return False
+    tell(f"candidate {close.id}, picture {close.picture}")
+    tell(f"message   {message.state} {message.cause or ''}".rstrip() if message else "message   none")
+    return True

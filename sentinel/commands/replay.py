@@ -1,0 +1,110 @@
+"""Search recorded cadences again, and tell what comes out otherwise.
+
+With the same release, code and settings nothing may: rows are compared as text, so that the last digit of a number
+counts, and pictures by their checksums. Nothing is written to the store.
+"""
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from aetherscan.errors import AetherscanError
+from aetherscan.header import UNIX_EPOCH_MJD
+from sentinel.config import Config
+from sentinel.errors import ConfigError
+from sentinel.store.queue import Found, Store
+from sentinel.store.releases import serving
+from sentinel.store.schema import artefact, cadence, candidate
+from sentinel.workers.process import code_version, detector_for
+from sentinel.workers.task import search_files
+
+SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
+OWN = ("id", "cadence_id", "attempt_id", "picture", "seen_before")
+"""Columns that a search does not decide."""
+
+
+def moment(text: str) -> float:
+    """Return seconds since 1970 for a date, an MJD or a length of time before now.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if length := re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text):
+        return time.time() - float(length[1]) * SECONDS[length[2]]
+    try:
+        if re.fullmatch(r"\d{5}(\.\d+)?", text):
+            return (float(text) - UNIX_EPOCH_MJD) * SECONDS["d"]
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"--since: expected a date, an MJD or a length such as 12h, found {text!r}") from error
+    return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+
+
+def replay(config: Config, store: Store, since: float, tell: Callable[[str], object]) -> bool:
+    """Search what was recorded since then with the release as it is now; return whether nothing came out otherwise."""
+    detector = detector_for(serving(store, config.release))
+    recorded = select(cadence).where(cadence.c.state == "done", cadence.c.ended_at >= since).order_by(cadence.c.id)
+    with store.read() as rows:
+        cadences = rows.execute(recorded).all()
+    changed = away = 0
+    for one in cadences:
+        paths = store.paths(one.id)
+        if len(paths) != 6 - one.pattern.count("."):
+            away += 1
+            tell(f"cadence {one.id}: {one.target}: its files are not there")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            ours = config.model_copy(update={"picture_dir": Path(folder)})
+            try:
+                found = search_files(paths, one.pattern, lambda _: None, ours, detector, one.id)
+                said = list(differences(store, one, found))
+            except AetherscanError as error:
+                said = [f"{type(error).__name__}: {error}"]
+        changed += bool(said)
+        for line in said:
+            tell(f"cadence {one.id}: {one.target}: {line}")
+    by = f"release {detector.release.name} ({detector.release.sha256[:12]}), code {code_version()}"
+    tell(f"{len(cadences) - away} cadences searched again by {by}: {changed} differ; the files of {away} are away")
+    return not changed
+
+
+def differences(store: Store, one: Row[Any], found: Found) -> Iterator[str]:
+    """Yield what a search found otherwise than is recorded of a cadence, a line each."""
+    with store.read() as rows:
+        old = [dict(row) for row in rows.execute(select(candidate).where(candidate.c.cadence_id == one.id)).mappings()]
+        drawn = rows.execute(select(artefact.c.path, artefact.c.sha256).where(artefact.c.cadence_id == one.id)).all()
+    before, after = _by_frequency(old), _by_frequency(found.candidates)
+    for place in sorted(before.keys() - after.keys()):
+        yield f"no longer there: {place} MHz, {_brief(before[place])}"
+    for place in sorted(after.keys() - before.keys()):
+        yield f"new: {place} MHz, {_brief(after[place])}"
+    for place in sorted(before.keys() & after.keys()):
+        was, now = before[place], after[place]
+        for name in sorted(was.keys() & now.keys()):
+            if was[name] != now[name]:
+                yield f"{place} MHz: {name} was {was[name]:.80}, is {now[name]:.80}"
+    pictures = {Path(path).name: sha256 for path, sha256 in drawn}
+    for name, sha256 in sorted({Path(path).name: sha256 for _, path, sha256 in found.pictures}.items()):
+        if pictures.get(name, sha256) != sha256:
+            yield f"another picture: {name}"
+
+
+def _by_frequency(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return the columns of each row as text, by frequency; rows at one frequency stay apart."""
+    texts: dict[str, dict[str, str]] = {}
+    for row in rows:
+        place = repr(float(row["frequency_mhz"]))
+        place += "+" * sum(1 for other in texts if other.rstrip("+") == place)
+        texts[place] = {name: json.dumps(value, default=float) for name, value in row.items() if name not in OWN}
+    return texts
+
+
+def _brief(row: Mapping[str, str]) -> str:
+    return f"probability {row['probability']}, drift {row['drift_rate_hz_s']} Hz/s"

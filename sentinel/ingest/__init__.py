@@ -1,0 +1,1 @@
+"""Watch folders, form cadences, and hand them to workers."""

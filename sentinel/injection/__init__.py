@@ -1,0 +1,1 @@
+"""Inject known signals, to measure what the service recovers."""

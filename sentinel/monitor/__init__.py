@@ -1,0 +1,1 @@
+"""Report the state of the service: status, latency and Prometheus metrics."""

@@ -1,0 +1,1 @@
+"""Write messages, and deliver each one once to Slack or a webhook."""

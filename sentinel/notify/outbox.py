@@ -1,0 +1,297 @@
+"""Messages on their way: each is sent once, oldest first, by whichever process comes to it.
+
+A message is written with the candidates it speaks of, in one transaction, and sent afterwards. Whoever sends holds it
+in `sending`; if that process dies, nobody knows whether Slack took the message: it becomes `unknown`, and is looked
+for in the channel before it is sent again. The head of the line holds up the rest, so the order is kept.
+
+One message speaks for all slices of a pointing sequence. A later slice's own row has it for a parent: it brings its
+pictures to the parent's thread, and leaves the parent *stale*, to be written anew from the rows and edited in place; so
+does a label. Where more wait than may be posted within an hour, those that wait are folded into one digest, which is a
+parent like any other. An edit may be repeated, so one that is in doubt simply is.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
+
+from sentinel.errors import PostError, PostGoneError, PostUnknownError
+from sentinel.failpoint import failpoint
+from sentinel.notify.messages import ROWS, digest_text, message_text, one_line
+from sentinel.store.queue import Store
+from sentinel.store.schema import cadence, candidate, labeled, meta, now, outbox
+
+UNSENT = ("pending", "sending", "retry_at", "unknown")
+SENT = ("sent", "reconciled")
+SENDING_S = 120.0
+"""Longer than one request may take; then its sender is taken for dead."""
+LONGEST_WAIT_S = 300.0
+PICTURE_ATTEMPTS = 5
+"""A message without its pictures is better than all the others behind it unsent."""
+HOUR_S = 3600.0
+ENDLESS = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A row of the outbox, held by this process."""
+
+    id: int
+    uid: str
+    text: str
+    pictures: tuple[str, ...]
+    uploaded: int
+    attempts: int
+    doubtful: bool
+    ts: str | None
+    created_at: float
+    parent_id: int | None
+    digest: bool | None
+    stale_at: float | None
+    parent_ts: str | None
+    edit: bool  # it was posted before, and its text has changed
+
+
+class Poster(Protocol):
+    """Where messages go. Each method raises PostLaterError, PostUnknownError or PostGoneError."""
+
+    def find(self, message: Message) -> str | None:
+        """Return the name that the message has there, None if it never arrived; LookupError if nobody can tell."""
+        ...
+
+    def post(self, message: Message, *, repeat: bool) -> str:
+        """Send the message, with a remark if it may be a `repeat`; return the name it got."""
+        ...
+
+    def edit(self, ts: str, text: str) -> None:
+        """Put `text` in the place of what the message said."""
+        ...
+
+    def upload(self, ts: str, picture: str) -> None:
+        """Put a picture into the message's thread."""
+        ...
+
+
+def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = "") -> Message | None:
+    """Take the oldest unsent message, else an edit, if due and nothing went out within `gap_s`."""
+    earlier = outbox.alias("earlier")
+    ours = outbox.c.poster == poster
+    head = ~exists().where(earlier.c.id < outbox.c.id, earlier.c.poster == poster, earlier.c.state.in_(UNSENT))
+    # A time that lies too far ahead was written before the clock was set back, and holds up nobody.
+    recently = [(at > now() - gap_s) & (at < now() + gap_s) for at in (earlier.c.posted_at, earlier.c.edited_at)]
+    recent = exists().where(earlier.c.poster == poster, or_(*recently))
+    waited = ~func.coalesce(outbox.c.retry_at, 0).between(now(), now() + HOUR_S)
+    due = (outbox.c.state == "pending") | (outbox.c.state.in_(("unknown", "retry_at")) & waited)
+    stale = and_(
+        outbox.c.state.in_(SENT), outbox.c.stale_at.is_not(None), waited, func.coalesce(outbox.c.until, 0) < now()
+    )
+    line = select(outbox.c.id).where(ours, due, head, ~recent).limit(1)
+    edits = select(outbox.c.id).where(ours, stale, ~recent).order_by(outbox.c.stale_at).limit(1)
+    with store.write() as rows:
+        rows.execute(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())  # one at a time
+        rows.execute(  # its sender died: with a name it was accepted, without one nobody knows
+            update(outbox)
+            .where(outbox.c.state == "sending", outbox.c.until < now())
+            .values(state="unknown", doubtful=outbox.c.ts.is_(None) & outbox.c.parent_id.is_(None))
+        )
+        _fold(rows, poster, per_hour)
+        held: dict[str, Any] = {"until": now() + SENDING_S, "attempts": outbox.c.attempts + 1}
+        first = rows.scalar(line)
+        which = first or rows.scalar(edits)
+        if which is None:
+            return None
+        if first:
+            held["state"] = "sending"
+        row = rows.execute(update(outbox).where(outbox.c.id == which).values(**held).returning(outbox)).one()
+        text = told(rows, row, link) if row.stale_at else row.text
+        parent_ts = rows.scalar(select(outbox.c.ts).where(outbox.c.id == row.parent_id)) if row.parent_id else None
+    pictures: tuple[str, ...] = () if row.digest else tuple(row.pictures)
+    made: dict[str, Any] = {"text": text, "pictures": pictures, "parent_ts": parent_ts, "edit": first is None}
+    kept = [name for name in Message.__dataclass_fields__ if name not in made]
+    return Message(**made, **{name: getattr(row, name) for name in kept})
+
+
+def _fold(rows: Connection, poster: str, per_hour: int) -> None:
+    """Where more wait than may still be posted within this hour, let one digest speak for them, and for the hour."""
+    ours = outbox.c.poster == poster
+    alone = ours & outbox.c.parent_id.is_(None) & outbox.c.digest.is_not(True)
+    lately = outbox.c.posted_at > now() - HOUR_S
+    posted = rows.scalars(select(func.count()).select_from(outbox).where(alone, lately)).one()
+    wait = alone & outbox.c.state.in_(("pending", "retry_at")) & outbox.c.ts.is_(None)
+    waiting = list(rows.scalars(select(outbox.c.id).where(wait).order_by(outbox.c.id).limit(per_hour + 1)))
+    recent = ours & outbox.c.digest.is_(True) & (lately | outbox.c.posted_at.is_(None))
+    open_digest = rows.scalar(select(outbox.c.id).where(recent).order_by(outbox.c.id.desc()).limit(1))
+    if not waiting or (open_digest is None and posted + len(waiting) <= per_hour):
+        return
+    digest = open_digest or waiting[0]
+    folded = {"state": "folded", "parent_id": digest}
+    fold = wait & (outbox.c.id != digest)
+    slices = outbox.alias("slices")
+    children = select(slices.c.id).where(slices.c.parent_id.in_(select(outbox.c.id).where(fold)))
+    rows.execute(update(outbox).where(outbox.c.id.in_(children)).values(**folded))
+    rows.execute(update(outbox).where(fold).values(**folded))
+    rows.execute(update(outbox).where(outbox.c.id == digest).values(digest=True, stale_at=now(), retry_at=None))
+
+
+def told(rows: Connection, row: Row[Any], link: str = "") -> str:
+    """Return the text of a message, written anew from what the store holds by now: slices, labels, a digest's rest."""
+    of = select(outbox.c.cadence_id).where((outbox.c.id == row.id) | (outbox.c.parent_id == row.id))
+    among = candidate.c.cadence_id.in_(of)
+    chosen = (cadence.c.id, cadence.c.target, cadence.c.band_low_mhz, cadence.c.band_high_mhz, cadence.c.tstart)
+    counted = select(*chosen, func.count(candidate.c.id).label("count")).join(candidate, isouter=True)
+    spoken = [
+        dict(one)
+        for one in rows.execute(
+            counted.where(cadence.c.id.in_(of)).group_by(cadence.c.id).order_by(cadence.c.id)
+        ).mappings()
+    ]
+    first = spoken[0]
+    if row.digest:
+        return digest_text(spoken, link=link and f"{link}/candidates")
+    best = labeled().where(among).order_by(candidate.c.probability.desc()).limit(ROWS)
+    found = [dict(one) for one in rows.execute(best).mappings()]
+    return message_text(
+        first["target"],
+        (min(one["band_low_mhz"] for one in spoken), max(one["band_high_mhz"] for one in spoken)),
+        first["tstart"],
+        found[0]["release_name"] if found else "-",
+        found,
+        total=sum(one["count"] for one in spoken),
+        slices=len(spoken),
+        link=link and f"{link}/cadences/{first['id']}",
+    )
+
+
+def deliver(store: Store, poster: Poster, message: Message) -> bool:
+    """Send one message and its pictures, or its edit; return whether it went out. A failure is on its row."""
+    if message.edit:
+        return _edit(store, poster, message)
+    ts, found = message.ts or message.parent_ts, None
+    try:
+        repeat = ts is None and message.doubtful
+        if repeat:
+            with suppress(LookupError):
+                found = ts = poster.find(message)
+                repeat = False
+        if ts is None:
+            failpoint("before-send")
+            ts = poster.post(message, repeat=repeat)
+            failpoint("after-accept")
+        if message.ts is None and message.parent_ts is None:
+            _mark(store, message, ts=ts, posted_at=now())
+            if not found:
+                _shown(store, message)
+    except PostUnknownError as error:
+        _mark(store, message, state="unknown", doubtful=True, cause=str(error), **_later(message, error))
+        return False
+    except PostError as error:
+        _mark(store, message, state="retry_at", cause=str(error), **_later(message, error))
+        return False
+    cause = _upload(store, poster, message, ts)
+    if cause and message.attempts < PICTURE_ATTEMPTS:
+        return False
+    state = "reconciled" if found else "sent"
+    _mark(store, message, state=state, sent_at=now(), cause=cause, retry_at=None, until=None)
+    return True
+
+
+def _upload(store: Store, poster: Poster, message: Message, ts: str) -> str | None:
+    """Put what pictures are still missing into a message's thread; return what kept one from it."""
+    try:
+        for done, picture in enumerate(message.pictures[message.uploaded :], message.uploaded + 1):
+            failpoint("mid-upload")
+            poster.upload(ts, picture)
+            _mark(store, message, uploaded=done)
+    except PostError as error:
+        cause = f"pictures: {error}"
+        _mark(store, message, state="retry_at", cause=cause, **_later(message, error))
+        return cause
+    return None
+
+
+def _edit(store: Store, poster: Poster, message: Message) -> bool:
+    """Write a posted message anew; a digest that is gone is posted again, for nothing else speaks of what it told."""
+    try:
+        poster.edit(str(message.ts), message.text)
+    except PostGoneError as error:
+        again = {"state": "pending", "ts": None, "doubtful": False} if message.digest else {"stale_at": None}
+        _mark(store, message, cause=str(error), until=None, **again)
+        return False
+    except PostError as error:
+        _mark(store, message, cause=str(error), until=None, **_later(message, error))
+        return False
+    _mark(store, message, edited_at=now(), cause=None, until=None, retry_at=None)
+    _shown(store, message)
+    return True
+
+
+def _shown(store: Store, message: Message) -> None:
+    """Note that people see what `message` was written from, unless that has changed meanwhile."""
+    with store.write() as rows:
+        this = update(outbox).where(outbox.c.id == message.id, outbox.c.stale_at == message.stale_at)
+        rows.execute(this.values(stale_at=None))
+        spoken = (outbox.c.parent_id == message.id) & outbox.c.posted_at.is_(None)
+        rows.execute(
+            update(outbox).where(spoken, outbox.c.created_at <= (message.stale_at or 0)).values(posted_at=now())
+        )
+
+
+def deliver_all(
+    store: Store, poster: Poster, name: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = ""
+) -> int:
+    """Send what is due now, at most one message each `gap_s` and `per_hour`; return how many went out."""
+    sent = 0
+    while (message := take(store, name, gap_s, per_hour=per_hour, link=link)) and deliver(store, poster, message):
+        sent += 1
+    return sent
+
+
+def undelivered(store: Store) -> Mapping[str, Any]:
+    """Return how many messages are in each state, the age of the oldest unsent one in seconds, and the last cause."""
+    unsent = outbox.c.state.in_(UNSENT)
+    owed = unsent | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
+    since = func.min(case((unsent, outbox.c.created_at), else_=outbox.c.stale_at))
+    with store.read() as rows:
+        states = rows.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
+        oldest = rows.scalar(select(now() - since).where(owed))
+        cause = rows.scalar(
+            select(outbox.c.cause).where(owed, outbox.c.cause.is_not(None)).order_by(outbox.c.id).limit(1)
+        )
+    return {"states": {row[0]: row[1] for row in states}, "oldest_s": oldest, "cause": cause}
+
+
+def listed(store: Store, count: int) -> list[str]:
+    """Return a line for each of the newest messages: number, state, age, poster, target, and what went wrong."""
+    columns = (outbox.c.id, outbox.c.state, outbox.c.poster, outbox.c.cause, outbox.c.parent_id)
+    newest = (
+        select(*columns, (now() - outbox.c.created_at).label("age_s"), cadence.c.target)
+        .join(cadence)
+        .order_by(outbox.c.id.desc())
+        .limit(count)
+    )
+    with store.read() as rows:
+        return [
+            f"{row.id:>6}  {row.state:<10} {row.age_s:>8.0f} s  {row.poster:<8} {one_line(row.target, 16):<16}  "
+            f"{f'in {row.parent_id}' if row.parent_id else ''}  {one_line(row.cause or '')}".rstrip()
+            for row in rows.execute(newest)
+        ]
+
+
+def retry(store: Store, ids: Sequence[int]) -> int:
+    """Make messages due now, all that wait where none is named; return how many. A named one is sent even if `off`."""
+    chosen = (outbox.c.id.in_(ids) & outbox.c.state.in_((*UNSENT, "off"))) if ids else outbox.c.state.in_(UNSENT)
+    with store.write() as rows:
+        rows.execute(update(outbox).where(chosen, outbox.c.state == "off").values(state="pending"))
+        return rows.execute(update(outbox).where(chosen, outbox.c.state != "sending").values(retry_at=now())).rowcount
+
+
+def _later(message: Message, error: PostError) -> dict[str, Any]:
+    wait_s = getattr(error, "after_s", None) or min(2.0**message.attempts, LONGEST_WAIT_S)
+    return {"retry_at": now() + wait_s}
+
+
+def _mark(store: Store, message: Message, **values: Any) -> None:
+    with store.write() as rows:
+        rows.execute(update(outbox).where(outbox.c.id == message.id).values(**values))

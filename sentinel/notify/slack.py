@@ -1,0 +1,103 @@
+"""Slack: messages, edits, and pictures in threads; spoken to nowhere else.
+
+The client's own retries are off: after a lost reply they send a message twice. A message carries its `uid` as
+metadata, so that one whose reply was lost can be found in the channel. Where history cannot be read it is sent again,
+and says so.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from sentinel.config import secret
+from sentinel.errors import PostError, PostGoneError, PostLaterError, PostUnknownError
+from sentinel.notify.outbox import Message
+
+EVENT = "sentinel"
+TIMEOUT_S = 20
+NOT_JSON = "non-JSON"
+"""How the client says that a proxy answered in Slack's place."""
+GONE = ("message_not_found", "cant_update_message", "edit_window_closed")
+NO_HISTORY = ("missing_scope", "not_in_channel", "access_denied", "method_not_supported_for_channel_type")
+
+
+class SlackPoster:
+    """A channel, as the outbox sees it."""
+
+    def __init__(self, channel: str, api_url: str, token: str | None = None) -> None:
+        self.channel = channel
+        token = token or secret("SLACK_BOT_TOKEN")
+        self.client = WebClient(token=token, base_url=api_url, timeout=TIMEOUT_S, retry_handlers=[])
+
+    def post(self, message: Message, *, repeat: bool) -> str:
+        """Send a message; one that may be a repeat says so."""
+        doubt = "\n_(may repeat an earlier message: its receipt was lost)_" if repeat else ""
+        metadata = {"event_type": EVENT, "event_payload": {"uid": message.uid}}
+        reply = self._call(
+            "chat.postMessage",
+            json={"channel": self.channel, "text": message.text + doubt, "metadata": metadata, "unfurl_links": False},
+        )
+        return str(reply["ts"])
+
+    def find(self, message: Message) -> str | None:
+        """Look for a message in the channel's history since it was written."""
+        cursor = ""
+        while True:
+            wanted = {
+                "channel": self.channel,
+                "oldest": f"{message.created_at - 60:.6f}",
+                "limit": "200",
+                "cursor": cursor,
+            }
+            try:
+                reply = self._call("conversations.history", params={**wanted, "include_all_metadata": "true"})
+            except PostLaterError as error:
+                if str(error) in NO_HISTORY:
+                    raise LookupError(f"history: {error}") from error
+                raise
+            for one in reply["messages"]:
+                if one.get("metadata", {}).get("event_payload", {}).get("uid") == message.uid:
+                    return str(one["ts"])
+            cursor = (reply.get("response_metadata") or {}).get("next_cursor", "")
+            if not cursor:
+                return None
+
+    def edit(self, ts: str, text: str) -> None:
+        """Change what a message says, in place."""
+        self._call("chat.update", json={"channel": self.channel, "ts": ts, "text": text})
+
+    def upload(self, ts: str, picture: str) -> None:
+        """Put one picture into a message's thread."""
+        try:
+            self.client.files_upload_v2(
+                filename=Path(picture).name, content=Path(picture).read_bytes(), channel=self.channel, thread_ts=ts
+            )
+        except SlackApiError as error:
+            raise _later(error) from error
+        except (SlackClientError, OSError) as error:
+            raise PostLaterError(f"{Path(picture).name}: {error}") from error
+
+    def check(self) -> str:
+        """Return the workspace that the token opens."""
+        return str(self._call("auth.test")["team"])
+
+    def _call(self, method: str, **how: Any) -> Any:
+        try:
+            return self.client.api_call(method, **how).data
+        except SlackApiError as error:
+            if error.response.status_code >= 500 or NOT_JSON in str(error.response.get("error")):
+                raise PostUnknownError(f"{method}: HTTP {error.response.status_code}") from error
+            raise _later(error) from error
+        except (SlackClientError, OSError, ValueError) as error:  # a reset, a timeout, a body that is not JSON
+            raise PostUnknownError(f"{method}: the reply was lost: {error}") from error
+
+
+def _later(error: SlackApiError) -> PostError:
+    reply = error.response
+    after_s = float(reply.headers.get("Retry-After", 0)) or None
+    cause = reply.get("error") if isinstance(reply.data, dict) else None
+    if cause in GONE:
+        return PostGoneError(cause)
+    return PostLaterError(cause or f"HTTP {reply.status_code}", after_s)

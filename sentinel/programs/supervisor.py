@@ -1,0 +1,189 @@
+"""Start and stop the programs of the service, by supervisord and a socket that only its owner can open.
+
+Every process of a service carries `SENTINEL_SERVICE` in its environment, which is how `down` makes sure that none is
+left.
+"""
+
+import hashlib
+import http.client
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sentinel.config import Config
+from sentinel.errors import SentinelError
+from sentinel.programs.program import PROGRAMS
+
+LOG = logging.getLogger(__name__)
+MARK = "SENTINEL_SERVICE"
+READY_S = 180.0
+FAILING_S = 30.0
+"""A program that does not even stay up for this long will not mend itself."""
+STOP_S = 40.0
+LONGEST_SOCKET = 100
+"""Characters the kernel takes for the path of a socket, less a few that supervisord adds."""
+CONF = """\
+[supervisord]
+nodaemon={nodaemon}
+pidfile={run}/supervisord.pid
+logfile={log}/supervisord.log
+childlogdir={log}
+environment={environment}
+directory={cwd}
+
+[unix_http_server]
+file={socket}
+chmod=0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """
+[program:{name}]
+command={python} -m sentinel.programs.program {name}
+autorestart=true
+startsecs=3
+startretries=1000000
+stopwaitsecs=15
+stopasgroup=true
+killasgroup=true
+redirect_stderr=true
+stdout_logfile={stdout}
+stdout_logfile_maxbytes={bytes}
+stdout_logfile_backups=5
+"""
+
+
+def socket_path(config: Config) -> Path:
+    """Return where supervisord listens: with the state, or in the temporary folder where that path is too long."""
+    path = config.state_dir / "run" / "supervisor.sock"
+    if len(str(path)) <= LONGEST_SOCKET:
+        return path
+    return Path(tempfile.gettempdir()) / f"sentinel-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.sock"
+
+
+def write_conf(config: Config, config_file: Path | None, *, foreground: bool) -> Path:
+    """Write what supervisord is to run; return its path. In the foreground logs go to standard output."""
+    run, log = config.state_dir / "run", config.state_dir / "log"
+    for folder in (run, log):
+        folder.mkdir(parents=True, exist_ok=True)
+    marks = {MARK: str(config.state_dir), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    if config_file:
+        marks["SENTINEL_CONFIG"] = str(config_file)
+    head = {
+        "nodaemon": str(foreground).lower(),
+        "run": run,
+        "log": log,
+        "environment": ",".join(f'{name}="{value}"' for name, value in marks.items()),
+        "cwd": Path.cwd(),
+        "socket": socket_path(config),
+    }
+    text = CONF.format_map({name: _escaped(value) for name, value in head.items()})
+    for name in PROGRAMS:
+        stdout = "/dev/fd/1" if foreground else log / f"{name}.log"
+        size = "0" if foreground else "20MB"
+        text += PROGRAM.format(name=name, python=_escaped(sys.executable), stdout=_escaped(stdout), bytes=size)
+    path = run / "supervisord.conf"
+    path.write_text(text)
+    return path
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace("%", "%%")
+
+
+def programs(config: Config) -> dict[str, dict[str, Any]]:
+    """Return what supervisord says of each program; nothing where it does not run."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(serverurl=f"unix://{socket_path(config)}")
+    try:
+        told: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor.getAllProcessInfo()
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+        return {}
+    finally:
+        transport.close()
+    return {one["name"]: one for one in told}
+
+
+def left(config: Config) -> list[int]:
+    """Return every process of this service that is alive, supervisord among them."""
+    mark = f"{MARK}={config.state_dir}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                mark in (entry / "environ").read_bytes().split(b"\0")
+                and b"\nState:\tZ" not in (entry / "status").read_bytes()
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def start(config: Config, config_file: Path | None, *, foreground: bool) -> None:
+    """Start supervisord, in place of this process or beside it."""
+    command = [
+        sys.executable,
+        "-m",
+        "supervisor.supervisord",
+        "-c",
+        str(write_conf(config, config_file, foreground=foreground)),
+    ]
+    environment = os.environ | {MARK: str(config.state_dir)}
+    if foreground:
+        os.execve(command[0], [*command, "-n"], environment)  # noqa: S606
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SentinelError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
+
+
+def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], object]) -> None:
+    """Wait until `ready` has nothing more to say.
+
+    Raises:
+        SentinelError: a program keeps failing, or time is up; the end of its log says why.
+    """
+    began, told = time.monotonic(), ""
+    while lacking := ready():
+        if lacking != told:
+            tell(lacking)
+            told = lacking
+        if time.monotonic() - began > (FAILING_S if "BACKOFF" in lacking else READY_S):
+            tails = [(config.state_dir / "log" / f"{name}.log") for name in PROGRAMS]
+            ends = [
+                line for path in tails if path.exists() for line in path.read_text(errors="replace").splitlines()[-3:]
+            ]
+            raise SentinelError("\n".join((f"not ready: {lacking}", *ends, f"logs: {config.state_dir / 'log'}")))
+        time.sleep(0.5)
+
+
+def stop(config: Config) -> list[int]:
+    """Stop supervisord and all it runs; return the processes that had to be killed. Safe where nothing runs."""
+    pids = left(config)
+    pid_file = config.state_dir / "run" / "supervisord.pid"
+    head = int(pid_file.read_text()) if pid_file.exists() else 0
+    for pid in [head] if head in pids else pids:
+        _signal(pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_S
+    while (alive := left(config)) and time.monotonic() < end:
+        time.sleep(0.2)
+    for pid in alive:
+        _signal(pid, signal.SIGKILL)
+    return alive
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        LOG.debug("process %d has ended", pid)

@@ -1,0 +1,1 @@
+"""The results store: its tables, the queue of cadences, migrations, and the active release."""

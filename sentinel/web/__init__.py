@@ -1,0 +1,1 @@
+"""Serve health, metrics and candidate tables over HTTP."""

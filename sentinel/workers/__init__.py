@@ -1,0 +1,1 @@
+"""Search cadences in Dask workers that hold a release in memory."""

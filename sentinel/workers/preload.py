@@ -1,0 +1,66 @@
+"""Load the detector and start the heartbeat when a Dask worker starts.
+
+Dask imports this module before the worker joins the cluster (`--preload sentinel.workers.preload`). If the detector
+cannot be loaded, the import fails and the worker does not start.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from distributed import Worker
+
+from sentinel.config import config_path, load_config
+from sentinel.programs import logs
+from sentinel.workers.process import _LOADED, _store, detector_for
+
+LOG = logging.getLogger(__name__)
+BEAT_S = 10.0
+WARM_UP_CHANNELS = 2**15
+
+
+def dask_setup(worker: Worker) -> None:
+    """Let the store know, for as long as this process lives, that it does and which release it holds."""
+    config = load_config(config_path())
+    host = socket.gethostname()
+    detector_for(config.release)  # what was promoted over it is loaded with the first cadence: the store may be away
+
+    def beat() -> None:
+        while True:
+            try:
+                (release,) = (one.release for one in _LOADED.values())
+                facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
+                store = _store(config.store_url)
+                store.beat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
+            except Exception:
+                LOG.exception("no heartbeat; the next one comes in %g s", BEAT_S)
+            time.sleep(BEAT_S)
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+def warm_up(detector: Any) -> None:
+    """Search a small simulated cadence, so that every kernel is compiled before a real cadence waits for it."""
+    from aetherscan.header import gbt_header
+    from aetherscan.io import open_observation
+    from aetherscan.search.pipeline import search_cadence
+    from aetherscan.simulate.interference import random_signal
+    from aetherscan.simulate.sky import Sky, write_cadence
+
+    rng, header = np.random.default_rng(1), gbt_header(WARM_UP_CHANNELS)
+    tones = tuple(random_signal(rng, header.frequency(WARM_UP_CHANNELS * k / 4), 20.0, 0.5) for k in (1, 2, 3))
+    with TemporaryDirectory(prefix="sentinel-warm-up-") as folder, ExitStack() as opened:
+        paths = write_cadence(Path(folder), Sky(header=header, emitters=tones), seed=1)
+        search_cadence([opened.enter_context(open_observation(path)) for path in paths], detector)
+
+
+if os.environ.get("SENTINEL_WORKER"):
+    logs.set_up("worker")
+    warm_up(detector_for(load_config(config_path()).release))

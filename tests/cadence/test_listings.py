@@ -1,0 +1,30 @@
+"""Observers' own lists of cadences come back; the numbers are those of docs/cadences.md, as bounds."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from aetherscan.cadence.grouping import MAX_REST_S
+from aetherscan.header import SECONDS_PER_DAY
+from benchmarks.cadence_listings import compare, nodes, spliced
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cadences.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("listing", "listed", "back", "formed_besides"), [(spliced, 2274, 2228, 2), (nodes, 926, 919, 0)]
+)
+def test_observers_cadences_come_back_but_for_their_lists_own_errors(listing, listed, back, formed_besides):
+    files = listing()
+    outcome, extra, grouping = compare(files)
+    assert outcome.total() == listed
+    assert outcome["comes back"] >= back
+    assert extra.total() <= formed_besides
+    for cadence in grouping.cadences:
+        starts = [files.headers[i].tstart for i in cadence.members]
+        assert all(0 < (b - a) * SECONDS_PER_DAY <= MAX_REST_S for a, b in pairwise(starts))
+    assert all(re.match(r"waiting for position [0-5]", waiting.why) for waiting in grouping.waiting)
+    for kind, count in outcome.items():
+        assert re.search(rf"\| {kind} \|.*\b{count:,}\b", PAGE), f"docs/cadences.md lacks: {kind} {count}"

@@ -1,0 +1,279 @@
+"""Releases come and go beside a running service; people's labels and a training's stages are in its store."""
+
+import json
+import shutil
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_detector
+from rows import queue
+from sqlalchemy import insert, select
+
+from aetherscan.detector.release import read_release, write_card
+from aetherscan.errors import ReleaseError
+from aetherscan.header import gbt_header
+from aetherscan.io import open_observation
+from aetherscan.options.search import SearchSettings
+from aetherscan.search.features import MEASUREMENTS
+from aetherscan.search.pipeline import search_cadence
+from aetherscan.simulate.interference import random_signal
+from aetherscan.simulate.sky import Sky, write_cadence
+from sentinel import cli
+from sentinel.commands.candidates import export, put_label
+from sentinel.commands.train import TrainingLog, labelled
+from sentinel.config import Config
+from sentinel.errors import PostLaterError
+from sentinel.store.queue import Store, open_store
+from sentinel.store.releases import promote, serving
+from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
+from sentinel.workers import process
+from sentinel.workers.shadow import compare, search_shadow
+from sentinel.workers.task import search_files
+
+SHIPPED = Path(__file__).parents[2] / "models" / "azimuth"
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory):
+    """Six files that hold one bright tone, and where it is."""
+    rng, header = np.random.default_rng(4), gbt_header(2**16)
+    tone = random_signal(rng, header.frequency(30_000), 40.0, 0.5)
+    folder = tmp_path_factory.mktemp("sky")
+    return write_cadence(folder, Sky(header=header, emitters=(tone,)), 4), tone.frequency_mhz
+
+
+@pytest.fixture
+def searched(store):
+    """A cadence in the store, with a candidate at 1500 MHz."""
+    with store.write() as rows:
+        rows.execute(insert(release).values(sha256="a", name="a", first_used_at=0))
+        facts = {"key": "k", "state": "done", "target": "X", "tstart": 1, "band_low_mhz": 1, "band_high_mhz": 2}
+        rows.execute(insert(cadence).values(id=1, created_at=0, attempts=1, pattern="ABACAD", **facts))
+        rows.execute(insert(attempt).values(id=1, cadence_id=1, number=1, token="t", started_at=0))
+        where = {"frequency_mhz": 1500.0, "drift_rate_hz_s": 0, "bandwidth_hz": 3, "snr": [9] * 6, "probability": 0.9}
+        named = {"release_name": "a", "release_sha256": "a", "code_version": "0", "config_sha256": "0"}
+        row = {"cadence_id": 1, "attempt_id": 1, "latents": [], "target": "X", "tstart_mjd": 1, "mode": "tracks"}
+        rows.execute(insert(candidate).values(**where, **named, **row))
+    return store
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Two releases, of which one will be promoted over the other."""
+    for name in ("old", "new"):
+        shutil.copytree(SHIPPED, tmp_path / name)
+        card = json.loads((tmp_path / name / "release.json").read_text())
+        write_card(tmp_path / name, card | {"name": name})
+    return tmp_path
+
+
+def test_a_promoted_release_serves_until_another_is_configured(store, models):
+    assert serving(store, models / "old") == models / "old"
+    promote(store, models / "old", "new")
+    assert serving(store, models / "old") == models / "new"
+    promote(store, models / "old", "old")
+    assert serving(store, models / "old") == models / "old"
+    promote(store, models / "old", "new")
+    assert serving(store, models / "third") == models / "third"
+
+
+def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monkeypatch, capsys):
+    (models / "config.yaml").write_text("release: old\nstate_dir: .\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
+    used = []
+    monkeypatch.setattr(
+        "aetherscan.evaluate.pipeline.judge_release", lambda release, *_, **__: used.append(release) or []
+    )
+    monkeypatch.setattr("sentinel.offline.detector_of", lambda release, *_: used.append(release))
+    monkeypatch.setattr("sentinel.offline.search", lambda *_, detect, **__: detect() or 1)
+    for promoted in (False, True):
+        if promoted:
+            assert cli.main(["models", "promote", "new"]) == 0
+        for command in (["evaluate"], ["search", "a.h5"], ["search", "a.h5", "--release", "models/x"]):
+            assert cli.main(command) == 0
+            said = "release new, which was promoted over old\n"
+            assert capsys.readouterr().err == (said if promoted and "--release" not in command else "")
+        cli.main(["doctor"])
+        assert f"ok    release: {'new, promoted over old' if promoted else 'old'}, sha256" in capsys.readouterr().out
+    old, new, other = models / "old", models / "new", Path("models/x")
+    assert used == [old, old, other, new, new, other]
+
+
+def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, monkeypatch):
+    monkeypatch.setattr(process, "_LOADED", {})
+    names = []
+    for name in (None, "new", None):
+        if name:
+            promote(store, models / "old", name)
+        names.append(task.detector_for(serving(store, models / "old")).release.name)
+    assert names == ["old", "new", "new"]
+
+
+@pytest.mark.parametrize("name", ["none", "../old", "broken"])
+def test_what_is_no_whole_release_is_not_promoted(store, models, name):
+    shutil.copytree(models / "old", models / "broken")
+    (models / "broken" / "tracks.skops").write_bytes(b"x")
+    with pytest.raises(ReleaseError):
+        promote(store, models / "old", name)
+    assert serving(store, models / "old") == models / "old"
+
+
+def test_a_shadow_is_recorded_and_told_apart_from_what_was_reported(searched):
+    found = [
+        {"frequency_mhz": mhz, "drift_rate_hz_s": 0, "snr": [9] * 6, "probability": 0.7} for mhz in (1500.000005, 1400)
+    ]
+    with searched.write() as rows:
+        rows.execute(insert(shadow).values(cadence_id=1, release_name="b", release_sha256="b", at=0, found=found))
+        rows.execute(insert(shadow).values(cadence_id=1, release_name="c", release_sha256="c", at=0, found=[]))
+    assert list(compare(searched, "b")) == [
+        "1 cadences: both report 1 signals, those that served 0 more, b 1 more",
+        "cadence 1 X: b only: 1400.000000 MHz, p 0.700",
+    ]
+    assert list(compare(searched, "c"))[1] == "cadence 1 X: served only: 1500.000000 MHz, p 0.900"
+    assert next(compare(searched, "d")).startswith("0 cadences")
+
+
+def test_a_shadow_searches_the_same_files_and_announces_nothing(searched, sky):
+    paths, mhz = sky
+    search_shadow(searched, 1, paths, (0, 2, 4), make_detector(), SearchSettings())
+    with searched.read() as rows:
+        (one,) = rows.execute(select(shadow)).all()
+        assert len(rows.execute(select(candidate)).all()) == 1
+    assert any(abs(row["frequency_mhz"] - mhz) < 2e-5 for row in one.found)
+
+
+def test_the_commands_promote_a_release_and_say_where_the_one_in_the_shadow_disagrees(models, monkeypatch, capsys):
+    (models / "config.yaml").write_text(f"release: {models / 'old'}\nstate_dir: {models / 'state'}\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
+    assert cli.main(["models", "promote", "none"]) == 1
+    assert "none: expected a folder with release.json" in capsys.readouterr().err
+    assert cli.main(["models", "promote", "new"]) == 0
+    sha256 = read_release(models / "new").sha256
+    assert capsys.readouterr().out == f"new serves from the next cadence on; sha256 {sha256}\n"
+    assert cli.main(["models", "ls"]) == 0
+    assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["* new", "  old"]
+    assert cli.main(["models", "compare", "old"]) == 0
+    assert capsys.readouterr().out.startswith("0 cadences: both report 0 signals")
+
+
+def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that_is_broken_changes_nothing(
+    models, sky, monkeypatch, caplog
+):
+    config = Config(state_dir=models, release=models / "old", shadow=models / "new", injections={"blind_share": 0})
+    monkeypatch.setattr(process, "_LOADED", {})
+    monkeypatch.setattr(Store, "paths", lambda *_: sky[0])
+    monkeypatch.setattr(Store, "pattern", lambda *_: "ABACAD")
+    store = open_store(config.store_url)
+    for _ in range(2):
+        queue(store)
+        lease = store.claim(60)
+        done = task.search_task(lease.cadence_id, lease.token, config.model_dump_json())
+        assert done == {"outcome": "done", "release": read_release(models / "old").sha256}
+        (models / "new" / "encoder.onnx").write_bytes(b"x")
+    with store.read() as rows:
+        (one,) = rows.execute(select(shadow)).all()
+        assert set(rows.scalars(select(candidate.c.release_name))) == {"old"}
+        assert len(set(rows.scalars(select(candidate.c.cadence_id)))) == 2
+    assert one.release_name == "new"
+    assert next(compare(store, "new")).startswith("1 cadences: both report 1 signals, those that served 0 more, new 0")
+    assert "encoder.onnx: expected sha256" in caplog.text
+    store.engine.dispose()
+
+
+@pytest.fixture
+def recorded(store, sky, tmp_path):
+    """A cadence that was searched by a release to which its signals are as usual as any, and where its tone is."""
+    made = make_detector()
+    familiar = {"centre": [1.0] * 16, "whiten": np.eye(16).tolist()}
+    modes = {"tracks": replace(made.release.modes["tracks"], familiar=familiar)}
+    detector = replace(made, release=replace(made.release, modes=modes))
+    queue(store)
+    lease, config = store.claim(60), Config(state_dir=tmp_path)
+    found = search_files(sky[0], "ABACAD", lambda _: None, config, detector, lease.cadence_id)
+    store.complete(lease.token, found)
+    return store, found
+
+
+def test_a_candidate_says_how_strange_it_is_where_its_release_can_tell(recorded, sky, tmp_path):
+    store, found = recorded
+    with store.read() as rows:
+        assert set(rows.scalars(select(candidate.c.strangeness))) == {1.0}
+    assert export(store, tmp_path / "all.csv") == len(found.candidates)
+    assert "strangeness" in (tmp_path / "all.csv").read_text().splitlines()[0]
+    with ExitStack() as opened:
+        blind = search_cadence([opened.enter_context(open_observation(path)) for path in sky[0]], make_detector())
+    assert {one.strangeness for one in blind.candidates} == {None}
+    assert blind.candidates[0].row()["strangeness"] is None
+
+
+def test_what_people_judged_joins_a_training_without_its_files_and_what_cannot_is_counted_with_the_reason(
+    recorded, sky, tmp_path
+):
+    store, found = recorded
+    ((_, kept, sha256),) = found.examples
+    assert labelled(store, (16, 512)) == (None, {})
+    with store.write() as rows:
+        one = rows.execute(select(candidate)).mappings().one()
+        for number in (2, 3, 4, 5):
+            rows.execute(insert(candidate).values({**one, "id": number}))
+        (tmp_path / "broken.npz").write_bytes(b"PK")
+        for number, path in ((2, kept), (3, tmp_path / "broken.npz"), (4, tmp_path / "none.npz")):
+            facts = {"cadence_id": one["cadence_id"], "candidate_id": number, "kind": "example"}
+            rows.execute(insert(artefact).values(**facts, path=str(path), sha256=sha256))
+    for number, word in ((1, "candidate"), (2, "RFI"), (3, "RFI"), (4, "RFI"), (5, "candidate")):
+        put_label(store, number, word, "me")
+    examples, became = labelled(store, (16, 512))
+    assert became == {
+        "candidate": {"joined": 1, "nothing was kept": 1},
+        "RFI": {"joined": 1, "another shape, or measured otherwise": 1, "its file is gone": 1},
+    }
+    assert examples.labels.tolist() == [1, 0]
+    together = examples.measurements[0, MEASUREMENTS.index("on_together")]
+    assert together == pytest.approx(40 * 3**0.5, rel=0.3)  # a wide line fills more than its box
+    assert examples.snippets[0, ::2].max() > examples.snippets[0, 1::2].max()
+    assert labelled(store, (16, 256))[0] is None
+    put_label(store, 1, "unsure", "me")
+    put_label(store, 2, "unsure", "me")
+    assert labelled(store, (16, 512))[0] is None
+
+
+class Told:
+    """A channel that keeps what each message says now."""
+
+    def __init__(self):
+        self.messages, self.calls, self.thread = {}, 0, []
+
+    def post(self, message, *, repeat):
+        self.calls += 1
+        if self.calls == 1:
+            raise PostLaterError("ratelimited")
+        self.messages["ts"] = message.text
+        return "ts"
+
+    def edit(self, ts, text):
+        self.messages[ts] = text
+
+    def upload(self, ts, picture):
+        if "latents" in picture:
+            raise PostLaterError("ratelimited")
+        self.thread.append((ts, Path(picture).name))
+
+
+def test_a_training_is_in_the_store_and_in_one_message_that_is_edited_its_pictures_in_its_thread(store, tmp_path):
+    told = Told()
+    journal = TrainingLog(run="test_v1", store=store, poster=told)
+    for i in (1, 2, 3):
+        journal.note({"stage": f"round {i}", "seconds": 2.5, "cpu_s": 4.0, "ram_bytes": 10**9, "loss": 1 / i})
+    assert list(told.messages) == ["ts"]
+    assert "round 1: 2 s, loss 1\nround 2: 2 s, loss 0.5\nround 3: 2 s, loss 0.3333" in told.messages["ts"]
+    for name in ("losses.png", "latents.png", "recovery.png", "history.csv"):
+        (tmp_path / name).touch()
+    journal.show(tmp_path)
+    assert told.thread == [("ts", "losses.png"), ("ts", "recovery.png")]
+    with store.read() as rows:
+        kept = rows.execute(select(training.c.run, training.c.stage, training.c.facts)).all()
+    assert [(one.run, one.stage) for one in kept] == [("test_v1", f"round {i}") for i in (1, 2, 3)]
+    assert kept[0].facts == {"cpu_s": 4.0, "ram_bytes": 10**9, "loss": 1}

@@ -1,0 +1,115 @@
+"""Searching again what is recorded, and searching what is there of a cadence."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_detector
+from sqlalchemy import delete, insert, select, update
+from watched import Folder
+
+from aetherscan.header import UNIX_EPOCH_MJD, gbt_header
+from aetherscan.simulate.injection import Emitter
+from aetherscan.simulate.sky import Sky, write_cadence
+from sentinel.commands.replay import moment, replay
+from sentinel.config import Config
+from sentinel.errors import ConfigError
+from sentinel.store.schema import artefact, candidate
+from sentinel.workers.task import search_files, search_lease
+
+NCHANS = 4096
+
+
+@pytest.fixture
+def recorded(tmp_path, store, monkeypatch):
+    """A folder whose one cadence has been searched, the configuration, and what searches."""
+    header = gbt_header(NCHANS)
+    place = {"frequency_mhz": header.frequency(0.3 * NCHANS), "drift_hz_s": 0.3, "width_hz": 4.0}
+    folder = Folder(tmp_path / "in", store)
+    write_cadence(folder.root, Sky(header=header, emitters=(Emitter(**place, snr=(40.0, 0.0) * 3),)), 1, suffix=".fil")
+    folder.passes()
+    config, detector = Config(state_dir=tmp_path), make_detector()
+    monkeypatch.setattr("sentinel.replay.detector_for", lambda _: detector)
+    lease = folder.store.claim(600)
+
+    def search(paths, progress):
+        return search_files(paths, "ABACAD", progress, config, detector, lease.cadence_id)
+
+    assert search_lease(folder.store, config, lease.cadence_id, lease.token, search) == "done"
+    return folder, config, detector
+
+
+def told(recorded):
+    folder, config, _ = recorded
+    said = []
+    same = replay(config, folder.store, 0.0, said.append)
+    return same, said
+
+
+def change(recorded, statement):
+    with recorded[0].store.write() as rows:
+        rows.execute(statement)
+
+
+def test_what_is_searched_again_by_the_same_code_and_release_is_the_same_to_the_byte(recorded):
+    same, said = told(recorded)
+    assert same
+    (line,) = said
+    assert line.startswith("1 cadences searched again by release test (000000000000), code ")
+    assert line.endswith(": 0 differ; the files of 0 are away")
+
+
+def test_every_difference_is_told(recorded, monkeypatch):
+    folder, _, detector = recorded
+    with folder.store.read() as rows:
+        one = dict(rows.execute(select(candidate)).mappings().first())
+    nearly = float(np.nextafter(one["drift_rate_hz_s"], 1))
+    change(recorded, update(candidate).where(candidate.c.id == one["id"]).values(drift_rate_hz_s=nearly))
+    change(recorded, insert(candidate).values({**one, "id": 999, "frequency_mhz": 1400.0}))
+    change(recorded, update(artefact).values(sha256="0" * 64))
+    other = replace(detector.release, name="other")
+    monkeypatch.setattr("sentinel.replay.detector_for", lambda _: replace(detector, release=other))
+    same, said = told(recorded)
+    assert not same
+    text = "\n".join(said)
+    at = f"cadence 1: HIP99427: {one['frequency_mhz']!r} MHz: "
+    assert f"{at}drift_rate_hz_s was {nearly}, is {one['drift_rate_hz_s']}" in text
+    assert f'{at}release_name was "test", is "other"' in text
+    assert "no longer there: 1400.0 MHz" in text
+    assert "another picture: 000001-" in text
+    assert "1 differ" in said[-1]
+    change(recorded, delete(artefact))
+    change(recorded, delete(candidate))
+    assert any("new: " in line for line in told(recorded)[1])
+
+
+def test_what_cannot_be_searched_again_is_told(recorded):
+    folder, *_ = recorded
+    next(folder.root.iterdir()).unlink()
+    folder.passes()
+    same, said = told(recorded)
+    assert same
+    assert said[0] == "cadence 1: HIP99427: its files are not there"
+    assert said[1].endswith("the files of 1 are away")
+
+
+@pytest.mark.parametrize("lost", [1, 3, 5])
+def test_a_cadence_that_lacks_an_off_is_searched_with_nothing_in_its_place(recorded, lost):
+    folder, config, detector = recorded
+    paths = folder.store.paths(1)
+    pattern = "".join("." if i == lost else letter for i, letter in enumerate("ABACAD"))
+    whole = search_files(paths, "ABACAD", lambda _: None, config, detector, 1).candidates
+    part = search_files(paths[:lost] + paths[lost + 1 :], pattern, lambda _: None, config, detector, 1).candidates
+    tone = next(one for one in part if one["frequency_mhz"] == whole[0]["frequency_mhz"])
+    assert tone["snr"][lost] == 0.0
+    assert tone["snr"][0] == whole[0]["snr"][0] > 30
+
+
+def test_a_moment_is_a_date_an_mjd_or_a_length_of_time():
+    day = (59103 - UNIX_EPOCH_MJD) * 86_400.0
+    assert moment("59103.5") == day + 43_200
+    assert moment("2020-09-11") == moment("2020-09-11T00:00:00+00:00") == day
+    assert time.time() - moment("2d") == pytest.approx(172_800, abs=5)
+    with pytest.raises(ConfigError, match="expected a date, an MJD or a length"):
+        moment("yesterday")

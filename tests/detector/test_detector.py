@@ -1,0 +1,209 @@
+"""What is trained in Keras is served without it: the same numbers, to the bit whatever they are batched with."""
+
+import subprocess
+import sys
+from dataclasses import astuple
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from aetherscan.detector.detector import Latents, load_detector, load_encoder
+from aetherscan.detector.random_forest import POINTS, calibrate, fit_forest, save_forest
+from aetherscan.detector.release import write_card
+from aetherscan.errors import ReleaseError
+from aetherscan.train.onnx_export import export_onnx
+from sentinel.commands.search import detector_of
+from sentinel.config import Search
+
+SHIPPED = Path(__file__).parents[2] / "models" / "azimuth"
+RNG = np.random.default_rng(5)
+SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
+
+
+def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path):
+    code = f"import pathlib, aetherscan.detector.detector as d; d.load_detector(pathlib.Path({str(SHIPPED)!r}))"
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(SHIPPED.parents[1])}
+    subprocess.run([sys.executable, "-P", "-c", code], env=environment, check=True)
+    assert [path.name for path in tmp_path.rglob("*") if "onnxruntime" in str(path) or path.name == ".ses"] == []
+
+
+def small_encoder(seed=1, **last):
+    """Odd sizes, every kind of padding, stride, dilation and bias, so that nothing comes out right by chance."""
+    image = x = keras.Input((7, 30, 2))
+    x = layers.Conv2D(4, (3, 2), 2, padding="same", activation="relu")(x)
+    x = layers.Conv2D(6, (2, 3), padding="valid", dilation_rate=(1, 2), use_bias=False, groups=2)(x)
+    x = layers.Flatten()(layers.MaxPooling2D((2, 2), padding="same")(x))
+    x = layers.Dense(10, **{"activation": "relu", **last})(x)
+    heads = [layers.Dense(3, name=name)(x) for name in ("z_mean", "z_log_var")]
+    encoder = keras.Model(image, heads)
+    rng = np.random.default_rng(seed)
+    encoder.set_weights([rng.normal(size=weight.shape).astype(np.float32) for weight in encoder.get_weights()])
+    return encoder
+
+
+@pytest.fixture
+def release(tmp_path):
+    """The shipped encoder before a forest of chance, which is told of two measurements."""
+    features = RNG.normal(size=(200, 50)).astype(np.float32)
+    save_forest(tmp_path / "tracks.skops", fit_forest(features, (features[:, -1] > 0).astype(np.float32), 1, 20))
+    for name in ("encoder.keras", "encoder.onnx"):
+        (tmp_path / name).symlink_to(SHIPPED / name)
+
+    def write(snippet=(16, 512), **mode):
+        shape = dict(zip(("rows", "bins"), snippet, strict=True))
+        modes = {"tracks": {"threshold": 0.5, "measurements": ["a", "b"], **mode}}
+        write_card(tmp_path, {"name": "r", "snippet": shape, "modes": modes})
+        return tmp_path
+
+    return write
+
+
+def test_the_shipped_encoder_gives_the_numbers_of_the_one_that_was_trained():
+    trained = keras.saving.load_model(SHIPPED / "encoder.keras", compile=False)
+    served = load_detector(SHIPPED).encode_snippets(SNIPPETS)
+    for expected, found in zip(
+        trained.predict_on_batch(SNIPPETS.reshape(-1, 16, 512, 1)), astuple(served), strict=True
+    ):
+        np.testing.assert_allclose(found.reshape(-1, 8), np.asarray(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_odd_sizes_strides_and_paddings_are_exported_as_keras_has_them(tmp_path):
+    import onnxruntime
+
+    encoder, images = small_encoder(), RNG.random((5, 7, 30, 2), dtype=np.float32)
+    export_onnx(encoder, tmp_path / "small.onnx")
+    found = onnxruntime.InferenceSession(tmp_path / "small.onnx").run(["z_mean", "z_log_var"], {"image": images})
+    for one, expected in zip(found, encoder.predict_on_batch(images), strict=True):
+        np.testing.assert_allclose(one, np.asarray(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_the_same_weights_are_the_same_file_and_others_another(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        export_onnx(small_encoder(seed), tmp_path / name)
+    first, again, other = ((tmp_path / name).read_bytes() for name in "abc")
+    assert first == again != other
+
+
+def test_what_cannot_be_exported_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected relu or linear, channels last, found tanh"):
+        export_onnx(small_encoder(activation="tanh"), tmp_path / "tanh.onnx")
+    image = keras.Input((4, 4, 1))
+    with pytest.raises(ValueError, match=r"norm: expected Conv2D.+, found BatchNormalization"):
+        export_onnx(keras.Model(image, layers.BatchNormalization(name="norm")(image)), tmp_path / "norm.onnx")
+
+
+def test_a_snippet_has_the_same_latents_and_probability_in_any_company_and_on_any_threads(release):
+    folder = release(calibration={"score": [0.0, 0.4, 1.0], "probability": [0.0, 0.1, 1.0]})
+    told = RNG.normal(size=(9, 2)).astype(np.float32)
+    one, two = load_detector(folder), load_detector(folder, threads=2)
+    together = one.encode_snippets(SNIPPETS)
+    scores, spreads = one.score(together, told), one.spread(together, told)
+    assert spreads.max() > 0
+    for i in (0, 4, 8):
+        for alone in (one.encode_snippets(SNIPPETS[i : i + 1]), two.encode_snippets(SNIPPETS[[i, 2]])):
+            assert [part[0].tobytes() for part in astuple(alone)] == [part[i].tobytes() for part in astuple(together)]
+        first = together.of([i])
+        assert (one.score(first, told[[i]])[0], one.spread(first, told[[i]])[0]) == (scores[i], spreads[i])
+    none = one.encode_snippets([])
+    assert (none.mean.shape, one.spread(none, told[:0]).shape) == ((0, 6, 8), (0,))
+
+
+def test_a_posterior_without_width_has_no_spread_and_measurements_decide_too(release):
+    plain = load_detector(release())
+    calibrated = load_detector(release(calibration={"score": [0, 1], "probability": [0.2, 0.4]}))
+    sharp = Latents(mean=np.zeros((2, 6, 8), np.float32), log_var=np.full((2, 6, 8), -200, np.float32))
+    told = np.array([[0, -2], [0, 2]], np.float32)
+    np.testing.assert_allclose(plain.spread(sharp, told), 0, atol=1e-12)
+    low, high = plain.score(sharp, told)
+    assert low < 0.5 < high
+    np.testing.assert_allclose(calibrated.score(sharp, told), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
+
+
+def test_a_calibrated_share_is_the_share_of_signals_among_such_rows():
+    shares = RNG.random(20_000)
+    points = calibrate(shares, (RNG.random(20_000) < shares**3).astype(np.float32))
+    assert len(points["score"]) == len(points["probability"]) <= POINTS
+    assert (np.diff([points["score"], points["probability"]]) > 0).all()
+    missed = np.interp(shares, points["score"], points["probability"]) - shares**3
+    assert np.abs(missed).max() < 0.1
+    assert np.abs(missed).mean() < 0.02
+    unanimous = calibrate(np.array([0.0, 0.0, 1.0]), np.array([0, 0, 1], np.float32))
+    assert unanimous == {"score": [0, 1], "probability": [0, 1]}
+
+
+@pytest.mark.fault(34, promise="P5")
+@pytest.mark.parametrize(
+    ("card", "wrong"),
+    [
+        ({"measurements": ["a"]}, "expected a tracks forest of 49, found 50 features"),
+        ({"snippet": (16, 256)}, r"expected an encoder of .+256, 1.+, found .+512, 1"),
+        ({"calibration": {"score": [0.0, 1.0], "probability": [1.0, 0.0]}}, "not points that rise"),
+        ({"calibration": {"score": [0.0, 1.0]}}, "KeyError"),
+    ],
+)
+def test_a_card_that_does_not_fit_its_release_is_refused(release, card, wrong):
+    with pytest.raises(ReleaseError, match=wrong):
+        load_detector(release(**card))
+
+
+@pytest.mark.fault(34, promise="P5")
+def test_an_encoder_that_is_no_onnx_is_refused(tmp_path):
+    for content in (b"", b"rubbish" * 99, (SHIPPED / "encoder.onnx").read_bytes()[:-9999]):
+        (tmp_path / "encoder.onnx").write_bytes(content)
+        with pytest.raises(ReleaseError, match="expected an ONNX model"):
+            load_encoder(tmp_path / "encoder.onnx", (16, 512))
+
+
+def test_a_process_that_searches_loads_no_keras_and_prints_nothing():
+    code = f"""import sys, pathlib, aetherscan.search.pipeline, aetherscan.detector.detector
+aetherscan.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
+assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
+def test_a_release_without_a_forest_for_a_mode_says_which_it_has(release):
+    with pytest.raises(ReleaseError, match="r: expected a forest for windows, found tracks"):
+        load_detector(release()).for_mode("windows")
+
+
+@pytest.fixture
+def other_forest(tmp_path):
+    features = RNG.normal(size=(50, 50)).astype(np.float32)
+    save_forest(tmp_path / "other.skops", fit_forest(features, (features[:, 0] > 0).astype(np.float32), 1, 5))
+    return tmp_path / "other.skops"
+
+
+def test_an_encoder_and_a_forest_that_are_not_the_releases_serve_uncalibrated_under_a_name_that_says_so(
+    release, tmp_path, other_forest
+):
+    folder = release(calibration={"score": [0.0, 1.0], "probability": [0.2, 0.4]})
+    encoder = keras.saving.load_model(SHIPPED / "encoder.keras", compile=False)
+    encoder.set_weights([weight * 1.01 for weight in encoder.get_weights()])
+    encoder.save(tmp_path / "further.keras")
+    detector = detector_of(folder, Search(threshold=0.3), tmp_path / "further.keras", other_forest)
+    mean, _ = encoder.predict_on_batch(SNIPPETS[0][..., None])
+    np.testing.assert_allclose(detector.encode_snippets(SNIPPETS[:1]).mean[0], np.asarray(mean), atol=1e-4)
+    assert (detector.release.name, detector.threshold) == ("r+further.onnx+other.skops", 0.3)
+    assert detector.release.modes["tracks"].calibration is None
+    assert detector.release.sha256 != load_detector(folder).release.sha256
+    own = detector_of(folder, Search(), folder / "encoder.keras", folder / "tracks.skops")
+    assert own.release == load_detector(folder).release
+
+
+def test_what_a_given_encoder_or_forest_lacks_is_said_with_what_to_do(release, tmp_path, other_forest):
+    pickled, odd = tmp_path / "random_forest_final_v1.joblib", tmp_path / "vae_encoder_final_v1.keras"
+    pickled.write_bytes(b"cos\nsystem\n")
+    odd.write_bytes(b"none")
+    for threshold, encoder, forest, wrong in (
+        (0.5, None, pickled, r"found a pickle, which runs .* store it anew: skops\.io\.dump"),
+        (0.5, odd, other_forest, "expected an encoder that was trained here"),
+        (0.5, SHIPPED / "CARD.md", None, "expected the forest that was fitted to its latents"),
+        (0.5, None, SHIPPED / "windows.skops", "expected a tracks forest of 50, found 48 features"),
+        (None, None, other_forest, r"other\.skops: expected a threshold of probability"),
+    ):
+        with pytest.raises(ReleaseError, match=wrong):
+            detector_of(release(), Search(threshold=threshold), encoder, forest)

@@ -1,0 +1,202 @@
+"""The whole service under deaths and stops: real processes, real searches of small cadences, a Slack on loopback."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+import xmlrpc.client
+from dataclasses import replace
+
+import pytest
+from running import done
+from sqlalchemy import func, select
+from supervisor.xmlrpc import SupervisorTransport
+
+from aetherscan.header import gbt_header
+from aetherscan.io import open_observation, write_fil
+from aetherscan.simulate.injection import Emitter
+from aetherscan.simulate.sky import Sky, write_cadence
+from sentinel.programs.supervisor import left, programs, socket_path
+from sentinel.store.schema import attempt, cadence, candidate, outbox
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+NCHANS = 4096
+ENDED = ("done", "quarantined")
+
+
+class Telescope:
+    """Lands small cadences: one of `every` holds a tone, the others noise."""
+
+    def __init__(self, root, scratch, nchans=NCHANS, every=5):
+        self.root, self.every, self.landed, self.whole = root, every, 0, {}
+        root.mkdir(exist_ok=True)
+        header = gbt_header(nchans)
+        place = {"frequency_mhz": header.frequency(0.3 * nchans), "drift_hz_s": 0.3, "width_hz": 4.0}
+        tone = Emitter(**place, snr=(40.0, 0.0) * 3)
+        self.skies = []
+        for name, emitters in (("noise", ()), ("tone", (tone,))):
+            (scratch / name).mkdir()
+            six = []
+            for path in write_cadence(scratch / name, Sky(header=header, emitters=emitters), 1, suffix=".fil"):
+                with open_observation(path) as observation:
+                    six.append((observation.header, observation.read(0, nchans).copy()))
+            self.skies.append(six)
+
+    def land(self, count=1):
+        """Land cadences of targets and times that none before had; the first has a tone, and some after it."""
+        for _ in range(count):
+            number = self.landed = self.landed + 1
+            for i, (header, power) in enumerate(self.skies[bool(self.every) and (number - 1) % self.every == 0]):
+                name = f"T{number}" if i % 2 == 0 else header.source_name
+                path = self.root / f"{number:04d}-{i}.fil"
+                part = path.with_name(f".{path.name}")
+                write_fil(part, replace(header, source_name=name, tstart=header.tstart + 0.2 * number), [power])
+                part.rename(path)
+                self.whole[path] = path.stat().st_mtime_ns
+
+
+@pytest.fixture
+def telescope(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    return Telescope(tmp_path / "incoming", tmp_path / "scratch")
+
+
+def ended_well(service, slack, telescope, *, quarantined=()):
+    """Hold that every cadence that landed is recorded once and told once, and no file was touched."""
+    ended = select(cadence.c.id).where(cadence.c.state.in_(ENDED))
+    service.until(lambda: len(service.rows(ended)) == telescope.landed, 240 + 3 * telescope.landed)
+    states = dict(service.rows(select(cadence.c.target, cadence.c.state)))
+    assert {target for target, state in states.items() if state == "quarantined"} == set(quarantined)
+    twice = select(candidate.c.id).group_by(candidate.c.cadence_id, candidate.c.frequency_mhz)
+    assert service.rows(twice.having(func.count() > 1)) == []
+    records = service.rows(select(attempt.c.cadence_id).where(attempt.c.outcome == "done"))
+    assert len(records) == len(set(records)) == telescope.landed - len(quarantined)
+    with_tone = {f"T{number}" for number in range(1, telescope.landed + 1) if number % 5 == 1} - set(quarantined)
+    found = {one.target for one in service.rows(select(candidate.c.target))}
+    assert found == with_tone
+    service.until(lambda: all(one.state in ("sent", "reconciled") for one in service.rows(select(outbox.c.state))))
+    told = [one for one in slack.messages if "thread_ts" not in one]
+    assert len({one["metadata"]["event_payload"]["uid"] for one in told}) == len(told) == len(with_tone)
+    ledger = service.store.ledger()
+    assert ledger.pop("seen") == sum(ledger.values()) == telescope.landed
+    assert {path: path.stat().st_mtime_ns for path in telescope.root.iterdir()} == telescope.whole
+
+
+def kill(*pids, number=signal.SIGKILL):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def tell_supervisor(service, method, name):
+    transport = SupervisorTransport(serverurl=f"unix://{socket_path(service.config)}")
+    with contextlib.closing(transport):
+        getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor, method)(name)
+
+
+@pytest.mark.fault(7, promise="P1")
+@pytest.mark.fault(7, promise="P2")
+@pytest.mark.fault(7, promise="P3")
+@pytest.mark.fault(2, promise="P2")
+@pytest.mark.fault(6, promise="P1")
+def test_processes_killed_at_random_while_two_hundred_cadences_land_lose_and_repeat_nothing(service, slack, telescope):
+    rng, kills = random.Random(7), 0
+    service.run("up")
+    while telescope.landed < 200 or kills < 25:
+        telescope.land(min(10, 200 - telescope.landed))
+        time.sleep(rng.uniform(2, 5))
+        kill(rng.choice(left(service.config)))
+        kills += 1
+        if not programs(service.config):  # supervisord was hit: whoever keeps services up starts it again
+            service.until(lambda: left(service.config) == [], 60)
+            service.run("up")
+    ended_well(service, slack, telescope)
+
+
+@pytest.mark.fault(7, promise="P1")
+@pytest.mark.fault(7, promise="P2")
+@pytest.mark.fault(5, promise="P1")
+def test_everything_killed_at_twenty_random_times_loses_and_repeats_nothing(service, slack, telescope):
+    rng = random.Random(8)
+    for _ in range(20):
+        telescope.land(2)
+        starting = service.start("up")
+        time.sleep(rng.uniform(1, 8))
+        kill(starting.pid, *left(service.config))
+        starting.communicate()
+        service.until(lambda: left(service.config) == [], 60)
+    service.run("up")
+    ended_well(service, slack, telescope)
+
+
+@pytest.mark.fault(4, promise="P1")
+def test_a_cluster_that_is_killed_and_away_for_40_s_is_waited_for(service, slack, telescope):
+    service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2")
+    telescope.land(3)
+    service.until(lambda: service.rows(select(attempt.c.id)))
+    kill(programs(service.config)["cluster"]["pid"])
+    tell_supervisor(service, "stopProcess", "cluster")
+    telescope.land(2)
+    time.sleep(40)
+    tell_supervisor(service, "startProcess", "cluster")
+    ended_well(service, slack, telescope)
+
+
+@pytest.mark.fault(8, promise="P2")
+def test_a_scheduler_that_stands_still_for_a_minute_goes_on_or_is_replaced(service, slack, telescope):
+    service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2")
+    telescope.land(3)
+    service.until(lambda: service.rows(select(attempt.c.id)))
+    pid = programs(service.config)["cluster"]["pid"]
+    kill(pid, number=signal.SIGSTOP)
+    telescope.land(2)
+    time.sleep(60)
+    kill(pid, number=signal.SIGCONT)
+    ended_well(service, slack, telescope)
+
+
+@pytest.mark.fault(9, promise="P2")
+def test_a_worker_that_stood_still_past_its_lease_is_fenced_once_it_goes_on(service, slack, telescope):
+    service.run("up", SENTINEL_FAILPOINT="before-commit@1:sleep=4", SENTINEL__CLUSTER__WORKERS="2")
+    telescope.land(1)
+    service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None))))
+    (held,) = service.rows(select(attempt.c.worker, attempt.c.token))
+    pid = int(held.worker.split(":")[1])
+    kill(pid, number=signal.SIGSTOP)
+    service.until(lambda: done(service))
+    kill(pid, number=signal.SIGCONT)
+    service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.outcome == "fenced")))
+    ended_well(service, slack, telescope)
+    outcomes = sorted(one.outcome for one in service.rows(select(attempt.c.outcome)))
+    assert (outcomes.count("fenced"), outcomes.count("done")) == (1, 1)
+
+
+@pytest.mark.fault(11, promise="P1")
+@pytest.mark.fault(12, promise="P1")
+def test_cadences_that_eat_all_memory_or_abort_are_set_aside_and_the_others_searched(service, slack, telescope):
+    service.run(
+        "up",
+        SENTINEL_FAILPOINT="mid-read@1:eat=3000,mid-read@2:kill",
+        SENTINEL__CLUSTER__MEMORY_LIMIT="1200 MiB",
+        SENTINEL__MAX_ATTEMPTS="2",
+    )
+    for _ in range(2):
+        telescope.land(1)
+        service.until(lambda: len(service.rows(select(cadence.c.id))) == telescope.landed)
+    telescope.land(6)
+    ended_well(service, slack, telescope, quarantined=("T1", "T2"))
+    whys = service.rows(select(cadence.c.why).where(cadence.c.state == "quarantined"))
+    assert {one.why for one in whys} == {"its worker died"}
+
+
+@pytest.mark.fault(37, promise="P1")
+def test_down_in_mid_search_gives_the_cadence_back_and_leaves_no_process(service, slack, telescope):
+    service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=30")
+    telescope.land(1)
+    service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None))))
+    service.run("down")
+    assert left(service.config) == []
+    assert [tuple(one) for one in service.rows(select(cadence.c.state, cadence.c.attempts))] == [("ready", 0)]
+    service.run("up")
+    ended_well(service, slack, telescope)

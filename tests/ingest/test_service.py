@@ -1,0 +1,214 @@
+"""The path of a cadence with plain callables in the places of telescope, worker and Slack."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+
+import pytest
+from rig import in_child
+from rows import MESSAGE, RUNNING, found, judged, queue, row
+from sqlalchemy import insert, select
+
+from aetherscan.errors import CadenceError, FormatError, ReleaseError, TruncatedFileError
+from sentinel.config import ROOT, Config
+from sentinel.errors import BusyError, retriable
+from sentinel.ingest.service import one_pass
+from sentinel.monitor import status
+from sentinel.programs.logs import JsonLines, bound
+from sentinel.programs.program import PROGRAMS, only_copy
+from sentinel.programs.supervisor import socket_path, write_conf
+from sentinel.store.queue import Lease
+from sentinel.store.schema import attempt, cadence, candidate, file, heartbeat, now, outbox
+from sentinel.workers.task import search_lease
+
+
+def lease(number):
+    return Lease(cadence_id=number, token=str(number), until=0.0, attempt=1, target="T")
+
+
+def run_pass(free, ready, said, ended=()):
+    waiting = iter(ready)
+    one_pass(
+        look=lambda: said.append("look"),
+        group=lambda: said.append("group"),
+        keep=lambda: said.append("keep"),
+        expire=lambda: said.append("expire"),
+        collect=lambda: ended,
+        failed=lambda one, cause: said.append(f"{one.cadence_id} failed: {cause}"),
+        free=lambda: free,
+        claim=lambda: next(waiting, None),
+        submit=lambda one: said.append(f"submit {one.cadence_id}"),
+    )
+    return said
+
+
+def test_a_pass_looks_groups_and_hands_out_no_more_than_there_is_room_for():
+    said = run_pass(2, [lease(1), lease(2), lease(3)], [])
+    assert said == ["look", "group", "keep", "expire", "submit 1", "submit 2"]
+
+
+def test_nothing_is_claimed_while_no_worker_is_there():
+    assert run_pass(0, [lease(1)], []) == ["look", "group", "keep", "expire"]
+    assert run_pass(-1, [lease(1)], []) == ["look", "group", "keep", "expire"]
+
+
+def test_an_attempt_whose_worker_died_is_noted_before_others_begin():
+    assert run_pass(1, [lease(2)], [], [(lease(1), "KilledWorker")])[4:] == ["1 failed: KilledWorker", "submit 2"]
+
+
+def search(store, config, does):
+    taken = (queue(store), store.claim(60))[1]
+    return search_lease(store, config, taken.cadence_id, taken.token, does)
+
+
+def test_a_search_reports_progress_and_its_end_is_recorded(store):
+    def does(paths, progress):
+        assert len(paths) == 6
+        for step in range(5):
+            progress(step / 4)
+        return found(2, MESSAGE)
+
+    assert search(store, Config(), does) == "done"
+    assert row(store, cadence).state == "done"
+    assert row(store, outbox).state == "pending"
+    assert ":" in row(store, attempt).worker
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (TruncatedFileError("cut short"), "retry_at"),
+        (FormatError("not a filterbank"), "quarantined"),
+        (CadenceError("five files"), "quarantined"),
+        (ReleaseError("altered"), "retry_at"),
+        (MemoryError("too wide"), "retry_at"),
+    ],
+)
+def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(store, error, state):
+    def does(_paths, _progress):
+        raise error
+
+    assert search(store, Config(), does) == state
+    assert row(store, cadence).why == f"{type(error).__name__}: {error}"
+    assert retriable(error) == (state == "retry_at")
+
+
+@pytest.mark.fault(9, promise="P2")
+def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(store):
+    def does(_paths, progress):
+        store.expire(max_attempts=3)
+        progress(0.5)
+        return found()
+
+    queue(store)
+    taken = store.claim(60)
+    other = {}
+
+    def stolen(paths, progress):
+        store.give_back(taken.token)
+        other["lease"] = store.claim(60)
+        return does(paths, progress)
+
+    assert search_lease(store, Config(), taken.cadence_id, taken.token, stolen) == "fenced"
+    with store.read() as rows:
+        assert rows.execute(select(candidate)).all() == []
+    store.complete(other["lease"].token, found())
+    assert row(store, attempt, token=taken.token).outcome == "fenced"
+
+
+@pytest.mark.fault(10, promise="P1")
+def test_a_search_that_hangs_is_ended_with_its_process_and_the_cause(store):
+    taken = (queue(store), store.claim(60))[1]
+    config = Config(search_limit_s=0.2)
+
+    def hangs():
+        search_lease(store, config, taken.cadence_id, taken.token, lambda *_: time.sleep(60))
+
+    assert in_child(hangs, store) == 1
+    assert (row(store, cadence).state, row(store, cadence).why) == ("retry_at", "over search_limit_s, 0.2 s")
+
+
+def test_a_failpoint_does_nothing_unless_it_is_asked_to():
+    code = "from sentinel.failpoint import failpoint; failpoint('seen'); failpoint('leased'); print('alive')"
+    for wanted, status_, said in (
+        ("", 0, "alive"),
+        ("seen:exit", 1, ""),
+        ("leased:kill", -9, ""),
+        ("seen:sleep=0", 0, "alive"),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={"SENTINEL_FAILPOINT": wanted},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout.strip()) == (status_, said)
+
+
+@pytest.mark.fault(36, promise="P2")
+def test_a_second_copy_of_a_program_refuses_to_start(tmp_path):
+    lock = tmp_path / "watcher.lock"
+    with only_copy(lock), pytest.raises(BusyError, match="held by process"), only_copy(lock):
+        pass
+    with only_copy(lock):
+        pass
+
+
+def test_a_log_line_is_json_with_the_cadence_and_the_attempt(caplog):
+    record = logging.LogRecord("sentinel.worker", logging.INFO, "f", 1, "done: %d\ncandidates", (2,), None)
+    with bound(cadence=7, attempt="ab12"):
+        line = JsonLines("worker").format(record)
+    assert "\n" not in line
+    told = json.loads(line)
+    assert (told["cadence"], told["attempt"], told["message"]) == (7, "ab12", "done: 2\ncandidates")
+
+
+def test_supervisord_is_told_to_restart_programs_and_to_listen_to_its_owner_only(tmp_path):
+    config = Config(state_dir=tmp_path / ("deep" * 30))
+    text = write_conf(config, None, foreground=False).read_text()
+    assert text.count("autorestart=true") == len(PROGRAMS)
+    assert "chmod=0600" in text
+    assert len(str(socket_path(config))) < 108
+
+
+def test_a_service_with_a_worker_and_nothing_wrong_is_well(store, monkeypatch):
+    store.beat("worker-0", 10, pid=1, host="h", release="r1")
+    store.beat("watcher", 10, pid=2, host="h")
+    seen = judged(Config(), store, monkeypatch, RUNNING)
+    assert (seen.level, seen.remarks) == (status.OK, ())
+    assert "release r1" in "\n".join(status.lines(seen))
+
+
+def test_a_service_without_a_worker_is_critical_and_a_late_program_a_warning(store, monkeypatch):
+    assert judged(Config(), store, monkeypatch, RUNNING).level == status.CRITICAL
+    store.beat("worker-0", 10, pid=1, host="h")
+    with store.write() as rows:
+        late = {"name": "watcher", "at": now() - 31, "period_s": 10, "pid": 1, "host": "h", "facts": {}}
+        rows.execute(insert(heartbeat).values(**late))
+    seen = judged(Config(), store, monkeypatch, RUNNING)
+    assert (seen.level, seen.remarks) == (status.WARNING, ("no heartbeat from watcher",))
+    assert judged(Config(), store, monkeypatch, RUNNING | {"poster": "FATAL"}).level == status.CRITICAL
+
+
+def test_the_state_says_what_waits_for_what_and_what_was_set_aside(store, monkeypatch):
+    store.beat("worker-0", 10, pid=1, host="h")
+    queue(store, state="forming")
+    with store.write() as rows:
+        rows.execute(cadence.update().values(why="waiting for position 3"))
+        stamp = {"size": 1, "mtime_ns": 1, "inode": "1", "changed_at": now()}
+        rows.execute(insert(file).values(path="/d/a.h5", state="stable", cause="half of it", **stamp))
+        rows.execute(insert(file).values(path="/d/b.h5", state="invalid", cause="not HDF5", **stamp))
+    (
+        queue(store, 60000.0),
+        store.fail(store.claim(60).token, "foff is 0", retriable=False, max_attempts=3, retry_after_s=1),
+    )
+    seen = judged(Config(), store, monkeypatch, RUNNING)
+    told = "\n".join(status.lines(seen))
+    for part in ("T: waiting for position 3", "/d/a.h5: half of it", "/d/b.h5: not HDF5", "T: foff is 0"):
+        assert part in told
+    assert "ledger     2 seen = 0 done + 1 quarantined + 0 skipped + 1 waiting" in told
+    assert seen.level == status.WARNING

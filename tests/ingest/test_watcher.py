@@ -1,0 +1,500 @@
+"""What lands in a folder, how it becomes a cadence, and what is said of what does not."""
+
+import os
+import shutil
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bad_files import BAD
+from factories import write_observation
+from sqlalchemy import select, update
+from watched import Folder, headers, land
+
+from aetherscan.errors import TruncatedFileError
+from aetherscan.io import verify_complete
+from sentinel.commands.candidates import set_aside
+from sentinel.config import Complete, Signals, Watch
+from sentinel.ingest.watcher import Scanner, _like, listen, scan
+from sentinel.store.schema import cadence, cadence_file, file, now
+
+
+@pytest.fixture
+def folder(tmp_path, store):
+    return Folder(tmp_path / "incoming", store)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".fil"])
+def test_six_files_of_a_cadence_are_queued_once(folder, suffix):
+    land(folder, headers(), suffix)
+    assert folder.passes(5) == ["ready"]
+
+
+def test_files_that_come_out_of_time_order_and_one_by_one_make_one_cadence(folder):
+    for header in (headers()[i] for i in (4, 1, 5, 0, 3, 2)):
+        land(folder, [header])
+        folder.passes()
+    assert folder.states() == ["ready"]
+    with folder.store.read() as rows:
+        starts = rows.scalars(
+            select(file.c.tstart)
+            .join(cadence_file, cadence_file.c.observation == file.c.observation)
+            .order_by(cadence_file.c.position)
+        ).all()
+    assert starts == sorted(starts)
+
+
+def test_a_missing_file_leaves_a_cadence_forming_and_its_coming_makes_the_same_row_ready(folder):
+    six = headers()
+    land(folder, six[:3] + six[4:])
+    assert folder.passes() == ["forming"]
+    assert "position 3" in folder.whys()[0]
+    with folder.store.read() as rows:
+        forming = rows.scalars(select(cadence.c.id)).one()
+    land(folder, six[3:4])
+    assert folder.passes() == ["ready"]
+    with folder.store.read() as rows:
+        assert rows.scalars(select(cadence.c.id)).one() == forming
+
+
+def test_node_slices_of_one_pointing_are_cadences_of_their_own(folder):
+    land(folder, headers() + headers(fch1=8233.88))
+    assert folder.passes() == ["ready", "ready"]
+
+
+@pytest.mark.fault(13, promise="P1")
+def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, settle_s=1000)
+    land(folder, headers()[:1])
+    folder.passes(3)
+    assert [one.state for one in folder.files().values()] == ["seen"]
+    folder.age(1001)
+    folder.passes(1)
+    assert [one.state for one in folder.files().values()] == ["valid"]
+
+
+@pytest.mark.fault(14, promise="P1")
+@pytest.mark.fault(15, promise="P1")
+@pytest.mark.parametrize("suffix", [".h5", ".fil"])
+@pytest.mark.parametrize("lacking", ["cut", "zeros"])
+def test_a_file_that_is_not_all_there_is_looked_at_again_until_it_is(folder, suffix, lacking):
+    land(folder, headers(), suffix)
+    path = min(folder.root.iterdir())
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    path.write_bytes(half if lacking == "cut" else half.ljust(len(whole), b"\0"))
+    assert folder.passes(3) == ["forming"]
+    one = folder.files()[path.name]
+    assert one.state == "stable"
+    assert "TruncatedFileError" in one.cause
+    path.write_bytes(whole)
+    assert folder.passes() == ["ready"]
+
+
+@pytest.mark.fault(14, promise="P1")
+def test_a_file_that_stays_cut_short_is_invalid_after_the_time_out(folder):
+    def cut_short(path):
+        raise TruncatedFileError(f"{path}: half of it")
+
+    land(folder, headers()[:1])
+    folder.passes(2, cut_short)
+    folder.age(folder.watch.give_up_s + 1)
+    folder.passes(1, cut_short)
+    (one,) = folder.files().values()
+    assert (one.state, one.cause.endswith("half of it")) == ("invalid", True)
+
+
+@pytest.mark.fault(16, promise="P4")
+@pytest.mark.fault(16, promise="P1")
+def test_every_kind_of_bad_file_is_set_aside_or_waits_with_its_cause_beside_a_cadence_that_is_ready(folder):
+    land(folder, headers())
+    for name, (make, _, _) in BAD.items():
+        make(folder.root / name)
+    before = {path: path.lstat() for path in folder.root.iterdir()}
+    folder.passes(3)
+    assert folder.passes() == ["ready"]
+    seen = folder.files()
+    for name, (_, error, _) in BAD.items():
+        if (folder.root / name).is_file():
+            assert seen[name].state == ("stable" if error is TruncatedFileError else "invalid")
+            assert error.__name__ in seen[name].cause
+    after = {path: path.lstat() for path in folder.root.iterdir()}
+    assert {path: (at.st_mtime_ns, at.st_size, at.st_ino) for path, at in after.items()} == {
+        path: (at.st_mtime_ns, at.st_size, at.st_ino) for path, at in before.items()
+    }
+
+
+@pytest.mark.fault(16, promise="P1")
+def test_a_reader_that_breaks_on_one_file_does_not_hold_up_the_others(folder):
+    def fragile(path):
+        if path.name == "odd.h5":
+            raise ZeroDivisionError("a bug")
+        return verify_complete(path)
+
+    land(folder, headers())
+    shutil.copy(next(folder.root.glob("*.h5")), folder.root / "odd.h5")
+    assert folder.passes(2, fragile) == ["ready"]
+    assert folder.files()["odd.h5"].cause == "ZeroDivisionError: a bug"
+
+
+@pytest.mark.fault(18, promise="P1")
+def test_a_folder_moved_in_whole_is_found(folder, tmp_path):
+    outside = Folder(tmp_path / "elsewhere", folder.store)
+    land(outside, headers(), below="session")
+    shutil.move(outside.root / "session", folder.root / "session")
+    assert folder.passes() == ["ready"]
+
+
+@pytest.mark.fault(18, promise="P2")
+def test_a_cadence_that_is_moved_stays_one_cadence_and_is_found_where_it_is_now(folder):
+    land(folder, headers(), below="a")
+    folder.passes()
+    (folder.root / "a").rename(folder.root / "b")
+    assert folder.passes() == ["ready"]
+    lease = folder.store.claim(60)
+    assert {path.parent.name for path in folder.store.paths(lease.cadence_id)} == {"b"}
+
+
+@pytest.mark.fault(21, promise="P2")
+def test_the_same_content_twice_is_one_cadence(folder):
+    land(folder, headers(), below="a")
+    shutil.copytree(folder.root / "a", folder.root / "b")
+    assert folder.passes() == ["ready"]
+
+
+@pytest.mark.fault(21, promise="P1")
+def test_a_cadence_written_again_with_other_rows_is_searched_again(folder):
+    land(folder, headers())
+    folder.passes()
+    for path, header in zip(sorted(folder.root.glob("*.h5")), headers(), strict=True):
+        path.unlink()
+        write_observation(path, replace(header, ntime=15))
+    assert folder.passes() == ["ready", "ready"]
+
+
+def test_wide_channels_are_skipped_by_rule(folder):
+    land(folder, headers(foff=-2.86e-3))
+    assert folder.passes() == ["skipped"]
+    assert "2860 Hz" in folder.whys()[0]
+    assert folder.store.ledger()["skipped"] == 1
+
+
+def test_temporary_names_and_other_files_are_not_looked_at(tmp_path):
+    for name in (".scan.h5.Xy12", ".h5", "scan.creating.h5", "notes.txt", "deep/er/scan.fil", "ok.h5"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for patterns, wanted in (
+        ({}, ["ok.h5", "scan.fil"]),
+        ({"include": ("deep/**/*.fil", "*.txt")}, ["notes.txt", "scan.fil"]),
+        ({"exclude": ("deep/**",)}, ["ok.h5", "scan.creating.h5"]),
+    ):
+        found = scan(tmp_path, Watch(**patterns), [])
+        assert sorted(Path(one.path).name for one in found) == wanted
+
+
+@pytest.mark.fault(24, promise="P1")
+def test_a_root_that_is_away_changes_nothing(folder):
+    land(folder, headers())
+    folder.passes()
+    folder.root.rename(folder.root.with_name("unmounted"))
+    assert folder.passes() == ["ready"]
+    assert all(one.present for one in folder.files().values())
+
+
+@pytest.mark.fault(1, promise="P1")
+def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path, store):
+    first = Folder(tmp_path / "in", store)
+    land(first, headers())
+    first.look()  # dies between two passes
+    store.engine.dispose()
+    assert Folder(tmp_path / "in", store).passes() == ["ready"]
+
+
+@pytest.mark.fault(40, promise="P1")
+def test_hostile_names_land_like_any_other(folder):
+    land(folder, headers())
+    for i, path in enumerate(sorted(folder.root.glob("*.h5"))):
+        path.rename(path.with_name(f"<!channel>\n'; DROP TABLE file; --%s{i}.h5"))
+    assert folder.passes() == ["ready"]
+
+
+def test_patterns_reach_through_folders_and_stop_at_names():
+    for pattern, path, like in (
+        ("**/*.h5", "/a.h5", True),
+        ("**/*.h5", "/deep/er/a.h5", True),
+        ("**/blc*.h5", "/night/xblc1.h5", False),
+        ("night/**/a.h5", "/night/a.h5", True),
+        ("night/**/a.h5", "/nightly/a.h5", False),
+        ("*.fil", "/deep/a.fil", True),
+    ):
+        assert not _like(()).match(path)
+        assert bool(_like((pattern,)).match(path)) is like, (pattern, path)
+
+
+@pytest.mark.fault(18, promise="P1")
+@pytest.mark.parametrize("how", ["mv", "hard link", "link", "linked folder", "rsync", "nested"])
+def test_a_cadence_is_found_however_it_is_brought(folder, tmp_path, how):
+    outside = Folder(tmp_path / "elsewhere", folder.store)
+    land(outside, headers(), below="session")
+    session = outside.root / "session"
+    if how == "linked folder":
+        (session / "again").symlink_to(session)  # a circle
+        (folder.root / "night").symlink_to(session)
+    target = folder.root / "new" / "and" / "deeper" if how == "nested" else folder.root
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(session.glob("*.h5")) if how != "linked folder" else ():
+        match how:
+            case "hard link":
+                (target / path.name).hardlink_to(path)
+            case "link":
+                (target / path.name).symlink_to(path)
+            case "rsync":
+                shutil.copy2(path, target / f".{path.name}.Xy12")
+                folder.passes(1)
+                (target / f".{path.name}.Xy12").rename(target / path.name)
+            case _:
+                shutil.move(path, target / path.name)
+    assert folder.passes() == ["ready"]
+    assert len(folder.files()) == 6
+
+
+@pytest.mark.fault(24, promise="P1")
+def test_a_mount_that_goes_and_comes_back_loses_nothing_that_waits(folder):
+    land(folder, headers())
+    folder.passes()
+    away = folder.root.with_name("away")
+    folder.root.rename(away)
+    folder.root.mkdir()  # what an unmounted folder looks like
+    assert folder.passes() == ["ready"]
+    assert folder.store.claim(60) is None
+    folder.root.rmdir()
+    away.rename(folder.root)
+    folder.passes()
+    assert folder.store.claim(60)
+
+
+@pytest.mark.fault(24, promise="P1")
+def test_a_folder_that_cannot_be_read_hides_no_other_and_loses_nothing(folder, monkeypatch):
+    land(folder, headers()[:3], below="a")
+    folder.passes()
+    listing = os.scandir
+
+    def broken(path):
+        if str(path).endswith("/a"):
+            raise OSError(116, "Stale file handle")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    land(folder, headers()[3:], below="b")
+    assert folder.passes() == ["ready"]
+    assert all(one.present for one in folder.files().values())
+
+
+def test_several_roots_are_one_sky(tmp_path, store):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "west").mkdir()
+    folder = Folder(tmp_path / "in", store, roots=(tmp_path / "in", tmp_path / "west"))
+    land(folder, headers()[:2])
+    land(folder, headers()[2:], below="../west")
+    assert folder.passes() == ["ready"]
+
+
+def settling(tmp_path, store, **watch):
+    """A folder in which nothing ever settles by itself."""
+    return Folder(tmp_path / "in", store, settle_s=1e6, **watch)
+
+
+def state_of(folder, name, content=None, **signals):
+    """Land one file and a signal beside it; return the state of the file after two passes."""
+    folder.watch = folder.watch.model_copy(update={"signals": Signals(**signals)})
+    write_observation(folder.root / "blc0.rawspec.0000.h5", headers()[0])
+    if content is not None:
+        (folder.root / name).write_text(content)
+    folder.passes()
+    return folder.files()["blc0.rawspec.0000.h5"].state
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "signals", "state"),
+    [
+        ("", None, {}, "seen"),
+        ("blc0.rawspec.done", "", {}, "valid"),
+        ("blc0.rawspec.done", "", {"done_file": False}, "seen"),
+        ("blc1.rawspec.done", "", {}, "seen"),
+        ("move.done", "", {}, "valid"),
+        ("move.done", "", {"move_done": False}, "seen"),
+        ("zmanifest.csv", "name,size\nblc0.rawspec.0000.h5,{size}\n", {}, "valid"),
+        ("zmanifest.csv", "blc0.rawspec.0000.h5,{size}\n", {"manifest": False}, "seen"),
+        ("", None, {"renamed": True}, "valid"),
+    ],
+)
+def test_a_signal_of_completion_spares_the_wait_where_it_is_trusted(tmp_path, name, content, signals, state, store):
+    folder = settling(tmp_path, store)
+    write_observation(tmp_path / "same.h5", headers()[0])
+    content = content and content.format(size=(tmp_path / "same.h5").stat().st_size)
+    assert state_of(folder, name, content, **signals) == state
+
+
+@pytest.mark.fault(14, promise="P1")
+def test_a_file_that_its_manifest_says_is_longer_is_not_opened_however_long_it_stands(tmp_path, store):
+    folder = Folder(tmp_path / "in", store)
+    assert state_of(folder, "zmanifest.csv", "blc0.rawspec.0000.h5,999999999\n") == "seen"
+
+
+@pytest.mark.fault(14, promise="P1")
+def test_a_node_with_fewer_rows_than_its_siblings_waits_until_it_has_them(folder):
+    land(folder, headers()[:1])
+    folder.passes()
+    cut = replace(headers()[0], fch1=8233.88, ntime=12)
+    write_observation(folder.root / "cut.h5", cut)
+    folder.passes()
+    one = folder.files()["cut.h5"]
+    assert one.state == "stable"
+    assert "expected 16 rows as in its scan's other files, found 12" in one.cause
+    folder.watch = folder.watch.model_copy(update={"complete": Complete(siblings=False)})
+    folder.passes()
+    assert folder.files()["cut.h5"].state == "valid"
+
+
+def test_rules_that_are_switched_off_do_not_hold_a_file(tmp_path, store):
+    folder = settling(tmp_path, store, complete={"settled": False})
+    land(folder, headers()[:1])
+    folder.passes(2, partial(verify_complete, decode=False))
+    assert [one.state for one in folder.files().values()] == ["valid"]
+
+
+def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that_is_the_policy(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
+    six = headers()
+    land(folder, six[:3] + six[4:])
+    assert folder.passes() == ["forming"]
+    folder.age(1001)
+    assert folder.passes(1) == ["ready"]
+    lease = folder.store.claim(60)
+    assert (len(folder.store.paths(lease.cadence_id)), folder.store.pattern(lease.cadence_id)) == (5, "ABA.AD")
+    land(folder, six[3:4])
+    assert folder.passes() == ["leased", "ready"]
+
+
+def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
+    six = headers()
+    land(folder, six[:3] + six[4:])
+    folder.passes()
+    folder.age(1001)
+    folder.passes(1)
+    land(folder, six[3:4])
+    assert folder.passes() == ["ready"]
+    assert folder.store.pattern(folder.store.claim(60).cadence_id) == "ABACAD"
+
+
+@pytest.mark.parametrize("lost", [0, 2, 4])
+def test_a_cadence_that_lacks_an_on_is_held_whatever_the_policy(tmp_path, lost, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
+    six = headers()
+    land(folder, six[:lost] + six[lost + 1 :])
+    folder.passes()
+    folder.age(1001)
+    assert set(folder.passes(1)) == {"forming"}
+
+
+@pytest.mark.fault(40, promise="P1")
+def test_names_that_are_no_text_land_like_any_other(folder):
+    land(folder, headers())
+    for path in list(folder.root.glob("*.h5")):
+        path.rename(os.fsdecode(os.fsencode(path).replace(b"scan", b"caf\xe9 ")))
+    assert folder.passes() == ["ready"]
+    paths = folder.store.paths(folder.store.claim(60).cadence_id)
+    assert all(path.exists() and b"caf\xe9" in os.fsencode(path) for path in paths)
+    (folder.root / os.fsdecode(b"caf\xe9.h5")).write_bytes(b"nothing of the kind")
+    folder.passes()
+    (told,) = set_aside(folder.store)
+    assert "caf\\xe9.h5" in told.encode().decode()
+
+
+@pytest.mark.fault(20, promise="P1")
+@pytest.mark.parametrize("why", ["exhausted", "nfs4"])
+def test_where_events_do_not_come_the_scan_finds_what_lands(folder, monkeypatch, why, caplog):
+    caplog.set_level("INFO")
+    if why == "exhausted":
+        full = OSError(28, "inotify watch limit reached")
+        monkeypatch.setattr("watchdog.observers.Observer.start", lambda _: (_ for _ in ()).throw(full))
+    else:
+        monkeypatch.setattr("sentinel.watcher.file_system", lambda _: why)
+    rung = []
+    stop = listen([folder.root], lambda: rung.append(1))
+    land(folder, headers())
+    assert folder.passes() == ["ready"]
+    stop()
+    assert rung == []
+    assert "scanned only" in caplog.text
+
+
+@pytest.mark.fault(19, promise="P1")
+@pytest.mark.slow
+def test_a_burst_that_overflows_the_kernels_queue_is_found_by_the_scan(tmp_path, store):
+    folder = Folder(tmp_path / "in", store)
+    stalled = threading.Event()
+    stop = listen([folder.root], lambda: stalled.wait(60))
+    land(folder, headers())
+    for i in range(3 * int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2):
+        (folder.root / f"{i}.txt").touch()
+    land(folder, headers(fch1=8233.88), below="late")
+    stalled.set()
+    stop()
+    assert folder.passes() == ["ready", "ready"]
+
+
+@pytest.mark.fault(21, promise="P2")
+def test_the_same_names_in_two_folders_are_two_cadences_if_they_were_observed_apart(folder):
+    land(folder, headers(), below="a")
+    for path, header in zip(sorted((folder.root / "a").glob("*.h5")), headers(59105.0), strict=True):
+        (folder.root / "b").mkdir(exist_ok=True)
+        write_observation(folder.root / "b" / path.name, header)
+    assert folder.passes() == ["ready", "ready"]
+
+
+@pytest.mark.fault(32, promise="P1")
+def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, settle_s=100)
+    land(folder, headers())
+    folder.passes()
+    folder.age(-3600)
+    with folder.store.write() as rows:
+        rows.execute(update(file).values(look_at=now() + 3600))
+    assert folder.passes() == ["ready"]
+
+
+@pytest.mark.fault(22, promise="P1")
+def test_a_lookout_scans_when_it_is_time_or_something_landed_but_not_all_the_time(tmp_path, store):
+    folder, rung = Folder(tmp_path / "in", store, scan_s=1e6), []
+    scanner = Scanner(store=store, watch=folder.watch, verify=verify_complete, ring=lambda: rung.append(1))
+    seen = []
+    for took, event in ((0, False), (0, False), (0, True), (1e6, True), (0, False)):
+        land(folder, headers(59103.0 + len(seen))[:1])
+        if event:
+            scanner.event()
+        scanner._took = took
+        scanner.look()
+        seen.append(len(folder.files()))
+    assert seen == [1, 1, 3, 3, 5]
+    assert len(rung) == 2
+
+
+@pytest.mark.fault(22, promise="P1")
+def test_where_more_files_are_stable_than_one_look_opens_the_next_look_comes_at_once(folder, monkeypatch):
+    monkeypatch.setattr("sentinel.watcher.AT_ONCE", 4)
+    rung = []
+    scanner = Scanner(
+        store=folder.store,
+        watch=folder.watch.model_copy(update={"scan_s": 1e-9}),
+        verify=verify_complete,
+        ring=lambda: rung.append(1),
+    )
+    land(folder, headers())
+    for rings in (0, 1, 1):
+        scanner.look()
+        assert len(rung) == rings
+    assert {one.state for one in folder.files().values()} == {"valid"}

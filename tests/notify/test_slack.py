@@ -1,0 +1,336 @@
+"""Each message goes out once and in order, whatever Slack does."""
+
+import json
+import uuid
+
+import pytest
+from rows import record
+from sqlalchemy import func, insert, select, update
+
+from sentinel.commands.candidates import newest, put_label
+from sentinel.notify.messages import message_text
+from sentinel.notify.outbox import deliver_all, listed, retry, take, undelivered
+from sentinel.notify.slack import SlackPoster
+from sentinel.notify.webhook import WebhookPoster
+from sentinel.store.schema import cadence, candidate, now, outbox
+
+ROW = {"frequency_mhz": 8419.3197, "drift_rate_hz_s": 0.35, "snr": [20.0] * 6, "probability": 0.9}
+
+
+def put(store, text, pictures=(), **values):
+    """Put a message into the outbox, as a worker does with the candidates."""
+    with store.write() as rows:
+        key = uuid.uuid4().hex
+        new = {"key": key, "state": "done", "target": "T", "tstart": 59000, "band_low_mhz": 1, "band_high_mhz": 2}
+        made = rows.scalars(insert(cadence).values(**new, created_at=now()).returning(cadence.c.id)).one()
+        message = {"poster": "slack", "state": "pending", "text": text, "pictures": list(pictures), **values}
+        rows.execute(insert(outbox).values(cadence_id=made, uid=key, created_at=now(), **message))
+
+
+def deliver(store, slack, times=1, per_hour=1000):
+    poster = SlackPoster("C1", slack.url, "xoxb-test")
+    return sum(deliver_all(store, poster, "slack", 0, per_hour=per_hour) for _ in range(times))
+
+
+def states(store):
+    with store.read() as rows:
+        return list(rows.scalars(select(outbox.c.state).order_by(outbox.c.id)))
+
+
+def texts(slack):
+    return [one["text"] for one in slack.messages]
+
+
+def due_now(store):
+    with store.write() as rows:
+        rows.execute(update(outbox).values(retry_at=now() - 1))
+
+
+def test_messages_go_out_once_and_in_order_with_their_pictures_in_the_thread(store, slack, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"PNG" * 100)
+    put(store, "one", [str(tmp_path / "a.png")])
+    put(store, "two")
+    assert deliver(store, slack, 3) == 2
+    assert texts(slack) == ["one", "two"]
+    assert slack.files == [{"bytes": 300, "thread_ts": slack.messages[0]["ts"], "channel": "C1"}]
+    assert states(store) == ["sent", "sent"]
+
+
+def test_a_message_that_is_off_is_never_sent(store, slack):
+    put(store, "one", state="off")
+    assert deliver(store, slack) == 0
+    assert undelivered(store) == {"states": {"off": 1}, "oldest_s": None, "cause": None}
+
+
+@pytest.mark.fault(28, promise="P3")
+def test_slack_is_given_the_time_it_asks_for(store, slack):
+    slack.modes["chat.postMessage"].append(429)
+    put(store, "one")
+    put(store, "two")
+    assert deliver(store, slack, 3) == 0
+    with store.read() as rows:
+        wait_s = rows.scalar(select(outbox.c.retry_at - now()).where(outbox.c.text == "one"))
+    assert 5 < wait_s <= 7
+    assert states(store) == ["retry_at", "pending"]
+    due_now(store)
+    assert deliver(store, slack) == 2
+    assert texts(slack) == ["one", "two"]
+
+
+@pytest.mark.fault(30, promise="P3")
+@pytest.mark.parametrize("mode", ["reset", "lost", "text", 500])
+def test_a_message_whose_reply_was_lost_is_looked_for_and_sent_at_most_once(store, slack, mode):
+    slack.modes["chat.postMessage"].append(mode)
+    put(store, "one")
+    assert deliver(store, slack) == 0
+    assert states(store) == ["unknown"]
+    due_now(store)
+    assert deliver(store, slack) == 1
+    assert texts(slack) == ["one"]
+    assert states(store) == ["reconciled" if mode in ("lost", "text") else "sent"]
+    assert slack.calls.count("chat.postMessage") == (1 if mode in ("lost", "text") else 2)
+
+
+@pytest.mark.fault(30, promise="P3")
+def test_where_history_cannot_be_read_a_repeat_is_marked(store, slack):
+    slack.modes["chat.postMessage"].append("lost")
+    slack.modes["conversations.history"].append("missing_scope")
+    put(store, "one")
+    deliver(store, slack)
+    due_now(store)
+    assert deliver(store, slack) == 1
+    assert texts(slack)[0] == "one"
+    assert "may repeat" in texts(slack)[1]
+
+
+def test_a_sender_that_died_leaves_a_message_that_is_looked_for(store, slack):
+    put(store, "one")
+    message = take(store, "slack", 0)
+    SlackPoster("C1", slack.url, "xoxb-test").post(message, repeat=False)
+    assert take(store, "slack", 0) is None
+    with store.write() as rows:
+        rows.execute(update(outbox).values(until=now() - 1))
+    assert deliver(store, slack) == 1
+    assert (texts(slack), states(store)) == (["one"], ["reconciled"])
+
+
+@pytest.mark.fault(29, promise="P5")
+@pytest.mark.parametrize("cause", ["invalid_auth", "channel_not_found"])
+def test_a_wrong_token_or_channel_is_told_and_nothing_is_lost(store, slack, cause):
+    slack.modes["chat.postMessage"].append(cause)
+    put(store, "one")
+    deliver(store, slack)
+    assert undelivered(store)["cause"] == cause
+    due_now(store)
+    assert deliver(store, slack) == 1
+
+
+def test_a_picture_that_cannot_be_sent_does_not_hold_up_messages_for_ever(store, slack):
+    put(store, "one", ["/nowhere/a.png"], attempts=4)
+    put(store, "two")
+    assert deliver(store, slack) == 2
+    with store.read() as rows:
+        assert "a.png" in rows.scalar(select(outbox.c.cause).where(outbox.c.text == "one"))
+
+
+def test_messages_keep_the_distance_that_slack_allows(store, slack):
+    put(store, "one")
+    put(store, "two")
+    poster = SlackPoster("C1", slack.url, "xoxb-test")
+    assert deliver_all(store, poster, "slack", 1000) == 1
+    assert take(store, "slack", 1000) is None
+
+
+def test_a_message_names_target_band_mjd_release_and_the_best_rows():
+    rows = [{**ROW, "probability": p / 10} for p in range(9)]
+    text = message_text("HIP99427", (8418.1, 8421.0), 59103.02, "first", rows)
+    for part in ("*9 candidates*", "HIP99427", "8418.100-8421.000 MHz", "59103.02000", "first", "p 0.800"):
+        assert part in text
+    assert "p 0.300" not in text
+
+
+def test_a_row_says_what_is_known_of_its_frequency():
+    facts = {"allocations": "Iridium", "clock": "", "comb_teeth": 9, "comb_spacing_hz": 41666.67, "seen_before": 3}
+    text = message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
+    assert "p 0.900  Iridium; comb of 9 at 41.6667 kHz; seen before: 3\n" in text
+
+
+def test_a_row_of_which_nothing_is_known_says_nothing():
+    unknown = dict.fromkeys(("allocations", "clock", "comb_teeth", "comb_spacing_hz", "seen_before"))
+    for facts in ({}, unknown, {**unknown, "allocations": "", "clock": "", "comb_teeth": 0, "seen_before": 0}):
+        assert "p 0.900\n" in message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
+
+
+def test_a_late_slice_of_a_sequence_edits_its_message_and_puts_pictures_in_its_thread(store, slack, tmp_path):
+    (tmp_path / "late.png").write_bytes(b"PNG")
+    record(store)
+    deliver(store, slack)
+    late = record(store, tstart=59000.00001, count=2, pictures=[str(tmp_path / "late.png")])
+    with store.write() as rows:
+        rows.execute(update(cadence).where(cadence.c.id == late).values(band_low_mhz=2, band_high_mhz=3))
+    assert deliver(store, slack) == 2
+    (only,) = slack.messages
+    assert "*3 candidates* toward *T*: 1.000-3.000 MHz in 2 slices" in only["text"]
+    assert slack.files[0]["thread_ts"] == only["ts"]
+    assert states(store) == ["sent", "sent"]
+    with store.read() as rows:
+        assert all(rows.scalars(select(outbox.c.posted_at)))
+
+
+def test_slices_that_are_there_before_the_message_goes_out_are_in_it_from_the_start(store, slack):
+    record(store)
+    record(store)
+    deliver(store, slack)
+    assert "in 2 slices" in texts(slack)[0]
+    assert slack.calls.count("chat.postMessage") == 1
+    assert slack.calls.count("chat.update") == 0
+
+
+def test_another_target_or_another_pointing_is_a_message_of_its_own(store, slack):
+    record(store)
+    record(store, "U")
+    record(store, tstart=59000.02)
+    assert deliver(store, slack) == len(texts(slack)) == 3
+
+
+def test_a_label_is_shown_in_the_message_that_told_of_the_candidate(store, slack):
+    record(store, pictures=["/nowhere.png"], count=2)
+    deliver(store, slack)
+    for word in ("unsure", "RFI"):
+        put_label(store, 1, word, "a person")
+    for _ in range(6):  # until the picture is given up
+        due_now(store)
+        deliver(store, slack)
+    assert "labeled RFI" in texts(slack)[0]
+    assert "unsure" not in texts(slack)[0]
+    assert len(texts(slack)) == 1
+    assert "labeled RFI" in newest(store, 5)[1]
+
+
+def test_an_edit_that_fails_is_tried_again_and_one_of_a_deleted_message_is_dropped(store, slack):
+    record(store)
+    deliver(store, slack)
+    put_label(store, 1, "RFI", "a person")
+    slack.modes["chat.update"].append(429)
+    assert deliver(store, slack) == 0
+    assert undelivered(store)["oldest_s"] is not None
+    due_now(store)
+    slack.messages.clear()
+    assert deliver(store, slack, 2) == 0
+    assert undelivered(store)["oldest_s"] is None
+    assert slack.messages == []
+
+
+def test_more_messages_than_an_hour_may_have_become_one_digest_that_grows_in_place(store, slack):
+    for number in range(5):
+        record(store, f"T{number}")
+        deliver(store, slack, per_hour=3)
+    assert [text.split("\n")[0].split(":")[0] for text in texts(slack)] == [
+        "*1 candidate* toward *T0*",
+        "*1 candidate* toward *T1*",
+        "*1 candidate* toward *T2*",
+        "*2 candidates in 2 cadences*",
+    ]
+    assert states(store) == ["sent", "sent", "sent", "sent", "folded"]
+    assert undelivered(store)["oldest_s"] is None
+    with store.read() as rows:
+        assert all(rows.scalars(select(outbox.c.posted_at)))
+
+
+def test_a_digest_that_somebody_deleted_is_posted_again_for_nothing_else_tells_of_it(store, slack):
+    for number in range(3):
+        record(store, f"T{number}")
+    deliver(store, slack, per_hour=1)
+    slack.messages.clear()
+    record(store, "T3")
+    deliver(store, slack, 3, per_hour=1)
+    assert "*4 candidates in 4 cadences*" in texts(slack)[0]
+
+
+@pytest.mark.fault(27, promise="P3")
+@pytest.mark.parametrize(("waiting", "posts"), [(8, 8), (40, 1)])
+def test_after_an_hour_without_slack_all_go_out_in_order_or_in_one_digest(store, slack, waiting, posts):
+    for number in range(waiting):
+        record(store, f"T{number}")
+        slack.modes["chat.postMessage"].append("fatal_error")
+        deliver(store, slack, per_hour=30)
+        due_now(store)
+    slack.modes.clear()
+    deliver(store, slack, 3, per_hour=30)
+    assert len(texts(slack)) == posts
+    told = "\n".join(texts(slack))
+    assert all(f"T{number}" in told for number in range(min(waiting, 20)))
+    assert sorted(told.find(f"T{number}") for number in range(8)) == [told.find(f"T{number}") for number in range(8)]
+    if posts == 1:
+        assert "*40 candidates in 40 cadences*" in told
+        assert "and 20 more cadences" in told
+    assert undelivered(store)["oldest_s"] is None
+
+
+@pytest.mark.fault(31, promise="P3")
+@pytest.mark.parametrize(("cadences", "said"), [(1, "A storm, most likely of interference"), (40, "in 40 cadences*")])
+def test_a_storm_of_5000_candidates_is_stored_whole_and_told_of_once(store, slack, cadences, said):
+    for number in range(cadences):
+        record(store, f"T{number}", count=5000 // cadences)
+    assert deliver(store, slack, 3, per_hour=30) == 1
+    assert "*5000 candidates" in texts(slack)[0]
+    assert said in texts(slack)[0]
+    assert len(texts(slack)[0]) < 1500
+    with store.read() as rows:
+        assert rows.scalars(select(func.count()).select_from(candidate)).one() == 5000
+
+
+def test_what_waits_can_be_listed_and_sent_at_once(store, slack):
+    slack.modes["chat.postMessage"].append("not_in_channel")
+    record(store, "A\x1b[31m\nB")
+    record(store, "U", state="off")
+    deliver(store, slack)
+    waiting = listed(store, 9)
+    assert [line.split()[1] for line in waiting] == ["off", "retry_at"]
+    assert waiting[1].endswith("not_in_channel")
+    assert waiting[1].isprintable()
+    assert retry(store, ()) == 1
+    assert deliver(store, slack) == 1
+    assert retry(store, (2,)) == 1
+    assert deliver(store, slack) == 1
+
+
+def hook(slack, store, times=1):
+    return sum(deliver_all(store, WebhookPoster(slack.url + "hook"), "webhook", 0) for _ in range(times))
+
+
+def test_a_webhook_gets_messages_edits_and_pictures_as_json(store, slack, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("sesame\n")
+    monkeypatch.setenv("SENTINEL_WEBHOOK_TOKEN_FILE", str(tmp_path / "token"))
+    (tmp_path / "a.png").write_bytes(b"PNG")
+    record(store, posters=["slack", "webhook"], pictures=[str(tmp_path / "a.png")])
+    assert hook(slack, store) == 1
+    put_label(store, 1, "RFI", "a person")
+    assert hook(slack, store) == 1
+    message, picture, edit = slack.messages
+    assert b"a.png" in picture["form"]
+    assert (message["repeat"], edit["edit"], message["uid"] == edit["uid"]) == (False, True, True)
+    assert "labeled RFI" in edit["text"]
+    assert slack.headers["Authorization"] == "Bearer sesame"
+    assert states(store) == ["pending", "sent"]
+
+
+@pytest.mark.fault(30, promise="P3")
+def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_told_to_nobody(store, slack):
+    slack.modes["hook"].extend(["lost", 500, 429])
+    record(store, posters=["webhook"])
+    for _ in range(3):
+        assert hook(slack, store) == 0
+        assert slack.url not in json.dumps(undelivered(store))
+        due_now(store)
+    assert hook(slack, store) == 1
+    assert [one["repeat"] for one in slack.messages] == [False, True]
+    assert len({one["uid"] for one in slack.messages}) == 1
+
+
+@pytest.mark.fault(40, promise="P3")
+def test_a_hostile_name_mentions_nobody():
+    text = message_text("<!channel>\n&" + "x" * 300, (1, 2), 59000, "r", [ROW])
+    assert "&lt;!channel&gt; &amp;" in text
+    assert "<!" not in text
+    assert len(text) < 400

@@ -1,0 +1,110 @@
+"""A whole service for tests: its own state and folder, and a Slack on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import yaml
+from sqlalchemy import func, select
+
+from sentinel.config import ROOT, load_config
+from sentinel.store.queue import open_store
+from sentinel.store.schema import attempt, cadence, candidate, heartbeat
+
+
+class Service:
+    """A service of its own: state and watched folder in a temporary place, messages to a Slack on loopback.
+
+    Its commands are run behind `prefix`, and `settings` of the configuration win over what is usual here.
+    """
+
+    def __init__(self, place, slack, prefix=(), **settings):
+        place.mkdir(exist_ok=True)
+        self.prefix = prefix
+        shipped = load_config(ROOT / "config.yaml")
+        usual = {
+            "state_dir": "var",
+            "release": str(shipped.release),
+            "search": shipped.search.model_dump(),
+            "lease_s": 20,
+            "retry_after_s": 1,
+            "watch": {"roots": ["incoming"], "scan_s": 1, "settle_s": 1},
+            "slack": {"api_url": slack.url, "per_second": 20, "per_hour": 1000},
+            "web": {"port": 0},
+            "injections": {"canary_s": 0, "blind_share": 0},
+        }
+        (place / "config.yaml").write_text(yaml.safe_dump(usual | settings))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SENTINEL")},
+            "SENTINEL_CONFIG": str(place / "config.yaml"),
+            "SLACK_BOT_TOKEN": "xoxb-test",
+            "SLACK_CHANNEL": "C1",
+        }
+        self.config = load_config(place / "config.yaml")
+        self.store = None
+
+    def run(self, *arguments, check=True, **environment):
+        command = [*self.prefix, sys.executable, "-P", "-m", "sentinel.cli", *arguments]
+        paths = {"PYTHONPATH": str(ROOT)}
+        ran = subprocess.run(
+            command, env=self.environment | paths | environment, capture_output=True, text=True, check=False
+        )
+        assert not check or ran.returncode == 0, (
+            f"{arguments}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}\n{self.logs()}"
+        )
+        return ran
+
+    def start(self, *arguments):
+        """Run a command beside the test."""
+        command = [*self.prefix, sys.executable, "-P", "-m", "sentinel.cli", *arguments]
+        return subprocess.Popen(
+            command,
+            env=self.environment | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def logs(self):
+        return "\n".join(
+            "\n".join([path.name, *path.read_text(errors="replace").splitlines()[-25:]])
+            for path in sorted((self.config.state_dir / "log").glob("*.log"))
+        )
+
+    def rows(self, statement):
+        self.store = self.store or open_store(self.config.store_url)
+        with self.store.read() as rows:
+            return rows.execute(statement).all()
+
+    def worker_pid(self):
+        found = self.rows(select(heartbeat.c.pid).where(heartbeat.c.name.like("worker%")))
+        return found[0].pid
+
+    def until(self, holds, seconds=240):
+        end = time.monotonic() + seconds
+        while not (found := holds()):
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.2)
+        return found
+
+
+def done(service):
+    return service.rows(select(cadence.c.id).where(cadence.c.state == "done"))
+
+
+def searching(service):
+    """Return whether a worker has begun a search and not ended it."""
+    return service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None), attempt.c.outcome.is_(None)))
+
+
+def once(service, slack, cadences):
+    """Hold that every cadence was recorded and announced once."""
+    assert len(done(service)) == cadences
+    twice = select(candidate.c.frequency_mhz).group_by(candidate.c.cadence_id, candidate.c.frequency_mhz)
+    assert service.rows(twice.having(func.count() > 1)) == []
+    told = service.until(lambda: len(slack.messages) >= cadences and slack.messages)
+    assert len({one["metadata"]["event_payload"]["uid"] for one in told}) == len(told) == cadences
+    ledger = json.loads(service.run("status", "--json", check=False).stdout)["ledger"]
+    assert ledger == {"seen": cadences, "done": cadences, "quarantined": 0, "skipped": 0, "waiting": 0}

@@ -1,0 +1,336 @@
+"""A signal from the target comes out once, with its numbers; what is elsewhere too does not."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_detector
+
+from aetherscan.cadence.geometry import check_cadence, geometry_of
+from aetherscan.errors import CadenceError
+from aetherscan.evaluate.searchers import served
+from aetherscan.header import SCAN_STEP_S, gbt_header
+from aetherscan.io import open_observation, write_h5
+from aetherscan.options.search import MODES, SearchSettings
+from aetherscan.plotting.waterfall import waterfall_png
+from aetherscan.search.blocks import block_width, blocks, grid
+from aetherscan.search.candidates import COLUMNS, write_csv, write_json
+from aetherscan.search.cutouts import UINT8_MAX
+from aetherscan.search.explain import trace
+from aetherscan.search.follow import FIELDS, SNR, START, WIDTH
+from aetherscan.search.on_off import merge
+from aetherscan.search.pipeline import search_cadence
+from aetherscan.simulate.injection import Emitter, add_emitter
+from aetherscan.simulate.interference import random_interference
+from aetherscan.simulate.sky import Sky, write_cadence
+from aetherscan.train.examples import draw_examples
+from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
+
+HEADER = gbt_header(2**15)
+
+
+def tone(channel: float = 9000.0, drift: float = 1.2, width: float = 6.0, snr: float = 25.0) -> Emitter:
+    return Emitter(
+        frequency_mhz=HEADER.frequency(channel), drift_hz_s=drift, width_hz=width, snr=(snr, 0, snr, 0, snr, 0)
+    )
+
+
+def search(folder, *emitters, settings=None, seed=1, suffix=".h5", on=(0, 2, 4), **sky):
+    paths = write_cadence(folder, Sky(header=HEADER, emitters=emitters, **sky), seed, suffix=suffix)
+    with opened(paths) as observations:
+        return search_cadence(observations, make_detector(), settings, on=on)
+
+
+@contextmanager
+def opened(paths):
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_observation(path)) for path in paths]
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".fil"])
+@pytest.mark.parametrize(("drift", "width"), [(0.0, 2.0), (1.2, 6.0), (-3.9, 3.0), (0.4, 40.0)])
+def test_a_tone_in_the_ons_is_one_candidate_with_its_own_numbers(tmp_path, drift, width, suffix):
+    (found,) = search(tmp_path, tone(16000, drift, width), suffix=suffix).candidates
+    assert abs(found.frequency_mhz - HEADER.frequency(16000)) < 12e-6
+    assert found.drift_rate_hz_s == pytest.approx(drift, abs=0.02)
+    assert min(found.snr[::2]) > 19
+    assert max(found.snr[1::2]) < 5
+    assert (found.target, found.tstart_mjd, found.mode) == ("HIP99427", HEADER.tstart, "tracks")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_faint_tone_is_found_in_either_mode(tmp_path, mode):
+    (found,) = search(tmp_path, tone(16000, -2.0, 4.0, 11.0), settings=SearchSettings(mode=mode)).candidates
+    assert abs(found.frequency_mhz - HEADER.frequency(16000)) < 20e-6
+    assert found.drift_rate_hz_s == pytest.approx(-2.0, abs=0.03)
+    assert found.mode == mode
+
+
+@pytest.mark.parametrize("foff", [1, -1])
+@pytest.mark.parametrize("rows", [5, 15, 33])
+def test_any_number_of_rows_and_either_direction_of_the_band_is_searched(tmp_path, foff, rows):
+    header = replace(gbt_header(2**15, rows=rows), foff=foff * abs(HEADER.foff), nfpc=None)
+    one = replace(tone(), frequency_mhz=header.frequency(9000))
+    paths = write_cadence(tmp_path, Sky(header=header, emitters=(one,)), 1)
+    with opened(paths) as observations:
+        (found,) = search_cadence(observations, make_detector()).candidates
+    assert abs(found.frequency_mhz - one.frequency_mhz) < 12e-6
+    assert found.drift_rate_hz_s == pytest.approx(1.2, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["persistent", "drifting", "off_only", "intermittent", "pulsed", "wide"])
+def test_interference_is_no_candidate(tmp_path, kind):
+    rng = np.random.default_rng(3)
+    emitters = [random_interference(rng, HEADER.frequency(4000 + 5000 * i), 60.0, kind) for i in range(4)]
+    result = search(tmp_path, *emitters)
+    assert result.candidates == ()
+    assert kind == "off_only" or result.counts["hits"] > 0
+
+
+def test_a_side_lobe_that_no_off_shows_alone_is_shown_by_all_of_them(tmp_path):
+    leaking = replace(tone(), snr=(30.0, 4.2, 30.0, 4.2, 30.0, 4.2))
+    assert search(tmp_path, leaking).counts["tracks_in_an_off"] > 0
+    assert search(tmp_path, leaking).candidates == ()
+
+
+def test_a_cadence_with_on_and_off_swapped_is_no_candidate(tmp_path):
+    swapped = replace(tone(), snr=(0, 25.0, 0, 25.0, 0, 25.0))
+    assert search(tmp_path, swapped).candidates == ()
+
+
+def test_when_the_target_comes_second_its_tone_is_timed_from_its_own_first_scan(tmp_path):
+    swapped = replace(tone(), snr=(0, 25.0, 0, 25.0, 0, 25.0))
+    (found,) = search(tmp_path, swapped, on=(1, 3, 5)).candidates
+    expected = swapped.track_mhz(np.array([SCAN_STEP_S]))[0]
+    assert abs(found.frequency_mhz - expected) < 12e-6
+    assert found.target == "HIP1_OFF"
+
+
+def test_bursts_gains_and_the_dc_spike_are_no_candidates_and_hide_nothing(tmp_path):
+    result = search(
+        tmp_path,
+        tone(),
+        gains=(1, 1.4, 0.9, 1, 1.1, 0.7),
+        bursts=((0, 3, 6.0), (0, 4, 6.0), (3, 9, 4.0)),
+        spike=1e4,
+    )
+    (found,) = result.candidates
+    assert abs(found.frequency_mhz - tone().frequency_mhz) < 12e-6
+
+
+def test_the_answer_is_the_same_to_the_byte_for_any_block_chunk_and_number_of_threads(tmp_path):
+    wide = gbt_header(2**19)
+    edges = (2**18 - 40, 2**18 + 160, 2**15 - 50)
+    tones = [replace(tone(drift=3.0), frequency_mhz=wide.frequency(channel)) for channel in (*edges, 60_000, 400_000)]
+    sky = Sky(header=wide, emitters=(*tones, random_interference(np.random.default_rng(2), 1499.5, 50.0, "drifting")))
+    tables = []
+    for name, writer, suffix in (("a", "rawspec", ".h5"), ("b", "blimpy", ".h5"), ("c", "rawspec", ".fil")):
+        (tmp_path / name).mkdir()
+        paths = write_cadence(tmp_path / name, sky, 1, writer=writer, suffix=suffix)
+        for block, threads in ((2**20, 1), (2**16, 2), (150_000, 3), (2**18, 1)):
+            with opened(paths) as observations:
+                settings = SearchSettings(block_channels=block, threads=threads)
+                write_json(tmp_path / "found.json", search_cadence(observations, make_detector(), settings).candidates)
+            tables.append((tmp_path / "found.json").read_bytes())
+    assert len(set(tables)) == 1
+    assert tables[0].count(b"frequency_mhz") == len(tones)
+
+
+def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_path, monkeypatch):
+    settings, rng = ExampleSettings(chans=2**15, tones=6, interference=6), np.random.default_rng(4)
+    emitters = draw_emitters(rng, settings)
+    power = draw_power(rng, [*emitters[0], *emitters[1]], settings)
+    paths = [tmp_path / f"{position}.h5" for position in range(6)]
+    patch = replace(patch_header(settings), nfpc=settings.chans)
+    for path, header, one in zip(paths, Sky(header=patch).headers(), power, strict=True):
+        write_h5(path, header, [one])
+    shown: list[np.ndarray] = []
+    blind = make_detector()
+    detector = replace(blind, encode=lambda snippet: shown.append(snippet) or blind.encode(snippet))
+
+    for name, drawn in {"patch_header": patch, "draw_emitters": emitters, "draw_power": power}.items():
+        monkeypatch.setattr(f"aetherscan.train.examples.{name}", lambda *_, drawn=drawn: drawn)
+    tracks, _ = draw_examples(rng, settings)
+    trained = {snippet.tobytes() for snippet in tracks.snippets}
+    seen = []
+    with opened(paths) as observations:
+        for look in (
+            lambda: search_cadence(observations, detector),
+            lambda: served(detector, SearchSettings())(paths, (0, 2, 4)),
+        ):
+            shown.clear()
+            look()
+            seen.append([snippet.tobytes() for snippet in shown])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) >= 3
+    assert {np.rint(one * UINT8_MAX).astype(np.uint8).tobytes() for one in shown} >= trained
+    assert len(trained) >= 3
+
+
+COMPILED = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from factories import make_detector
+from numba.core.dispatcher import Dispatcher
+from aetherscan.io import open_observation
+from aetherscan.search.pipeline import search_cadence
+from sentinel.workers.preload import warm_up
+
+def compiled():
+    kernels = (v for n, m in list(sys.modules.items()) if n.startswith("aetherscan") for v in vars(m).values())
+    return {(v.py_func.__qualname__, str(one)) for v in kernels if isinstance(v, Dispatcher) for one in v.signatures}
+
+warm_up(make_detector())
+before = compiled()
+with ExitStack() as opened:
+    found = search_cadence([opened.enter_context(open_observation(path)) for path in sys.argv[1:]], make_detector())
+print(len(found.candidates), len(before), sorted(compiled() - before))
+"""
+
+
+def test_a_worker_that_is_ready_compiles_nothing_more(tmp_path):
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(),)), 1)
+    asked = [sys.executable, "-c", COMPILED, *map(str, paths)]
+    here = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
+    told = subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout
+    candidates, kernels, more = told.split(maxsplit=2)
+    assert (candidates, more.strip()) == ("1", "[]")
+    assert int(kernels) > 5
+
+
+def test_every_hit_and_every_track_is_accounted_for(tmp_path):
+    counts = search(tmp_path, tone(), tone(20000, 0.1, 3), replace(tone(27000), snr=(30.0,) * 6)).counts
+    assert counts["hits"] == counts["tracks"] + counts["hits_on_a_track_already_followed"]
+    lost = sum(count for name, count in counts.items() if name.startswith("tracks_"))
+    ends = ("merged_into_another", "below_threshold", "candidates")
+    assert counts["tracks"] == lost + sum(counts[end] for end in ends)
+    assert counts["candidates"] == 2
+
+
+def test_a_tone_by_a_dc_spike_a_coarse_edge_or_the_bands_end_is_found(tmp_path):
+    header = replace(gbt_header(2**16), nfpc=2**14)
+    places = (2**13 + 12, 2**14 + 6, 60, 2**16 - 200, 3 * 2**14 - 90)
+    tones = [
+        Emitter(frequency_mhz=header.frequency(place), drift_hz_s=-0.1, width_hz=4, snr=(15, 0) * 3) for place in places
+    ]
+    paths = write_cadence(tmp_path, Sky(header=header, emitters=tuple(tones), spike=1e4), 5)
+    with opened(paths) as observations:
+        found = [c.frequency_mhz for c in search_cadence(observations, make_detector()).candidates]
+    assert found == pytest.approx(sorted(one.frequency_mhz for one in tones), abs=12e-6)
+
+
+def test_stretches_cover_the_band_once_and_blocks_hold_each_with_its_halo(tmp_path):
+    header = gbt_header(100_000, rows=64)
+    paths = write_cadence(tmp_path, Sky(header=header), 1, suffix=".fil")
+    with opened(paths) as observations:
+        expected = [observation.read(0, header.nchans) for observation in observations]
+        seen = []
+        for ready in blocks(observations, 2048, block=30_000):
+            for one in ready:
+                columns = slice(one.low - one.origin, one.high - one.origin)
+                for held, power in zip(one.power, expected, strict=True):
+                    np.testing.assert_array_equal(held[:, columns], power[:, one.low : one.high])
+                assert (one.low, one.high) == (max(0, one.start - 2048), min(one.stop + 2048, header.nchans))
+                seen.append((one.start, one.stop))
+        assert seen == grid(header.nchans, 64)
+        ((alone,),) = blocks(observations, 2048, block=30_000, only=70_000)
+        assert alone.start <= 70_000 < alone.stop
+
+
+def test_memory_is_bounded_unless_a_chunk_is_larger():
+    assert block_width(2**20, rows=16, wanted=10**9, carried=0) == 2 * 2**20
+    assert block_width(2**16, rows=16, wanted=10**6, carried=0) == 15 * 2**16
+    assert block_width(2**20, rows=300, wanted=10**9, carried=10**6) == 2**20
+
+
+def test_of_tracks_on_one_line_the_brightest_is_kept_and_neighbours_are_left_alone():
+    tracks = np.zeros((3, len(FIELDS)))
+    tracks[:, START], tracks[:, WIDTH] = (1000.0, 1004.0, 1200.0), 2.0
+    tracks[:, SNR:] = [[10] * 6, [12] * 6, [9] * 6]
+    assert merge(tracks, geometry_of(Sky(header=HEADER).headers())) == [1, 2]
+
+
+def test_a_trace_says_where_a_signal_was_lost(tmp_path):
+    faint = replace(tone(25_000), snr=(30.0, 0, 0, 0, 30.0, 0))
+    rfi = replace(tone(3000, 0.0), snr=(30.0,) * 6)
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(), faint, rfi)), 1)
+
+    def story(frequency_mhz):
+        with opened(paths) as observations:
+            return "\n".join(trace(observations, make_detector(), SearchSettings(), frequency_mhz))
+
+    assert "a candidate" in story(tone().frequency_mhz)
+    assert "stops here: weak in an on" in story(faint.frequency_mhz)
+    assert "stops here: in an off" in story(rfi.frequency_mhz)
+    assert "nothing above SNR 4" in story(HEADER.frequency(14_000))
+    assert "a DC spike's channel" in story(HEADER.frequency(2**14))
+    assert "is not in it" in story(1600.0)
+
+
+def test_observations_that_are_no_cadence_are_named():
+    six = list(Sky(header=HEADER).headers())
+    with pytest.raises(CadenceError, match="expected six observations, found 5"):
+        check_cadence(six[:5])
+    with pytest.raises(CadenceError, match="HIP2_OFF: expected 32768 channels from 1500"):
+        check_cadence([*six[:3], replace(six[3], fch1=1400.0), *six[4:]])
+    with pytest.raises(CadenceError, match="expected a start after MJD"):
+        check_cadence([six[1], six[0], *six[2:]])
+
+
+@pytest.mark.parametrize("lit", [False, True])
+def test_a_real_slice_with_its_burst_and_spike_raises_nothing_but_the_tone_put_into_it(tmp_path, lit):
+    real = np.load(Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz")["data"]
+    header = gbt_header(real.shape[1], source_name="DDO210")
+    one = Emitter(frequency_mhz=header.frequency(5000), drift_hz_s=0.8, width_hz=5.0, snr=(25.0, 0, 25.0, 0, 25.0, 0))
+    paths = []
+    for position, each in enumerate(Sky(header=header).headers()):
+        power = real.copy()
+        if lit:
+            add_emitter(
+                power, one, position=position, start_s=position * SCAN_STEP_S, tsamp=header.tsamp, fch1=header.fch1,
+                foff=header.foff, noise=1.4826 * np.median(np.abs(real - np.median(real, 1)[:, None]), 1).astype(float),
+            )  # fmt: skip
+        paths.append(tmp_path / f"{position}.h5")
+        write_h5(paths[-1], each, [power])
+    with opened(paths) as observations:
+        found = search_cadence(observations, make_detector()).candidates
+    assert [abs(c.frequency_mhz - one.frequency_mhz) < 12e-6 for c in found] == [True] * lit
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "guess"},
+        {"threshold": 2.0},
+        {"max_drift_hz_s": 0.0},
+        {"block_channels": 1},
+        {"hit_snr": 1.0},
+        {"threads": 0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        SearchSettings(**wrong)
+
+
+def test_the_table_keeps_every_digit_of_a_frequency(tmp_path):
+    (found,) = search(tmp_path, tone()).candidates
+    write_csv(tmp_path / "candidates.csv", [found])
+    head, row = (tmp_path / "candidates.csv").read_text().splitlines()
+    assert head == ",".join(COLUMNS)
+    assert float(row.split(",")[0]) == found.frequency_mhz
+
+
+def test_the_picture_is_a_png_whatever_the_target_is_called(tmp_path):
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(),)), 1)
+    with opened(paths) as observations:
+        (found,) = search_cadence(observations, make_detector()).candidates
+        png = waterfall_png(observations, replace(found, target="$\\frac{x}\n<!channel>"))
+    assert png.startswith(b"\x89PNG")

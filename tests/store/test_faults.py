@@ -1,0 +1,217 @@
+"""The store is away, locked, read-only or damaged: a step waits and goes on, or says what and where."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import pytest
+from rows import CANDIDATE, MESSAGE, count, done_once, found, queue, record, row
+from sqlalchemy import select, update
+from watched import Folder, headers, land
+
+from sentinel.config import ROOT, Config
+from sentinel.errors import BusyError, StoreAwayError, StoreError
+from sentinel.monitor.status import sharing
+from sentinel.notify.outbox import take
+from sentinel.programs.program import ProgramLoop
+from sentinel.store import queue as stores
+from sentinel.store.queue import open_store, patiently
+from sentinel.store.schema import cadence, candidate, heartbeat, now, outbox, release
+from sentinel.workers.task import search_lease
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(stores, "AWAY_S", (0.2,))
+
+
+def searched_while(store, goes_away, comes_back, away_s=1.0):
+    """Search a cadence; the store goes away in mid-search, and comes back when its result has waited for a while."""
+    lease = (queue(store), store.claim(600))[1]
+    back = threading.Timer(away_s, comes_back)
+
+    def search(_paths, progress):
+        goes_away()
+        back.start()
+        progress(0.5)
+        return found()
+
+    began = time.monotonic()
+    assert search_lease(store, Config(lease_s=0.001), lease.cadence_id, lease.token, search) == "done"
+    back.join()
+    assert time.monotonic() - began > away_s
+    done_once(store)
+
+
+@pytest.mark.fault(35, promise="P2")
+def test_a_result_waits_for_a_postgresql_that_restarts_and_is_recorded_once(postgres):
+    store = open_store(postgres.database())
+    searched_while(store, postgres.stop, postgres.start)
+    store.engine.dispose()
+    postgres.drop_all()
+
+
+@pytest.mark.fault(35, promise="P5")
+def test_a_postgresql_that_is_away_is_named_and_programs_live_on_without_it(postgres, caplog):
+    store = open_store(postgres.database())
+    loop = ProgramLoop(name="watcher", store=store, period_s=10, state="/s")
+    postgres.stop()
+    try:
+        loop.beat()
+        assert "no heartbeat" in caplog.text
+        with pytest.raises(StoreAwayError, match=rf"127\.0\.0\.1:{postgres.port}/test\d+: cannot be used now"):
+            store.ledger()
+    finally:
+        postgres.start()
+    loop.beat()
+    assert row(store, heartbeat).facts == {"state": "/s"}
+    postgres.stop()
+    postgres.start()
+    assert store.ledger()["seen"] == 0  # nobody noticed
+    store.engine.dispose()
+    postgres.drop_all()
+
+
+def locked_for(place, seconds, monkeypatch, busy_s):
+    monkeypatch.setattr(stores, "BUSY_S", busy_s)
+    store = open_store(f"sqlite:///{place}/sentinel.db")
+    with closing(store.engine.raw_connection()) as other:
+        lock = lambda: other.execute("BEGIN IMMEDIATE")  # noqa: E731
+        searched_while(store, lock, lambda: other.execute("ROLLBACK"), seconds)
+    store.engine.dispose()
+
+
+@pytest.mark.fault(26, promise="P2")
+def test_a_result_waits_for_a_store_that_is_locked_longer_than_its_patience(tmp_path, monkeypatch):
+    locked_for(tmp_path, 1.0, monkeypatch, busy_s=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(26, promise="P2")
+def test_a_result_waits_for_a_store_that_is_locked_for_a_minute(tmp_path, monkeypatch):
+    locked_for(tmp_path, 65.0, monkeypatch, busy_s=stores.BUSY_S)
+
+
+READ_ONLY = """
+import subprocess, sys, threading
+sys.path[:0] = ["tests"]
+from rows import done_once, found, queue
+from sentinel.config import Config
+from sentinel.store import queue as stores
+from sentinel.store.queue import open_store
+from sentinel.workers.task import search_lease
+def mount(*options): subprocess.run(["mount", *options, sys.argv[1]], check=True)
+mount("-t", "tmpfs", "none")
+stores.AWAY_S = (0.2,)
+store = open_store(f"sqlite:///{sys.argv[1]}/sentinel.db")
+lease = (queue(store), store.claim(600))[1]
+def search(paths, progress):
+    store.engine.dispose()  # a file that is open for writing keeps a mount writable
+    mount("-o", "remount,ro")
+    threading.Timer(1.0, mount, ("-o", "remount,rw")).start()
+    progress(0.5)
+    return found()
+assert search_lease(store, Config(lease_s=0.001), lease.cadence_id, lease.token, search) == "done"
+done_once(store)
+"""
+
+
+@pytest.mark.fault(26, promise="P2")
+def test_a_result_waits_while_the_state_is_read_only(tmp_path):
+    unshare = ("unshare", "--map-root-user", "--mount")
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts of one's own here")
+    command = [*unshare, sys.executable, "-P", "-c", READ_ONLY, str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    assert ran.returncode == 0, ran.stderr
+    assert "sentinel.db: cannot be used now" in ran.stderr
+
+
+@pytest.mark.fault(26, promise="P5")
+def test_a_store_with_damaged_pages_says_which_file_and_what_to_do_and_is_not_waited_for(tmp_path):
+    place = tmp_path / "sentinel.db"
+    store = open_store(f"sqlite:///{place}")
+    for day in range(20):
+        record(store, [{**CANDIDATE, "tstart_mjd": 59000.0 + day}])
+    store.engine.dispose()
+    whole = place.read_bytes()
+    place.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used: .*put back the last backup") as told:
+        patiently(store.ledger)
+    assert not isinstance(told.value, StoreAwayError)
+    store.engine.dispose()
+    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):
+        open_store(f"sqlite:///{place}").claim(60)
+
+
+def at_once(count, step):
+    """Take a step in several threads at the same moment; return what came of each."""
+    barrier, results = threading.Barrier(count), []
+
+    def one():
+        barrier.wait()
+        results.append(step())
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == count
+    return results
+
+
+@pytest.mark.fault(36, promise="P3")
+def test_two_posters_on_one_store_never_hold_the_same_message(store):
+    for text in range(10):
+        record(store, [CANDIDATE], lambda _, text=text: {**MESSAGE, "text": str(text), "sequence": str(text)})
+    for text in range(10):
+        held = [one for one in at_once(3, lambda: take(store, "slack", 0)) if one]
+        assert [one.text for one in held] == [str(text)]
+        with store.write() as rows:
+            rows.execute(update(outbox).where(outbox.c.state == "sending").values(state="sent", sent_at=now() - 1))
+
+
+@pytest.mark.fault(36, promise="P2")
+def test_what_two_services_take_record_and_give_up_at_the_same_moment_happens_once(store):
+    ids = [queue(store) for _ in range(9)]
+    leases = [one for _ in range(3) for one in at_once(3, lambda: store.claim(600, "b")) if one]
+    assert sorted(one.cadence_id for one in leases) == ids
+    assert (store.leased("b"), store.leased("a")) == (9, 0)
+    waiting = iter(leases[:6])
+    for _ in range(2):  # first with a release that nobody has used before
+        at_once(3, lambda: store.complete(next(waiting).token, found(1, {**MESSAGE, "sequence": "6 T"})))
+    assert (count(store, candidate), count(store, release)) == (6, 1)
+    with store.read() as rows:
+        assert list(rows.scalars(select(outbox.c.parent_id).order_by(outbox.c.id))) == [None, 1, 1, 1, 1, 1]
+    with store.write() as rows:
+        rows.execute(update(cadence).where(cadence.c.state == "leased").values(until=now() - 1))
+    assert sum(at_once(3, lambda: store.expire(max_attempts=3))) == 3
+    assert store.ledger() == {"seen": 9, "done": 6, "quarantined": 0, "skipped": 0, "waiting": 3}
+
+
+@pytest.mark.fault(36, promise="P2")
+def test_two_watchers_of_one_folder_make_a_cadence_ready_once(tmp_path, store):
+    folder = Folder(tmp_path / "incoming", store)
+    for day in range(4):
+        land(folder, headers(59103.0 + day))
+        at_once(3, lambda: folder.passes(3))
+        assert folder.passes() == ["done"] * day + ["ready"]
+        lease = folder.store.claim(60)
+        at_once(2, folder.passes)
+        folder.store.complete(lease.token, found())
+        assert folder.passes() == ["done"] * (day + 1)
+
+
+@pytest.mark.fault(36, promise="P5")
+def test_a_second_service_on_one_host_is_refused_and_another_host_is_named(store, monkeypatch):
+    ProgramLoop(name="watcher", store=store, period_s=10, state="/var/a").beat()
+    assert sharing(Config(state_dir="/var/a"), store) == []
+    with pytest.raises(BusyError, match=r"with its state in /var/a, is on the same store: one service a host"):
+        sharing(Config(state_dir="/var/b"), store)
+    here = socket.gethostname()
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert sharing(Config(state_dir="/var/b"), store) == [here]

@@ -1,0 +1,370 @@
+"""The store: leases, fencing, attempts, and a ledger that adds up whatever happens."""
+
+import multiprocessing
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rows import CANDIDATE, MESSAGE, count, found, queue, row
+from sqlalchemy import create_engine, inspect, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
+
+from sentinel.config import Config
+from sentinel.errors import LeaseLostError, StoreError
+from sentinel.store.filesystem import file_system
+from sentinel.store.migrations import NEWEST, OLDEST, migrate
+from sentinel.store.queue import Store, open_store
+from sentinel.store.releases import served
+from sentinel.store.schema import attempt, cadence, candidate, file, meta, now, outbox
+
+PATIENT = {"max_attempts": 3, "retry_after_s": 1000.0}
+
+
+@pytest.mark.fault(22, promise="P1")
+def test_the_newest_cadence_is_searched_first(store):
+    queue(store, 59000.0)
+    newest = queue(store, 59002.0)
+    queue(store, 59001.0)
+    assert store.claim(60).cadence_id == newest
+
+
+def test_a_cadence_is_leased_to_one_attempt_at_a_time(store):
+    queue(store)
+    assert store.claim(60).attempt == 1
+    assert store.claim(60) is None
+    assert store.leased() == 1
+
+
+@pytest.mark.fault(24, promise="P1")
+def test_a_cadence_whose_files_are_away_is_left_until_they_are_back(store):
+    queue(store, present=False)
+    assert store.claim(60) is None
+    with store.write() as rows:
+        rows.execute(update(file).values(present=True))
+    assert store.claim(60)
+
+
+def test_candidates_pictures_message_and_done_are_recorded_together(store):
+    lease = (queue(store), store.claim(60))[1]
+    store.complete(lease.token, found(2, MESSAGE))
+    assert row(store, cadence).state == "done"
+    assert row(store, attempt).outcome == "done"
+    assert count(store, candidate) == 2
+    assert row(store, outbox).state == "pending"
+    assert row(store, candidate, id=1).frequency_mhz == 8419.3197
+
+
+@pytest.mark.fault(2, promise="P2")
+def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
+    lease = (queue(store), store.claim(60))[1]
+    broken = found(1, {**MESSAGE, "text": None})
+    with pytest.raises(IntegrityError):
+        store.complete(lease.token, broken)
+    assert (count(store, candidate), row(store, cadence).state) == (0, "leased")
+
+
+@pytest.mark.fault(9, promise="P2")
+def test_a_worker_that_comes_back_after_its_lease_records_nothing(store):
+    queue(store)
+    late = store.claim(-1)
+    assert store.expire(max_attempts=3) == 1
+    current = store.claim(60)
+    for write in (
+        lambda: store.complete(late.token, found()),
+        lambda: store.renew(late.token, 60, progress=0.5, worker="w"),
+        lambda: store.fail(late.token, "cause", retriable=True, **PATIENT),
+    ):
+        with pytest.raises(LeaseLostError):
+            write()
+    assert current.attempt == 2
+    store.complete(current.token, found())
+    assert count(store, candidate) == 1
+
+
+@pytest.mark.fault(2, promise="P2")
+def test_a_cadence_recorded_twice_is_recorded_once(store):
+    lease = (queue(store), store.claim(60))[1]
+    store.complete(lease.token, found())
+    with pytest.raises(LeaseLostError):
+        store.complete(lease.token, found())
+    assert count(store, candidate) == 1
+
+
+def test_renewing_keeps_a_lease(store):
+    queue(store)
+    lease = store.claim(-1)
+    store.renew(lease.token, 60, progress=0.5, worker="host:1")
+    assert store.expire(max_attempts=3) == 0
+    assert row(store, attempt).progress == 0.5
+
+
+def test_what_no_worker_has_taken_up_is_kept_for_so_long_and_then_only_its_worker_keeps_it(store):
+    queue(store)
+    lease = store.claim(-1)
+    store.keep([lease.token], 60, longest_s=100)
+    assert store.expire(max_attempts=3) == 0
+    store.renew(lease.token, -1, progress=0.0, worker="host:1")
+    store.keep([lease.token], 60, longest_s=100)
+    assert store.expire(max_attempts=3) == 1
+    other = store.claim(-1)
+    for token, longest_s in ((lease.token, 100), (other.token, -1)):
+        store.keep([token], 60, longest_s=longest_s)
+    assert store.expire(max_attempts=3) == 1
+
+
+def test_a_failure_that_may_pass_is_tried_again_after_a_wait_that_doubles(store):
+    queue(store)
+    waits = []
+    for _ in range(2):
+        token = store.claim(60).token
+        assert store.fail(token, "disk hiccup", retriable=True, **PATIENT) == "retry_at"
+        assert store.claim(60) is None
+        with store.write() as rows:
+            waits.append(rows.scalars(select(cadence.c.retry_at - now())).one())
+            rows.execute(update(cadence).values(retry_at=now()))
+    assert waits == pytest.approx([1000, 2000], abs=5)
+    assert store.fail(store.claim(60).token, "disk hiccup", retriable=True, **PATIENT) == "quarantined"
+    assert row(store, cadence).why == "disk hiccup"
+
+
+def test_a_failure_that_stays_is_quarantined_at_once_with_its_cause(store):
+    queue(store)
+    assert store.fail(store.claim(60).token, "not HDF5", retriable=False, **PATIENT) == "quarantined"
+    assert store.claim(60) is None
+
+
+@pytest.mark.fault(12, promise="P1")
+def test_a_cadence_whose_workers_always_die_is_quarantined(store):
+    queue(store)
+    for _ in range(3):
+        store.claim(-1)
+        store.expire(max_attempts=3)
+    assert row(store, cadence).state == "quarantined"
+    assert "stopped reporting" in row(store, cadence).why
+
+
+@pytest.mark.fault(37, promise="P1")
+def test_an_orderly_stop_costs_no_attempt(store):
+    queue(store)
+    store.give_back(store.claim(60).token)
+    assert store.claim(60).attempt == 1
+
+
+def test_the_ledger_adds_up_through_every_state(store):
+    for state in ("forming", "ready", "leased", "retry_at", "done", "quarantined", "skipped"):
+        queue(store, state=state)
+    ledger = store.ledger()
+    assert ledger == {"seen": 7, "done": 1, "quarantined": 1, "skipped": 1, "waiting": 4}
+
+
+def _claim_all(url, barrier, results):
+    store = open_store(url)
+    barrier.wait()
+    taken = []
+    while lease := store.claim(60):
+        store.complete(lease.token, found())
+        taken.append(lease.cadence_id)
+    results.put(taken)
+
+
+@pytest.mark.fault(36, promise="P2")
+def test_two_claimants_share_a_queue_without_taking_anything_twice(store):
+    ids = [queue(store, 59000 + i) for i in range(30)]
+    spawn = multiprocessing.get_context("spawn")
+    barrier, results = spawn.Barrier(2), spawn.Queue()
+    both = [spawn.Process(target=_claim_all, args=(str(store.engine.url), barrier, results)) for _ in range(2)]
+    for one in both:
+        one.start()
+    taken = [results.get(timeout=60) for _ in both]
+    for one in both:
+        one.join()
+    assert sorted(taken[0] + taken[1]) == ids
+    assert count(store, candidate) == 30
+
+
+def test_sqlite_is_written_so_that_a_power_cut_loses_nothing_committed(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    with store.read() as rows:
+        pragmas = [rows.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
+    store.engine.dispose()
+
+
+def test_the_clock_of_the_store_is_the_time(store):
+    import time
+
+    with store.read() as rows:
+        assert rows.scalar(select(now())) == pytest.approx(time.time(), abs=2)
+
+
+@pytest.mark.fault(26, promise="P5")
+def test_sqlite_on_a_network_file_system_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("sentinel.store.file_system", lambda _: "nfs4")
+    with pytest.raises(StoreError, match="set state_dir to a local disk"):
+        open_store(f"sqlite:///{tmp_path}/sentinel.db")
+
+
+def test_the_kind_of_a_file_system_is_that_of_its_innermost_mount(tmp_path):
+    inner = tmp_path / "data"
+    mounts = f"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:3 / {inner} rw shared:1 - nfs4 host:/d rw\n"
+    (tmp_path / "mountinfo").write_text(mounts)
+    assert file_system(inner / "x", tmp_path / "mountinfo") == "nfs4"
+    assert file_system(tmp_path, tmp_path / "mountinfo") == "ext4"
+
+
+def test_a_store_of_another_version_is_left_alone(store):
+    with store.write() as rows:
+        rows.execute(update(meta).values(value="99"))
+    with pytest.raises(StoreError, match=f"expected schema version {NEWEST} or older, found 99"):
+        open_store(str(store.engine.url))
+
+
+def record(store, candidates, message=None):
+    """Let one more cadence end with these candidates."""
+    queue(store)
+    store.complete(store.claim(60).token, replace(found(), candidates=candidates, pictures=[], message=message))
+
+
+def test_a_candidate_is_told_how_often_its_frequency_was_seen_in_other_cadences(store):
+    for days, off_hz in ((0, 0.0), (1, 2900.0), (2, 3100.0), (3, 0.0)):
+        at = CANDIDATE["frequency_mhz"] + off_hz * 1e-6
+        record(store, [{**CANDIDATE, "tstart_mjd": 59103.02 + days, "frequency_mhz": at}])
+    with store.read() as rows:
+        assert list(rows.scalars(select(candidate.c.seen_before).order_by(candidate.c.id))) == [0, 1, 1, 2]
+
+
+def test_candidates_of_the_same_scans_do_not_count_as_seen_before(store):
+    record(store, [CANDIDATE, CANDIDATE])
+    record(store, [{**CANDIDATE, "tstart_mjd": CANDIDATE["tstart_mjd"] + 341 / 86400}])
+    with store.read() as rows:
+        assert set(rows.scalars(select(candidate.c.seen_before))) == {0}
+
+
+def test_sightings_of_a_transmitter_that_is_always_there_are_counted_to_a_hundred(store):
+    record(store, [CANDIDATE] * 101)
+    record(store, [{**CANDIDATE, "tstart_mjd": 59104.0}])
+    assert row(store, candidate, id=102).seen_before == 100
+
+
+def test_a_message_is_written_from_what_was_recorded(store):
+    record(store, [CANDIDATE])
+    later = {**CANDIDATE, "tstart_mjd": 59104.0}
+    record(store, [later], lambda recorded: {**MESSAGE, "text": f"seen before: {recorded[0]['seen_before']}"})
+    assert row(store, outbox).text == "seen before: 1"
+
+
+STORES = Path(__file__).parents[1] / "data" / "stores"
+
+
+def older(url, version):
+    """Put at `url` what that version of the code left there: a cadence that is done, and one that is ready."""
+    script = (STORES / f"{make_url(url).get_backend_name()}-{version}.sql").read_text()
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        with closing(sqlite3.connect(engine.url.database)) as rows:
+            rows.executescript(script)
+    else:
+        with engine.begin() as rows:
+            rows.exec_driver_sql(script)
+    engine.dispose()
+    return url
+
+
+def shape(store):
+    """Return every table's columns and indexes, without their order."""
+    with store.read() as rows:
+        there = inspect(rows)
+        return {
+            table: (
+                {(one["name"], str(one["type"]), one["nullable"]) for one in there.get_columns(table)},
+                {(one["name"], *one["column_names"]) for one in there.get_indexes(table)},
+            )
+            for table in there.get_table_names()
+        }
+
+
+@pytest.mark.fault(39, promise="P1")
+@pytest.mark.parametrize("version", range(OLDEST, NEWEST))
+def test_a_store_of_an_older_version_keeps_its_rows_and_becomes_what_a_new_one_is(empty, version):
+    came, new = open_store(older(empty(), version)), open_store(empty())
+    assert row(came, meta).value == str(NEWEST)
+    assert row(came, candidate).frequency_mhz == CANDIDATE["frequency_mhz"]
+    assert (row(came, candidate).seen_before is None) == (version == 1)
+    assert shape(came) == shape(new)
+    record(came, [{**CANDIDATE, "allocations": "DSN X down-link", "tstart_mjd": 59104.0}])
+    assert row(came, candidate, id=2).seen_before == 1
+    assert came.ledger() == {"seen": 3, "done": 2, "quarantined": 0, "skipped": 0, "waiting": 1}
+    for one in (came, new):
+        one.engine.dispose()
+
+
+@pytest.mark.fault(39, promise="P1")
+@pytest.mark.parametrize("version", range(OLDEST, NEWEST))
+def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store, empty, version):
+    record(store, [CANDIDATE])
+    with store.write() as rows:
+        assert migrate(rows, version) == NEWEST
+    then = Store(engine=create_engine(older(empty(), version)))
+    assert shape(store) == shape(then)
+    with store.read() as rows:
+        assert rows.scalars(select(candidate.c.frequency_mhz)).one() == CANDIDATE["frequency_mhz"]
+    again = open_store(store.engine.url.render_as_string())
+    assert row(again, meta).value == str(NEWEST)
+    record(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
+    for one in (then, again):
+        one.engine.dispose()
+
+
+@pytest.mark.parametrize("version", [None, OLDEST])
+def test_to_ask_which_release_serves_changes_no_store(empty, version):
+    url = older(empty(), version) if version else empty()
+    config = Config.model_validate({"store": {"url": url}})
+    assert served(config) == config.release
+    engine = create_engine(url)
+    with engine.connect() as rows:
+        assert inspect(rows).has_table(meta.name) == bool(version)
+        assert not version or rows.scalar(select(meta.c.value)) == str(version)
+    engine.dispose()
+
+
+def test_a_store_that_a_program_still_uses_does_not_go_back(store):
+    store.beat("watcher@a", 10, pid=1, host="a")
+    with pytest.raises(StoreError, match="still used by watcher@a"), store.write() as rows:
+        migrate(rows, OLDEST)
+    assert row(store, meta).value == str(NEWEST)
+
+
+def test_a_store_goes_to_no_version_that_never_was(store):
+    with pytest.raises(StoreError, match="expected a schema version from 1 to"), store.write() as rows:
+        migrate(rows, NEWEST + 1)
+
+
+def _open(url, barrier):
+    barrier.wait()
+    open_store(url).engine.dispose()
+
+
+@pytest.mark.parametrize("version", [None, OLDEST])
+def test_programs_that_open_a_new_or_an_older_store_at_once_all_can(empty, version):
+    url = older(empty(), version) if version else empty()
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(3)
+    several = [spawn.Process(target=_open, args=(url, barrier)) for _ in range(3)]
+    for one in several:
+        one.start()
+    for one in several:
+        one.join()
+    assert [one.exitcode for one in several] == [0, 0, 0]
+    opened = open_store(url)
+    assert row(opened, meta).value == str(NEWEST)
+    opened.engine.dispose()
+
+
+@pytest.mark.fault(26, promise="P5")
+def test_a_damaged_store_is_named(tmp_path):
+    (tmp_path / "sentinel.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):
+        open_store(f"sqlite:///{tmp_path}/sentinel.db")

@@ -1,0 +1,73 @@
+"""Whatever trained an encoder, TensorFlow and ONNX Runtime make the same numbers of it."""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from aetherscan.detector.detector import load_encoder
+
+ROOT = Path(__file__).parents[2]
+STEP = """
+import pathlib, sys
+sys.path[:0] = [{root!r}]
+import numpy as np
+from aetherscan import rounds
+from aetherscan.checkpoint import save_encoder
+from aetherscan.onnx_export import export_onnx
+from aetherscan.recipe import TrainSettings
+folder = pathlib.Path({folder!r})
+settings = TrainSettings(per_replica_batch_size=4 // {devices}, effective_batch_size=4)
+plan = rounds.Plan.of(settings)
+assert max(1, len(plan.devices)) == {devices}
+model = rounds.build(settings, plan)
+shown = np.random.default_rng(1).integers(0, 256, (4, 6, 16, 512), dtype=np.uint8)
+losses = model.fit(shown, np.array([0, 1, 0, 1], np.float32), batch_size=plan.batch, verbose=0).history
+plain = save_encoder(folder / "encoder.keras", model.encoder, rounds.shape_of(settings))
+export_onnx(plain, folder / "encoder.onnx")
+images = shown.reshape(-1, 16, 512, 1)[:12].astype(np.float32) / 255
+np.savez(folder / "made.npz", images=images, loss=losses["loss"], *map(np.asarray, plain.predict_on_batch(images)))
+"""
+
+
+@pytest.fixture(scope="module")
+def one_step(tmp_path_factory):
+    """Train for a step in a process of its own, once; return what the encoder then says, and where it is."""
+
+    @functools.cache
+    def trained(backend: str, devices: int = 1) -> tuple[dict[str, np.ndarray], Path]:
+        if importlib.util.find_spec(backend) is None:
+            pytest.skip(f"{backend} is not installed here")
+        folder = tmp_path_factory.mktemp(f"{backend}{devices}")
+        code = STEP.format(root=str(ROOT), folder=str(folder), devices=devices)
+        there = {"KERAS_BACKEND": backend, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        ran = subprocess.run([sys.executable, "-c", code], env=os.environ | there, capture_output=True, check=False)
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        with np.load(folder / "made.npz") as made:
+            return dict(made), folder
+
+    return trained
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_an_encoder_trained_on_any_backend_gives_the_same_numbers_on_tensorflow_and_as_onnx(backend, one_step):
+    made, folder = one_step(backend)
+    images, expected = made["images"], [made["arr_0"], made["arr_1"]]
+    loaded = keras.saving.load_model(folder / "encoder.keras", compile=False).predict_on_batch(images)
+    served = load_encoder(folder / "encoder.onnx", (16, 512))(images[:6, ..., 0])
+    for one, two, wanted in zip(loaded, served, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(one), wanted, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(two, wanted[:6], atol=1e-5, rtol=1e-5)
+
+
+def test_two_devices_of_jax_share_a_batch_and_learn_what_one_does(one_step):
+    alone, shared = (one_step("jax", devices)[0] for devices in (1, 2))
+    np.testing.assert_allclose(shared["loss"], alone["loss"], rtol=1e-4)
+    # Adam's first step is as long for a gradient that is nearly nothing, of either sign.
+    np.testing.assert_allclose(shared["arr_0"], alone["arr_0"], atol=0.02)

@@ -1,0 +1,114 @@
+"""Whatever the first seed's `train` could be told, ours can; and what cannot be is told all at once."""
+
+from dataclasses import fields, replace
+
+import pytest
+from seed_options import ACCEPTED
+
+from aetherscan.errors import RecipeError
+from aetherscan.options.train import TrainSettings
+from sentinel import cli
+from sentinel.config import Config, load_config, train_settings
+from sentinel.errors import ConfigError
+
+NAMES = {one.name for one in fields(TrainSettings)}
+
+
+def told(arguments, config=None):
+    """Return the settings of a training, told on the command line."""
+    options = vars(cli.parser().parse_args(["train", *arguments]))
+    return train_settings(config or Config(), {name: options[name] for name in NAMES})
+
+
+@pytest.mark.parametrize(
+    ("option", "form"), [(option, form) for command, option, form in ACCEPTED if command == "train"]
+)
+def test_every_option_of_the_seeds_training_is_ours_in_every_form(option, form):
+    name = option.removeprefix("--").replace("-", "_")
+    others = ["--num-samples-beta-vae", "50000"] if name == "effective_batch_size" else []
+    given = getattr(told([option, *form, *others]), name)
+    parts = given if isinstance(given, tuple) else (given,)
+    same = zip(map(str, parts), form, strict=True)
+    assert all(one == text or float(one) == float(text) for one, text in same)
+
+
+def test_flags_win_over_the_seeds_variables_these_over_the_file_and_it_over_the_defaults(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    path.write_text("train: {data_path: filed, model_path: filed, output_path: filed, epochs_per_round: 7}")
+    for kind in ("DATA", "MODEL"):
+        monkeypatch.setenv(f"AETHERSCAN_{kind}_PATH", "/named")
+    settings = told(["--data-path", "/flagged"], load_config(path))
+    assert [str(path) for path in (settings.data_path, settings.model_path)] == ["/flagged", "/named"]
+    assert settings.output_path == tmp_path / "filed"
+    assert (settings.epochs_per_round, settings.num_training_rounds) == (7, TrainSettings().num_training_rounds)
+
+
+def test_every_option_is_a_key_of_the_configuration_checked_when_it_is_read(tmp_path):
+    assert Config().train.model_dump() == {name: getattr(TrainSettings(), name) for name in NAMES}
+    (tmp_path / "config.yaml").write_text("train: {num_samples_rf: 6, save_tag: mine}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "config.yaml")
+    assert "train.num_samples_rf: expected at least 4 and a multiple of 4, found 6" in str(caught.value)
+    assert "train.save_tag: expected final_vX, round_XX" in str(caught.value)
+
+
+def test_all_that_is_wrong_with_flags_is_told_at_once_and_is_exit_2(capsys):
+    wrong = {
+        "--rf-n-jobs": "0", "--vae-latent-dim": "eight", "--curriculum-schedule": "steep", "--time-bins": "10",
+        "--effective-batch-size": "100", "--load-tag": "round_11", "--width-bin": "1000", "--snr-base": "-1",
+    }  # fmt: skip
+    assert cli.main(["train", *(part for pair in wrong.items() for part in pair)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    named = {line.split(":")[0] for line in lines}
+    assert named == {option[2:].replace("-", "_") for option in wrong} - {"load_tag"} | {"start_round"}
+    assert all("xpected" in line or "should be" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_observations": 4}, "num_observations: expected 6, as cadences are ABACAD, found 4"),
+        ({"downsample_factor": 4}, "downsample_factor: expected 8, as a search bins windows"),
+        ({"time_bins": 32}, "time_bins x time_resolution: expected at most 341 s"),
+        ({"train_files": ("a.npy", "b.h5")}, "train_files: expected .npy alone or .h5"),
+        ({"curriculum_schedule": "step", "num_training_rounds": 9}, "num_training_rounds 9, found 10"),
+        ({"rf_max_features": 1.5}, "rf_max_features: expected sqrt, log2, or a share"),
+        ({"load_dir": "/models"}, "load_dir: expected a folder below model_path"),
+        ({"start_round": 3}, "start_round: expected load_tag beside it"),
+        ({"num_training_rounds": 0}, "num_training_rounds: expected at least 1, or start beside it, found 0"),
+        ({"vae_kernel_size": (3, 0)}, r"vae_kernel_size: expected at least 1, found \(3, 0\)"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(given, message):
+    with pytest.raises(RecipeError, match=message):
+        TrainSettings(**given)
+
+
+def test_a_training_goes_on_after_the_round_that_was_kept_unless_told_where():
+    assert TrainSettings(load_tag="round_03").first_round == 4
+    assert TrainSettings(load_tag="round_10").first_round == 11  # of ten rounds: the forests alone are left
+    assert TrainSettings(load_tag="round_03", start_round=2).first_round == 2
+    assert TrainSettings(load_tag="final_v3").first_round == TrainSettings().first_round == 1
+
+
+@pytest.mark.parametrize("schedule", ["linear", "exponential", "step"])
+def test_signals_get_fainter_from_the_first_rounds_range_to_the_lasts(schedule):
+    settings = TrainSettings(curriculum_schedule=schedule, snr_base=10, initial_snr_range=40, final_snr_range=20)
+    reach = [settings.snr(number)[1] for number in range(1, 11)]
+    assert (reach[0], reach[-1]) == (50, pytest.approx(30))
+    assert reach == sorted(reach, reverse=True)
+    middle = {"linear": 50 - 20 * 4 / 9, "exponential": 34.5, "step": 30}[schedule]
+    assert reach[4] == pytest.approx(middle, abs=0.1)
+    assert replace(settings, num_training_rounds=1, curriculum_schedule="linear").snr(1) == (10, 50)
+
+
+def test_training_files_lie_where_the_seed_keeps_them_and_all_that_are_lost_are_named(tmp_path):
+    (tmp_path / "training").mkdir()
+    for name in ("a.npy", "training/b.npy"):
+        (tmp_path / name).touch()
+    settings = TrainSettings(data_path=tmp_path, train_files=("b.npy", "a.npy"))
+    assert settings.files() == [tmp_path / "training" / "b.npy", tmp_path / "a.npy"]
+    assert settings.recorded()["train_files"] == ["b.npy", "a.npy"]
+    assert str(tmp_path) not in str(settings.recorded())
+    with pytest.raises(RecipeError, match=r"(?s)c\.npy: expected a file.*d\.npy: expected a file"):
+        replace(settings, train_files=("c.npy", "a.npy", "d.npy")).files()

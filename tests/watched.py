@@ -1,0 +1,66 @@
+"""A watched folder with its store, and the files of a cadence that land in it."""
+
+from pathlib import Path
+
+from factories import make_header, write_observation
+from sqlalchemy import select, update
+
+from aetherscan.io import verify_complete
+from sentinel.config import Watch
+from sentinel.ingest.cadences import group
+from sentinel.ingest.watcher import open_stable, scan_roots
+from sentinel.store.schema import cadence, file, now
+
+STEP_DAYS = 341 / 86_400
+NAMES = ("HIP99427", "HIP1", "HIP99427", "HIP2", "HIP99427", "HIP3")
+
+
+def headers(start=59103.023, **changes):
+    """Six scans of an ABACAD cadence."""
+    away = {"HIP99427": 0, "HIP1": 2, "HIP2": 4, "HIP3": 6}
+    return [
+        make_header(source_name=name, tstart=start + i * STEP_DAYS, src_dej=-12.75 + away[name], **changes)
+        for i, name in enumerate(NAMES)
+    ]
+
+
+class Folder:
+    """A watched folder, its store, and passes made by hand."""
+
+    def __init__(self, root: Path, store, **watch):
+        root.mkdir(exist_ok=True)
+        self.root, self.store = root, store
+        self.watch = Watch(**{"roots": (root,), "settle_s": 0, "look_again_s": 0.001, **watch})
+
+    def passes(self, count=2, verify=verify_complete):
+        for _ in range(count):
+            self.look(verify)
+            group(self.store, self.watch)
+        return self.states()
+
+    def look(self, verify=verify_complete):
+        scan_roots(self.store, self.watch)
+        while open_stable(self.store, self.watch, verify):
+            pass  # a busy machine opens fewer in the time that a look may take
+
+    def states(self):
+        with self.store.read() as rows:
+            return sorted(rows.scalars(select(cadence.c.state)))
+
+    def files(self):
+        with self.store.read() as rows:
+            return {Path(one.path).name: one for one in rows.execute(select(file))}
+
+    def whys(self):
+        with self.store.read() as rows:
+            return list(rows.scalars(select(cadence.c.why)))
+
+    def age(self, seconds):
+        with self.store.write() as rows:
+            rows.execute(update(file).values(changed_at=now() - seconds, look_at=now() - 1))
+
+
+def land(folder, wanted, suffix=".h5", below="."):
+    (folder.root / below).mkdir(exist_ok=True, parents=True)
+    for i, header in enumerate(wanted):
+        write_observation(folder.root / below / f"scan{header.tstart:.5f}_{header.fch1:.0f}_{i}{suffix}", header)
