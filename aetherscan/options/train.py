@@ -225,7 +225,7 @@ def _at_odds(s: TrainSettings) -> list[str]:
         (s.width_bin % widths == 0,
          f"width_bin: expected a multiple of {widths}, as the encoder shrinks windows, found {s.width_bin}"),
         (scan_s <= SCAN_STEP_S,
-         f"time_bins x time_resolution: expected at most {SCAN_STEP_S:g} s, the time to the next scan, found {scan_s:g}"),
+         f"time_bins x time_resolution: expected at most {SCAN_STEP_S:g} s, the scan step, found {scan_s:g}"),
         (any(all(file.endswith(kind) for file in s.train_files) for kind in (PLATES, CADENCES)),
          f"train_files: expected {PLATES[0]} alone or {', '.join(CADENCES)} alone, found {files}"),
         (batch % replica == 0,
