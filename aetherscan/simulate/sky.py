@@ -71,14 +71,19 @@ def filter_shape(chans: int) -> Float32[np.ndarray, " freq"]:
 
 
 def coarse_blocks(sky: Sky, position: int, seed: np.random.SeedSequence) -> Iterator[Float32[np.ndarray, "time freq"]]:
-    """Yield the power of observation `position`, one coarse channel after the other."""
+    """Yield the power of observation `position`, one coarse channel after the other.
+
+    Each coarse channel draws from a child of `seed`: its position and its number are appended to the spawn key.
+    """
     header = sky.headers()[position]
     rows, width = header.ntime, header.coarse_chans
     bursts = [(row, times) for observation, row, times in sky.bursts if observation == position]
     start_s = (header.tstart - sky.header.tstart) * SECONDS_PER_DAY
     level = sky.gains[position] * LEVEL
     for first in range(0, header.nchans, width):
-        rng = np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(position, first // width)))
+        rng = np.random.default_rng(
+            np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, position, first // width))
+        )
         chans = min(width, header.nchans - first)
         shape = filter_shape(width)[:chans] * np.float32(level)
         power = noise(rng, rows, chans)
@@ -108,21 +113,37 @@ def coarse_blocks(sky: Sky, position: int, seed: np.random.SeedSequence) -> Iter
 
 
 def write_cadence(
-    directory: Path, sky: Sky, seed: int, *, suffix: str = ".h5", writer: Literal["rawspec", "blimpy"] = "rawspec"
+    directory: Path,
+    sky: Sky,
+    seed: int | np.random.SeedSequence,
+    *,
+    suffix: str = ".h5",
+    writer: Literal["rawspec", "blimpy"] = "rawspec",
 ) -> tuple[Path, ...]:
-    """Write the six files of `sky` into `directory`, named as the recorder does; return their paths in time order."""
+    """Write the six files of a cadence, named as the recorder names them; return their paths in time order.
+
+    Args:
+        directory: existing folder for the files.
+        sky: what the six observations record.
+        seed: of the noise. A spawned sequence gives noise that is independent of its parent's and its siblings'.
+        suffix: `.h5` or `.fil`.
+        writer: the program whose HDF5 layout is written.
+    """
+    sequence = np.random.SeedSequence(seed) if isinstance(seed, int) else seed
 
     def write_one(position: int, header: Header) -> Path:
         day, second = divmod(header.tstart * SECONDS_PER_DAY, SECONDS_PER_DAY)
         name = f"blc00_guppi_{day:.0f}_{second:05.0f}_{header.source_name}_{position + 1:04d}.rawspec.0000{suffix}"
-        blocks = coarse_blocks(sky, position, np.random.SeedSequence(seed))
+        blocks = coarse_blocks(sky, position, sequence)
         if suffix == ".fil":
             write_fil(directory / name, header, blocks)
         else:
             write_h5(directory / name, header, blocks, writer=writer)
         return directory / name
 
-    with ThreadPoolExecutor(THREADS) as pool:  # each file from its own child of the seed, so in any order
+    with ThreadPoolExecutor(
+        THREADS
+    ) as pool:  # each file draws from its own children of the seed, so the order does not matter
         return tuple(pool.map(write_one, range(6), sky.headers()))
 
 

@@ -1,5 +1,7 @@
 """A simulated sky has the statistics and the format of the real one."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from aetherscan.io import open_observation
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.interference import INTERFERENCE, ON_POSITIONS, random_interference, zoo
 from aetherscan.simulate.noise import NOISE, noise
-from aetherscan.simulate.sky import Sky, coarse_blocks, filter_shape, write_cadence
+from aetherscan.simulate.sky import LEVEL, Sky, coarse_blocks, filter_shape, write_cadence
 
 HEADER = gbt_header(2**14)
 
@@ -46,6 +48,29 @@ def test_the_same_seed_gives_the_same_sky_and_another_seed_another():
     first, again, other = (next(coarse_blocks(sky, 0, np.random.SeedSequence(seed))) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.99
+
+
+def test_spawned_seeds_give_independent_noise_and_an_integer_seed_is_its_sequence(tmp_path):
+    sky, parent = Sky(header=HEADER), np.random.SeedSequence(1)
+    seeds = {"integer": 1, "sequence": parent, "first child": parent.spawn(1)[0], "second child": parent.spawn(1)[0]}
+    noise = {}
+    for name, seed in seeds.items():
+        (tmp_path / name).mkdir()
+        with open_observation(write_cadence(tmp_path / name, sky, seed, suffix=".fil")[0]) as observation:
+            noise[name] = observation.read(0, HEADER.nchans)
+    np.testing.assert_array_equal(noise["integer"], noise["sequence"])
+    for first, second in itertools.combinations(("integer", "first child", "second child"), 2):
+        assert (noise[first] != noise[second]).mean() > 0.99, (first, second)
+
+
+def test_noise_is_seeded_by_position_and_coarse_channel_as_the_reference_skies_are():
+    power = next(coarse_blocks(Sky(header=HEADER, spike=0), 2, np.random.SeedSequence(7)))
+    rng = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(2, 0)))
+    expected = (
+        noise(rng, HEADER.ntime, HEADER.nchans)
+        * (filter_shape(HEADER.coarse_chans) * np.float32(LEVEL))[: HEADER.nchans]
+    )
+    np.testing.assert_array_equal(power, expected)
 
 
 def test_a_burst_lifts_its_rows_and_makes_them_noisier():

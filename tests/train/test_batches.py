@@ -32,8 +32,8 @@ SETTINGS = FeedSettings(seed=5, num_target_backgrounds=8, signal_injection_chunk
 CADENCE = geometry_of(Sky(header=gbt_header(2**14)).headers())
 ENDLESS = """
 import sys
-from aetherscan.feed import FeedSettings, feed
-from aetherscan.patches import ExampleSettings
+from aetherscan.train.batches import FeedSettings, feed
+from aetherscan.train.random_skies import ExampleSettings
 if __name__ == "__main__":
     small = ExampleSettings(chans=2**14)
     with feed(FeedSettings(num_target_backgrounds=4, signal_injection_chunk_size=64, examples=small), 2) as made:
