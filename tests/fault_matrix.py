@@ -68,7 +68,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "fault(number, promise): what the test shows, by the numbers of tests/faults.py")
+    config.addinivalue_line(
+        "markers", "fault(number, promise): a fault that the test covers, numbered in tests/fault_matrix.py"
+    )
     config.addinivalue_line("markers", "slow: runs with --faults only")
     config.pluginmanager.register(_Matrix(config), "matrix")
 
@@ -112,7 +114,7 @@ class _Matrix:
         yield from (
             "# Forty faults",
             "",
-            "Written by `./sentinel.py test --faults`; `tests/faults.py` says how. The promises:",
+            "Written by `./sentinel.py test --faults`; `tests/fault_matrix.py` says how. The promises:",
             "",
             *(f"- **{name}** {text}." for name, text in PROMISES.items()),
             "",

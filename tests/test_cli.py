@@ -54,7 +54,7 @@ def test_every_help_ends_with_an_example(command, capsys):
 
 def test_options_of_pytest_are_handed_on(monkeypatch):
     handed = []
-    monkeypatch.setattr("sentinel.testing.run_tests", lambda rest: handed.extend(rest) or 0)
+    monkeypatch.setattr("sentinel.commands.testing.run_tests", lambda rest: handed.extend(rest) or 0)
     assert cli.main(["test", "-k", "cadence", "--help"]) == 0
     assert handed == ["-k", "cadence", "--help"]
 

@@ -29,7 +29,7 @@ from sentinel.errors import PostLaterError
 from sentinel.store.queue import Store, open_store
 from sentinel.store.releases import promote, serving
 from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
-from sentinel.workers import process
+from sentinel.workers import process, task
 from sentinel.workers.shadow import compare, search_shadow
 from sentinel.workers.task import search_files
 
@@ -87,8 +87,8 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
     monkeypatch.setattr(
         "aetherscan.evaluate.pipeline.judge_release", lambda release, *_, **__: used.append(release) or []
     )
-    monkeypatch.setattr("sentinel.offline.detector_of", lambda release, *_: used.append(release))
-    monkeypatch.setattr("sentinel.offline.search", lambda *_, detect, **__: detect() or 1)
+    monkeypatch.setattr("sentinel.commands.search.detector_of", lambda release, *_: used.append(release))
+    monkeypatch.setattr("sentinel.commands.search.search", lambda *_, detect, **__: detect() or 1)
     for promoted in (False, True):
         if promoted:
             assert cli.main(["models", "promote", "new"]) == 0
@@ -108,7 +108,7 @@ def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, 
     for name in (None, "new", None):
         if name:
             promote(store, models / "old", name)
-        names.append(task.detector_for(serving(store, models / "old")).release.name)
+        names.append(process.detector_for(serving(store, models / "old")).release.name)
     assert names == ["old", "new", "new"]
 
 

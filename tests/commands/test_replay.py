@@ -30,7 +30,7 @@ def recorded(tmp_path, store, monkeypatch):
     write_cadence(folder.root, Sky(header=header, emitters=(Emitter(**place, snr=(40.0, 0.0) * 3),)), 1, suffix=".fil")
     folder.passes()
     config, detector = Config(state_dir=tmp_path), make_detector()
-    monkeypatch.setattr("sentinel.replay.detector_for", lambda _: detector)
+    monkeypatch.setattr("sentinel.commands.replay.detector_for", lambda _: detector)
     lease = folder.store.claim(600)
 
     def search(paths, progress):
@@ -69,7 +69,7 @@ def test_every_difference_is_told(recorded, monkeypatch):
     change(recorded, insert(candidate).values({**one, "id": 999, "frequency_mhz": 1400.0}))
     change(recorded, update(artefact).values(sha256="0" * 64))
     other = replace(detector.release, name="other")
-    monkeypatch.setattr("sentinel.replay.detector_for", lambda _: replace(detector, release=other))
+    monkeypatch.setattr("sentinel.commands.replay.detector_for", lambda _: replace(detector, release=other))
     same, said = told(recorded)
     assert not same
     text = "\n".join(said)
