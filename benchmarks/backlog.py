@@ -89,7 +89,7 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
         search_lease(store, config, lease.cadence_id, lease.token, search)
         loop.ring()
 
-    def loop(pool: ThreadPoolExecutor) -> None:
+    def scan(pool: ThreadPoolExecutor) -> None:
         while not loop.wait(config.watch.scan_s):
             one_pass(
                 look=scanner.look,
@@ -104,7 +104,7 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
             )
 
     with ThreadPoolExecutor(workers) as pool:
-        watcher = threading.Thread(target=loop, args=(pool,))
+        watcher = threading.Thread(target=scan, args=(pool,))
         watcher.start()
         try:
             yield place / "in", store

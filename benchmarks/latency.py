@@ -17,8 +17,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
 from fake_slack import FakeSlack
-from test_faults_system import Telescope
-from test_service_system import Service, done
+from running import Service, Telescope, done
 
 from sentinel.config import ROOT, load_config
 from sentinel.monitor.latency import STAGES, newest

@@ -119,7 +119,8 @@ def main(nchans: int) -> None:
         both, raw_both = sum(each["gb_s"] for each in pair), sum(each["gb_s"] for each in raw)
         windows_both = sum(each["gb_s"] for each in windows)
         turbo = turbo_seti(small[0], folder)
-        ready = "from aetherscan.detector import load_detector; import aetherscan.search; from pathlib import Path; "
+        ready = "from pathlib import Path; import aetherscan.search.pipeline; "
+        ready += "from aetherscan.detector.detector import load_detector; "
         ready += f"load_detector(Path({str(load_config(ROOT / 'config.yaml').release)!r}))"
         stages = {name: round(seconds / sum(one["stage_s"].values()), 2) for name, seconds in one["stage_s"].items()}
     nothing = f"{wall('-c', 'pass'):.2f} s"

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from postgres import Server, programs
+from rows import found
 from sqlalchemy import insert
-from test_store import found
 
 from sentinel.store.queue import Store, open_store
 from sentinel.store.schema import cadence, cadence_file, file

@@ -5,10 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import yaml
 from sqlalchemy import func, select
 
+from aetherscan.header import gbt_header
+from aetherscan.io import open_observation, write_fil
+from aetherscan.simulate.injection import Emitter
+from aetherscan.simulate.sky import Sky, write_cadence
 from sentinel.config import ROOT, load_config
 from sentinel.store.queue import open_store
 from sentinel.store.schema import attempt, cadence, candidate, heartbeat
@@ -88,6 +93,37 @@ class Service:
             assert time.monotonic() < end, self.logs()
             time.sleep(0.2)
         return found
+
+
+class Telescope:
+    """Lands small cadences: one of `every` holds a tone, the others noise."""
+
+    def __init__(self, root, scratch, nchans=4096, every=5):
+        self.root, self.every, self.landed, self.whole = root, every, 0, {}
+        root.mkdir(exist_ok=True)
+        header = gbt_header(nchans)
+        place = {"frequency_mhz": header.frequency(0.3 * nchans), "drift_hz_s": 0.3, "width_hz": 4.0}
+        tone = Emitter(**place, snr=(40.0, 0.0) * 3)
+        self.skies = []
+        for name, emitters in (("noise", ()), ("tone", (tone,))):
+            (scratch / name).mkdir()
+            six = []
+            for path in write_cadence(scratch / name, Sky(header=header, emitters=emitters), 1, suffix=".fil"):
+                with open_observation(path) as observation:
+                    six.append((observation.header, observation.read(0, nchans).copy()))
+            self.skies.append(six)
+
+    def land(self, count=1):
+        """Land cadences of targets and times that none before had; the first has a tone, and some after it."""
+        for _ in range(count):
+            number = self.landed = self.landed + 1
+            for i, (header, power) in enumerate(self.skies[bool(self.every) and (number - 1) % self.every == 0]):
+                name = f"T{number}" if i % 2 == 0 else header.source_name
+                path = self.root / f"{number:04d}-{i}.fil"
+                part = path.with_name(f".{path.name}")
+                write_fil(part, replace(header, source_name=name, tstart=header.tstart + 0.2 * number), [power])
+                part.rename(path)
+                self.whole[path] = path.stat().st_mtime_ns
 
 
 def done(service):

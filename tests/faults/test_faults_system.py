@@ -6,54 +6,17 @@ import random
 import signal
 import time
 import xmlrpc.client
-from dataclasses import replace
 
 import pytest
-from running import done
+from running import Telescope, done
 from sqlalchemy import func, select
 from supervisor.xmlrpc import SupervisorTransport
 
-from aetherscan.header import gbt_header
-from aetherscan.io import open_observation, write_fil
-from aetherscan.simulate.injection import Emitter
-from aetherscan.simulate.sky import Sky, write_cadence
 from sentinel.programs.supervisor import left, programs, socket_path
 from sentinel.store.schema import attempt, cadence, candidate, outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-NCHANS = 4096
 ENDED = ("done", "quarantined")
-
-
-class Telescope:
-    """Lands small cadences: one of `every` holds a tone, the others noise."""
-
-    def __init__(self, root, scratch, nchans=NCHANS, every=5):
-        self.root, self.every, self.landed, self.whole = root, every, 0, {}
-        root.mkdir(exist_ok=True)
-        header = gbt_header(nchans)
-        place = {"frequency_mhz": header.frequency(0.3 * nchans), "drift_hz_s": 0.3, "width_hz": 4.0}
-        tone = Emitter(**place, snr=(40.0, 0.0) * 3)
-        self.skies = []
-        for name, emitters in (("noise", ()), ("tone", (tone,))):
-            (scratch / name).mkdir()
-            six = []
-            for path in write_cadence(scratch / name, Sky(header=header, emitters=emitters), 1, suffix=".fil"):
-                with open_observation(path) as observation:
-                    six.append((observation.header, observation.read(0, nchans).copy()))
-            self.skies.append(six)
-
-    def land(self, count=1):
-        """Land cadences of targets and times that none before had; the first has a tone, and some after it."""
-        for _ in range(count):
-            number = self.landed = self.landed + 1
-            for i, (header, power) in enumerate(self.skies[bool(self.every) and (number - 1) % self.every == 0]):
-                name = f"T{number}" if i % 2 == 0 else header.source_name
-                path = self.root / f"{number:04d}-{i}.fil"
-                part = path.with_name(f".{path.name}")
-                write_fil(part, replace(header, source_name=name, tstart=header.tstart + 0.2 * number), [power])
-                part.rename(path)
-                self.whole[path] = path.stat().st_mtime_ns
 
 
 @pytest.fixture
