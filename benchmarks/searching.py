@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 
 from aetherscan.detector.detector import load_detector
 from aetherscan.header import gbt_header
-from aetherscan.io import open_observation
+from aetherscan.io import open_cadence, open_observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
 from aetherscan.simulate.interference import zoo
@@ -51,8 +50,7 @@ def search(paths: list[Path], mode: str = "tracks", threads: int = 1) -> dict[st
     """Search in this process, once to warm up and then `ROUNDS` times."""
     detector, took = load_detector(load_config(ROOT / "config.yaml").release), []
     for _ in range(ROUNDS + 1):
-        with ExitStack() as opened:
-            observations = [opened.enter_context(open_observation(path)) for path in paths]
+        with open_cadence(paths) as observations:
             began = time.perf_counter()
             found = search_cadence(observations, detector, SearchSettings(mode=mode, threads=threads))
             took.append(time.perf_counter() - began)

@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import no_type_check
@@ -20,7 +19,7 @@ from numba import njit
 from aetherscan.detector.detector import Detector
 from aetherscan.evaluate.scenarios import MAD_TO_SIGMA
 from aetherscan.header import SECONDS_PER_DAY
-from aetherscan.io import Observation, open_observation
+from aetherscan.io import Observation, open_cadence, open_observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
 
@@ -60,8 +59,7 @@ def served(detector: Detector, settings: SearchSettings) -> Find:
     """Return the search that the service runs."""
 
     def find(paths: Sequence[Path], on: tuple[int, ...]) -> Answer:
-        with ExitStack() as opened:
-            observations = [opened.enter_context(open_observation(path)) for path in paths]
+        with open_cadence(paths) as observations:
             result = search_cadence(observations, detector, settings, on=on)
         rows = (
             Row(
@@ -113,8 +111,8 @@ def on_alone(hits: Sequence[Hits], paths: Sequence[Path], on: tuple[int, ...]) -
     Hits of an ON count if no OFF has one within the highest drift times the length of an observation; those of the
     first ON are rows if each other ON has such a hit within twice its own drift times that length of where it leads.
     """
-    with ExitStack() as opened:
-        headers = [opened.enter_context(open_observation(path)).header for path in paths]
+    with open_cadence(paths) as observations:
+        headers = [observation.header for observation in observations]
     length_s, step_hz_s = headers[0].duration_s, abs(headers[0].foff * 1e6) / headers[0].tsamp
     off = np.concatenate([many[:, 0] for i, many in enumerate(hits) if i not in on])
     reach_mhz = MAX_DRIFT_HZ_S * length_s * 1e-6

@@ -5,7 +5,23 @@ an HDF5 dataset without the HDF5 library; `fields` checks header values. Only th
 """
 
 from aetherscan.io.hdf5 import write_h5
-from aetherscan.io.observation import SUFFIXES, Absent, Observation, open_observation, verify_complete
+from aetherscan.io.observation import (
+    SUFFIXES,
+    Absent,
+    Observation,
+    open_cadence,
+    open_observation,
+    verify_complete,
+)
 from aetherscan.io.sigproc import write_fil
 
-__all__ = ["SUFFIXES", "Absent", "Observation", "open_observation", "verify_complete", "write_fil", "write_h5"]
+__all__ = [
+    "SUFFIXES",
+    "Absent",
+    "Observation",
+    "open_cadence",
+    "open_observation",
+    "verify_complete",
+    "write_fil",
+    "write_h5",
+]

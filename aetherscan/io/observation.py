@@ -14,8 +14,8 @@ NaN stays NaN: equalization knows what to do with it.
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,8 @@ from aetherscan.errors import FormatError, ReadError, TruncatedFileError
 from aetherscan.header import Header
 from aetherscan.io import hdf5, sigproc
 from aetherscan.io.fields import PEEK_CHANS, printable
-from aetherscan.io.hdf5 import Hdf5Filterbank, write_h5
-from aetherscan.io.sigproc import SigprocFilterbank, write_fil
-
-__all__ = ["SUFFIXES", "Absent", "Observation", "open_observation", "verify_complete", "write_fil", "write_h5"]
+from aetherscan.io.hdf5 import Hdf5Filterbank
+from aetherscan.io.sigproc import SigprocFilterbank
 
 SUFFIXES = (".h5", ".hdf5", ".fil")
 FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
@@ -150,6 +148,17 @@ def open_observation(path: str | os.PathLike[str]) -> Observation:
         HeaderError: a header value is missing or impossible.
     """
     return Observation(Path(path))
+
+
+@contextmanager
+def open_cadence(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Observation]]:
+    """Open the observations of a cadence in the order of `paths`, and close them all at the end.
+
+    Raises:
+        ReadError: as `open_observation`; the files opened before it are closed.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_observation(path)) for path in paths]
 
 
 def verify_complete(path: str | os.PathLike[str], *, decode: bool = True) -> Header:

@@ -11,7 +11,6 @@ channel; it is the background that lies up to half a bin beside where it was.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.cadence.grouping import FIRST, find_cadences
 from aetherscan.errors import CadenceError
-from aetherscan.io import open_observation
+from aetherscan.io import open_cadence, open_observation
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.stamps import open_plates
 from aetherscan.simulate.sky import Sky
@@ -71,8 +70,7 @@ class Source:
 
 
 def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[NormalizedBlock, Geometry]:
-    with ExitStack() as opened:
-        six = [opened.enter_context(open_observation(Path(path))) for path in paths]
+    with open_cadence(paths) as six:
         cadence = geometry_of([one.header for one in six])
         power = np.stack([one.read(first, first + settings.chans)[: settings.rows] for one in six])
     equalized = normalize_block(power, replace(cadence, rows=settings.rows), channel=first)

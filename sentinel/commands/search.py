@@ -5,7 +5,6 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from typing import Any
 
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.errors import ReadError
-from aetherscan.io import SUFFIXES, open_observation, verify_complete
+from aetherscan.io import SUFFIXES, open_cadence, verify_complete
 from sentinel.config import Search
 
 PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin")
@@ -145,8 +144,7 @@ def trace(paths: Sequence[Path], frequency_mhz: float, *, detect: Callable[[], A
     for cadence in find_cadences(list(headers.values())).cadences:
         members = [list(headers)[i] for i in cadence.members]
         yield f"{cadence.target}: {', '.join(path.name for path in members)}"
-        with ExitStack() as opened:
-            observations = [opened.enter_context(open_observation(path)) for path in members]
+        with open_cadence(members) as observations:
             yield from trace_cadence(observations, detector, settings, frequency_mhz, cadence.on)
 
 
@@ -160,7 +158,6 @@ def _search_one(
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.pipeline import search_cadence
 
-    with ExitStack() as opened:
-        observations = [opened.enter_context(open_observation(path)) for path in paths]
+    with open_cadence(paths) as observations:
         result = search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress, on)
     return result.candidates, {"counts": result.counts, "stage_s": result.stage_s, "bytes_read": result.bytes_read}

@@ -6,14 +6,13 @@ row of it can depend on it, and no candidate, message or count ever speaks of it
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aetherscan.header import SECONDS_PER_DAY
-from aetherscan.io import open_observation
+from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
 from aetherscan.simulate.injection import Emitter
@@ -30,8 +29,7 @@ def search_blind(
     paths: Sequence[Path], on: tuple[int, ...], settings: SearchSettings, detector: Any, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Search one coarse channel of a cadence with a tone put in, and return the injection's columns."""
-    with ExitStack() as opened:
-        six = [opened.enter_context(open_observation(path)) for path in paths]
+    with open_cadence(paths) as six:
         headers = [one.header for one in six]
         nchans = min(header.nchans for header in headers)
         width = min(headers[0].coarse_chans, nchans)

@@ -9,7 +9,6 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,16 +48,17 @@ def dask_setup(worker: Worker) -> None:
 def warm_up(detector: Any) -> None:
     """Search a small simulated cadence, so that every kernel is compiled before a real cadence waits for it."""
     from aetherscan.header import gbt_header
-    from aetherscan.io import open_observation
+    from aetherscan.io import open_cadence
     from aetherscan.search.pipeline import search_cadence
     from aetherscan.simulate.interference import random_signal
     from aetherscan.simulate.sky import Sky, write_cadence
 
     rng, header = np.random.default_rng(1), gbt_header(WARM_UP_CHANNELS)
     tones = tuple(random_signal(rng, header.frequency(WARM_UP_CHANNELS * k / 4), 20.0, 0.5) for k in (1, 2, 3))
-    with TemporaryDirectory(prefix="sentinel-warm-up-") as folder, ExitStack() as opened:
+    with TemporaryDirectory(prefix="sentinel-warm-up-") as folder:
         paths = write_cadence(Path(folder), Sky(header=header, emitters=tones), seed=1)
-        search_cadence([opened.enter_context(open_observation(path)) for path in paths], detector)
+        with open_cadence(paths) as observations:
+            search_cadence(observations, detector)
 
 
 if os.environ.get("SENTINEL_WORKER"):

@@ -6,14 +6,13 @@ people are asked to trust the new one.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select
 
 from aetherscan.detector.detector import Detector
-from aetherscan.io import open_observation
+from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
 from sentinel.store.queue import Store
@@ -33,8 +32,7 @@ def search_shadow(
     settings: SearchSettings,
 ) -> None:
     """Search a cadence, which has been recorded, with a release that only watches; write down what it would report."""
-    with ExitStack() as opened:
-        observations = [opened.enter_context(open_observation(path)) for path in paths]
+    with open_cadence(paths) as observations:
         found = search_cadence(observations, detector, settings, on=on).candidates
     names = ("frequency_mhz", "drift_rate_hz_s", "snr", "probability")
     rows_found = [{name: getattr(one, name) for name in names} for one in found]

@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 
 from aetherscan.errors import ReadError
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY
-from aetherscan.io import Absent, Observation, open_observation
+from aetherscan.io import Absent, Observation, open_cadence
 from sentinel.config import Config
 from sentinel.errors import LeaseLostError, StoreAwayError, retriable
 from sentinel.failpoint import failpoint
@@ -179,8 +178,8 @@ def search_files(
 
     on = tuple(i for i, letter in enumerate(pattern) if letter == "A")
     canary = paths[0].is_relative_to(config.canaries)
-    with ExitStack() as opened:
-        observations = in_place([opened.enter_context(open_observation(path)) for path in paths], pattern)
+    with open_cadence(paths) as there:
+        observations = in_place(there, pattern)
         headers = [observation.header for observation in observations]
         settings = SearchSettings(**config.search.model_dump())
         result = search_cadence(observations, detector, settings, progress, on)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from sqlalchemy import insert, select
 from aetherscan.detector.release import read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.header import gbt_header
-from aetherscan.io import open_observation
+from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.features import MEASUREMENTS
 from aetherscan.search.pipeline import search_cadence
@@ -203,8 +202,8 @@ def test_a_candidate_says_how_strange_it_is_where_its_release_can_tell(recorded,
         assert set(rows.scalars(select(candidate.c.strangeness))) == {1.0}
     assert export(store, tmp_path / "all.csv") == len(found.candidates)
     assert "strangeness" in (tmp_path / "all.csv").read_text().splitlines()[0]
-    with ExitStack() as opened:
-        blind = search_cadence([opened.enter_context(open_observation(path)) for path in sky[0]], make_detector())
+    with open_cadence(sky[0]) as observations:
+        blind = search_cadence(observations, make_detector())
     assert {one.strangeness for one in blind.candidates} == {None}
     assert blind.candidates[0].row()["strangeness"] is None
 

@@ -10,7 +10,8 @@ from factories import GBT, make_header, make_power, write_observation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aetherscan.io import open_observation, verify_complete, write_fil, write_h5
+from aetherscan.errors import TruncatedFileError
+from aetherscan.io import Observation, open_cadence, open_observation, verify_complete, write_fil, write_h5
 
 DATA = Path(__file__).parents[1] / "data"
 BESIDE = Path(__file__).parents[3] / "shared/data/gbt"
@@ -171,3 +172,19 @@ def test_no_number_stays_no_number(tmp_path):
     write_observation(tmp_path / "nan.h5", power=power)
     with open_observation(tmp_path / "nan.h5") as observation:
         np.testing.assert_array_equal(observation.read(0, 1024), power)
+
+
+def test_a_cadence_is_opened_in_the_order_given_and_every_file_is_closed(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{target}.h5" for target in ("A", "B", "C")]
+    for path in paths:
+        write_observation(path, make_header(source_name=path.stem))
+    closed, close = [], Observation.close
+    monkeypatch.setattr(Observation, "close", lambda self: (closed.append(self.header.source_name), close(self)))
+    with open_cadence(paths) as observations:
+        assert [observation.header.source_name for observation in observations] == ["A", "B", "C"]
+        assert not closed
+    assert sorted(closed) == ["A", "B", "C"]
+    closed.clear()
+    with pytest.raises(TruncatedFileError, match="missing"), open_cadence([*paths[:2], tmp_path / "missing.h5"]):
+        pass
+    assert sorted(closed) == ["A", "B"]

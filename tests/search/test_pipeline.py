@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from aetherscan.cadence.geometry import check_cadence, geometry_of
 from aetherscan.errors import CadenceError
 from aetherscan.evaluate.searchers import served
 from aetherscan.header import SCAN_STEP_S, gbt_header
-from aetherscan.io import open_observation, write_h5
+from aetherscan.io import open_cadence, write_h5
 from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.plotting.waterfall import waterfall_png
 from aetherscan.search.blocks import block_width, blocks, grid
@@ -42,14 +41,8 @@ def tone(channel: float = 9000.0, drift: float = 1.2, width: float = 6.0, snr: f
 
 def search(folder, *emitters, settings=None, seed=1, suffix=".h5", on=(0, 2, 4), **sky):
     paths = write_cadence(folder, Sky(header=HEADER, emitters=emitters, **sky), seed, suffix=suffix)
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         return search_cadence(observations, make_detector(), settings, on=on)
-
-
-@contextmanager
-def opened(paths):
-    with ExitStack() as stack:
-        yield [stack.enter_context(open_observation(path)) for path in paths]
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
@@ -77,7 +70,7 @@ def test_any_number_of_rows_and_either_direction_of_the_band_is_searched(tmp_pat
     header = replace(gbt_header(2**15, rows=rows), foff=foff * abs(HEADER.foff), nfpc=None)
     one = replace(tone(), frequency_mhz=header.frequency(9000))
     paths = write_cadence(tmp_path, Sky(header=header, emitters=(one,)), 1)
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         (found,) = search_cadence(observations, make_detector()).candidates
     assert abs(found.frequency_mhz - one.frequency_mhz) < 12e-6
     assert found.drift_rate_hz_s == pytest.approx(1.2, abs=0.03)
@@ -133,7 +126,7 @@ def test_the_answer_is_the_same_to_the_byte_for_any_block_chunk_and_number_of_th
         (tmp_path / name).mkdir()
         paths = write_cadence(tmp_path / name, sky, 1, writer=writer, suffix=suffix)
         for block, threads in ((2**20, 1), (2**16, 2), (150_000, 3), (2**18, 1)):
-            with opened(paths) as observations:
+            with open_cadence(paths) as observations:
                 settings = SearchSettings(block_channels=block, threads=threads)
                 write_json(tmp_path / "found.json", search_cadence(observations, make_detector(), settings).candidates)
             tables.append((tmp_path / "found.json").read_bytes())
@@ -158,7 +151,7 @@ def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_pat
     tracks, _ = draw_examples(rng, settings)
     trained = {snippet.tobytes() for snippet in tracks.snippets}
     seen = []
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         for look in (
             lambda: search_cadence(observations, detector),
             lambda: served(detector, SearchSettings())(paths, (0, 2, 4)),
@@ -174,11 +167,10 @@ def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_pat
 
 COMPILED = """
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from factories import make_detector
 from numba.core.dispatcher import Dispatcher
-from aetherscan.io import open_observation
+from aetherscan.io import open_cadence
 from aetherscan.search.pipeline import search_cadence
 from sentinel.workers.preload import warm_up
 
@@ -188,8 +180,8 @@ def compiled():
 
 warm_up(make_detector())
 before = compiled()
-with ExitStack() as opened:
-    found = search_cadence([opened.enter_context(open_observation(path)) for path in sys.argv[1:]], make_detector())
+with open_cadence(sys.argv[1:]) as observations:
+    found = search_cadence(observations, make_detector())
 print(len(found.candidates), len(before), sorted(compiled() - before))
 """
 
@@ -221,7 +213,7 @@ def test_a_tone_by_a_dc_spike_a_coarse_edge_or_the_bands_end_is_found(tmp_path):
         Emitter(frequency_mhz=header.frequency(place), drift_hz_s=-0.1, width_hz=4, snr=(15, 0) * 3) for place in places
     ]
     paths = write_cadence(tmp_path, Sky(header=header, emitters=tuple(tones), spike=1e4), 5)
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         found = [c.frequency_mhz for c in search_cadence(observations, make_detector()).candidates]
     assert found == pytest.approx(sorted(one.frequency_mhz for one in tones), abs=12e-6)
 
@@ -229,7 +221,7 @@ def test_a_tone_by_a_dc_spike_a_coarse_edge_or_the_bands_end_is_found(tmp_path):
 def test_stretches_cover_the_band_once_and_blocks_hold_each_with_its_halo(tmp_path):
     header = gbt_header(100_000, rows=64)
     paths = write_cadence(tmp_path, Sky(header=header), 1, suffix=".fil")
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         expected = [observation.read(0, header.nchans) for observation in observations]
         seen = []
         for ready in blocks(observations, 2048, block=30_000):
@@ -263,7 +255,7 @@ def test_a_trace_says_where_a_signal_was_lost(tmp_path):
     paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(), faint, rfi)), 1)
 
     def story(frequency_mhz):
-        with opened(paths) as observations:
+        with open_cadence(paths) as observations:
             return "\n".join(trace(observations, make_detector(), SearchSettings(), frequency_mhz))
 
     assert "a candidate" in story(tone().frequency_mhz)
@@ -299,7 +291,7 @@ def test_a_real_slice_with_its_burst_and_spike_raises_nothing_but_the_tone_put_i
             )  # fmt: skip
         paths.append(tmp_path / f"{position}.h5")
         write_h5(paths[-1], each, [power])
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         found = search_cadence(observations, make_detector()).candidates
     assert [abs(c.frequency_mhz - one.frequency_mhz) < 12e-6 for c in found] == [True] * lit
 
@@ -330,7 +322,7 @@ def test_the_table_keeps_every_digit_of_a_frequency(tmp_path):
 
 def test_the_picture_is_a_png_whatever_the_target_is_called(tmp_path):
     paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(),)), 1)
-    with opened(paths) as observations:
+    with open_cadence(paths) as observations:
         (found,) = search_cadence(observations, make_detector()).candidates
         png = waterfall_png(observations, replace(found, target="$\\frac{x}\n<!channel>"))
     assert png.startswith(b"\x89PNG")
