@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, RowMapping, delete, exists, func, insert, select, update
 
 from sentinel.config import Config
-from sentinel.injection.tone import columns, is_tone, write_sky
+from sentinel.injection.tone import is_tone, tone_columns, write_sky
 from sentinel.programs.program import die_with_parent
 from sentinel.store.queue import Store
 from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, file, injection, now
@@ -36,7 +36,7 @@ def write_canary(folder: Path, seed: int) -> dict[str, float]:
 
 def _write(folder: Path, seed: int) -> dict[str, float]:
     _, tone = write_sky(folder, seed, ".h5", CANARY)
-    return columns(tone, tone.frequency_mhz)
+    return tone_columns(tone, tone.frequency_mhz)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,106 @@
+"""Canaries: simulated cadences that run through the whole service."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from factories import make_detector
+from rows import RUNNING, count, found, judged, queue, record, row
+from sqlalchemy import select, update
+
+from sentinel.config import ROOT, Config
+from sentinel.injection.canary import Canaries
+from sentinel.monitor import status
+from sentinel.monitor.metrics import Stages, exposition
+from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, candidate, file, injection, now, outbox
+from sentinel.workers.task import search_files
+
+TONE = {"frequency_mhz": 1500.0, "drift_rate_hz_s": 0.5, "width_hz": 4.0, "snr": 40.0}
+
+
+def land_canary(store, config, tmp_path):
+    """Let a canary of empty files land, and be queued as grouping does it."""
+
+    def write(folder, _seed):
+        (folder / "a.h5").touch()
+        return TONE
+
+    canaries = Canaries(config=config, store=store, write=write)
+    canaries.tend()
+    canaries.tend()
+    (folder,) = config.canaries.iterdir()
+    made = queue(store, 60000.0)
+    with store.write() as rows:
+        rows.execute(update(cadence).where(cadence.c.id == made).values(target=CANARY))
+        seen = select(cadence_file.c.observation).where(cadence_file.c.cadence_id == made)
+        for number, observation in enumerate(rows.scalars(seen).all()):
+            rows.execute(update(file).where(file.c.observation == observation).values(path=f"{folder}/{number}.h5"))
+    return canaries
+
+
+def test_the_program_that_lands_canaries_holds_nothing_that_searches_or_makes_skies(tmp_path):
+    code = """
+import sys
+from sentinel.injection import canary
+import sentinel.web.server
+from pathlib import Path
+if __name__ == "__main__":
+    tone = canary.write_canary(Path(sys.argv[1]), 1)
+    print(sorted({"numba", "scipy", "sklearn", "h5py", "onnxruntime"} & set(sys.modules)), tone["drift_rate_hz_s"] > 0)
+"""
+    (tmp_path / "lands.py").write_text(code)
+    command = [sys.executable, "-P", tmp_path / "lands.py", tmp_path]
+    ran = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "[] True\n"
+    assert len(list(tmp_path.glob("*.h5"))) == 6
+
+
+@pytest.mark.parametrize(("mhz", "back"), [(1500.00005, True), (1500.001, False)])
+def test_a_canary_that_is_searched_is_judged_and_leaves_no_trace_among_the_cadences(store, tmp_path, mhz, back):
+    config = Config(state_dir=tmp_path)
+    record(store, "T")
+    canaries = land_canary(store, config, tmp_path)
+    run = {"release": "ab" * 32, "found": [(mhz, 0.45, 0.9)]}
+    store.complete(store.claim(60).token, replace(found(0), run=run, pictures=[]))
+    assert 'sentinel_attempts_total{outcome="done"} 1.0' in exposition(config, store, Stages()).decode()
+    canaries.tend()
+    put_in = row(store, injection)
+    assert (put_in.recovered, put_in.probability) == (back, 0.9 if back else None)
+    assert [count(store, table) for table in (cadence, attempt, candidate, outbox)] == [1, 1, 1, 1]
+    assert count(store, file) == 6
+    assert list(config.canaries.iterdir()) == []
+
+
+def test_a_canary_that_stays_out_is_an_alarm_and_so_is_one_that_comes_back_without_its_tone(
+    store, tmp_path, monkeypatch
+):
+    config = Config(state_dir=tmp_path)
+    canaries = land_canary(store, config, tmp_path)
+    store.beat("worker-0", 10, pid=1, host="h")
+    assert judged(config, store, monkeypatch, RUNNING).level == status.OK
+    with store.write() as rows:
+        rows.execute(update(injection).values(made_at=now() - config.injections.alarm_s - 1))
+    seen = judged(config, store, monkeypatch, RUNNING)
+    assert seen.level == status.CRITICAL
+    assert "canary has been out" in seen.remarks[0]
+    with store.write() as rows:
+        rows.execute(update(injection).values(made_at=now() - 11 * config.injections.alarm_s))
+    canaries.tend()
+    assert row(store, injection, id=1).recovered is False
+    assert "canary" in judged(config, store, monkeypatch, RUNNING).remarks[0]
+    assert count(store, cadence) == 0
+
+
+def test_a_canary_s_search_records_its_tone_and_no_candidate(sky, tmp_path):
+    paths, tone = sky
+    config = Config(state_dir=paths[0].parent.parent, injections={"canary_s": 1})
+    inside = config.canaries
+    inside.symlink_to(paths[0].parent)
+    kept = search_files([inside / path.name for path in paths], "ABABAB", lambda _: None, config, make_detector(), 1)
+    inside.unlink()
+    assert (list(kept.candidates), list(kept.pictures), kept.message) == ([], [], None)
+    assert any(abs(mhz - tone.frequency_mhz) < 1e-4 for mhz, _, _ in kept.run["found"])

@@ -1,0 +1,56 @@
+"""Prometheus metrics, and the alerts and dashboard that use them."""
+
+import json
+import re
+
+import yaml
+from rows import queue, record
+
+from sentinel.commands import candidates
+from sentinel.config import ROOT, Config
+from sentinel.monitor.metrics import Stages, exposition
+
+
+def known(store, config):
+    """Names of every metric, as a store in which everything has happened exports them."""
+    record(store, "T", posters=["slack"])
+    candidates.put_label(store, 1, "RFI", "a person")
+    queue(store)
+    store.fail(store.claim(60).token, "FormatError: no", retriable=False, max_attempts=3, retry_after_s=1)
+    for name, facts in (("watcher", {"overflowed": 2}), ("worker-0", {"release": "r1", "sha256": "ab"})):
+        store.beat(name, 10, pid=1, host="h", **facts)
+    tone = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
+    store.put_injection(kind="canary", name="1", **tone)
+    store.put_injection(kind="blind", name="2", **tone)
+    text = exposition(config, store, Stages()).decode()
+    return text, {line.partition("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_are_exported_and_each_alert_has_a_line_to_act_on(store, tmp_path):
+    _, exported = known(store, Config(state_dir=tmp_path))
+    rules = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    panels = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
+    asked = [rule["expr"] for rule in rules] + [one["expr"] for panel in panels for one in panel["targets"]]
+    named = {name for expr in asked for name in re.findall(r"sentinel_\w+", expr)}
+    assert len(named) > 15
+    assert named - exported == set()
+    assert {name.replace("_bucket", "") for name in exported if name.startswith("sentinel_")} - {
+        f"{name.replace('_bucket', '')}{end}" for name in named for end in ("", "_count", "_sum", "_created")
+    } - {"sentinel_stage_seconds_count", "sentinel_stage_seconds_sum"} == set()
+    runbook = (ROOT / "docs" / "operating.md").read_text()
+    assert [rule["alert"] for rule in rules if f"| `{rule['alert']}` |" not in runbook] == []
+
+
+def test_metrics_say_what_happened(store, tmp_path):
+    text, _ = known(store, Config(state_dir=tmp_path))
+    for line in (
+        'sentinel_cadences{state="done"} 1.0',
+        'sentinel_attempts_total{outcome="failed"} 1.0',
+        'sentinel_quarantined{reason="FormatError"} 1.0',
+        'sentinel_labels_total{label="RFI"} 1.0',
+        'sentinel_injections_total{end="recovered",kind="blind"} 1.0',
+        "sentinel_events_overflowed_total 2.0",
+        'sentinel_release_info{program="worker-0",release="r1",sha256="ab"} 1.0',
+    ):
+        assert line in text
+    assert re.search(r"^sentinel_disk_free_bytes [1-9]", text, re.MULTILINE)

@@ -1,0 +1,93 @@
+"""The health, metrics and candidate pages."""
+
+import json
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from rows import CANDIDATE, RUNNING, found, judged, queue
+from sqlalchemy import insert, update
+
+from sentinel.commands import candidates
+from sentinel.config import Config
+from sentinel.monitor import status
+from sentinel.monitor.metrics import Stages
+from sentinel.store.schema import cadence, file, now
+from sentinel.web.server import answer, serve
+
+HOSTILE = "<script>alert(1)</script>\n=HYPERLINK(1)\x1b[31m'; DROP TABLE candidate;--../../etc/passwd" + "x" * 300
+
+
+@pytest.fixture
+def served(store, tmp_path):
+    """Whatever is asked of a server on a port of its own."""
+    (tmp_path / "var").mkdir()
+    config = Config(state_dir=tmp_path / "var", web={"port": 0})
+    server = serve(config, lambda path: answer(path, config, store, Stages()))
+
+    def get(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}", timeout=10) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    yield get
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_service_that_does_not_search_is_alive_and_not_ready(store, served, monkeypatch):
+    assert served("/healthz") == (200, "ok\n")
+    code, told = served("/readyz")
+    assert (code, told.split(":")[0]) == (503, "critical")
+    store.beat("worker-0", 10, pid=1, host="h")
+    monkeypatch.setattr(status, "programs", lambda _: {name: {"statename": "RUNNING"} for name in RUNNING})
+    assert served("/readyz?x=1")[0] == 200
+    assert served("/metrics")[1].startswith("# HELP sentinel_status_level")
+    for path in ("/", "/../etc/passwd", "/cadences/", "/cadences/1;x", "/cadences/" + "9" * 400, "/pictures/a"):
+        assert served(path)[0] == 404
+
+
+def test_beyond_loopback_only_tls_answers(store, tmp_path):
+    pair = [str(tmp_path / name) for name in ("key.pem", "cert.pem")]
+    asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run(["openssl", *asked, "-keyout", pair[0], "-out", pair[1]], check=True, capture_output=True)
+    config = Config(state_dir=tmp_path, web={"port": 0, "key": pair[0], "certificate": pair[1]})
+    server = serve(config, lambda path: answer(path, config, store, Stages()))
+    at = f"//127.0.0.1:{server.server_port}/healthz"
+    trust = ssl.create_default_context(cafile=pair[1])
+    trust.check_hostname = False
+    with urllib.request.urlopen(f"https:{at}", context=trust, timeout=10) as reply:
+        assert reply.read() == b"ok\n"
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http:{at}", timeout=10)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.fault(40, promise="P5")
+def test_a_hostile_name_is_text_wherever_it_is_shown(store, tmp_path, served, monkeypatch):
+    queue(store)
+    rows_ = [{**CANDIDATE, "target": HOSTILE, "allocations": HOSTILE}]
+    store.complete(store.claim(60).token, replace(found(), candidates=rows_, message=None))
+    queue(store, state="forming")
+    stamp = {"size": 1, "mtime_ns": 1, "inode": "1"}
+    with store.write() as rows:
+        rows.execute(update(cadence).values(target=HOSTILE, why=HOSTILE))
+        rows.execute(insert(file).values(path=HOSTILE, state="invalid", cause=HOSTILE, changed_at=now(), **stamp))
+    page = served("/candidates")[1]
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert "\n" not in page
+    told = status.lines(judged(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
+    assert all(line.isprintable() for line in [*told, *candidates.newest(store, 9)])
+    assert served("/metrics")[0] == 200
+    candidates.export(store, tmp_path / "all.csv")
+    with_formula = {**CANDIDATE, "target": "=HYPERLINK(1)"}
+    assert candidates._flat(with_formula)["target"] == "'=HYPERLINK(1)"
+    assert json.loads(candidates.one(store, 1))["target"] == HOSTILE
