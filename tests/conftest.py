@@ -1,27 +1,33 @@
-"""Shape and type checks are on for the science while tests run; what several files stand on is here."""
+"""Switch on the shape checks of the science, fix the examples of the property tests, and define shared fixtures."""
 
 import itertools
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
 pytest_plugins = ["fault_matrix"]
 _HOOK = install_import_hook("aetherscan", "shapes.check")
 
+# Every run draws the same examples, so that a failure is a change of the code. `explore` draws new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("ci")
+
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL server, for as long as the tests run."""
+    """Run a PostgreSQL server until the tests end."""
     from postgres import FAST, Server
 
-    served = Server(*FAST)
-    yield served
-    served.close()
+    server = Server(*FAST)
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty(request, tmp_path):
-    """Return the URL of one more empty store, on either engine."""
+    """Return a function that gives the URL of a new empty store, on each engine in turn."""
     if request.param == "sqlite":
         count = itertools.count()
         yield lambda: f"sqlite:///{tmp_path}/sentinel{next(count) or ''}.db"
@@ -33,6 +39,7 @@ def empty(request, tmp_path):
 
 @pytest.fixture
 def store(empty):
+    """Open an empty store."""
     from sentinel.store.queue import open_store
 
     opened = open_store(empty())
@@ -42,16 +49,17 @@ def store(empty):
 
 @pytest.fixture
 def slack():
+    """Run a Slack server on loopback."""
     from fake_slack import FakeSlack
 
-    served = FakeSlack()
-    yield served
-    served.close()
+    server = FakeSlack()
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def service(tmp_path, slack):
-    """A service of its own, of which nothing is left afterwards."""
+    """Return a service with its own state folder; stop it afterwards and check that no process is left."""
     from running import Service
 
     from sentinel.programs.supervisor import left

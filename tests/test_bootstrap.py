@@ -258,19 +258,35 @@ def test_a_killed_start_is_waited_for_and_gone_on_with(checkout: Path) -> None:
     assert [call.split()[-1] for call in calls(checkout)] == ["numpy", "numpy", "up"]
 
 
-def test_every_check_runs_whatever_fails_and_pytest_has_the_last_word(capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[str] = []
+def test_every_check_runs_although_one_fails_and_pytest_runs_last(capsys: pytest.CaptureFixture[str]) -> None:
+    commands: list[str] = []
 
     def call(command: Sequence[str]) -> int:
-        asked.append(" ".join(command))
-        return int(asked[-1].endswith("mypy"))
+        commands.append(" ".join(command))
+        return int(commands[-1].endswith("mypy"))
 
     assert run_tests(["-k", "cadence"], call) == 1
-    assert len(asked) == len(CHECKS) + 1
-    assert asked[-1].endswith("pytest -k cadence")
+    assert len(commands) == len(CHECKS) + 1
+    assert commands[-1].endswith("pytest -k cadence")
     assert capsys.readouterr().out.endswith("-m mypy\n")
     assert run_tests([], lambda _: 0) == 0
-    asked.clear()
-    assert run_tests(["--faults"], call) == 0
-    assert [one.split(" pytest ")[1] for one in asked] == ["-n 2 --dist worksteal --faults"]
     assert run_tests([], lambda command: 5 if "pytest" in command else 0) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "checks"),
+    [
+        ([], "-n 2 --dist worksteal", True),
+        (["--faults"], "-n 2 --dist worksteal --faults", False),
+        (["--explore"], "-n 2 --dist worksteal --hypothesis-profile=explore -m hypothesis", False),
+        (["--slowest"], "-n 2 --dist worksteal --durations=10", False),
+        (["--faults", "-k", "slack"], "--faults -k slack", False),
+    ],
+)
+def test_the_whole_suite_runs_in_two_processes_and_a_selection_in_one(
+    arguments: list[str], options: str, checks: bool
+) -> None:
+    commands: list[str] = []
+    run_tests(arguments, lambda command: commands.append(" ".join(command)) or 0)
+    assert commands[-1].endswith(f"-m pytest {options}".rstrip())
+    assert len(commands) == 1 + len(CHECKS) * checks
