@@ -159,7 +159,7 @@ def test_an_encoder_that_is_no_onnx_is_refused(tmp_path):
 
 def test_a_process_that_searches_loads_no_keras_and_prints_nothing():
     code = f"""import sys, pathlib, aetherscan.search.pipeline, aetherscan.detector.detector
-aetherscan.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
+aetherscan.detector.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
 assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")

@@ -18,10 +18,10 @@ STEP = """
 import pathlib, sys
 sys.path[:0] = [{root!r}]
 import numpy as np
-from aetherscan import rounds
-from aetherscan.checkpoint import save_encoder
-from aetherscan.onnx_export import export_onnx
-from aetherscan.recipe import TrainSettings
+from aetherscan.train import encoder as rounds
+from aetherscan.train.checkpoint import save_encoder
+from aetherscan.train.onnx_export import export_onnx
+from aetherscan.options.train import TrainSettings
 folder = pathlib.Path({folder!r})
 settings = TrainSettings(per_replica_batch_size=4 // {devices}, effective_batch_size=4)
 plan = rounds.Plan.of(settings)

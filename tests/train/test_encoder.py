@@ -64,7 +64,7 @@ class BreaksAt:
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_end(settings, tmp_path, uninterrupted):
     code = f"""import os, sys, pathlib; sys.path[:0] = {PATH!r}
 import tiny_training as t
-from aetherscan import vae
+from aetherscan.train import vae
 vae.STAGES = t.NARROW
 class Dies(t.LinesAndNoise):
     def epoch(self, number, count, snr, *, batch, unseen=False):
@@ -200,7 +200,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import tiny_training as t
-from aetherscan import vae
+from aetherscan.train import vae
 from aetherscan.train.encoder import Plan
 from dataclasses import replace
 vae.STAGES, folder = t.NARROW, pathlib.Path({str(tmp_path)!r})
