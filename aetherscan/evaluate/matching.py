@@ -29,7 +29,8 @@ RULES = {
     "swapped": """the same files, searched for what is in every OFF and in no ON; an emitter that is just that is then a
         tone; side lobes, which lean to the ONs by nature, are left out of the share that one way has of all alarms""",
     "interval": "95%: Wilson's for a share, its limit for a count of rare events, its ranks for a percentile",
-    "seed": "cadence n of a cell is drawn from SeedSequence(seed, spawn_key=(crc32(name of the cell), n))",
+    "seed": """the emitters and the noise of cadence n of a cell are drawn from the two children of
+        SeedSequence(seed, spawn_key=(crc32("aetherscan.evaluate"), crc32(name of the cell), n))""",
 }
 
 

@@ -17,7 +17,15 @@ from jaxtyping import Float32
 from aetherscan.detector.detector import load_detector
 from aetherscan.evaluate.matching import RULES, Search, judge
 from aetherscan.evaluate.report import write_page
-from aetherscan.evaluate.scenarios import CADENCE_CHANS, CELLS, Cell, cadence_headers, draw_sky, write_sky
+from aetherscan.evaluate.scenarios import (
+    CADENCE_CHANS,
+    CELLS,
+    Cell,
+    cadence_headers,
+    cadence_seeds,
+    draw_sky,
+    write_sky,
+)
 from aetherscan.evaluate.searchers import Find, matched_filter, served, turbo_seti
 from aetherscan.evaluate.statistics import (
     AGAIN,
@@ -80,10 +88,11 @@ def evaluate(
             if number and time.monotonic() - told > TELL_S:
                 told = time.monotonic()
                 tell(_so_far(done, cell))
-            sky = draw_sky(cell, header, seed, number)
+            emitter_seed, noise_seed = cadence_seeds(cell, seed, number)
+            sky = draw_sky(cell, header, emitter_seed)
             with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
                 began = time.perf_counter()
-                paths = write_sky(Path(folder), cell, sky, seed + number, real)
+                paths = write_sky(Path(folder), cell, sky, noise_seed, real)
                 write_s = time.perf_counter() - began
                 size = sum(path.stat().st_size for path in paths)
                 for finder in finders:

@@ -1,7 +1,8 @@
 """The skies that judge a search: which there are, what is put into them, and how they become files.
 
-A cell is a kind of sky, one line of `CELLS`. Its band is drawn as cadences of a few coarse channels, each from the
-seed, the cell's name and its own number, so that any one of them can be drawn again alone. Tones have exactly the SNR
+A cell is a kind of sky, one line of `CELLS`. Its band is drawn as cadences of a few coarse channels. The seed, the
+cell's name and the cadence's number seed each cadence: cadences share neither noise nor emitters, and any one can be
+drawn again alone. Tones have exactly the SNR
 that they are said to have in each ON: where a burst drowns some rows, they are as much brighter as that costs.
 """
 
@@ -37,6 +38,8 @@ BESIDE = (-450, -150, 150, 450)
 """Channels from a place, give or take 50, at which parallel tones are half-way through the cadence."""
 PLACES = {"spike": (COARSE, COARSE // 2), "edge": (COARSE, 0), "border": (2 * STRETCH, STRETCH)}
 """Channels from one place to the next, and the first."""
+STREAM = zlib.crc32(b"aetherscan.evaluate")
+"""First key of every seed sequence here, so that no other part of the package draws from the same stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +83,36 @@ CELLS = (
 
 
 def cadence_headers(cell: Cell, band_mhz: float, chans: int) -> Iterator[Header]:
-    """Yield the first header of each cadence that a cell's band is cut into: whole coarse channels, `chans` at most."""
+    """Yield the first header of each cadence that a cell's band is cut into: whole coarse channels, `chans` at most.
+
+    A real slice without tones is the same in every cadence, so it is searched once, whatever the band.
+    """
     header = gbt_header(chans, source_name=f"CELL-{cell.name.upper()}")
     coarse = header.coarse_chans
     left = max(1, round(band_mhz / abs(header.foff * coarse))) * coarse
+    if cell.real and not cell.tones_per_mhz:
+        left = min(left, chans)
     while left > 0:
         yield replace(header, nchans=min(chans, left))
         left -= chans
 
 
-def draw_sky(cell: Cell, header: Header, seed: int, number: int) -> Sky:
-    """Return what cadence `number` of a cell looks like."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(cell.name.encode()), number)))
+def cadence_seeds(cell: Cell, seed: int, number: int) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
+    """Return the seeds of a cadence's emitters and of its noise, independent of those of every other cadence.
+
+    Args:
+        cell: only its name counts.
+        seed: of the evaluation.
+        number: of the cadence within the cell, from 0.
+    """
+    key = (STREAM, zlib.crc32(cell.name.encode()), number)
+    emitters, noise = np.random.SeedSequence(seed, spawn_key=key).spawn(2)
+    return emitters, noise
+
+
+def draw_sky(cell: Cell, header: Header, seed: np.random.SeedSequence) -> Sky:
+    """Draw the gains, bursts, interference and tones of one cadence."""
+    rng = np.random.default_rng(seed)
     gains, bursts = random_levels(rng)
     low, high = header.band_mhz
     crowd = zoo(rng, header, cell.zoo_per_mhz)
@@ -149,9 +170,21 @@ def _through_bursts(tone: Emitter, sigmas: Float64[np.ndarray, "obs time"]) -> E
 
 
 def write_sky(
-    folder: Path, cell: Cell, sky: Sky, seed: int, real: Float32[np.ndarray, "time freq"] | None = None
+    folder: Path,
+    cell: Cell,
+    sky: Sky,
+    seed: np.random.SeedSequence,
+    real: Float32[np.ndarray, "time freq"] | None = None,
 ) -> tuple[Path, ...]:
-    """Write a cadence's six files; return their paths in time order. `real` is what a real cell is put on."""
+    """Write a cadence's six files; return their paths in time order.
+
+    Args:
+        folder: existing folder for the files.
+        cell: decides the format of the files and whether the power is real.
+        sky: what the six observations record.
+        seed: of the noise; unused on real power.
+        real: linear power of one observation, the background of a real cell in all six.
+    """
     sigmas = np.ones((6, sky.header.ntime))
     if not cell.real or real is None:
         for observation, row, times in sky.bursts:

@@ -1,5 +1,6 @@
 """A search is judged by what it finds in skies that are known, and every number says what was counted."""
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -13,7 +14,7 @@ from aetherscan.evaluate import pipeline as evaluation
 from aetherscan.evaluate.matching import Reported, judge
 from aetherscan.evaluate.pipeline import Finder, evaluate, judge_release
 from aetherscan.evaluate.report import add_to_card
-from aetherscan.evaluate.scenarios import CELLS, Cell, cadence_headers, draw_sky, write_sky
+from aetherscan.evaluate.scenarios import CELLS, Cell, cadence_headers, cadence_seeds, draw_sky, write_sky
 from aetherscan.evaluate.searchers import Answer, Row, on_alone
 from aetherscan.evaluate.statistics import SERVED, SWAPPED, calibration, figures, rare, wilson
 from aetherscan.header import SCAN_STEP_S, gbt_header
@@ -25,6 +26,7 @@ from aetherscan.simulate.noise import BURST_NOISE, NOISE
 from aetherscan.simulate.sky import LEVEL, Sky
 
 HEADER = gbt_header(2**15)
+SEED = np.random.SeedSequence(1)
 SLICE = Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz"
 CROWD = Cell(name="crowd", what="", quick_mhz=0.18, full_mhz=0.36, zoo_per_mhz=60, tones_per_mhz=40)
 TONE = Emitter(frequency_mhz=HEADER.frequency(16000), drift_hz_s=0.8, width_hz=5.0, snr=(20.0, 0, 20.0, 0, 20.0, 0))
@@ -41,7 +43,8 @@ def judged(*rows: Row, emitters=(TONE,), on=(0, 2, 4)):
 
 def knows_all(cell: Cell, seed: int):
     """A search that was told what is in the files."""
-    skies = (draw_sky(cell, header, seed, n) for n, header in enumerate(cadence_headers(cell, cell.full_mhz, 2**16)))
+    headers = enumerate(cadence_headers(cell, cell.full_mhz, 2**16))
+    skies = (draw_sky(cell, header, cadence_seeds(cell, seed, number)[0]) for number, header in headers)
     return lambda paths, on: Answer(rows=tuple(row(one) for one in next(skies).emitters if one.kind == "tone"))
 
 
@@ -126,7 +129,7 @@ def test_a_tone_has_its_snr_whatever_a_burst_does_to_some_rows(tmp_path, real):
     cell = replace(CROWD, real=real)
     lit, dark = [], []
     for emitters, into in (((tone,), lit), ((), dark)):
-        path = write_sky(tmp_path, cell, replace(sky, emitters=emitters), 1, power)[0]
+        path = write_sky(tmp_path, cell, replace(sky, emitters=emitters), SEED, power)[0]
         with open_observation(path) as observation:
             into.append(observation.read(0, header.nchans).astype(float))
     sigma = np.full(16, NOISE * LEVEL)
@@ -140,7 +143,7 @@ def test_a_tone_has_its_snr_whatever_a_burst_does_to_some_rows(tmp_path, real):
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_tones_of_every_cell_lie_in_the_band_and_apart(cell):
     header = gbt_header(2**14 if cell.real else 2**21)
-    tones = [one for one in draw_sky(cell, header, 5, 0).emitters if one.kind == "tone"]
+    tones = [one for one in draw_sky(cell, header, cadence_seeds(cell, 5, 0)[0]).emitters if one.kind == "tone"]
     assert bool(tones) == bool(cell.tones_per_mhz or cell.place)
     ends = np.sort([one.track_mhz(np.array([0.0, 5 * SCAN_STEP_S + 292.0])) for one in tones], axis=0)
     assert ends.size == 0 or header.band_mhz[0] < ends.min() <= ends.max() < header.band_mhz[1]
@@ -148,8 +151,43 @@ def test_tones_of_every_cell_lie_in_the_band_and_apart(cell):
     assert {tuple(snr > 0 for snr in one.snr) for one in tones} <= {(True, False) * 3} or cell.some_ons
 
 
+def test_no_two_cadences_of_any_scenario_and_seed_share_noise_or_emitters(tmp_path):
+    quiet, crowded, keys = gbt_header(64), gbt_header(2**21), itertools.product(CELLS, (4, 5), (0, 1))
+    values, noise = [], []
+    for number, (cell, seed, cadence) in enumerate(keys):
+        emitter_seed, noise_seed = cadence_seeds(cell, seed, cadence)
+        sky = draw_sky(cell, crowded, emitter_seed)
+        values += [*sky.gains, *(times for *_, times in sky.bursts[:1]), *(one.width_hz for one in sky.emitters)]
+        if not cell.real:
+            (folder := tmp_path / str(number)).mkdir()
+            for path in write_sky(folder, cell, Sky(header=quiet), noise_seed):
+                with open_observation(path) as observation:
+                    noise.append(observation.read(0, quiet.nchans)[:, 0].tobytes())
+    assert len(noise) == len(set(noise)) == 12 * 2 * 2 * 6
+    assert len(values) == len(set(values)) > 1000
+
+
+def test_an_evaluation_shares_no_stream_with_a_training_of_the_same_seed():
+    training = [
+        np.random.SeedSequence([5, *more]) for n in (0, 1, 2, 3) for more in itertools.product(range(5), repeat=n)
+    ]
+    ours = [
+        child
+        for cell in CELLS
+        for number in range(5)
+        for seed in cadence_seeds(cell, 5, number)
+        for child in (
+            seed,
+            *(np.random.SeedSequence(5, spawn_key=(*seed.spawn_key, position, 0)) for position in range(6)),
+        )
+    ]
+    states = [{seed.generate_state(4).tobytes() for seed in seeds} for seeds in (training, ours)]
+    assert states[0].isdisjoint(states[1])
+    assert len(states[1]) == len(ours)
+
+
 def test_the_fields_rule_wants_a_hit_in_every_on_and_none_near_in_an_off(tmp_path):
-    paths = write_sky(tmp_path, CROWD, Sky(header=gbt_header(2**10)), 1)
+    paths = write_sky(tmp_path, CROWD, Sky(header=gbt_header(2**10)), SEED)
     at = [np.array([[1500.0 + 0.5 * SCAN_STEP_S * i * 1e-6, 0.5, 30.0]]) for i in range(6)]
     nothing = np.empty((0, 3))
     clear = [hits if i % 2 == 0 else nothing for i, hits in enumerate(at)]
@@ -177,7 +215,11 @@ def test_a_report_is_complete_and_leads_nowhere(tmp_path, monkeypatch):
     assert {"seed", "release", "settings", "rules", "cells", "targets", "figures", "calibration", "searches"} <= set(
         held
     )
-    assert [one["cadence"] for one in held["searches"] if one["finder"] == SERVED] == [0, 1, 0, 1]
+    assert [one["cadence"] for one in held["searches"] if one["finder"] == SERVED] == [
+        0,
+        0,
+        1,
+    ]  # a real slice without tones is searched once
     shares = [one for one in held["figures"] if one["unit"] == "tones" and one["k"] is not None]
     assert all(one["low"] <= one["value"] <= one["high"] for one in shares if one["low"] is not None)
     assert told[-1].startswith("slice_tones: 0.1 MHz, ")
