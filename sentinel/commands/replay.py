@@ -23,7 +23,7 @@ from sentinel.store.queue import Found, Store
 from sentinel.store.releases import serving
 from sentinel.store.schema import artefact, cadence, candidate
 from sentinel.workers.process import code_version, detector_for
-from sentinel.workers.task import search_files
+from sentinel.workers.search import search_files
 
 SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 OWN = ("id", "cadence_id", "attempt_id", "picture", "seen_before")

@@ -18,7 +18,7 @@ from distributed import Worker
 
 from sentinel.config import config_path, load_config
 from sentinel.programs import logs
-from sentinel.workers.process import _LOADED, _store, detector_for
+from sentinel.workers.process import cached_store, detector_for, loaded_detector
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 10.0
@@ -26,27 +26,28 @@ WARM_UP_CHANNELS = 2**15
 
 
 def dask_setup(worker: Worker) -> None:
-    """Let the store know, for as long as this process lives, that it does and which release it holds."""
+    """Start a thread that records a heartbeat, with the loaded release, for as long as this process lives."""
     config = load_config(config_path())
     host = socket.gethostname()
-    detector_for(config.release)  # what was promoted over it is loaded with the first cadence: the store may be away
+    # The configured release, since the store may be away. A promoted release is loaded with the first cadence.
+    detector_for(config.release)
 
     def beat() -> None:
         while True:
             try:
-                (release,) = (one.release for one in _LOADED.values())
+                release = loaded_detector().release
                 facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
-                store = _store(config.store_url)
+                store = cached_store(config.store_url)
                 store.beat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:
-                LOG.exception("no heartbeat; the next one comes in %g s", BEAT_S)
+                LOG.exception("heartbeat failed; next attempt in %g s", BEAT_S)
             time.sleep(BEAT_S)
 
     threading.Thread(target=beat, daemon=True).start()
 
 
 def warm_up(detector: Any) -> None:
-    """Search a small simulated cadence, so that every kernel is compiled before a real cadence waits for it."""
+    """Search a small simulated cadence, so that every kernel is compiled before the first real cadence."""
     from aetherscan.header import gbt_header
     from aetherscan.io import open_cadence
     from aetherscan.search.pipeline import search_cadence

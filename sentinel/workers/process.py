@@ -1,4 +1,4 @@
-"""TODO."""
+"""State that a worker process keeps between tasks: the loaded detector, store connections and the code version."""
 
 import logging
 import tomllib
@@ -13,28 +13,40 @@ from sentinel.store.queue import open_store
 LOG = logging.getLogger(__name__)
 
 _LOADED: dict[str, Any] = {}
-_store = lru_cache(maxsize=4)(open_store)
+"""The detector in memory under the sha256 of its release: at most one."""
+cached_store = lru_cache(maxsize=4)(open_store)
+
+
+def loaded_detector() -> Any:
+    """Return the detector in memory."""
+    return next(iter(_LOADED.values()))
 
 
 def detector_for(folder: Path) -> Any:
-    """Return the detector of a release, loaded once; one that was altered is refused, and that in memory stays."""
+    """Return the detector of a release, loading it if another or none is in memory.
+
+    If the release has been altered, the detector in memory is kept and the error is logged.
+
+    Raises:
+        ReleaseError: the release cannot be loaded and no detector is in memory.
+    """
     from aetherscan.detector.detector import load_detector
     from aetherscan.detector.release import read_release
 
     try:
-        wanted = read_release(folder).sha256
-        if wanted not in _LOADED:
-            fresh = {wanted: load_detector(folder)}
+        sha256 = read_release(folder).sha256
+        if sha256 not in _LOADED:
+            detector = load_detector(folder)
             _LOADED.clear()
-            _LOADED.update(fresh)
+            _LOADED[sha256] = detector
     except ReleaseError:
         if not _LOADED:
             raise
-        LOG.exception("%s: refused; release %s goes on searching", folder, next(iter(_LOADED.values())).release.name)
-    return next(iter(_LOADED.values()))
+        LOG.exception("%s: not loaded; still searching with release %s", folder, loaded_detector().release.name)
+    return loaded_detector()
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Return this code's version."""
+    """Return the version in pyproject.toml."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])

@@ -29,8 +29,8 @@ from sentinel.store.queue import Store, open_store
 from sentinel.store.releases import promote, serving
 from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
 from sentinel.workers import process, task
+from sentinel.workers.search import search_files
 from sentinel.workers.shadow import compare, search_shadow
-from sentinel.workers.task import search_files
 
 SHIPPED = Path(__file__).parents[2] / "models" / "azimuth"
 

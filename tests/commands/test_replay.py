@@ -16,7 +16,8 @@ from sentinel.commands.replay import moment, replay
 from sentinel.config import Config
 from sentinel.errors import ConfigError
 from sentinel.store.schema import artefact, candidate
-from sentinel.workers.task import search_files, search_lease
+from sentinel.workers.search import search_files
+from sentinel.workers.task import search_lease
 
 NCHANS = 4096
 

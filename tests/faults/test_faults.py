@@ -25,7 +25,8 @@ from sentinel.config import Config
 from sentinel.errors import StoreAwayError
 from sentinel.store.queue import open_store
 from sentinel.store.schema import attempt, candidate
-from sentinel.workers.task import PICTURES, search_files, search_lease
+from sentinel.workers.search import PICTURES, search_files, write_file
+from sentinel.workers.task import search_lease
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "models" / "azimuth"
@@ -122,8 +123,8 @@ def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadenc
         shown = {name: np.repeat(getattr(calm, name)[:1], 5000, axis=0) for name in ("snippets", "measurements")}
         return replace(calm, candidates=tuple(many), **shown)
 
-    monkeypatch.setattr("aetherscan.search.pipeline.search_cadence", storm)
-    monkeypatch.setattr("aetherscan.plotting.waterfall.waterfall_png", lambda *_: b"PNG")
+    monkeypatch.setattr("sentinel.workers.search.search_cadence", storm)
+    monkeypatch.setattr("sentinel.workers.search.waterfall_png", lambda *_: b"PNG")
     config = Config(state_dir=tmp_path)
     kept = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
     assert (len(kept.candidates), len(kept.pictures), len(kept.examples)) == (5000, PICTURES, PICTURES)
@@ -146,10 +147,8 @@ def test_a_worker_that_searches_on_and_on_grows_no_larger(cadence_of_one_tone, t
 
 @pytest.mark.fault(2, promise="P2")
 def test_a_picture_that_was_half_written_is_never_one(tmp_path):
-    from sentinel.workers.task import keep
-
     def drawn():
-        return keep(tmp_path / "000001.png", b"PNG" * 1000)
+        return write_file(tmp_path / "000001.png", b"PNG" * 1000)
 
     assert in_child(drawn, SENTINEL_FAILPOINT="mid-picture:kill") == -9
     assert list(tmp_path.glob("[!.]*")) == []

@@ -15,7 +15,7 @@ from sentinel.injection.canary import Canaries
 from sentinel.monitor import status
 from sentinel.monitor.metrics import Stages, exposition
 from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, candidate, file, injection, now, outbox
-from sentinel.workers.task import search_files
+from sentinel.workers.search import search_files
 
 TONE = {"frequency_mhz": 1500.0, "drift_rate_hz_s": 0.5, "width_hz": 4.0, "snr": 40.0}
 

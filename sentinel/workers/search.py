@@ -1,0 +1,193 @@
+"""Search the files of a cadence: candidates, pictures, rows and the message that the store records together.
+
+Only workers and `replay` import this module: it loads the search kernels and matplotlib.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
+from aetherscan.io import Absent, Observation, open_cadence
+from aetherscan.options.search import SearchSettings
+from aetherscan.plotting.waterfall import waterfall_png
+from aetherscan.search.features import packed
+from aetherscan.search.pipeline import SearchResult, search_cadence
+from sentinel.config import Config
+from sentinel.failpoint import failpoint
+from sentinel.notify.messages import STORM, message_text
+from sentinel.store.queue import Found
+from sentinel.store.schema import candidate
+from sentinel.workers.process import code_version
+
+PICTURES = 20
+"""Candidates per cadence that get a waterfall and a training example, most probable first. Limits the disk space."""
+CandidateFile = tuple[int, str, str]
+"""Rank of the candidate (0 is the most probable), path, sha256."""
+
+
+def search_files(
+    paths: Sequence[Path],
+    pattern: str,
+    progress: Callable[[float], None],
+    config: Config,
+    detector: Any,
+    cadence_id: int,
+) -> Found:
+    """Search a cadence, draw its best candidates, and return what the store records. Of a canary, only the run.
+
+    Args:
+        paths: the observations that exist, in time order.
+        pattern: six letters: A for an ON, any other letter for an OFF, a dot for a missing OFF.
+        progress: called with the searched fraction, 0 to 1, and again before each picture.
+        config: of the service.
+        detector: the release that scores the tracks.
+        cadence_id: names the pictures.
+    """
+    on = on_positions(pattern)
+    with open_cadence(paths) as opened:
+        observations = fill_missing(opened, pattern)
+        result = search_cadence(observations, detector, SearchSettings(**config.search.model_dump()), progress, on)
+        run: dict[str, Any] = {
+            "counts": result.counts,
+            "stage_s": result.stage_s,
+            "bytes_read": result.bytes_read,
+            "release": detector.release.sha256,
+        }
+        release = (detector.release.name, detector.release.sha256)
+        result = by_probability(result)
+        if paths[0].is_relative_to(config.canaries):
+            run["found"] = [(row.frequency_mhz, row.drift_rate_hz_s, row.probability) for row in result.candidates]
+            return Found(candidates=[], pictures=[], release=release, run=run, message=None)
+        name = f"{cadence_id:06d}"
+        pictures, examples = write_pictures(observations, result, on, config.pictures / name, progress)
+        header = observations[0].header
+    rows = candidate_rows(result, pictures, release, config.sha256)
+    message = partial(build_message, config, header, cadence_id, [path for _, path, _ in pictures])
+    return Found(
+        candidates=rows,
+        pictures=pictures,
+        examples=examples,
+        release=release,
+        run=run,
+        message=message if rows else None,
+    )
+
+
+def on_positions(pattern: str) -> tuple[int, ...]:
+    """Return the positions of the ONs in a pattern such as ABACAD."""
+    return tuple(i for i, letter in enumerate(pattern) if letter == "A")
+
+
+def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observation]:
+    """Return six observations in time order, with an observation without power for each dot in the pattern."""
+    rest = iter(opened)
+    present = {i: next(rest) for i, letter in enumerate(pattern) if letter != "."}
+
+    def absent(i: int) -> Observation:
+        neighbor, step = (present[i - 1].header, 1) if i else (present[1].header, -1)  # an ON, which is never missing
+        tstart = neighbor.tstart + step * SCAN_STEP_S / SECONDS_PER_DAY
+        return Absent(replace(neighbor, tstart=tstart, source_name="absent"))
+
+    return [present[i] if i in present else absent(i) for i in range(6)]
+
+
+def by_probability(result: SearchResult) -> SearchResult:
+    """Return a search result with the most probable candidate first."""
+    order = sorted(range(len(result.candidates)), key=lambda i: -result.candidates[i].probability)
+    return replace(
+        result,
+        candidates=tuple(result.candidates[i] for i in order),
+        snippets=result.snippets[order],
+        measurements=result.measurements[order],
+    )
+
+
+def write_pictures(
+    observations: Sequence[Observation],
+    result: SearchResult,
+    on: tuple[int, ...],
+    stem: Path,
+    progress: Callable[[float], None],
+) -> tuple[list[CandidateFile], list[CandidateFile]]:
+    """Write a waterfall and a training example for each of the best candidates; return both lists of files.
+
+    Args:
+        observations: six, open, in time order.
+        result: candidates by decreasing probability.
+        on: positions of the ONs, 0 to 5.
+        stem: folder and first part of the file names. Frequency and rank complete them, so that a repeated search
+            replaces the files and no two candidates share one.
+        progress: called with 1 before each picture: the pictures of a storm take longer than a lease lasts.
+    """
+    pictures, examples = list[CandidateFile](), list[CandidateFile]()
+    for rank, row in enumerate(result.candidates[:PICTURES]):
+        progress(1.0)
+        path = stem.with_name(f"{stem.name}-{row.frequency_mhz:.6f}MHz-{rank + 1}.png")
+        pictures.append((rank, *write_file(path, waterfall_png(observations, row, on))))
+        example = packed(result.snippets[rank], result.measurements[rank])
+        examples.append((rank, *write_file(path.with_suffix(".npz"), example)))
+    return pictures, examples
+
+
+def candidate_rows(
+    result: SearchResult, pictures: Sequence[CandidateFile], release: tuple[str, str], config_sha256: str
+) -> list[dict[str, Any]]:
+    """Return the rows of the `candidate` table.
+
+    Args:
+        result: candidates by decreasing probability.
+        pictures: waterfalls of the first of them.
+        release: name and sha256.
+        config_sha256: hash of the search options.
+    """
+    path_of = {rank: path for rank, path, _ in pictures}
+    origin = {
+        "release_name": release[0],
+        "release_sha256": release[1],
+        "code_version": code_version(),
+        "config_sha256": config_sha256,
+    }
+    rows = []
+    for rank, row in enumerate(result.candidates):
+        columns = {name: value for name, value in asdict(row).items() if name in candidate.c}
+        columns["allocations"] = ", ".join(row.allocations)
+        rows.append(columns | origin | {"picture": path_of.get(rank)})
+    return rows
+
+
+def build_message(
+    config: Config, header: Header, cadence_id: int, pictures: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the columns of the `outbox` table that announce a cadence.
+
+    Args:
+        config: of the service.
+        header: of the first observation.
+        cadence_id: of the page that the message links to.
+        pictures: paths, the most probable candidate first. Not attached where `rows` are a storm.
+        rows: as recorded in the `candidate` table, most probable first.
+    """
+    target, link = rows[0]["target"], config.web.url and f"{config.web.url}/cadences/{cadence_id}"
+    text = message_text(target, header.band_mhz, header.tstart, rows[0]["release_name"], rows, link=link or "")
+    return {
+        "posters": config.posters or ("slack",),
+        "state": "pending" if config.posters else "off",
+        "text": text,
+        "pictures": list(pictures[: config.slack.pictures]) if len(rows) <= STORM else [],
+        "sequence": f"{header.telescope_id} {target}",
+    }
+
+
+def write_file(path: Path, content: bytes) -> tuple[str, str]:
+    """Write a file whole or not at all; return its path and sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = path.with_name(f".{path.name}.{os.getpid()}")
+    partial_file.write_bytes(content)
+    failpoint("mid-picture")
+    partial_file.replace(path)
+    return str(path), hashlib.sha256(content).hexdigest()
