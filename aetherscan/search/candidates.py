@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,28 @@ EXPANDED = {"snr": tuple(f"snr_{i}" for i in range(6)), "latents": ()}
 COLUMNS = tuple(name for field in fields(Candidate) for name in EXPANDED.get(field.name, (field.name,)))
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters by which a spreadsheet recognizes a formula."""
+
+
 def write_csv(path: Path, rows: Sequence[Candidate]) -> None:
-    """Write candidates as CSV with a header line; numbers as Python writes them, so that none loses a digit."""
+    """Write candidates as CSV; see `write_table`."""
+    write_table(path, COLUMNS, (candidate.row() for candidate in rows))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the named columns of `rows` as CSV with a header line; numbers keep every digit.
+
+    An apostrophe goes before text that a spreadsheet would run as a formula: the name of a target comes from a file.
+    """
     with path.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, COLUMNS)
-        table.writeheader()
-        table.writerows(candidate.row() for candidate in rows)
+        table = csv.writer(stream)
+        table.writerow(columns)
+        table.writerows([_safe_cell(row[name]) for name in columns] for row in rows)
+
+
+def _safe_cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def write_json(path: Path, rows: Sequence[Candidate]) -> None:

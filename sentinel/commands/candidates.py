@@ -1,13 +1,11 @@
 """Candidates, and what was set aside, as people and other programs read them."""
 
-import csv
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import func, insert, select, update
 
+from aetherscan.search.candidates import write_table
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks
 from sentinel.store.queue import Store
@@ -15,7 +13,6 @@ from sentinel.store.schema import attempt, cadence, candidate, file, label, labe
 
 HIDDEN = ("latents", "snr")
 """Columns that a table of numbers has no place for; `snr` becomes six."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def newest(store: Store, count: int) -> list[str]:
@@ -77,10 +74,7 @@ def export(store: Store, path: Path) -> int:
         return len(found)
     columns = [name for name in candidate.c.keys() if name not in HIDDEN]  # noqa: SIM118
     columns += ["label", *(f"snr_{i}" for i in range(6))]
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, columns)
-        table.writeheader()
-        table.writerows(_flat(one) for one in found)
+    write_table(path, columns, (row | {f"snr_{i}": snr for i, snr in enumerate(row["snr"])} for row in found))
     return len(found)
 
 
@@ -94,13 +88,3 @@ def put_label(store: Store, candidate_id: int, word: str, by: str) -> None:
         speak = select(func.coalesce(outbox.c.parent_id, outbox.c.id)).where(outbox.c.cadence_id == of)
         shown = outbox.c.id.in_(speak) & (outbox.c.state != "off")
         rows.execute(update(outbox).where(shown).values(stale_at=now()))
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row as a spreadsheet may see it: six SNRs, and no text that it would take for a formula."""
-    snr = {f"snr_{i}": value for i, value in enumerate(row["snr"])}
-    kept = {name: value for name, value in row.items() if name not in HIDDEN}
-    return {
-        name: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-        for name, value in kept.items()
-    } | snr

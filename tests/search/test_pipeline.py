@@ -1,5 +1,6 @@
 """A signal from the target comes out once, with its numbers; what is elsewhere too does not."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -318,6 +319,15 @@ def test_the_table_keeps_every_digit_of_a_frequency(tmp_path):
     head, row = (tmp_path / "candidates.csv").read_text().splitlines()
     assert head == ",".join(COLUMNS)
     assert float(row.split(",")[0]) == found.frequency_mhz
+
+
+def test_a_target_named_like_a_formula_is_text_to_a_spreadsheet(tmp_path):
+    (found,) = search(tmp_path, tone()).candidates
+    write_csv(tmp_path / "candidates.csv", [replace(found, target="=cmd()")])
+    with (tmp_path / "candidates.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["target"] == "'=cmd()"
+    assert float(row["drift_rate_hz_s"]) == found.drift_rate_hz_s
 
 
 def test_the_picture_is_a_png_whatever_the_target_is_called(tmp_path):

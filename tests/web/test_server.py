@@ -1,5 +1,6 @@
 """The health, metrics and candidate pages."""
 
+import csv
 import json
 import ssl
 import subprocess
@@ -73,7 +74,7 @@ def test_beyond_loopback_only_tls_answers(store, tmp_path):
 @pytest.mark.fault(40, promise="P5")
 def test_a_hostile_name_is_text_wherever_it_is_shown(store, tmp_path, served, monkeypatch):
     queue(store)
-    rows_ = [{**CANDIDATE, "target": HOSTILE, "allocations": HOSTILE}]
+    rows_ = [{**CANDIDATE, "target": HOSTILE, "allocations": HOSTILE, "clock": "=HYPERLINK(1)"}]
     store.complete(store.claim(60).token, replace(found(), candidates=rows_, message=None))
     queue(store, state="forming")
     stamp = {"size": 1, "mtime_ns": 1, "inode": "1"}
@@ -88,6 +89,7 @@ def test_a_hostile_name_is_text_wherever_it_is_shown(store, tmp_path, served, mo
     assert all(line.isprintable() for line in [*told, *candidates.newest(store, 9)])
     assert served("/metrics")[0] == 200
     candidates.export(store, tmp_path / "all.csv")
-    with_formula = {**CANDIDATE, "target": "=HYPERLINK(1)"}
-    assert candidates._flat(with_formula)["target"] == "'=HYPERLINK(1)"
+    with (tmp_path / "all.csv").open(newline="") as stream:
+        (exported,) = csv.DictReader(stream)
+    assert exported["clock"] == "'=HYPERLINK(1)"
     assert json.loads(candidates.one(store, 1))["target"] == HOSTILE
