@@ -7,7 +7,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.monitor import status
 from sentinel.notify.messages import message_text
-from sentinel.store.queue import Found
+from sentinel.store.queue import Found, open_store
 from sentinel.store.schema import attempt, cadence, cadence_file, candidate, file, now
 
 CANDIDATE = {
@@ -79,6 +79,29 @@ def record(store, target="T", tstart=59000.0, count=1, pictures=(), **values):
 
     store.complete(store.claim(60).token, replace(found(count), pictures=[], message=message))
     return made
+
+
+def record_candidates(store, candidates, message=None):
+    """Complete one more cadence with these candidates."""
+    queue(store)
+    store.complete(store.claim(60).token, replace(found(), candidates=candidates, pictures=[], message=message))
+
+
+def claim_all(url, barrier, results):
+    """Complete cadences until none is ready, in a process of its own; put their ids into `results`."""
+    store = open_store(url)
+    barrier.wait()
+    claimed = []
+    while lease := store.claim(60):
+        store.complete(lease.token, found())
+        claimed.append(lease.cadence_id)
+    results.put(claimed)
+
+
+def open_and_close(url, barrier):
+    """Open a store, in a process of its own."""
+    barrier.wait()
+    open_store(url).engine.dispose()
 
 
 def done_once(store):

@@ -229,7 +229,7 @@ def test_a_store_that_is_locked_for_too_long_is_tried_again(observatory, monkeyp
     observatory.passes(1)
     with sqlite3.connect(observatory.config.state_dir / "sentinel.db") as other:
         observatory.store.engine.dispose()
-        monkeypatch.setattr("sentinel.store.BUSY_S", 0.1)
+        monkeypatch.setattr("sentinel.store.queue.BUSY_S", 0.1)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreAwayError, match="locked"):
             observatory.passes(2)
@@ -291,10 +291,10 @@ def test_a_release_that_is_altered_while_it_is_held_is_refused_and_the_one_in_me
             raise ReleaseError(broken)
 
         monkeypatch.setattr("aetherscan.detector.release.read_release", refuse)
-        assert task.detector_for(tmp_path) is held
+        assert process.detector_for(tmp_path) is held
     monkeypatch.setattr(process, "_LOADED", {})
     with pytest.raises(ReleaseError):
-        task.detector_for(tmp_path)
+        process.detector_for(tmp_path)
 
 
 IN_A_ROOM_OF_ITS_OWN = """
@@ -398,7 +398,7 @@ assert passes(observatory) == ["done"], observatory.states()
 def test_a_state_that_can_only_be_read_is_named(tmp_path):
     code = """
 from sentinel.errors import StoreError
-from sentinel.store import open_store
+from sentinel.store.queue import open_store
 mount("--bind", str(place), str(place))
 mount("-o", "remount,ro,bind", str(place))
 try:

@@ -422,7 +422,7 @@ def test_where_events_do_not_come_the_scan_finds_what_lands(folder, monkeypatch,
         full = OSError(28, "inotify watch limit reached")
         monkeypatch.setattr("watchdog.observers.Observer.start", lambda _: (_ for _ in ()).throw(full))
     else:
-        monkeypatch.setattr("sentinel.watcher.file_system", lambda _: why)
+        monkeypatch.setattr("sentinel.ingest.watcher.file_system", lambda _: why)
     rung = []
     stop = listen([folder.root], lambda: rung.append(1))
     land(folder, headers())
@@ -485,7 +485,7 @@ def test_a_lookout_scans_when_it_is_time_or_something_landed_but_not_all_the_tim
 
 @pytest.mark.fault(22, promise="P1")
 def test_where_more_files_are_stable_than_one_look_opens_the_next_look_comes_at_once(folder, monkeypatch):
-    monkeypatch.setattr("sentinel.watcher.AT_ONCE", 4)
+    monkeypatch.setattr("sentinel.ingest.watcher.AT_ONCE", 4)
     rung = []
     scanner = Scanner(
         store=folder.store,

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 import pytest
-from rows import CANDIDATE, MESSAGE, count, done_once, found, queue, record, row
+from rows import CANDIDATE, MESSAGE, count, done_once, found, queue, record_candidates, row
 from sqlalchemy import select, update
 from watched import Folder, headers, land
 
@@ -135,7 +135,7 @@ def test_a_store_with_damaged_pages_says_which_file_and_what_to_do_and_is_not_wa
     place = tmp_path / "sentinel.db"
     store = open_store(f"sqlite:///{place}")
     for day in range(20):
-        record(store, [{**CANDIDATE, "tstart_mjd": 59000.0 + day}])
+        record_candidates(store, [{**CANDIDATE, "tstart_mjd": 59000.0 + day}])
     store.engine.dispose()
     whole = place.read_bytes()
     place.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
@@ -167,7 +167,9 @@ def at_once(count, step):
 @pytest.mark.fault(36, promise="P3")
 def test_two_posters_on_one_store_never_hold_the_same_message(store):
     for text in range(10):
-        record(store, [CANDIDATE], lambda _, text=text: {**MESSAGE, "text": str(text), "sequence": str(text)})
+        record_candidates(
+            store, [CANDIDATE], lambda _, text=text: {**MESSAGE, "text": str(text), "sequence": str(text)}
+        )
     for text in range(10):
         held = [one for one in at_once(3, lambda: take(store, "slack", 0)) if one]
         assert [one.text for one in held] == [str(text)]

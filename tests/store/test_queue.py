@@ -3,11 +3,10 @@
 import multiprocessing
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rows import CANDIDATE, MESSAGE, count, found, queue, row
+from rows import CANDIDATE, MESSAGE, claim_all, count, found, open_and_close, queue, record_candidates, row
 from sqlalchemy import create_engine, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
@@ -160,22 +159,12 @@ def test_the_ledger_adds_up_through_every_state(store):
     assert ledger == {"seen": 7, "done": 1, "quarantined": 1, "skipped": 1, "waiting": 4}
 
 
-def _claim_all(url, barrier, results):
-    store = open_store(url)
-    barrier.wait()
-    taken = []
-    while lease := store.claim(60):
-        store.complete(lease.token, found())
-        taken.append(lease.cadence_id)
-    results.put(taken)
-
-
 @pytest.mark.fault(36, promise="P2")
 def test_two_claimants_share_a_queue_without_taking_anything_twice(store):
     ids = [queue(store, 59000 + i) for i in range(30)]
     spawn = multiprocessing.get_context("spawn")
     barrier, results = spawn.Barrier(2), spawn.Queue()
-    both = [spawn.Process(target=_claim_all, args=(str(store.engine.url), barrier, results)) for _ in range(2)]
+    both = [spawn.Process(target=claim_all, args=(str(store.engine.url), barrier, results)) for _ in range(2)]
     for one in both:
         one.start()
     taken = [results.get(timeout=60) for _ in both]
@@ -202,7 +191,7 @@ def test_the_clock_of_the_store_is_the_time(store):
 
 @pytest.mark.fault(26, promise="P5")
 def test_sqlite_on_a_network_file_system_is_refused_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr("sentinel.store.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("sentinel.store.queue.file_system", lambda _: "nfs4")
     with pytest.raises(StoreError, match="set state_dir to a local disk"):
         open_store(f"sqlite:///{tmp_path}/sentinel.db")
 
@@ -222,37 +211,33 @@ def test_a_store_of_another_version_is_left_alone(store):
         open_store(str(store.engine.url))
 
 
-def record(store, candidates, message=None):
-    """Let one more cadence end with these candidates."""
-    queue(store)
-    store.complete(store.claim(60).token, replace(found(), candidates=candidates, pictures=[], message=message))
-
-
 def test_a_candidate_is_told_how_often_its_frequency_was_seen_in_other_cadences(store):
     for days, off_hz in ((0, 0.0), (1, 2900.0), (2, 3100.0), (3, 0.0)):
         at = CANDIDATE["frequency_mhz"] + off_hz * 1e-6
-        record(store, [{**CANDIDATE, "tstart_mjd": 59103.02 + days, "frequency_mhz": at}])
+        record_candidates(store, [{**CANDIDATE, "tstart_mjd": 59103.02 + days, "frequency_mhz": at}])
     with store.read() as rows:
         assert list(rows.scalars(select(candidate.c.seen_before).order_by(candidate.c.id))) == [0, 1, 1, 2]
 
 
 def test_candidates_of_the_same_scans_do_not_count_as_seen_before(store):
-    record(store, [CANDIDATE, CANDIDATE])
-    record(store, [{**CANDIDATE, "tstart_mjd": CANDIDATE["tstart_mjd"] + 341 / 86400}])
+    record_candidates(store, [CANDIDATE, CANDIDATE])
+    record_candidates(store, [{**CANDIDATE, "tstart_mjd": CANDIDATE["tstart_mjd"] + 341 / 86400}])
     with store.read() as rows:
         assert set(rows.scalars(select(candidate.c.seen_before))) == {0}
 
 
 def test_sightings_of_a_transmitter_that_is_always_there_are_counted_to_a_hundred(store):
-    record(store, [CANDIDATE] * 101)
-    record(store, [{**CANDIDATE, "tstart_mjd": 59104.0}])
+    record_candidates(store, [CANDIDATE] * 101)
+    record_candidates(store, [{**CANDIDATE, "tstart_mjd": 59104.0}])
     assert row(store, candidate, id=102).seen_before == 100
 
 
 def test_a_message_is_written_from_what_was_recorded(store):
-    record(store, [CANDIDATE])
+    record_candidates(store, [CANDIDATE])
     later = {**CANDIDATE, "tstart_mjd": 59104.0}
-    record(store, [later], lambda recorded: {**MESSAGE, "text": f"seen before: {recorded[0]['seen_before']}"})
+    record_candidates(
+        store, [later], lambda recorded: {**MESSAGE, "text": f"seen before: {recorded[0]['seen_before']}"}
+    )
     assert row(store, outbox).text == "seen before: 1"
 
 
@@ -294,7 +279,7 @@ def test_a_store_of_an_older_version_keeps_its_rows_and_becomes_what_a_new_one_i
     assert row(came, candidate).frequency_mhz == CANDIDATE["frequency_mhz"]
     assert (row(came, candidate).seen_before is None) == (version == 1)
     assert shape(came) == shape(new)
-    record(came, [{**CANDIDATE, "allocations": "DSN X down-link", "tstart_mjd": 59104.0}])
+    record_candidates(came, [{**CANDIDATE, "allocations": "DSN X down-link", "tstart_mjd": 59104.0}])
     assert row(came, candidate, id=2).seen_before == 1
     assert came.ledger() == {"seen": 3, "done": 2, "quarantined": 0, "skipped": 0, "waiting": 1}
     for one in (came, new):
@@ -304,7 +289,7 @@ def test_a_store_of_an_older_version_keeps_its_rows_and_becomes_what_a_new_one_i
 @pytest.mark.fault(39, promise="P1")
 @pytest.mark.parametrize("version", range(OLDEST, NEWEST))
 def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store, empty, version):
-    record(store, [CANDIDATE])
+    record_candidates(store, [CANDIDATE])
     with store.write() as rows:
         assert migrate(rows, version) == NEWEST
     then = Store(engine=create_engine(older(empty(), version)))
@@ -313,7 +298,7 @@ def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store,
         assert rows.scalars(select(candidate.c.frequency_mhz)).one() == CANDIDATE["frequency_mhz"]
     again = open_store(store.engine.url.render_as_string())
     assert row(again, meta).value == str(NEWEST)
-    record(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
+    record_candidates(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
     for one in (then, again):
         one.engine.dispose()
 
@@ -342,17 +327,12 @@ def test_a_store_goes_to_no_version_that_never_was(store):
         migrate(rows, NEWEST + 1)
 
 
-def _open(url, barrier):
-    barrier.wait()
-    open_store(url).engine.dispose()
-
-
 @pytest.mark.parametrize("version", [None, OLDEST])
 def test_programs_that_open_a_new_or_an_older_store_at_once_all_can(empty, version):
     url = older(empty(), version) if version else empty()
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(3)
-    several = [spawn.Process(target=_open, args=(url, barrier)) for _ in range(3)]
+    several = [spawn.Process(target=open_and_close, args=(url, barrier)) for _ in range(3)]
     for one in several:
         one.start()
     for one in several:
