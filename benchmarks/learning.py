@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from aetherscan.detector.detector import Encode, load_encoder
-from aetherscan.detector.random_forest import fit_forest, share
+from aetherscan.detector.random_forest import fit_forest, tree_share
 from aetherscan.options.search import MODES
 from aetherscan.train.examples import Examples, draw
 from aetherscan.train.forest import labelled_features
@@ -43,7 +43,7 @@ def cost(folder: Path) -> str:
 def recalls(features: list[np.ndarray], both: Both) -> str:
     """Return recall at each rate of a forest on such features of what is known, asked about what is not."""
     known, unseen = both
-    scores = share(fit_forest(features[0], known.labels, 1, TREES), features[1])
+    scores = tree_share(fit_forest(features[0], known.labels, 1, TREES), features[1])
     strong = (unseen.labels == 1) & (unseen.snrs >= LEAST_SNR)
     quiet = scores[unseen.labels == 0]
     return " ".join(f"{np.mean(scores[strong] > np.quantile(quiet, 1 - rate)):6.3f}" for rate in RATES)

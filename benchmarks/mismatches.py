@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from aetherscan.detector.detector import Encode, encode_all, load_encoder, read_by
-from aetherscan.detector.random_forest import fit_forest, share
+from aetherscan.detector.detector import Encode, encode_all, forest_features, load_encoder
+from aetherscan.detector.random_forest import fit_forest, tree_share
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train import examples
 from aetherscan.train.examples import Examples, draw_examples
@@ -88,7 +88,7 @@ def main(patches: int = 400, release: str = "models/azimuth") -> None:
     def features(shown: Examples, stretch, reads: tuple[str, ...]) -> np.ndarray:
         latents = encode_all(encode, (stretch(one.astype(np.float32) / UINT8_MAX) for one in shown.snippets))
         columns = shown.measurements if "measurements" in reads else shown.measurements[:, :0]
-        return read_by(["mean"], latents, columns)
+        return forest_features(["mean"], latents, columns)
 
     for mode, choices in READS.items():
         for reads in choices:
@@ -98,7 +98,7 @@ def main(patches: int = 400, release: str = "models/azimuth") -> None:
             for name, wider, taught, served in CASES:
                 learned = known[wider][mode]
                 forest = fit_forest(features(learned, taught, reads), learned.labels, 1, TREES)
-                scores = share(forest, features(judged, served, reads))
+                scores = tree_share(forest, features(judged, served, reads))
                 at = {rate: np.quantile(scores[~bright], 1 - rate) for rate in RATES}
                 told = (f"{np.mean(scores[bright] > t):.3f} ({np.mean(scores[strong] > t):.3f})" for t in at.values())
                 rates = (f"{100 * rate:g}%" for rate in RATES)

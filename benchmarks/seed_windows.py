@@ -31,8 +31,8 @@ import numpy as np
 from scipy.stats import norm
 
 from aetherscan.cadence.geometry import Geometry
-from aetherscan.detector.detector import Detector, load_detector, read_by
-from aetherscan.detector.random_forest import fit_forest, share
+from aetherscan.detector.detector import Detector, forest_features, load_detector
+from aetherscan.detector.random_forest import fit_forest, tree_share
 from aetherscan.search.stamps import geometries, lines_of
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power
 
@@ -106,7 +106,7 @@ def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
 def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detector) -> np.ndarray:
     """Return what a forest reads of each line in a window."""
     snippets, told = lines_of(window, timings, detector.release.snippet)
-    return read_by(["mean"], detector.encode_snippets(snippets), told)
+    return forest_features(["mean"], detector.encode_snippets(snippets), told)
 
 
 def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:
@@ -162,7 +162,7 @@ def report(name: str, forest: object, unseen: dict[str, Found]) -> None:
     scores = {}
     for kind, of in unseen.items():
         scores[kind] = np.zeros(len(of.told))
-        np.maximum.at(scores[kind], of.window, share(forest, of.features))
+        np.maximum.at(scores[kind], of.window, tree_share(forest, of.features))
     quiet, bright = (np.concatenate([scores[kind] for kind in kinds]) for kinds in (FALSE, TRUE))
     snrs, in_an_on = signals(unseen)
     for rate in RATES:

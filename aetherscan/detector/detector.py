@@ -1,9 +1,10 @@
-"""Encoder and forests in memory: snippets in, probabilities out.
+"""A release in memory: snippets in, probabilities out.
 
-The encoder is served by ONNX Runtime: a process that searches loads neither Keras nor what it runs on. It is shown one
-snippet at a time, so that a snippet has the same latents, to the bit, whatever it is searched with; batches of
-thirty-two would be less than a tenth faster. Probability rests on the posterior's mean, which does not change from one
-search to the next as a random draw's would; how much it would change is its spread.
+ONNX Runtime runs the encoder, so a search loads neither Keras nor its backend. The encoder takes one snippet at a time:
+the latents of a snippet are then the same, to the bit, in every search. Batches of 32 would be less than 10% faster.
+
+The probability is computed from the mean of the posterior, so that two searches of a cadence agree. Its spread over
+random draws of the posterior is a measure of its uncertainty.
 """
 
 import hashlib
@@ -17,14 +18,14 @@ import onnxruntime
 from jaxtyping import Float32, Float64
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from aetherscan.detector.random_forest import load_forest, share
+from aetherscan.detector.random_forest import load_forest, tree_share
 from aetherscan.detector.release import Release, file_sha256, read_release
 from aetherscan.errors import ReleaseError
 
 OBSERVATIONS = 6
 DRAWS = 32
-"""Of the posterior, for the spread of a probability: each row sees the same, and so do any two searches."""
-REFUSED = (
+"""Draws of the posterior for the spread of a probability: the same for every snippet and every search."""
+ONNX_ERRORS = (
     onnx_errors.Fail,
     onnx_errors.InvalidArgument,
     onnx_errors.InvalidGraph,
@@ -36,23 +37,23 @@ REFUSED = (
 Encode = Callable[
     [Float32[np.ndarray, "obs time bins"]], tuple[Float32[np.ndarray, "obs latent"], Float32[np.ndarray, "obs latent"]]
 ]
-"""One snippet in, mean and log variance of each observation's posterior out."""
+"""Encodes one snippet, 0-1: returns mean and log variance of the posterior of each observation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latents:
-    """What the encoder says of some snippets: a Gaussian for each observation."""
+    """Posteriors of some snippets: a Gaussian over the latents for each observation."""
 
     mean: Float32[np.ndarray, "batch obs latent"]
     log_var: Float32[np.ndarray, "batch obs latent"]
 
     def of(self, chosen: Any) -> "Latents":
-        """Return those of some snippets."""
+        """Return the posteriors of the chosen snippets."""
         return Latents(mean=self.mean[chosen], log_var=self.log_var[chosen])
 
     @staticmethod
     def join(parts: Sequence["Latents"]) -> "Latents":
-        """Return several as one."""
+        """Concatenate several batches."""
         return Latents(
             mean=np.concatenate([part.mean for part in parts]), log_var=np.concatenate([part.log_var for part in parts])
         )
@@ -64,16 +65,16 @@ class Detector:
 
     release: Release
     encode: Encode
-    forests: Mapping[str, Any]  # by mode of searching
+    forests: Mapping[str, Any]  # by search mode
     mode: str = "tracks"
 
     @property
     def threshold(self) -> float:
-        """The probability from which a candidate is told of."""
+        """The lowest probability of a candidate."""
         return self.release.modes[self.mode].threshold
 
     def for_mode(self, mode: str) -> "Detector":
-        """Return the same detector for another mode of searching.
+        """Return the same detector for another search mode.
 
         Raises:
             ReleaseError: the release has no forest for it.
@@ -83,38 +84,42 @@ class Detector:
         return replace(self, mode=mode)
 
     def encode_snippets(self, snippets: Iterable[Float32[np.ndarray, "obs time bins"]]) -> Latents:
-        """Return the latents of normalized snippets, of which there may be none."""
+        """Return the latents of normalized snippets; an empty list gives an empty batch."""
+        batch = list(snippets)
         blank = np.zeros((OBSERVATIONS, *self.release.snippet), dtype=np.float32)
-        given = list(snippets)
-        latents = encode_all(self.encode, given or [blank])
-        return Latents(mean=latents.mean[: len(given)], log_var=latents.log_var[: len(given)])
+        return encode_all(self.encode, batch or [blank]).of(slice(len(batch)))
 
     def score(
         self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
     ) -> Float64[np.ndarray, " batch"]:
-        """Return each snippet's probability, calibrated where the mode is; `Mode.measurements` names columns."""
+        """Return the probability of each snippet, or the share of trees where the mode has no calibration.
+
+        Args:
+            latents: of the snippets.
+            measurements: of the snippets, with the columns of `MEASUREMENTS`; ignored by a forest that reads none.
+        """
         mode = self.release.modes[self.mode]
-        shares = share(
-            self.forests[self.mode], read_by(mode.latents, latents, measurements[:, : len(mode.measurements)])
-        )
+        columns = measurements if mode.measurements else measurements[:, :0]
+        shares = tree_share(self.forests[self.mode], forest_features(mode.latents, latents, columns))
         points = mode.calibration
         return np.interp(shares, points["score"], points["probability"]) if points else shares
 
     def strangeness(self, latents: Latents) -> Float64[np.ndarray, " batch"]:
-        """Return how far each snippet's latents lie from those of the signals learned from; 1 is usual for a signal.
+        """Return the distance of each snippet's latents from those of the training signals; 1 is typical of a signal.
 
-        It is Mahalanobis' distance over the square root of the count of dimensions; NaN where the card does not say.
+        The distance is Mahalanobis' distance divided by the square root of the number of dimensions. It is NaN if the
+        card does not hold the distribution of the signals.
         """
-        known = self.release.modes[self.mode].familiar
-        if known is None:
+        signals = self.release.modes[self.mode].familiar
+        if signals is None:
             return np.full(len(latents.mean), np.nan)
-        away = (on_and_off(latents) - known["centre"]) @ np.array(known["whiten"]).T
-        return np.sqrt(np.mean(away**2, axis=1))
+        whitened = (on_and_off(latents) - signals["centre"]) @ np.array(signals["whiten"]).T
+        return np.sqrt(np.mean(whitened**2, axis=1))
 
     def spread(
         self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
     ) -> Float64[np.ndarray, " batch"]:
-        """Return the standard deviation of each probability over draws of the posterior: as long as 32 scores take."""
+        """Return the standard deviation of each probability over `DRAWS` draws of the posterior."""
         batch, *shape = latents.mean.shape
         draws = np.random.default_rng(0).standard_normal((DRAWS, *shape), dtype=np.float32)
         z = latents.mean[:, None] + np.exp(latents.log_var[:, None] / 2) * draws
@@ -122,10 +127,10 @@ class Detector:
         return self.score(drawn, np.repeat(measurements, DRAWS, axis=0)).reshape(batch, DRAWS).std(axis=1)
 
 
-def read_by(
+def forest_features(
     parts: Sequence[str], latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
 ) -> Float32[np.ndarray, "batch features"]:
-    """Return what a forest reads of each snippet: parts of its `Latents`, and the measurements beside them."""
+    """Return the columns that a forest reads: the named parts of the latents, then the measurements."""
     batch, obs, latent = latents.mean.shape
     return np.concatenate(
         [*(getattr(latents, part).reshape(batch, obs * latent) for part in parts), measurements],
@@ -135,32 +140,37 @@ def read_by(
 
 
 def on_and_off(latents: Latents) -> Float64[np.ndarray, "batch features"]:
-    """Return the mean latents of the ONs and those of the OFFs, side by side."""
+    """Return the mean latents of the ONs, then those of the OFFs, as columns."""
     mean = latents.mean.astype(np.float64)
     return np.concatenate([mean[:, ::2].mean(axis=1), mean[:, 1::2].mean(axis=1)], axis=1)
 
 
 def encode_all(encode: Encode, snippets: Iterable[Float32[np.ndarray, "obs time bins"]]) -> Latents:
-    """Return the latents of one snippet or more."""
+    """Return the latents of at least one snippet."""
     mean, log_var = (np.stack(part) for part in zip(*map(encode, snippets), strict=True))
     return Latents(mean=mean, log_var=log_var)
 
 
 def load_encoder(path: Path, shape: tuple[int, int], threads: int = 1) -> Encode:
-    """Return the encoder in `path`, which takes observations of `shape`: rows and bins.
+    """Load an ONNX encoder.
+
+    Args:
+        path: the `.onnx` file.
+        shape: rows and bins of an observation.
+        threads: threads that ONNX Runtime uses.
 
     Raises:
-        ReleaseError: the file is no such encoder.
+        ReleaseError: the file is not an encoder of this shape.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     try:
-        # From memory: a model that points at other files finds none.
+        # Loaded from bytes, so that a model cannot refer to other files.
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except (OSError, *REFUSED) as error:
+    except (OSError, *ONNX_ERRORS) as error:
         raise ReleaseError(f"{path}: expected an ONNX model, found {error}") from error
-    given, made = session.get_inputs(), session.get_outputs()
-    found = [*((one.name, *one.shape[1:]) for one in given), *(one.name for one in made)]
+    found = [*((node.name, *node.shape[1:]) for node in session.get_inputs())]
+    found += [node.name for node in session.get_outputs()]
     if found != (expected := [("image", *shape, 1), "z_mean", "z_log_var"]):
         raise ReleaseError(f"{path}: expected an encoder of {expected}, found {found}")
 
@@ -171,38 +181,49 @@ def load_encoder(path: Path, shape: tuple[int, int], threads: int = 1) -> Encode
 
 
 def load_detector(folder: Path, threads: int = 1) -> Detector:
-    """Load and warm the release in `folder`; the encoder runs on as many `threads`.
+    """Load the release in `folder` and run its encoder once, on `threads` threads.
 
     Raises:
-        ReleaseError: a file is missing, altered, or encoder and forests do not fit each other.
+        ReleaseError: a file is missing or altered, the measurements are not those of this code, or the forests do not
+            fit the encoder.
     """
     release = read_release(folder)
     encode = load_encoder(folder / "encoder.onnx", release.snippet, threads)
     forests = {mode: load_forest(folder / f"{mode}.skops") for mode in release.modes}
-    return _fitting(Detector(release=release, encode=encode, forests=forests))
+    return _checked(Detector(release=release, encode=encode, forests=forests))
 
 
 def exchange(detector: Detector, threshold: float | None, *, encoder: Path | None, forest: Path | None) -> Detector:
-    """Return a detector, for its mode alone, with an encoder (.onnx) or a forest (.skops) that is not its release's.
+    """Replace the encoder or the forest of a detector's mode by a file from outside the release.
 
-    What the release knows of its own does not hold for others: they have no calibration, and `threshold` must be given.
+    The calibration of the release does not hold for another forest, so the result has none.
+
+    Args:
+        detector: a release, in the mode to change.
+        threshold: lowest share of trees of a candidate, 0-1; required, as that of the release does not hold.
+        encoder: `.onnx` file; None: that of the release.
+        forest: `.skops` file, fitted to the latents of `encoder`; None: that of the release.
 
     Raises:
-        ReleaseError: a file is no such thing, they do not fit each other, or something is not given.
+        ReleaseError: the threshold or the forest is missing, a file is not what its name says, or the forest does not
+            fit the encoder.
     """
     own, mode = detector.release, detector.mode
     others = {path.name: file_sha256(path) for path in (encoder, forest) if path}
     if others and threshold is None:
-        raise ReleaseError(f"{', '.join(others)}: expected a threshold of probability beside what {own.name} lacks")
+        raise ReleaseError(
+            f"{', '.join(others)}: --classification-threshold is required with --encoder-path or --rf-path, as the "
+            f"calibration of {own.name} does not hold"
+        )
     if encoder and not forest:
-        raise ReleaseError(f"{encoder}: expected the forest that was fitted to its latents beside it, found none")
+        raise ReleaseError(f"{encoder}: expected --rf-path with the forest fitted to its latents, found none")
     release = replace(
         own,
         name="+".join([own.name, *others]),
         sha256=hashlib.sha256("".join([own.sha256, *others.values()]).encode()).hexdigest(),
         modes={mode: replace(own.modes[mode], calibration=None, familiar=None, threshold=threshold or 0.0)},
     )
-    return _fitting(
+    return _checked(
         Detector(
             release=release,
             encode=load_encoder(encoder, own.snippet) if encoder else detector.encode,
@@ -212,13 +233,13 @@ def exchange(detector: Detector, threshold: float | None, *, encoder: Path | Non
     )
 
 
-def _fitting(detector: Detector) -> Detector:
-    """Return the detector if its forests read what its encoder makes."""
+def _checked(detector: Detector) -> Detector:
+    """Return the detector if each forest has as many columns as the encoder and the card give it."""
     release, (obs, latent) = detector.release, detector.encode_snippets([]).mean.shape[1:]
     for mode, forest in detector.forests.items():
         features = obs * latent * len(release.modes[mode].latents) + len(release.modes[mode].measurements)
         if forest.n_features_in_ != features:
             raise ReleaseError(
-                f"{release.name}: expected a {mode} forest of {features}, found {forest.n_features_in_} features"
+                f"{release.name}: expected a {mode} forest of {features} features, found {forest.n_features_in_}"
             )
     return detector

@@ -1,10 +1,10 @@
-"""The random forest that reads six latents, and measurements beside them, and says how likely a signal is.
+"""The random forest: latents of six observations and measurements in, share of trees out.
 
-Stored with skops, which rebuilds the trees from plain arrays: loading one executes nothing that came with the file.
+A forest is stored with skops, which rebuilds the trees from plain arrays: loading a file does not execute code.
 
-The share of trees that see a signal is no probability. `calibrate` draws the line from one to the other through rows
-the forest has not seen: centered isotonic regression (Oron and Flournoy 2017), which rises everywhere. The flat steps
-of plain isotonic regression would make equals of a good candidate and a better one.
+The share of trees that vote for a signal is not a probability. `calibrate` maps one to the other on rows that the
+forest was not fitted to, by centered isotonic regression (Oron & Flournoy 2017, doi:10.1080/19466315.2017.1286256),
+which rises everywhere. Plain isotonic regression has flat steps, on which candidates of different scores would tie.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ from sklearn.isotonic import IsotonicRegression
 from aetherscan.errors import ReleaseError
 
 LEAVES = 128
-"""Per tree: keeps a forest near 9 MB where unlimited depth makes 44-114 MB."""
+"""Most leaves of a tree: a forest then takes 9 MB, against 44-114 MB with unlimited depth."""
 POINTS = 64
-"""At most so many points make a calibration."""
+"""Most points of a calibration."""
 PICKLES = {".joblib", ".pkl", ".pickle"}
 TRUSTED = ["sklearn.tree._tree.Tree"]
 
@@ -33,10 +33,19 @@ def fit_forest(
     seed: int,
     trees: int,
     weights: Float32[np.ndarray, " rows"] | None = None,
-    **how: Any,
+    **options: Any,
 ) -> RandomForestClassifier:
-    """Return a forest fitted on rows of features, labels (0.0 or 1.0) and weights; `how` is scikit-learn's."""
-    forest = RandomForestClassifier(trees, max_leaf_nodes=LEAVES, random_state=seed, **{"n_jobs": -1, **how})
+    """Fit a random forest.
+
+    Args:
+        features: of each example.
+        labels: 1.0 for a signal, else 0.0.
+        seed: of scikit-learn's random state.
+        trees: number of trees.
+        weights: of each example; None: all equal.
+        **options: of scikit-learn's RandomForestClassifier.
+    """
+    forest = RandomForestClassifier(trees, max_leaf_nodes=LEAVES, random_state=seed, **{"n_jobs": -1, **options})
     return forest.fit(features, labels.astype(np.int8), weights)
 
 
@@ -49,17 +58,16 @@ def load_forest(path: Path) -> RandomForestClassifier:
     """Return the forest in `path`.
 
     Raises:
-        ReleaseError: the file holds types beyond a scikit-learn forest's own, or is no skops file.
+        ReleaseError: the file is not a skops file, or holds other types than those of a scikit-learn forest.
     """
     if path.suffix in PICKLES:
         raise ReleaseError(
-            f"{path}: expected a forest stored with skops, found a pickle, which runs what code it holds when opened; "
-            "where you trust it, store it anew: skops.io.dump(joblib.load('forest.joblib'), 'forest.skops')"
+            f"{path}: expected a forest stored with skops, found a pickle, which can execute code when it is opened; "
+            "if you trust it, convert it: skops.io.dump(joblib.load('forest.joblib'), 'forest.skops')"
         )
     try:
-        strangers = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
-        if strangers:
-            raise ReleaseError(f"{path}: expected a forest of plain arrays, found types {sorted(strangers)}")
+        if untrusted := set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED):
+            raise ReleaseError(f"{path}: expected a forest of plain arrays, found types {sorted(untrusted)}")
         forest = skops.io.load(path, trusted=TRUSTED)
     except (OSError, KeyError, ValueError, TypeError, BadZipFile) as error:
         raise ReleaseError(f"{path}: expected a forest stored with skops, found {error}") from error
@@ -69,21 +77,21 @@ def load_forest(path: Path) -> RandomForestClassifier:
     return forest
 
 
-def share(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
-    """Return the share of trees, weighted by their leaves, that see a signal in each row."""
+def tree_share(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
+    """Return the mean over the trees of the fraction of signals in the leaf of each row, 0-1."""
     return forest.predict_proba(features)[:, 1] if len(features) else np.empty(0)
 
 
 def calibrate(scores: Float64[np.ndarray, " rows"], labels: Float32[np.ndarray, " rows"]) -> dict[str, list[float]]:
-    """Return the rising points, `score` and `probability`, between which a share of trees becomes a probability.
+    """Return rising points, `score` and `probability`, of a piecewise linear calibration of the share of trees.
 
-    They hold for rows of which as many are signals as among `labels` (0.0 or 1.0).
+    The probability assumes the fraction of signals among `labels` (0.0 or 1.0).
     """
     fitted = IsotonicRegression().fit_transform(scores, labels.astype(np.float64))
     levels, level, sizes = np.unique(fitted, return_inverse=True, return_counts=True)
     centres = np.bincount(level, scores) / sizes
     inside = (centres > 0) & (centres < 1)
-    few = 1 / (len(scores) + 2)  # none among so many is not never
+    few = 1 / (len(scores) + 2)  # no signal among n rows does not make the probability 0
     score = np.concatenate([[0], centres[inside], [1]])
     probability = np.concatenate([[0], np.clip(levels[inside], few, 1 - few), [1]])
     kept = [0, len(score) - 1]

@@ -1,14 +1,15 @@
-"""A release: encoder, forests and card in one folder under one name, with a checksum on every file.
+"""A release on disk: the encoder, the forests and their card in one folder, with a checksum for every file.
 
     models/NAME/
-        encoder.keras   one observation -> latent posterior, as it was trained
-        encoder.onnx    the same, as it is served
-        tracks.skops    six latents, and a track's measurements beside them -> share of trees
-        windows.skops   six latents of a window -> share of trees
-        release.json    data, code commit, seeds, geometry, metrics, sha256 of the files above
-        CARD.md         the same for people
+        encoder.keras   the encoder as it was trained: one observation -> Gaussian over the latents
+        encoder.onnx    the same encoder as ONNX Runtime runs it
+        tracks.skops    forest of `--mode tracks`: latents of six observations, then measurements -> share of trees
+        windows.skops   forest of `--mode windows`: latents of six observations -> share of trees
+        release.json    the card: options, code commit, seed, snippet shape, metrics, sha256 of the files above
+        CARD.md         the card as text
 
-Nothing in a folder is opened before its sha256 agrees with `release.json`.
+No file is opened before its sha256 agrees with `release.json`. A forest reads columns by position, so a release whose
+measurements are not those of this code, in this order, is refused.
 """
 
 import hashlib
@@ -23,31 +24,42 @@ from aetherscan.errors import ReleaseError
 
 LATENTS = ("mean", "log_var")
 ENCODERS = ("encoder.keras", "encoder.onnx")
+MEASUREMENTS = (
+    "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",
+    "off_around", "around_to_on", "drift_hz_s", "width_hz", "box_channels", "residual", "steady", "hit_to_on",
+)  # fmt: skip
+"""The measurements of a track, in the order of a forest's columns; `aetherscan.search.features` computes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """How a release decides in one mode of searching."""
+    """How a release scores in one search mode.
 
-    threshold: float  # of probability
-    latents: tuple[str, ...] = ("mean",)  # the forest's first columns: of `mean` and `log_var`
-    measurements: tuple[str, ...]  # its last columns
-    calibration: dict[str, list[float]] | None  # score and probability at points between which lines are drawn
-    familiar: dict[str, Any] | None = (
-        None  # where the latents of signals lie: `centre`, and `whiten` for a round scatter
-    )
+    Attributes:
+        threshold: lowest probability of a candidate, 0-1.
+        latents: parts of the posterior in the forest's first columns, of `LATENTS`.
+        measurements: the forest's last columns: `MEASUREMENTS`, or none.
+        calibration: points (`score`, `probability`) of a piecewise linear function; None: the score is not calibrated.
+        familiar: `centre` and whitening matrix `whiten` of the latents of signals; None: not known.
+    """
+
+    threshold: float
+    latents: tuple[str, ...] = ("mean",)
+    measurements: tuple[str, ...]
+    calibration: dict[str, list[float]] | None
+    familiar: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A release folder whose files have been found as they were published."""
+    """A release folder whose checksums agree."""
 
     path: Path
     name: str
-    sha256: str  # of release.json, which holds the other files' own
+    sha256: str  # of release.json, which holds those of the other files
     snippet: tuple[int, int]  # rows and bins
     modes: dict[str, Mode]
-    card: dict[str, Any]
+    card: dict[str, Any]  # release.json
 
 
 def file_sha256(path: Path) -> str:
@@ -57,10 +69,11 @@ def file_sha256(path: Path) -> str:
 
 
 def read_release(folder: Path) -> Release:
-    """Return the release in `folder` after checking every file in it.
+    """Read the card in `folder` and check every file against it.
 
     Raises:
-        ReleaseError: a file or a key is missing, or a checksum does not agree.
+        ReleaseError: a file or a key is missing, a checksum does not agree, or a forest was trained on measurements of
+            other names or in another order than `MEASUREMENTS`.
     """
     card_path = folder / "release.json"
     try:
@@ -72,13 +85,13 @@ def read_release(folder: Path) -> Release:
             snippet=(int(card["snippet"]["rows"]), int(card["snippet"]["bins"])),
             modes={
                 mode: Mode(
-                    threshold=float(of["threshold"]),
-                    latents=tuple(part for part in of.get("latents", ["mean"]) if part in LATENTS),
-                    measurements=tuple(of["measurements"]),
-                    familiar=of.get("familiar"),
-                    calibration=_checked(of.get("calibration")),
+                    threshold=float(values["threshold"]),
+                    latents=tuple(part for part in values.get("latents", ["mean"]) if part in LATENTS),
+                    measurements=tuple(values["measurements"]),
+                    familiar=values.get("familiar"),
+                    calibration=_rising(values.get("calibration")),
                 )
-                for mode, of in card["modes"].items()
+                for mode, values in card["modes"].items()
             },
             card=card,
         )
@@ -87,6 +100,12 @@ def read_release(folder: Path) -> Release:
         raise ReleaseError(f"{folder}: expected a folder with release.json, found {error.strerror}") from error
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{card_path}: expected name, snippet, modes and sha256, found {error!r}") from error
+    for mode, values in release.modes.items():
+        if values.measurements not in ((), MEASUREMENTS):
+            raise ReleaseError(
+                f"{card_path}: expected {mode} measurements {', '.join(MEASUREMENTS)}, in this order, found "
+                f"{', '.join(values.measurements)}: train the forests anew, or run the code of the release"
+            )
     for name, sha256 in expected.items():
         if not (folder / name).is_file():
             raise ReleaseError(f"{folder}: expected {name}, found none")
@@ -96,22 +115,22 @@ def read_release(folder: Path) -> Release:
 
 
 def weights(modes: Iterable[str]) -> list[str]:
-    """Return the names of a release's files beside its card."""
+    """Return the names of the encoder and forest files of a release."""
     return [*ENCODERS, *(f"{mode}.skops" for mode in modes)]
 
 
-def _checked(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
+def _rising(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
     if calibration is None:
         return None
     score, probability = calibration["score"], calibration["probability"]
     rising = len(score) == len(probability) > 1 and all(a < b for a, b in pairwise(score))
     if not rising or sorted(probability) != probability or not 0 <= probability[0] <= probability[-1] <= 1:
-        raise ValueError("calibration: not points that rise")
+        raise ValueError("calibration: expected rising points between 0 and 1")
     return {"score": score, "probability": probability}
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Release:
-    """Write `release.json`, with checksums, for the encoders and forests that lie in `folder`; return the release."""
+    """Add the checksums of the files in `folder` to `card`, write it as `release.json`, and return the release."""
     card = {**card, "sha256": {name: file_sha256(folder / name) for name in weights(card["modes"])}}
     (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return read_release(folder)

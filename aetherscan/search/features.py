@@ -6,13 +6,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from aetherscan.cadence.geometry import Geometry
+from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.search.follow import DRIFT, HIT_SNR, OFF_AROUND, OFF_NEAR, RESIDUAL, SNR, STEADY, WIDTH
-
-MEASUREMENTS = (
-    "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",
-    "off_around", "around_to_on", "drift_hz_s", "width_hz", "box_channels", "residual", "steady", "hit_to_on",
-)  # fmt: skip
-"""What the forest is told of a track beside its latents."""
 
 
 def measurements(

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from aetherscan.detector.detector import Encode, Latents, encode_all, on_and_off, read_by
-from aetherscan.detector.random_forest import calibrate, fit_forest, save_forest, share
+from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, on_and_off
+from aetherscan.detector.random_forest import calibrate, fit_forest, save_forest, tree_share
+from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.cutouts import UINT8_MAX
-from aetherscan.search.features import MEASUREMENTS
 from aetherscan.train.examples import Examples
 
 PASSED = 0.04
@@ -119,8 +119,8 @@ def train_forest(
     chosen, compared = choose(mode, known, first, weights, settings)
     forest = fit(_read(known, chosen), known.labels, weights, settings, settings.rf_n_estimators)
     save_forest(folder / f"{mode}.skops", forest)
-    points = calibrate(share(forest, _read(first, chosen)), first.labels)
-    scores = np.interp(share(forest, _read(second, chosen)), points["score"], points["probability"])
+    points = calibrate(tree_share(forest, _read(first, chosen)), first.labels)
+    scores = np.interp(tree_share(forest, _read(second, chosen)), points["score"], points["probability"])
     metrics = judge(scores, second, PASSED)
     return {
         "threshold": metrics.pop("threshold"),
@@ -141,7 +141,9 @@ def _read(shown: LabelledFeatures, parts: tuple[str, ...]) -> Float32[np.ndarray
     if "draw" in parts:
         noise = np.random.default_rng(0).standard_normal(latents.mean.shape, dtype=np.float32)
         latents = Latents(mean=latents.mean + np.exp(latents.log_var / 2) * noise, log_var=latents.log_var)
-    return read_by(["mean" if part == "draw" else part for part in parts if part != "measurements"], latents, columns)
+    return forest_features(
+        ["mean" if part == "draw" else part for part in parts if part != "measurements"], latents, columns
+    )
 
 
 def fit(
@@ -169,7 +171,7 @@ def choose(
     chosen, best = READS[mode][0], None
     for parts in READS[mode]:
         trees = min(COMPARED_TREES, settings.rf_n_estimators)
-        scores = share(fit(_read(known, parts), known.labels, weights, settings, trees), _read(unseen, parts))
+        scores = tree_share(fit(_read(known, parts), known.labels, weights, settings, trees), _read(unseen, parts))
         found = {
             f"recall_at_{rate:g}": round(float(np.mean(scores[signal] > threshold)), 4)
             for rate, threshold in thresholds(scores[~signal], unseen.windows).items()

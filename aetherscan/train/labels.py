@@ -5,8 +5,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.errors import FormatError
-from aetherscan.search.features import MEASUREMENTS
 from aetherscan.train.examples import Examples
 
 

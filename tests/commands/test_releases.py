@@ -11,12 +11,11 @@ from factories import make_detector
 from rows import queue
 from sqlalchemy import insert, select
 
-from aetherscan.detector.release import read_release, write_card
+from aetherscan.detector.release import MEASUREMENTS, read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.header import gbt_header
 from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
-from aetherscan.search.features import MEASUREMENTS
 from aetherscan.search.pipeline import search_cadence
 from aetherscan.simulate.interference import random_signal
 from aetherscan.simulate.sky import Sky, write_cadence

@@ -1,4 +1,4 @@
-"""What is trained in Keras is served without it: the same numbers, to the bit whatever they are batched with."""
+"""ONNX Runtime gives the numbers of Keras, each snippet the same bits in every batch; wrong files are refused."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from keras import layers
 
 from aetherscan.detector.detector import Latents, load_detector, load_encoder
 from aetherscan.detector.random_forest import POINTS, calibrate, fit_forest, save_forest
-from aetherscan.detector.release import write_card
+from aetherscan.detector.release import MEASUREMENTS, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.train.onnx_export import export_onnx
 from sentinel.commands.search import detector_of
@@ -21,9 +21,10 @@ from sentinel.config import Search
 SHIPPED = Path(__file__).parents[2] / "models" / "azimuth"
 RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
+FEATURES = 6 * 8 + len(MEASUREMENTS)
 
 
-def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path):
+def test_onnx_runtime_writes_no_telemetry_session(tmp_path):
     code = f"import pathlib, aetherscan.detector.detector as d; d.load_detector(pathlib.Path({str(SHIPPED)!r}))"
     environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(SHIPPED.parents[1])}
     subprocess.run([sys.executable, "-P", "-c", code], env=environment, check=True)
@@ -31,7 +32,7 @@ def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path):
 
 
 def small_encoder(seed=1, **last):
-    """Odd sizes, every kind of padding, stride, dilation and bias, so that nothing comes out right by chance."""
+    """Odd sizes, and every kind of padding, stride, dilation and bias, so that a transposed axis changes the result."""
     image = x = keras.Input((7, 30, 2))
     x = layers.Conv2D(4, (3, 2), 2, padding="same", activation="relu")(x)
     x = layers.Conv2D(6, (2, 3), padding="valid", dilation_rate=(1, 2), use_bias=False, groups=2)(x)
@@ -46,15 +47,15 @@ def small_encoder(seed=1, **last):
 
 @pytest.fixture
 def release(tmp_path):
-    """The shipped encoder before a forest of chance, which is told of two measurements."""
-    features = RNG.normal(size=(200, 50)).astype(np.float32)
+    """The shipped encoder with a forest that decides by the last measurement."""
+    features = RNG.normal(size=(200, FEATURES)).astype(np.float32)
     save_forest(tmp_path / "tracks.skops", fit_forest(features, (features[:, -1] > 0).astype(np.float32), 1, 20))
     for name in ("encoder.keras", "encoder.onnx"):
         (tmp_path / name).symlink_to(SHIPPED / name)
 
     def write(snippet=(16, 512), **mode):
         shape = dict(zip(("rows", "bins"), snippet, strict=True))
-        modes = {"tracks": {"threshold": 0.5, "measurements": ["a", "b"], **mode}}
+        modes = {"tracks": {"threshold": 0.5, "measurements": MEASUREMENTS, **mode}}
         write_card(tmp_path, {"name": "r", "snippet": shape, "modes": modes})
         return tmp_path
 
@@ -95,9 +96,9 @@ def test_what_cannot_be_exported_is_named(tmp_path):
         export_onnx(keras.Model(image, layers.BatchNormalization(name="norm")(image)), tmp_path / "norm.onnx")
 
 
-def test_a_snippet_has_the_same_latents_and_probability_in_any_company_and_on_any_threads(release):
+def test_a_snippet_has_the_same_latents_and_probability_in_any_batch_and_on_any_number_of_threads(release):
     folder = release(calibration={"score": [0.0, 0.4, 1.0], "probability": [0.0, 0.1, 1.0]})
-    told = RNG.normal(size=(9, 2)).astype(np.float32)
+    told = RNG.normal(size=(9, len(MEASUREMENTS))).astype(np.float32)
     one, two = load_detector(folder), load_detector(folder, threads=2)
     together = one.encode_snippets(SNIPPETS)
     scores, spreads = one.score(together, told), one.spread(together, told)
@@ -111,18 +112,19 @@ def test_a_snippet_has_the_same_latents_and_probability_in_any_company_and_on_an
     assert (none.mean.shape, one.spread(none, told[:0]).shape) == ((0, 6, 8), (0,))
 
 
-def test_a_posterior_without_width_has_no_spread_and_measurements_decide_too(release):
+def test_a_posterior_without_width_has_no_spread_and_the_last_measurement_decides(release):
     plain = load_detector(release())
     calibrated = load_detector(release(calibration={"score": [0, 1], "probability": [0.2, 0.4]}))
     sharp = Latents(mean=np.zeros((2, 6, 8), np.float32), log_var=np.full((2, 6, 8), -200, np.float32))
-    told = np.array([[0, -2], [0, 2]], np.float32)
+    told = np.zeros((2, len(MEASUREMENTS)), np.float32)
+    told[:, -1] = -2, 2
     np.testing.assert_allclose(plain.spread(sharp, told), 0, atol=1e-12)
     low, high = plain.score(sharp, told)
     assert low < 0.5 < high
     np.testing.assert_allclose(calibrated.score(sharp, told), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
 
 
-def test_a_calibrated_share_is_the_share_of_signals_among_such_rows():
+def test_a_calibrated_score_is_the_fraction_of_signals_among_rows_of_that_score():
     shares = RNG.random(20_000)
     points = calibrate(shares, (RNG.random(20_000) < shares**3).astype(np.float32))
     assert len(points["score"]) == len(points["probability"]) <= POINTS
@@ -138,19 +140,25 @@ def test_a_calibrated_share_is_the_share_of_signals_among_such_rows():
 @pytest.mark.parametrize(
     ("card", "wrong"),
     [
-        ({"measurements": ["a"]}, "expected a tracks forest of 49, found 50 features"),
+        ({"measurements": []}, "expected a tracks forest of 48 features, found 63"),
+        ({"measurements": MEASUREMENTS[::-1]}, "expected tracks measurements on_together, .+ found hit_to_on, steady"),
+        (
+            {"measurements": ("on_sum", *MEASUREMENTS[1:])},
+            "expected tracks measurements on_together.+ found on_sum, on",
+        ),
+        ({"measurements": MEASUREMENTS[:-1]}, "expected tracks measurements .+: train the forests anew"),
         ({"snippet": (16, 256)}, r"expected an encoder of .+256, 1.+, found .+512, 1"),
-        ({"calibration": {"score": [0.0, 1.0], "probability": [1.0, 0.0]}}, "not points that rise"),
+        ({"calibration": {"score": [0.0, 1.0], "probability": [1.0, 0.0]}}, "expected rising points"),
         ({"calibration": {"score": [0.0, 1.0]}}, "KeyError"),
     ],
 )
-def test_a_card_that_does_not_fit_its_release_is_refused(release, card, wrong):
+def test_a_card_that_does_not_fit_its_encoder_forests_or_measurements_is_refused(release, card, wrong):
     with pytest.raises(ReleaseError, match=wrong):
         load_detector(release(**card))
 
 
 @pytest.mark.fault(34, promise="P5")
-def test_an_encoder_that_is_no_onnx_is_refused(tmp_path):
+def test_an_encoder_that_is_not_an_onnx_model_is_refused(tmp_path):
     for content in (b"", b"rubbish" * 99, (SHIPPED / "encoder.onnx").read_bytes()[:-9999]):
         (tmp_path / "encoder.onnx").write_bytes(content)
         with pytest.raises(ReleaseError, match="expected an ONNX model"):
@@ -172,12 +180,12 @@ def test_a_release_without_a_forest_for_a_mode_says_which_it_has(release):
 
 @pytest.fixture
 def other_forest(tmp_path):
-    features = RNG.normal(size=(50, 50)).astype(np.float32)
+    features = RNG.normal(size=(50, FEATURES)).astype(np.float32)
     save_forest(tmp_path / "other.skops", fit_forest(features, (features[:, 0] > 0).astype(np.float32), 1, 5))
     return tmp_path / "other.skops"
 
 
-def test_an_encoder_and_a_forest_that_are_not_the_releases_serve_uncalibrated_under_a_name_that_says_so(
+def test_an_encoder_and_a_forest_from_outside_the_release_score_uncalibrated_under_a_name_that_says_so(
     release, tmp_path, other_forest
 ):
     folder = release(calibration={"score": [0.0, 1.0], "probability": [0.2, 0.4]})
@@ -194,16 +202,16 @@ def test_an_encoder_and_a_forest_that_are_not_the_releases_serve_uncalibrated_un
     assert own.release == load_detector(folder).release
 
 
-def test_what_a_given_encoder_or_forest_lacks_is_said_with_what_to_do(release, tmp_path, other_forest):
+def test_a_missing_threshold_or_forest_of_given_files_is_named_with_what_to_do(release, tmp_path, other_forest):
     pickled, odd = tmp_path / "random_forest_final_v1.joblib", tmp_path / "vae_encoder_final_v1.keras"
     pickled.write_bytes(b"cos\nsystem\n")
     odd.write_bytes(b"none")
     for threshold, encoder, forest, wrong in (
-        (0.5, None, pickled, r"found a pickle, which runs .* store it anew: skops\.io\.dump"),
-        (0.5, odd, other_forest, "expected an encoder that was trained here"),
-        (0.5, SHIPPED / "CARD.md", None, "expected the forest that was fitted to its latents"),
-        (0.5, None, SHIPPED / "windows.skops", "expected a tracks forest of 50, found 48 features"),
-        (None, None, other_forest, r"other\.skops: expected a threshold of probability"),
+        (0.5, None, pickled, r"found a pickle, which can execute .* convert it: skops\.io\.dump"),
+        (0.5, odd, other_forest, "expected an encoder of this training code"),
+        (0.5, SHIPPED / "CARD.md", None, "expected --rf-path with the forest fitted to its latents"),
+        (0.5, None, SHIPPED / "windows.skops", "expected a tracks forest of 63 features, found 48"),
+        (None, None, other_forest, r"other\.skops: --classification-threshold is required with"),
     ):
         with pytest.raises(ReleaseError, match=wrong):
             detector_of(release(), Search(threshold=threshold), encoder, forest)

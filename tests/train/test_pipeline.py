@@ -10,11 +10,10 @@ import pytest
 
 from aetherscan.detector.detector import Latents, load_detector, load_encoder
 from aetherscan.detector.random_forest import load_forest
-from aetherscan.detector.release import read_release
+from aetherscan.detector.release import MEASUREMENTS, read_release
 from aetherscan.errors import ReleaseError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
-from aetherscan.search.features import MEASUREMENTS
 from aetherscan.train.examples import draw_examples
 from aetherscan.train.forest import LabelledFeatures, choose, judge, labelled_features, thresholds, train_forest
 from aetherscan.train.pipeline import train
