@@ -16,6 +16,7 @@ class FakeSlack:
     def __init__(self):
         self.messages, self.files, self.calls = [], [], []
         self.modes = defaultdict(deque)
+        self.retry_after = "7"
         slack = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,7 +61,7 @@ class FakeSlack:
         request.send_header("Content-Type", "application/json")
         request.send_header("Content-Length", str(len(text)))
         if mode == 429:
-            request.send_header("Retry-After", "7")
+            request.send_header("Retry-After", self.retry_after)
         request.end_headers()
         request.wfile.write(text)
 

@@ -10,9 +10,12 @@ does a label. Where more wait than may be posted within an hour, those that wait
 parent like any other. An edit may be repeated, so one that is in doubt simply is.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
@@ -285,6 +288,22 @@ def retry(store: Store, ids: Sequence[int]) -> int:
     with store.write() as rows:
         rows.execute(update(outbox).where(chosen, outbox.c.state == "off").values(state="pending"))
         return rows.execute(update(outbox).where(chosen, outbox.c.state != "sending").values(retry_at=now())).rowcount
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Return the wait in seconds that an HTTP `Retry-After` asks for, at most an hour; None if it names no future time.
+
+    The header holds seconds or a date (RFC 9110, section 10.2.3).
+    """
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(header or "")
+        except ValueError:
+            return None
+        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time()
+    return min(seconds, HOUR_S) if seconds > 0 else None
 
 
 def _later(message: Message, error: PostError) -> dict[str, Any]:

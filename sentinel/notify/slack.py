@@ -13,7 +13,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from sentinel.config import secret
 from sentinel.errors import PostError, PostGoneError, PostLaterError, PostUnknownError
-from sentinel.notify.outbox import Message
+from sentinel.notify.outbox import Message, retry_after_s
 
 EVENT = "sentinel"
 TIMEOUT_S = 20
@@ -96,8 +96,7 @@ class SlackPoster:
 
 def _later(error: SlackApiError) -> PostError:
     reply = error.response
-    after_s = float(reply.headers.get("Retry-After", 0)) or None
     cause = reply.get("error") if isinstance(reply.data, dict) else None
     if cause in GONE:
         return PostGoneError(cause)
-    return PostLaterError(cause or f"HTTP {reply.status_code}", after_s)
+    return PostLaterError(cause or f"HTTP {reply.status_code}", retry_after_s(reply.headers.get("Retry-After")))

@@ -12,7 +12,7 @@ import requests
 
 from sentinel.config import secret
 from sentinel.errors import PostGoneError, PostLaterError, PostUnknownError
-from sentinel.notify.outbox import Message
+from sentinel.notify.outbox import Message, retry_after_s
 
 TIMEOUT_S = 20
 
@@ -56,5 +56,4 @@ class WebhookPoster:
         if reply.status_code in (404, 410) and how.get("json", {}).get("edit"):
             raise PostGoneError(f"webhook: HTTP {reply.status_code}")
         if reply.status_code >= 300:
-            after = reply.headers.get("Retry-After", "")
-            raise PostLaterError(f"webhook: HTTP {reply.status_code}", float(after) if after.isdigit() else None)
+            raise PostLaterError(f"webhook: HTTP {reply.status_code}", retry_after_s(reply.headers.get("Retry-After")))

@@ -1,7 +1,9 @@
 """Each message goes out once and in order, whatever Slack does."""
 
 import json
+import time
 import uuid
+from email.utils import formatdate
 
 import pytest
 from rows import record
@@ -9,7 +11,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.commands.candidates import newest, put_label
 from sentinel.notify.messages import message_text
-from sentinel.notify.outbox import deliver_all, listed, retry, take, undelivered
+from sentinel.notify.outbox import deliver_all, listed, retry, retry_after_s, take, undelivered
 from sentinel.notify.slack import SlackPoster
 from sentinel.notify.webhook import WebhookPoster
 from sentinel.store.schema import cadence, candidate, now, outbox
@@ -30,6 +32,10 @@ def put(store, text, pictures=(), **values):
 def deliver(store, slack, times=1, per_hour=1000):
     poster = SlackPoster("C1", slack.url, "xoxb-test")
     return sum(deliver_all(store, poster, "slack", 0, per_hour=per_hour) for _ in range(times))
+
+
+def deliver_to_webhook(store, slack):
+    return deliver_all(store, WebhookPoster(slack.url + "hook"), "webhook", 0)
 
 
 def states(store):
@@ -75,6 +81,30 @@ def test_slack_is_given_the_time_it_asks_for(store, slack):
     due_now(store)
     assert deliver(store, slack) == 2
     assert texts(slack) == ["one", "two"]
+
+
+@pytest.mark.parametrize("poster", ["slack", "webhook"])
+@pytest.mark.parametrize(("ahead_s", "low_s", "high_s"), [(60, 50, 60), (9000, 3500, 3600), (-60, 0, 3)])
+def test_a_poster_waits_until_the_date_in_retry_after(store, slack, poster, ahead_s, low_s, high_s):
+    slack.retry_after = formatdate(time.time() + ahead_s, usegmt=True)
+    slack.modes["chat.postMessage"].append(429)
+    slack.modes["hook"].append(429)
+    put(store, "one", poster=poster)
+    assert (deliver if poster == "slack" else deliver_to_webhook)(store, slack) == 0
+    with store.read() as rows:
+        assert low_s < rows.scalar(select(outbox.c.retry_at - now())) <= high_s
+    due_now(store)
+    assert (deliver if poster == "slack" else deliver_to_webhook)(store, slack) == 1
+
+
+@pytest.mark.parametrize("header", [None, "", "-3", "0", "nan", "soon", "Mon, 99 Nov 2026 12:00:00 GMT"])
+def test_a_retry_after_that_names_no_future_time_is_ignored(header):
+    assert retry_after_s(header) is None
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("inf", 3600.0)])
+def test_a_retry_after_in_seconds_is_at_most_an_hour(header, seconds):
+    assert retry_after_s(header) == seconds
 
 
 @pytest.mark.fault(30, promise="P3")
@@ -295,18 +325,14 @@ def test_what_waits_can_be_listed_and_sent_at_once(store, slack):
     assert deliver(store, slack) == 1
 
 
-def hook(slack, store, times=1):
-    return sum(deliver_all(store, WebhookPoster(slack.url + "hook"), "webhook", 0) for _ in range(times))
-
-
 def test_a_webhook_gets_messages_edits_and_pictures_as_json(store, slack, tmp_path, monkeypatch):
     (tmp_path / "token").write_text("sesame\n")
     monkeypatch.setenv("SENTINEL_WEBHOOK_TOKEN_FILE", str(tmp_path / "token"))
     (tmp_path / "a.png").write_bytes(b"PNG")
     record(store, posters=["slack", "webhook"], pictures=[str(tmp_path / "a.png")])
-    assert hook(slack, store) == 1
+    assert deliver_to_webhook(store, slack) == 1
     put_label(store, 1, "RFI", "a person")
-    assert hook(slack, store) == 1
+    assert deliver_to_webhook(store, slack) == 1
     message, picture, edit = slack.messages
     assert b"a.png" in picture["form"]
     assert (message["repeat"], edit["edit"], message["uid"] == edit["uid"]) == (False, True, True)
@@ -320,10 +346,10 @@ def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_
     slack.modes["hook"].extend(["lost", 500, 429])
     record(store, posters=["webhook"])
     for _ in range(3):
-        assert hook(slack, store) == 0
+        assert deliver_to_webhook(store, slack) == 0
         assert slack.url not in json.dumps(undelivered(store))
         due_now(store)
-    assert hook(slack, store) == 1
+    assert deliver_to_webhook(store, slack) == 1
     assert [one["repeat"] for one in slack.messages] == [False, True]
     assert len({one["uid"] for one in slack.messages}) == 1
 
