@@ -44,7 +44,8 @@ def queue(store, tstart=59000.0, state="ready", present=True):
     """Put a cadence of six files into the store; return its id."""
     key = uuid.uuid4().hex
     with store.write() as rows:
-        new = {"key": key, "state": state, "target": "T", "tstart": tstart, "band_low_mhz": 1, "band_high_mhz": 2}
+        new = {"key": key, "state": state, "target": "T", "pattern": "ABACAD", "tstart": tstart}
+        new |= {"band_low_mhz": 1, "band_high_mhz": 2}
         made = rows.scalars(
             insert(cadence).values(**new, created_at=now(), ready_at=now()).returning(cadence.c.id)
         ).one()

@@ -45,7 +45,7 @@ class ProposedCadence:
 
 def group(store: Store, watch: Watch) -> int:
     """Group the sessions in which something is new; return how many cadences are newly ready."""
-    ready = _give_up(store, watch.partial_after_s) if watch.partial == "search" else 0
+    ready = _queue_partial(store, watch) if watch.partial == "search" else 0
     for ids in _sessions(store):
         whole, parts = _grouped(store, ids)
         with store.write() as rows:
@@ -59,14 +59,30 @@ def group(store: Store, watch: Watch) -> int:
     return ready
 
 
-def _give_up(store: Store, partial_after_s: float) -> int:
-    """Queue what has waited long enough for an OFF; return how many cadences those are."""
+def _queue_partial(store: Store, watch: Watch) -> int:
+    """Queue, or skip, the cadences that have waited `partial_after_s` for an OFF; return how many are ready."""
     member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
-    fresh = exists().where(member, file.c.changed_at > now() - partial_after_s)
-    due = update(cadence).where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~fresh)
+    recent = exists().where(member, file.c.changed_at > now() - watch.partial_after_s).correlate(cadence)
+    due = select(cadence.c.id, file.c.header).join(cadence_file).join(file, member)
+    due = due.where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~recent, file.c.state == "valid")
+    ready = 0
     with store.write() as rows:
         alone(rows)
-        return int(rows.execute(due.values(state="ready", ready_at=now())).rowcount)
+        headers = {row.id: Header(**row.header) for row in rows.execute(due)}
+        for cadence_id, header in headers.items():
+            values = _wide_channels(header, watch.max_channel_hz) or {"state": "ready", "ready_at": now()}
+            rows.execute(update(cadence).where(cadence.c.id == cadence_id).values(**values))
+            ready += values["state"] == "ready"
+    return ready
+
+
+def _wide_channels(header: Header, max_channel_hz: float) -> dict[str, Any] | None:
+    """Return the values of a cadence that is skipped for its channel width; None where the width is allowed."""
+    width_hz = abs(header.foff) * 1e6
+    if width_hz <= max_channel_hz:
+        return None
+    why = f"channels of {width_hz:.0f} Hz are wider than max_channel_hz, {max_channel_hz:.0f}"
+    return {"state": "skipped", "why": why, "ended_at": now()}
 
 
 def _sessions(store: Store) -> list[list[int]]:
@@ -115,10 +131,8 @@ def _accept(rows: Connection, offer: ProposedCadence, max_channel_hz: float) -> 
     """Queue a cadence, or skip it by rule, unless it is known; what was forming from these becomes it."""
     if _known(rows, offer):
         return False
-    width_hz = abs(offer.headers[0].foff) * 1e6
-    if width_hz > max_channel_hz:
-        why = f"channels of {width_hz:.0f} Hz are wider than max_channel_hz, {max_channel_hz:.0f}"
-        _write(rows, offer, state="skipped", why=why, ended_at=now())
+    if skipped := _wide_channels(offer.headers[0], max_channel_hz):
+        _write(rows, offer, **skipped)
         return False
     six = select(func.max(file.c.changed_at), func.max(file.c.stable_at)).where(
         file.c.observation.in_(offer.observations), file.c.present.is_(True)
@@ -138,7 +152,7 @@ def _write(rows: Connection, offer: ProposedCadence, **values: Any) -> None:
     values |= {"key": offer.key, "band_low_mhz": low, "band_high_mhz": high}
     of = cadence_file.c.cadence_id == cadence.c.id
     other = exists().where(of, cadence_file.c.observation.not_in(offer.observations))
-    partial = (cadence.c.state == "ready") & cadence.c.pattern.contains(".") & (cadence.c.attempts == 0)
+    partial = cadence.c.state.in_(("ready", "skipped")) & cadence.c.pattern.contains(".") & (cadence.c.attempts == 0)
     part = (
         select(cadence.c.id)
         .where((cadence.c.state == "forming") | partial, ~other)

@@ -307,7 +307,7 @@ def _agree(store: Store, path: Path, header: Header) -> None:
 
 
 class Overflows(logging.Handler):
-    """Counts how often the kernel dropped events: watchdog tells its log of it, and nobody else."""
+    """Count the times that the kernel dropped events; watchdog reports them to its log and to no handler."""
 
     count = 0
 

@@ -74,6 +74,28 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedCadence:
+    """A leased cadence as a search needs it.
+
+    Attributes:
+        pattern: six letters: A for an ON, another letter for an OFF, a dot for a missing OFF.
+        paths: of the observations that exist, in time order.
+    """
+
+    cadence_id: int
+    token: str
+    attempt: int
+    target: str
+    pattern: str
+    paths: tuple[Path, ...]
+
+    @property
+    def on(self) -> tuple[int, ...]:
+        """Positions of the ONs, 0 to 5."""
+        return tuple(i for i, letter in enumerate(self.pattern) if letter == "A")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What a search recorded: rows of `candidate`, each with its picture's path and checksum, and a message or none.
 
@@ -140,6 +162,26 @@ class Store:
             rows.execute(insert(attempt).values(**tried, started_at=now()))
         failpoint("leased")
         return Lease(cadence_id=row.id, token=token, until=row.until, attempt=row.attempts, target=row.target)
+
+    def claimed(self, token: str) -> ClaimedCadence:
+        """Return the cadence that `token` holds, with the present paths of its observations.
+
+        Raises:
+            LeaseLostError: the lease has ended, or another attempt holds the cadence.
+        """
+        columns = (cadence.c.id, cadence.c.attempts, cadence.c.target, cadence.c.pattern)
+        with self.read() as rows:
+            leased = select(*columns).where(cadence.c.token == token, cadence.c.state == "leased")
+            if (row := rows.execute(leased).one_or_none()) is None:
+                raise _lease_lost(token)
+            return ClaimedCadence(
+                cadence_id=row.id,
+                token=token,
+                attempt=row.attempts,
+                target=row.target,
+                pattern=row.pattern,
+                paths=_paths(rows, row.id),
+            )
 
     def renew(self, token: str, lease_s: float, *, progress: float, worker: str) -> None:
         """Go on holding a cadence.
@@ -248,7 +290,7 @@ class Store:
         held = update(cadence).where(cadence.c.token == token, cadence.c.state == "leased")
         row = rows.execute(held.values(values or {"token": token}).returning(cadence.c.id)).one_or_none()
         if row is None:
-            raise LeaseLostError(f"token {token[:8]}: another attempt holds the cadence, or it has ended")
+            raise _lease_lost(token)
         return int(row.id)
 
     def _seen_before(self, rows: Connection, one: Mapping[str, Any]) -> int:
@@ -269,23 +311,9 @@ class Store:
         return state
 
     def paths(self, cadence_id: int) -> tuple[Path, ...]:
-        """Return where the observations of a cadence are now, in time order."""
-        latest = select(func.max(file.c.id)).where(
-            file.c.observation == cadence_file.c.observation, file.c.present.is_(True)
-        )
-        members = (
-            select(file.c.path)
-            .join(cadence_file, file.c.id == latest.correlate(cadence_file).scalar_subquery())
-            .where(cadence_file.c.cadence_id == cadence_id)
-            .order_by(cadence_file.c.position)
-        )
+        """Return the present paths of a cadence's observations, in time order."""
         with self.read() as rows:
-            return tuple(Path(path) for path in rows.scalars(members))
-
-    def pattern(self, cadence_id: int) -> str:
-        """Return the letters of a cadence's six observations: A where the target is, a dot where there is none."""
-        with self.read() as rows:
-            return str(rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one())
+            return _paths(rows, cadence_id)
 
     def leased(self, service: str | None = None) -> int:
         """Return how many cadences the workers of a service are searching, whoever submitted them."""
@@ -314,6 +342,23 @@ class Store:
             rows.execute(heartbeat.delete().where(silent | (heartbeat.c.at < now() - SILENT_S)))
             if not rows.execute(update(heartbeat).where(heartbeat.c.name == name).values(**row)).rowcount:
                 rows.execute(insert_once(rows, heartbeat).values(name=name, **row))
+
+
+def _lease_lost(token: str) -> LeaseLostError:
+    return LeaseLostError(f"token {token[:8]}: another attempt holds the cadence, or the lease has ended")
+
+
+def _paths(rows: Connection, cadence_id: int) -> tuple[Path, ...]:
+    latest = select(func.max(file.c.id)).where(
+        file.c.observation == cadence_file.c.observation, file.c.present.is_(True)
+    )
+    members = (
+        select(file.c.path)
+        .join(cadence_file, file.c.id == latest.correlate(cadence_file).scalar_subquery())
+        .where(cadence_file.c.cadence_id == cadence_id)
+        .order_by(cadence_file.c.position)
+    )
+    return tuple(Path(path) for path in rows.scalars(members))
 
 
 def portions(ids: Sequence[int]) -> list[Sequence[int]]:

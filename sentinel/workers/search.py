@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
+from aetherscan.header import Header
 from aetherscan.io import Absent, Observation, open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.plotting.waterfall import waterfall_png
@@ -84,14 +86,18 @@ def on_positions(pattern: str) -> tuple[int, ...]:
 
 
 def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observation]:
-    """Return six observations in time order, with an observation without power for each dot in the pattern."""
+    """Return six observations in time order, with an observation without power for each dot in the pattern.
+
+    A missing observation is dated by the median spacing of the others. A rest between two scans does not change it.
+    """
     rest = iter(opened)
     present = {i: next(rest) for i, letter in enumerate(pattern) if letter != "."}
+    starts = [(i, present[i].header.tstart) for i in sorted(present)]
+    step_days = median((b - a) / (j - i) for (i, a), (j, b) in pairwise(starts))
 
     def absent(i: int) -> Observation:
-        neighbor, step = (present[i - 1].header, 1) if i else (present[1].header, -1)  # an ON, which is never missing
-        tstart = neighbor.tstart + step * SCAN_STEP_S / SECONDS_PER_DAY
-        return Absent(replace(neighbor, tstart=tstart, source_name="absent"))
+        neighbor, steps = (present[i - 1].header, 1) if i else (present[1].header, -1)  # an ON, which is never missing
+        return Absent(replace(neighbor, tstart=neighbor.tstart + steps * step_days, source_name="absent"))
 
     return [present[i] if i in present else absent(i) for i in range(6)]
 

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sentinel.errors import LeaseLostError, StoreAwayError, retriable
 from sentinel.failpoint import failpoint
 from sentinel.notify.poster import deliver_due
 from sentinel.programs import logs
-from sentinel.store.queue import Found, Store, patiently
+from sentinel.store.queue import ClaimedCadence, Found, Store, patiently
 from sentinel.store.releases import serving
 from sentinel.workers.process import cached_store, detector_for
 
@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 RENEWALS = 6
 """Renewals of a lease within its length."""
 
-Search = Callable[[Sequence[Path], Callable[[float], None]], Found]
+Search = Callable[[ClaimedCadence, Callable[[float], None]], Found]
 
 
 def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, object]:
@@ -42,18 +42,21 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     config = Config.model_validate_json(config_json)
     store = cached_store(config.store_url)
     summary: dict[str, object] = {}
+    claimed: ClaimedCadence | None = None
 
-    def search(paths: Sequence[Path], progress: Callable[[float], None]) -> Found:
+    def search(cadence: ClaimedCadence, progress: Callable[[float], None]) -> Found:
+        nonlocal claimed
+        claimed = cadence
         detector = detector_for(serving(store, config.release))
         summary["release"] = detector.release.sha256
-        return search_files(paths, store.pattern(cadence_id), progress, config, detector, cadence_id)
+        return search_files(cadence.paths, cadence.pattern, progress, config, detector, cadence_id)
 
     with logs.bound(cadence=cadence_id, attempt=token[:8]):
         summary["outcome"] = search_lease(store, config, cadence_id, token, search)
         deliver_due(config, store)
-        if summary["outcome"] == "done":
-            inject_blind(store, config, cadence_id, token)
-            search_with_shadow(store, config, cadence_id)
+        if claimed and summary["outcome"] == "done":
+            inject_blind(store, config, claimed)
+            search_with_shadow(store, config, claimed)
     return summary
 
 
@@ -65,7 +68,7 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
         config: of the service; its `lease_s` and `search_limit_s` are in seconds.
         cadence_id: the leased cadence.
         token: fencing token of the lease.
-        search: called with the paths of the observations and a callback for the searched fraction.
+        search: called with the claimed cadence and a callback for the searched fraction.
 
     Returns:
         `done`, `fenced` (another attempt holds the cadence), or the state after a failure.
@@ -101,7 +104,7 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     try:
         failpoint("started", cadence_id)
         progress(0.0)
-        result = search(patiently(lambda: store.paths(cadence_id)), progress)
+        result = search(patiently(lambda: store.claimed(token)), progress)
         limit.cancel()  # recording may wait for the store longer than a search may take
         failpoint("before-commit")
         patiently(lambda: store.complete(token, result))
@@ -120,34 +123,30 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     return "done"
 
 
-def inject_blind(store: Store, config: Config, cadence_id: int, token: str) -> bool:
+def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:
     """Search a random fraction of the recorded cadences again with an injected tone; return whether this one was.
 
-    Args:
-        store: that holds the cadence and the `injection` table.
-        config: of the service; `injections.blind_share` is the fraction, 0 to 1.
-        cadence_id: a recorded cadence.
-        token: of the attempt, 32 hexadecimal digits: seeds the draw and names the injection.
+    The token of the attempt, 32 hexadecimal digits, seeds the draw and names the injection.
     """
-    rng = np.random.default_rng(int(token, 16))
-    if rng.random() >= config.injections.blind_share or not (observed := _complete_cadence(store, config, cadence_id)):
+    rng = np.random.default_rng(int(cadence.token, 16))
+    if rng.random() >= config.injections.blind_share or not _whole(cadence, config):
         return False
     from aetherscan.options.search import SearchSettings
     from sentinel.injection.blind import search_blind
 
     settings = SearchSettings(**config.search.model_dump())
     try:
-        row = search_blind(*observed, settings, detector_for(serving(store, config.release)), rng)
+        row = search_blind(cadence.paths, cadence.on, settings, detector_for(serving(store, config.release)), rng)
     except ReadError as error:  # the cadence is recorded, so its files may be moved away at any time
         LOG.info("no blind injection: %s", error)
         return False
-    store.put_injection(cadence_id=cadence_id, name=token, **row)
+    store.put_injection(cadence_id=cadence.cadence_id, name=cadence.token, **row)
     return True
 
 
-def search_with_shadow(store: Store, config: Config, cadence_id: int) -> None:
+def search_with_shadow(store: Store, config: Config, cadence: ClaimedCadence) -> None:
     """Search a recorded cadence with the shadow release, if one is configured; log any error and go on."""
-    if config.shadow is None or not (observed := _complete_cadence(store, config, cadence_id)):
+    if config.shadow is None or not _whole(cadence, config):
         return
     from aetherscan.detector.release import read_release
     from aetherscan.options.search import SearchSettings
@@ -156,17 +155,14 @@ def search_with_shadow(store: Store, config: Config, cadence_id: int) -> None:
     settings = SearchSettings(**{**config.search.model_dump(), "threshold": None})
     try:
         detector = _shadow_detector(config.shadow, read_release(config.shadow).sha256)
-        search_shadow(store, cadence_id, *observed, detector, settings)
+        search_shadow(store, cadence.cadence_id, cadence.paths, cadence.on, detector, settings)
     except Exception:
         LOG.exception("search with the shadow release failed; the cadence stays recorded")
 
 
-def _complete_cadence(store: Store, config: Config, cadence_id: int) -> tuple[tuple[Path, ...], tuple[int, ...]] | None:
-    """Return paths and ON positions of a cadence of six observations; None for partial cadences and canaries."""
-    paths = store.paths(cadence_id)
-    if len(paths) != 6 or paths[0].is_relative_to(config.canaries):
-        return None
-    return paths, tuple(i for i, letter in enumerate(store.pattern(cadence_id)) if letter == "A")
+def _whole(cadence: ClaimedCadence, config: Config) -> bool:
+    """Return whether a cadence has six observations and is no canary."""
+    return len(cadence.paths) == 6 and not cadence.paths[0].is_relative_to(config.canaries)
 
 
 @lru_cache(maxsize=1)

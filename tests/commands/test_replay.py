@@ -34,8 +34,8 @@ def recorded(tmp_path, store, monkeypatch):
     monkeypatch.setattr("sentinel.commands.replay.detector_for", lambda _: detector)
     lease = folder.store.claim(600)
 
-    def search(paths, progress):
-        return search_files(paths, "ABACAD", progress, config, detector, lease.cadence_id)
+    def search(claimed, progress):
+        return search_files(claimed.paths, "ABACAD", progress, config, detector, lease.cadence_id)
 
     assert search_lease(folder.store, config, lease.cadence_id, lease.token, search) == "done"
     return folder, config, detector

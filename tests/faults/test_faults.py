@@ -104,7 +104,7 @@ def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, cad
         by = replace(detector, encode=encode)
         return search_lease(
             killable.store, config, lease.cadence_id, lease.token,
-            lambda paths, progress: search_files(paths, "ABACAD", progress, config, by, lease.cadence_id),
+            lambda claimed, progress: search_files(claimed.paths, "ABACAD", progress, config, by, lease.cadence_id),
         )  # fmt: skip
 
     assert in_child(lambda: search(lambda _: os.kill(os.getpid(), 9)), killable.store) == -9

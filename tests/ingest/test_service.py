@@ -64,8 +64,8 @@ def search(store, config, does):
 
 
 def test_a_search_reports_progress_and_its_end_is_recorded(store):
-    def does(paths, progress):
-        assert len(paths) == 6
+    def does(claimed, progress):
+        assert len(claimed.paths) == 6
         for step in range(5):
             progress(step / 4)
         return found(2, MESSAGE)
@@ -87,7 +87,7 @@ def test_a_search_reports_progress_and_its_end_is_recorded(store):
     ],
 )
 def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(store, error, state):
-    def does(_paths, _progress):
+    def does(_claimed, _progress):
         raise error
 
     assert search(store, Config(), does) == state
@@ -97,7 +97,7 @@ def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(stor
 
 @pytest.mark.fault(9, promise="P2")
 def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(store):
-    def does(_paths, progress):
+    def does(_claimed, progress):
         store.expire(max_attempts=3)
         progress(0.5)
         return found()
@@ -106,10 +106,10 @@ def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(st
     taken = store.claim(60)
     other = {}
 
-    def stolen(paths, progress):
+    def stolen(claimed, progress):
         store.give_back(taken.token)
         other["lease"] = store.claim(60)
-        return does(paths, progress)
+        return does(claimed, progress)
 
     assert search_lease(store, Config(), taken.cadence_id, taken.token, stolen) == "fenced"
     with store.read() as rows:

@@ -372,8 +372,8 @@ def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that
     assert folder.passes() == ["forming"]
     folder.age(1001)
     assert folder.passes(1) == ["ready"]
-    lease = folder.store.claim(60)
-    assert (len(folder.store.paths(lease.cadence_id)), folder.store.pattern(lease.cadence_id)) == (5, "ABA.AD")
+    claimed = folder.store.claimed(folder.store.claim(60).token)
+    assert (len(claimed.paths), claimed.pattern, claimed.on) == (5, "ABA.AD", (0, 2, 4))
     land(folder, six[3:4])
     assert folder.passes() == ["leased", "ready"]
 
@@ -387,7 +387,19 @@ def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(
     folder.passes(1)
     land(folder, six[3:4])
     assert folder.passes() == ["ready"]
-    assert folder.store.pattern(folder.store.claim(60).cadence_id) == "ABACAD"
+    assert folder.store.claimed(folder.store.claim(60).token).pattern == "ABACAD"
+
+
+def test_a_cadence_of_wide_channels_that_lacks_an_off_is_skipped_by_rule(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
+    six = headers(foff=-2.86e-3)
+    land(folder, six[:3] + six[4:])
+    assert folder.passes() == ["forming"]
+    folder.age(1001)
+    assert folder.passes() == ["skipped"]
+    assert "2860 Hz" in folder.whys()[0]
+    land(folder, six[3:4])
+    assert folder.passes() == ["skipped"]
 
 
 @pytest.mark.parametrize("lost", [0, 2, 4])

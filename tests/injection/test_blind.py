@@ -1,9 +1,10 @@
 """Blind injections: tones added to live cadences while they are searched a second time."""
 
+from dataclasses import replace
+
 import numpy as np
 from factories import make_detector
 from rows import count, queue
-from sqlalchemy import update
 
 from aetherscan.errors import TruncatedFileError
 from aetherscan.io import open_observation
@@ -11,7 +12,7 @@ from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
 from sentinel.config import Config
 from sentinel.injection.blind import search_blind
-from sentinel.store.schema import cadence, candidate, injection, outbox
+from sentinel.store.schema import candidate, injection, outbox
 from sentinel.workers.task import inject_blind
 
 TONE = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
@@ -32,26 +33,22 @@ def test_a_blind_injection_is_recovered_and_the_files_and_their_own_candidates_s
 
 
 def test_blind_injections_come_at_the_configured_rate_and_are_never_candidates(store, monkeypatch):
-    made = queue(store)
-    with store.write() as rows:
-        rows.execute(update(cadence).values(pattern="ABABAB"))
+    claimed = (queue(store), store.claimed(store.claim(60).token))[1]
     monkeypatch.setattr("sentinel.injection.blind.search_blind", lambda *_: {"kind": "blind", **TONE})
     monkeypatch.setattr("sentinel.workers.task.detector_for", lambda _: None)
     config = Config(injections={"blind_share": 0.2})
-    put_in = sum(inject_blind(store, config, made, f"{number:032x}") for number in range(200))
+    put_in = sum(inject_blind(store, config, replace(claimed, token=f"{number:032x}")) for number in range(200))
     assert 25 <= put_in <= 55
     assert count(store, injection) == put_in
     assert count(store, candidate) == count(store, outbox) == 0
 
 
 def test_files_that_left_after_they_were_searched_are_no_error(store, monkeypatch):
-    made = queue(store)
-    with store.write() as rows:
-        rows.execute(update(cadence).values(pattern="ABABAB"))
+    claimed = (queue(store), store.claimed(store.claim(60).token))[1]
 
     def gone(*_):
         raise TruncatedFileError("away")
 
     monkeypatch.setattr("sentinel.injection.blind.search_blind", gone)
     monkeypatch.setattr("sentinel.workers.task.detector_for", lambda _: None)
-    assert inject_blind(store, Config(injections={"blind_share": 1}), made, "0" * 32) is False
+    assert inject_blind(store, Config(injections={"blind_share": 1}), claimed) is False

@@ -33,7 +33,7 @@ def searched_while(store, goes_away, comes_back, away_s=1.0):
     lease = (queue(store), store.claim(600))[1]
     back = threading.Timer(away_s, comes_back)
 
-    def search(_paths, progress):
+    def search(_claimed, progress):
         goes_away()
         back.start()
         progress(0.5)
@@ -108,7 +108,7 @@ mount("-t", "tmpfs", "none")
 stores.AWAY_S = (0.2,)
 store = open_store(f"sqlite:///{sys.argv[1]}/sentinel.db")
 lease = (queue(store), store.claim(600))[1]
-def search(paths, progress):
+def search(claimed, progress):
     store.engine.dispose()  # a file that is open for writing keeps a mount writable
     mount("-o", "remount,ro")
     threading.Timer(1.0, mount, ("-o", "remount,rw")).start()

@@ -72,6 +72,7 @@ def test_a_worker_that_comes_back_after_its_lease_records_nothing(store):
     assert store.expire(max_attempts=3) == 1
     current = store.claim(60)
     for write in (
+        lambda: store.claimed(late.token),
         lambda: store.complete(late.token, found()),
         lambda: store.renew(late.token, 60, progress=0.5, worker="w"),
         lambda: store.fail(late.token, "cause", retriable=True, **PATIENT),
