@@ -1,6 +1,7 @@
 """What the papers and the container files say holds: links lead somewhere, commands parse, versions agree."""
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aetherscan.search.candidates import COLUMNS
 from sentinel import cli
+from sentinel.commands.candidates import export
 from sentinel.config import SECRETS, load_config
+from sentinel.store.queue import open_store
+from sentinel.store.schema import candidate
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/CARD.md")])
@@ -128,3 +133,41 @@ def test_the_configurations_of_the_observatory_are_valid(tmp_path: Path) -> None
         (tmp_path / "config.yaml").write_text(paper.split(f"```yaml {name}\n")[1].split("```")[0])
         load_config(tmp_path / "config.yaml")
     assert "RestartPreventExitStatus=2" in (ROOT / "deploy" / "sentinel.service").read_text()  # that of a ConfigError
+
+
+def documented_columns() -> list[tuple[str, str, set[str], str]]:
+    lines = (ROOT / "docs" / "candidates.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    return [(name.strip("`"), unit, set(places.split()), meaning) for name, unit, places, meaning in rows]
+
+
+def test_the_document_of_the_candidate_table_has_every_column_with_its_unit_and_no_other(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    export(store, tmp_path / "export.csv")
+    store.engine.dispose()
+    columns = {
+        "search": set(COLUMNS),
+        "export": set((tmp_path / "export.csv").read_text().strip().split(",")),
+        "store": set(candidate.c.keys()),
+    }
+    rows = documented_columns()
+    assert len({name for name, *_ in rows}) == len(rows)
+    for place, expected in columns.items():
+        assert {name for name, _, places, _ in rows if place in places} == expected
+    units = {"MHz", "Hz", "Hz/s", "day", "1", "channel", "line", "candidate", "none"}
+    for name, unit, places, meaning in rows:
+        assert unit in units, name
+        assert meaning, name
+        assert places <= {*columns}, name
+    for name, unit, *_ in rows:
+        for ending, expected_unit in (("_mhz", "MHz"), ("_hz", "Hz"), ("_hz_s", "Hz/s"), ("_mjd", "day")):
+            assert not name.endswith(ending) or unit == expected_unit, name
+
+
+def test_the_picture_of_the_packages_is_drawn_from_the_import_contracts_and_the_document_names_each_package() -> None:
+    drawing = runpy.run_path(str(ROOT / "benchmarks" / "draw_architecture.py"))
+    assert drawing["PICTURE"].read_text() == drawing["svg"]()
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    packages = [f"{top}/{name}" for top, rows in drawing["layers"]().items() for row in rows for name in row]
+    assert len(packages) > 20
+    assert [name for name in packages if f"`{name}/`" not in text and f"`{name}.py`" not in text] == []
