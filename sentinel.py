@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> NoReturn:
         sys.exit(cli.main(arguments))
     extras = os.environ.get("SENTINEL_EXTRAS", "").split()
     try:
-        set_up([*extras, "test"] if chosen.command == "test" else extras)
+        set_up([*extras, "test"] if chosen.command in {"test", "docs"} else extras)
     except SetupError as error:
         print(f"sentinel: {error}", file=sys.stderr)
         sys.exit(SETUP_FAILED)

@@ -1,7 +1,9 @@
-"""The commands: parse, call one function, print. Only the standard library is imported until a command runs.
+"""The command line: parse arguments, call one function, print the result.
 
-Exit status: 0 well, 1 a warning or a failure that was told, 2 a mistake in the command or the configuration or a
-critical state, 3 unknown.
+Only the standard library is imported until a command runs, so that help and usage errors need no packages.
+
+Exit status: 0 success; 1 a warning or a failed command; 2 a usage or configuration error, or a critical state; 3 the
+state is unknown.
 """
 
 import argparse
@@ -17,192 +19,218 @@ Options = argparse.Namespace
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of every command; each help ends with an example."""
+    """Return the parser of all commands; the help of each command ends with an example."""
     top = argparse.ArgumentParser(
-        prog="sentinel.py", description="Search radio-telescope cadences for technosignatures as they land."
+        prog="sentinel.py", description="Search radio-telescope cadences for technosignatures as the files arrive."
     )
     top.add_argument("--version", action="version", version=VERSION)
-    top.add_argument("--config", metavar="FILE", help="configuration (default: SENTINEL_CONFIG, or config.yaml)")
+    top.add_argument(
+        "--config", metavar="FILE", help="configuration file (default: $SENTINEL_CONFIG, else config.yaml)"
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, does: Callable[[Options], int], text: str, example: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(
+        added = commands.add_parser(
             name,
             help=text,
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog=f"example:\n  ./sentinel.py {example}",
         )
-        one.set_defaults(does=does)
-        return one
+        added.set_defaults(does=does)
+        return added
 
     _service_commands(command)
     _science_commands(command)
-    _look_commands(command)
-    test = command("test", _test, "run the whole suite", "test -k cadence")
-    test.add_argument("rest", nargs=argparse.REMAINDER, help="handed on to pytest")
+    _record_commands(command)
+    test = command("test", _test, "run every check and test; options are passed to pytest", "test -k cadence")
+    text = "--faults: the fault matrix; --explore: property tests with new examples; --slowest: name the ten slowest"
+    test.add_argument("rest", nargs=argparse.REMAINDER, help=text)
+    docs = command("docs", _docs, "build the API reference as HTML", "docs --output var/api")
+    docs.add_argument("--output", type=Path, default=Path("var/api"), metavar="DIR", help="default %(default)s")
     return top
 
 
 def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    up = command("up", _up, "start the service and say where to look", "up")
-    up.add_argument("--foreground", action="store_true", help="stay in front, logs on standard output")
-    for one in (up, command("down", _down, "stop the service; nothing it started is left", "down")):
-        one.add_argument("--docker", action="store_true", help="in docker compose")
-    command("restart", _restart, "down, then up", "restart").set_defaults(foreground=False, docker=False)
-    text = "tell how the service is; exit 0 ok, 1 warning, 2 critical, 3 unknown"
+    up = command("up", _up, "start the service and wait until it is ready", "up")
+    up.add_argument("--foreground", action="store_true", help="do not return; write logs to standard output")
+    for parsed in (up, command("down", _down, "stop the service and every process that it started", "down")):
+        parsed.add_argument("--docker", action="store_true", help="use docker compose")
+    command("restart", _restart, "stop the service, then start it", "restart").set_defaults(
+        foreground=False, docker=False
+    )
+    text = "print the state of the service; exit status 0 ok, 1 warning, 2 critical, 3 unknown"
     status = command("status", _status, text, "status --json")
-    status.add_argument("--json", action="store_true", help="every fact, for programs")
-    status.add_argument("--probe", action="store_true", help="one line, for monitors")
-    logs = command("logs", _logs, "show the logs", "logs -f watcher")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines are written")
-    logs.add_argument("name", nargs="*", metavar="NAME", help="cluster, watcher, poster, web (default: all)")
-    command("doctor", _doctor, "check disk, folders, store, release and Slack before trusting the machine", "doctor")
-    text = "land a synthetic cadence and follow it to its candidate, picture and message"
+    status.add_argument("--json", action="store_true", help="all facts as JSON")
+    status.add_argument("--probe", action="store_true", help="one line, for a monitoring system")
+    logs = command("logs", _logs, "print the last lines of the logs", "logs -f watcher")
+    logs.add_argument("-f", "--follow", action="store_true", help="continue as lines are written")
+    logs.add_argument("name", nargs="*", metavar="NAME", help="cluster, watcher, poster or web (default: all)")
+    command("doctor", _doctor, "check disk, folders, store, release and Slack", "doctor")
+    text = "write a synthetic cadence and report its candidate, picture and message"
     demo = command("demo", _demo, text, "demo")
-    demo.add_argument("--keep", action="store_true", help="leave the files in the watched folder")
-    demo.add_argument("--suffix", choices=(".h5", ".fil"), default=".h5", help="kind of file (default %(default)s)")
-    demo.add_argument("--slow", type=float, default=0.0, metavar="S", help="copy each file in pieces, over S seconds")
-    demo.add_argument("--seed", type=int, default=1, help="another seed is another sky (default %(default)s)")
+    demo.add_argument("--keep", action="store_true", help="keep the files in the watched folder")
+    demo.add_argument("--suffix", choices=(".h5", ".fil"), default=".h5", help="file format (default %(default)s)")
+    demo.add_argument("--slow", type=float, default=0.0, metavar="S", help="copy each file in pieces over S seconds")
+    demo.add_argument("--seed", type=int, default=1, help="seed of the synthetic sky (default %(default)s)")
 
 
 def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    search = command("search", _search, "search files once, without the service", "search data/*.h5 --output found")
-    search.add_argument("files", nargs="*", metavar="FILE", help=".h5, .fil, or a .csv that lists them")
+    search = command("search", _search, "search files without the service", "search data/*.h5 --output found")
+    search.add_argument("files", nargs="*", metavar="FILE", help=".h5 or .fil files, or .csv files that list them")
     search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
-    search.add_argument("--format", choices=("csv", "json"), default="csv", help="of the table (default %(default)s)")
+    search.add_argument("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
     search.add_argument(
-        "--mode", choices=("tracks", "windows"), help="how signals are proposed (default: as configured)"
+        "--mode",
+        choices=("tracks", "windows"),
+        help="tracks: score each line; windows: score every 4,096 channels (default: configuration)",
     )
     search.add_argument(
         "--threshold", "--classification-threshold", type=float, metavar="P",
-        help="probability, 0-1 (default: the release's own)",
+        help="lowest probability of a candidate, 0-1 (default: the release's)",
     )  # fmt: skip
-    search.add_argument("--threads", type=int, help="that one search computes with (default: as configured)")
+    search.add_argument("--threads", type=int, help="CPU threads (default: configuration)")
     search.add_argument(
-        "--trace", type=float, metavar="MHZ", help="say what every stage makes of this frequency instead"
+        "--trace", type=float, metavar="MHZ", help="explain instead what each stage does at this frequency"
     )
-    search.add_argument(
-        "--release", type=Path, metavar="DIR", help="a folder of models/ (default: what the service serves)"
-    )
+    search.add_argument("--release", type=Path, metavar="DIR", help="folder of a release (default: the active release)")
     text = (
-        ".npy of windows, (n, 6, 16, 4096) or binned by eight, in --data-path or its folder testing: a probability each"
+        "score stamps instead: .npy files of shape (n, 6, 16, 4096) or (n, 6, 16, 512), in --data-path or its testing/"
     )
     search.add_argument("--test-files", nargs="+", default=[], metavar="FILE", help=text)
     search.add_argument(
-        "--encoder-path", metavar="FILE", help=".onnx or .keras, instead of the release's; needs --rf-path"
+        "--encoder-path", metavar="FILE", help="encoder (.onnx or .keras) in place of the release's; requires --rf-path"
     )
-    search.add_argument("--rf-path", metavar="FILE", help="forest, .skops, instead of the release's")
-    search.add_argument("--config-path", metavar="FILE", help="release.json of a release: the same as --release")
+    search.add_argument("--rf-path", metavar="FILE", help="forest (.skops) in place of the release's")
+    search.add_argument("--config-path", metavar="FILE", help="release.json of a release; the same as --release")
     search.add_argument(
-        "--per-replica-batch-size", type=_count, default=256, metavar="N", help="windows scored at once"
+        "--per-replica-batch-size",
+        type=_count,
+        default=256,
+        metavar="N",
+        help="stamps scored at once (default %(default)s)",
     )
     for kind in ("data", "model", "output"):
-        search.add_argument(f"--{kind}-path", metavar="DIR", help=f"as AETHERSCAN_{kind.upper()}_PATH; see train")
-    search.add_argument("--save-tag", metavar="TAG", help="folder of the table in --output-path (default: now)")
+        search.add_argument(
+            f"--{kind}-path", metavar="DIR", help=f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help"
+        )
+    search.add_argument(
+        "--save-tag", metavar="TAG", help="folder of the table within --output-path (default: the time)"
+    )
     train = command("train", _train, "train a release", "train --save-tag test_v1 --num-training-rounds 5")
     train.add_argument(
-        "--output", type=Path, metavar="DIR", help="of the release (default: the tag's, in --model-path)"
+        "--output", type=Path, metavar="DIR", help="folder of the new release (default: --save-tag within --model-path)"
     )
     _train_options(train)
-    evaluate = command("evaluate", _evaluate, "judge a release by skies that are known", "evaluate --output judged")
+    evaluate = command(
+        "evaluate",
+        _evaluate,
+        "measure recall and false alarms of a release on simulated skies",
+        "evaluate --output judged",
+    )
     evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
     evaluate.add_argument(
-        "--release", type=Path, metavar="DIR", help="a folder of models/ (default: what the service serves)"
+        "--release", type=Path, metavar="DIR", help="folder of a release (default: the active release)"
     )
-    evaluate.add_argument("--seed", type=int, default=1, help="of every sky (default %(default)s)")
-    evaluate.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="kinds of sky (default: all)")
+    evaluate.add_argument("--seed", type=int, default=1, help="seed of the skies (default %(default)s)")
+    evaluate.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="scenarios to measure (default: all)")
     evaluate.add_argument(
-        "--full", action="store_true", help="the band that published numbers take: an hour, not minutes"
+        "--full",
+        action="store_true",
+        help="use the bandwidth of the published tables; takes an hour instead of minutes",
     )
-    evaluate.add_argument("--band-mhz", type=float, metavar="MHZ", help="of each cell, instead")
-    evaluate.add_argument("--card", action="store_true", help="write what was reached into the release's CARD.md too")
-    evaluate.add_argument(
-        "--slice", type=Path, metavar="FILE", help="real power, an .npz that holds `data` (time, freq)"
-    )
+    evaluate.add_argument("--band-mhz", type=float, metavar="MHZ", help="bandwidth of each scenario")
+    evaluate.add_argument("--card", action="store_true", help="also write the results to the release's CARD.md")
+    evaluate.add_argument("--slice", type=Path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
     evaluate.add_argument(
         "--baseline", action="append", default=[], choices=("matched_filter", "windows", "turbo_seti"),
-        help="who else searches the first files of the zoo; turbo_seti must be installed; may be given more than once",
+        help="another method to compare with on the zoo scenario; repeatable; turbo_seti must be installed",
     )  # fmt: skip
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:
-    """Give `train` a flag for every field of its settings; what they may be is checked with the configuration."""
+    """Add a flag for every field of the training settings; values are validated with the configuration."""
     from dataclasses import fields
 
     from aetherscan.options.train import TrainSettings
 
     group: Any = train
     numbers: dict[Any, str] = {int: "N", int | None: "N", float: "X"}
-    for one in fields(TrainSettings):
-        if heading := one.metadata["heading"]:
+    for option in fields(TrainSettings):
+        if heading := option.metadata["heading"]:
             group = train.add_argument_group(heading)
-        text = one.metadata["help"].replace("%", "%%")
-        if one.default not in {None, ()}:
-            shown = " ".join(map(str, one.default)) if isinstance(one.default, tuple) else one.default
-            text += f" (default {str(shown).lower() if isinstance(shown, bool) else shown})"
-        form: dict[str, Any] = {"metavar": numbers.get(one.type, one.name.rpartition("_")[2].upper())}
-        if one.type is bool:
+        text = option.metadata["help"].replace("%", "%%")
+        if option.default not in {None, ()}:
+            default = " ".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+            text += f" (default {str(default).lower() if isinstance(default, bool) else default})"
+        form: dict[str, Any] = {"metavar": numbers.get(option.type, option.name.rpartition("_")[2].upper())}
+        if option.type is bool:
             form = {"nargs": "?", "const": "true", "metavar": "true|false"}
-        elif isinstance(one.default, tuple):
-            form["nargs"] = len(one.default) or "+"
-        group.add_argument(f"--{one.name.replace('_', '-')}", help=text, **form)
+        elif isinstance(option.default, tuple):
+            form["nargs"] = len(option.default) or "+"
+        group.add_argument(f"--{option.name.replace('_', '-')}", help=text, **form)
 
 
-def _look_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    def verbs(of: argparse.ArgumentParser, texts: dict[str, str]) -> dict[str, argparse.ArgumentParser]:
-        held = of.add_subparsers(dest="verb", metavar="VERB", required=True)
-        return {verb: held.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
+def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    def verbs(parent: argparse.ArgumentParser, texts: dict[str, str]) -> dict[str, argparse.ArgumentParser]:
+        group = parent.add_subparsers(dest="verb", metavar="VERB", required=True)
+        return {verb: group.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
 
-    candidates = command("candidates", _candidates, "look at candidates", "candidates export found.csv")
-    texts = {"ls": "the newest", "show": "all of one row", "export": "all of them, as a table"}
-    some = verbs(candidates, texts | {"label": "say what a person takes one for; its message will say so too"})
+    candidates = command(
+        "candidates", _candidates, "list, show, export and label candidates", "candidates export candidates.csv"
+    )
+    texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
+    some = verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=int)
-    some["export"].add_argument("file", type=Path, help="a .csv or .json to write")
+    some["export"].add_argument("file", type=Path, help=".csv or .json file to write")
     some["label"].add_argument("id", type=int)
     some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
-    outbox = command("outbox", _outbox, "look at messages, and send again those that wait", "outbox ls")
-    some = verbs(outbox, {"ls": "the newest", "retry": "try now what waits"})
+    outbox = command("outbox", _outbox, "list messages, and retry those that were not delivered", "outbox ls")
+    some = verbs(outbox, {"ls": "list the newest", "retry": "make waiting messages due now"})
     some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
-    some["retry"].add_argument("id", type=int, nargs="*", help="these only; one that was `off` too (default: all)")
-    quarantine = command("quarantine", _quarantine, "look at what was set aside, and try it again", "quarantine ls")
+    some["retry"].add_argument(
+        "id", type=int, nargs="*", help="only these, even if their state is `off` (default: all that wait)"
+    )
+    quarantine = command("quarantine", _quarantine, "list what was set aside, and queue it again", "quarantine ls")
     some = verbs(
-        quarantine, {"ls": "each with its cause", "show": "a cadence's row and attempts", "requeue": "try again"}
+        quarantine, {"ls": "list with causes", "show": "print a cadence and its attempts", "requeue": "queue again"}
     )
     some["show"].add_argument("id", type=int)
-    some["requeue"].add_argument("ids", nargs="*", type=int, metavar="ID", help="cadences")
+    some["requeue"].add_argument("ids", nargs="*", type=int, metavar="ID", help="numbers of cadences")
     some["requeue"].add_argument("--all", action="store_true", help="every quarantined cadence")
     some["requeue"].add_argument("--files", action="store_true", help="every invalid file")
-    text = "search recorded cadences again and tell every difference; exit 1 where there is one"
+    text = "search recorded cadences again and report differences; exit status 1 if there are any"
     replay = command("replay", _replay, text, "replay --since 2d")
-    replay.add_argument("--since", required=True, help="recorded since: a date (2026-08-01), an MJD, or 90m, 12h, 2d")
-    config = command("config", _config, "look at the configuration", "config check")
-    verbs(config, {"check": "list every mistake", "show": "every key as it is used"})
-    store = command("store", _migrate, "take the store to another version of its tables", "store migrate --to 2")
-    some = verbs(store, {"migrate": "up to what this release uses, or with --to to what another one does"})
-    some["migrate"].add_argument("--to", type=int, metavar="N", help="version (default: the newest)")
-    models = command("models", _models, "look at, check and fetch releases", "models verify")
-    texts = {"ls": "releases here", "verify": "check every file's sha256", "fetch": "download one"}
-    texts["promote"] = "make one the service's, from the next cadence on"
-    some = verbs(models, texts | {"compare": "say where the one in the shadow disagrees with what was reported"})
+    replay.add_argument(
+        "--since", required=True, help="oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d"
+    )
+    config = command("config", _config, "check or print the configuration", "config check")
+    verbs(config, {"check": "list every error", "show": "print every key with its value"})
+    store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
+    some = verbs(store, {"migrate": "migrate up to the version of this code, or to --to"})
+    some["migrate"].add_argument("--to", type=int, metavar="N", help="schema version (default: the newest)")
+    models = command("models", _models, "list, verify, download, promote and compare releases", "models verify")
+    texts = {"ls": "list releases", "verify": "check the sha256 of every file", "fetch": "download one"}
+    texts["promote"] = "make one the active release, from the next cadence on"
+    some = verbs(models, texts | {"compare": "compare the shadow release with what was reported"})
     for verb in ("promote", "compare"):
-        some[verb].add_argument("name", help="of a release beside the configured one")
+        some[verb].add_argument("name", help="folder beside the configured release")
     alias = command("fetch-models", _models, "the same as models fetch", "fetch-models URL --sha256 HEX")
     alias.set_defaults(verb="fetch")
-    for one in (some["fetch"], alias):
-        one.add_argument("url", help="of a tar archive, or a name below releases_url")
-        one.add_argument("--sha256", required=True, help="of the archive; nothing is unpacked unless it agrees")
+    for fetch in (some["fetch"], alias):
+        fetch.add_argument("url", help="URL of a tar archive, or a name below releases_url")
+        fetch.add_argument("--sha256", required=True, help="of the archive; unpacked only if it matches")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status; every error told on purpose is one or more plain lines."""
+    """Run a command and return its exit status; print expected errors as plain lines."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["test"]:  # pytest's options are not ours to read
+    if arguments[:1] == ["test"]:  # pytest parses its own options
         return _test(Options(rest=arguments[1:]))
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
     if options.config:
         os.environ["SENTINEL_CONFIG"] = str(Path(options.config).absolute())
     from aetherscan.errors import AetherscanError, RecipeError
@@ -232,11 +260,11 @@ def _store(config: Any) -> Any:
     return open_store(config.store_url)
 
 
-def _served(config: Any) -> Path:
+def _active_release(config: Any) -> Path:
     from sentinel.store.releases import served
 
     if (folder := served(config)) != config.release:
-        print(f"release {folder.name}, which was promoted over {config.release.name}", file=sys.stderr)
+        print(f"release {folder.name}, promoted over the configured {config.release.name}", file=sys.stderr)
     return folder
 
 
@@ -258,14 +286,14 @@ def _up(options: Options) -> int:
     store = _store(config)
     release = read_release(serving(store, config.release))
     if others := sharing(config, store):
-        print(f"the store is shared with the service on {', '.join(others)}: each cadence is searched and told of once")
+        print(f"the service on {', '.join(others)} uses the same store: each cadence is searched and announced once")
     if supervisor.programs(config):
-        print("the service is running already")
+        print("the service is already running")
     else:
         supervisor.start(config, config_path(), foreground=options.foreground)
     supervisor.wait_ready(config, lambda: lacking(config, store), print)
     print(
-        f"searching with {release.name} what lands in {', '.join(map(str, config.watch.roots))}\n"
+        f"release {release.name} searches new files in {', '.join(map(str, config.watch.roots))}\n"
         f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
     )
     return 0
@@ -277,7 +305,7 @@ def _down(options: Options) -> int:
     from sentinel.programs import supervisor
 
     killed = supervisor.stop(_loaded())
-    print(f"stopped{f'; had to kill {killed}' if killed else ''}")
+    print(f"stopped{f'; killed processes {killed}, which did not end' if killed else ''}")
     return 0
 
 
@@ -293,7 +321,7 @@ def _status(options: Options) -> int:
 
     config = _loaded()
     if not config.has_store:
-        print(f"unknown: no store in {config.state_dir}: ./sentinel.py up")
+        print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
         return status.UNKNOWN
     try:
         seen = status.look(config, _store(config))
@@ -330,10 +358,10 @@ def _demo(options: Options) -> int:
 
     config = _loaded()
     if not supervisor.programs(config):
-        print("the service does not run; start it first: ./sentinel.py up")
+        print("the service is not running; start it first: ./sentinel.py up")
         return 1
-    asked = {"seed": options.seed, "suffix": options.suffix, "slow_s": options.slow, "keep": options.keep}
-    return int(not demo.run(config, _store(config), tell=print, **asked))
+    how = {"seed": options.seed, "suffix": options.suffix, "slow_s": options.slow, "keep": options.keep}
+    return int(not demo.run(config, _store(config), tell=print, **how))
 
 
 def _count(text: str) -> int:
@@ -353,28 +381,28 @@ def _search(options: Options) -> int:
     from sentinel.errors import ConfigError
 
     if bool(options.files) == bool(options.test_files):
-        raise ConfigError("search: expected either FILE ... or --test-files FILE ...")
-    config, asked = _loaded(), {name: getattr(options, name) for name in ("mode", "threshold", "threads")}
+        raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
+    config = _loaded()
     if options.test_files and options.trace is not None:
-        raise ConfigError("--test-files: expected no --trace: plates have no frequency")
-    settings = changed(config.search, asked)
-    named = ("data_path", "model_path", "output_path", "save_tag")
-    paths = train_settings(config, {name: getattr(options, name) for name in named})
+        raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
+    settings = changed(config.search, {name: getattr(options, name) for name in ("mode", "threshold", "threads")})
+    names = ("data_path", "model_path", "output_path", "save_tag")
+    paths = train_settings(config, {name: getattr(options, name) for name in names})
     encoder, forest, card = (
         find_files(paths.model_path, "", [name])[0] if name else None
         for name in (options.encoder_path, options.rf_path, options.config_path)
     )
     if card and card.name != "release.json":
         raise ConfigError(f"--config-path: expected the release.json of a release, found {card}")
-    release = options.release or (card.parent if card else _served(config))
+    release = options.release or (card.parent if card else _active_release(config))
     output = options.output
     if options.output_path or options.save_tag:
         output = paths.output_path / (paths.save_tag or _now())
     detect = partial(search.detector_of, release, settings, encoder, forest)
     if options.test_files:
-        plates = find_files(paths.data_path, "testing", options.test_files)
-        asked = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
-        print(search.score(plates, output, detector=detect(), **asked))
+        stamps = find_files(paths.data_path, "testing", options.test_files)
+        how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
+        print(search.score(stamps, output, detector=detect(), **how))
         return 0
     if options.trace is not None:
         print("\n".join(search.trace(search.listed(options.files), options.trace, detect=detect, search=settings)))
@@ -419,30 +447,16 @@ def _train(options: Options) -> int:
 
 
 def _evaluate(options: Options) -> int:
-    from aetherscan.evaluate.pipeline import judge_release
-    from aetherscan.evaluate.report import add_to_card
-    from aetherscan.evaluate.scenarios import CELLS
     from aetherscan.options.search import SearchSettings
-    from sentinel.config import ROOT
+    from sentinel.commands.evaluate import evaluate
 
-    config, cells = _loaded(), [cell.name for cell in CELLS]
-    if unknown := set(options.cells) - set(cells):
-        print(f"--cells: expected some of {', '.join(cells)}, found {', '.join(sorted(unknown))}", file=sys.stderr)
-        return 2
-    ours = ROOT / "tests" / "data" / "ddo210_coarse469_slice.npz"
-    release = options.release or _served(config)
-    reached = judge_release(
-        release, options.output, settings=SearchSettings(**config.search.model_dump()),
-        seed=options.seed, cells=options.cells, baselines=options.baseline, full=options.full,
-        band_mhz=options.band_mhz, real=options.slice or (ours if ours.exists() else None),
+    config = _loaded()
+    evaluate(
+        options.release or _active_release(config), options.output,
+        settings=SearchSettings(**config.search.model_dump()), seed=options.seed, cells=options.cells,
+        full=options.full, band_mhz=options.band_mhz, baselines=options.baseline, real_power=options.slice,
+        card=options.card,
     )  # fmt: skip
-    for one in reached:
-        print(f"{'ok  ' if one['met'] else 'MISS'}  {one['what']} {one['goal']}: {one['figure']['value']:.3g}")
-    print(options.output / "evaluation.html")
-    if options.card:
-        asked = {"--seed": options.seed, "--cells": " ".join(options.cells), "--band-mhz": options.band_mhz}
-        how = " ".join(f"{name} {value}" for name, value in asked.items() if value) + " --full" * options.full
-        add_to_card(release / "CARD.md", f"On skies that are known: `./sentinel.py evaluate {how}`", reached)
     return 0
 
 
@@ -451,7 +465,7 @@ def _candidates(options: Options) -> int:
 
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(candidates.newest(store, options.n)) or "none yet")
+        print("\n".join(candidates.newest(store, options.n)) or "none")
     elif options.verb == "show":
         print(candidates.one(store, options.id))
     elif options.verb == "label":
@@ -468,9 +482,9 @@ def _outbox(options: Options) -> int:
 
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(outbox.listed(store, options.n)) or "none yet")
+        print("\n".join(outbox.listed(store, options.n)) or "none")
     else:
-        print(f"{outbox.retry(store, options.id)} messages are due now")
+        print(f"messages due now: {outbox.retry(store, options.id)}")
     return 0
 
 
@@ -479,7 +493,7 @@ def _quarantine(options: Options) -> int:
 
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(candidates.set_aside(store)) or "nothing was set aside")
+        print("\n".join(candidates.set_aside(store)) or "none")
     elif options.verb == "show":
         print(candidates.history(store, options.id))
     else:
@@ -499,18 +513,18 @@ def _config(options: Options) -> int:
     import yaml
 
     config = _loaded()
-    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) if options.verb == "show" else "no mistakes")
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) if options.verb == "show" else "no errors")
     return 0
 
 
 def _migrate(options: Options) -> int:
     from sentinel.store.migrations import NEWEST, migrate
 
-    wanted = NEWEST if options.to is None else options.to
-    store = _store(_loaded())  # which brings it up to the newest
+    version = NEWEST if options.to is None else options.to
+    store = _store(_loaded())  # opening it migrates it to the newest version
     with store.write() as rows:
-        migrate(rows, wanted)
-    print(f"the store is of version {wanted}; this release uses {NEWEST}, and takes it there when it is next used")
+        migrate(rows, version)
+    print(f"the store has schema version {version}; this code uses {NEWEST} and migrates the store when it opens it")
     return 0
 
 
@@ -531,12 +545,19 @@ def _models(options: Options) -> int:
         return 0
     if options.verb == "promote":
         sha256 = promote(_store(config), config.release, options.name)
-        print(f"{options.name} serves from the next cadence on; sha256 {sha256}")
+        print(f"{options.name} is the active release from the next cadence on; sha256 {sha256}")
         return 0
-    found, served = list(releases.releases(folder)), serving(_store(config), config.release)
-    for name, state in found:
-        print(f"{'*' if folder / name == served else ' '} {name}  {state}")
-    return int(options.verb == "verify" and any(state.startswith(releases.BROKEN) for _, state in found))
+    states, active = list(releases.releases(folder)), serving(_store(config), config.release)
+    for name, state in states:
+        print(f"{'*' if folder / name == active else ' '} {name}  {state}")
+    return int(options.verb == "verify" and any(state.startswith(releases.BROKEN) for _, state in states))
+
+
+def _docs(options: Options) -> int:
+    from sentinel.commands import docs
+
+    print(docs.build(options.output))
+    return 0
 
 
 def _test(options: Options) -> int:

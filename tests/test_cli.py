@@ -22,7 +22,8 @@ from sentinel.store.queue import open_store
 from sentinel.store.schema import file
 
 COMMANDS = """
-up down restart status logs doctor demo search train candidates outbox quarantine replay config models fetch-models test
+up down restart status logs doctor demo search train evaluate candidates outbox quarantine replay config store models
+fetch-models test docs
 """
 
 

@@ -83,7 +83,7 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
     monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
     used = []
     monkeypatch.setattr(
-        "aetherscan.evaluate.pipeline.judge_release", lambda release, *_, **__: used.append(release) or []
+        "sentinel.commands.evaluate.judge_release", lambda release, *_, **__: used.append(release) or []
     )
     monkeypatch.setattr("sentinel.commands.search.detector_of", lambda release, *_: used.append(release))
     monkeypatch.setattr("sentinel.commands.search.search", lambda *_, detect, **__: detect() or 1)
@@ -92,7 +92,7 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
             assert cli.main(["models", "promote", "new"]) == 0
         for command in (["evaluate"], ["search", "a.h5"], ["search", "a.h5", "--release", "models/x"]):
             assert cli.main(command) == 0
-            said = "release new, which was promoted over old\n"
+            said = "release new, promoted over the configured old\n"
             assert capsys.readouterr().err == (said if promoted and "--release" not in command else "")
         cli.main(["doctor"])
         assert f"ok    release: {'new, promoted over old' if promoted else 'old'}, sha256" in capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_the_commands_promote_a_release_and_say_where_the_one_in_the_shadow_disa
     assert "none: expected a folder with release.json" in capsys.readouterr().err
     assert cli.main(["models", "promote", "new"]) == 0
     sha256 = read_release(models / "new").sha256
-    assert capsys.readouterr().out == f"new serves from the next cadence on; sha256 {sha256}\n"
+    assert capsys.readouterr().out == f"new is the active release from the next cadence on; sha256 {sha256}\n"
     assert cli.main(["models", "ls"]) == 0
     assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["* new", "  old"]
     assert cli.main(["models", "compare", "old"]) == 0

@@ -1,0 +1,16 @@
+"""The API reference is built from the docstrings, and a docstring that cannot be rendered is an error."""
+
+import subprocess
+import sys
+
+from sentinel.config import ROOT
+
+
+def test_the_reference_has_a_page_for_every_module_and_no_warning(tmp_path):
+    command = [sys.executable, "-P", "-m", "sentinel.cli", "docs", "--output", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    modules = [path for top in ("aetherscan", "sentinel") for path in (ROOT / top).rglob("[!_]*.py")]
+    pages = [tmp_path / path.relative_to(ROOT).with_suffix(".html") for path in modules]
+    assert len(pages) > 90
+    assert [str(page) for page in pages if not page.exists()] == []
