@@ -11,6 +11,8 @@ def test_the_reference_has_a_page_for_every_module_and_no_warning(tmp_path):
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     modules = [path for top in ("aetherscan", "sentinel") for path in (ROOT / top).rglob("[!_]*.py")]
+    modules = [path for path in modules if path.parent.name != "io"]  # the page of aetherscan.io has what it exports
     pages = [tmp_path / path.relative_to(ROOT).with_suffix(".html") for path in modules]
-    assert len(pages) > 90
+    assert (tmp_path / "aetherscan" / "io.html").exists()
+    assert len(pages) > 80
     assert [str(page) for page in pages if not page.exists()] == []
