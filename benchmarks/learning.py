@@ -23,6 +23,7 @@ from aetherscan.train.examples import Examples, draw
 from aetherscan.train.forest import labelled_features
 from aetherscan.train.onnx_export import convert
 from aetherscan.train.random_skies import ExampleSettings
+from aetherscan.train.streams import Stream
 
 SKY = ExampleSettings(tones=7, unsteady=0, windows=6)
 SEED, KNOWN, UNSEEN, TREES, LEAST_SNR, RATES = 31, 400, 300, 300, 10.0, (0.05, 0.01)
@@ -54,14 +55,14 @@ def means(encode: Encode, both: Both) -> list[np.ndarray]:
     return [labelled_features(encode, shown).latents.mean.reshape(len(shown.labels), -1) for shown in both]
 
 
-def drawn(stream: int, patches: int) -> dict[str, Examples]:
+def drawn(stream: Stream, patches: int) -> dict[str, Examples]:
     """Return what a search shows of so many patches."""
-    parts = list(draw([SEED, stream], patches, SKY, 2))
+    parts = list(draw(SEED, stream, range(patches), SKY, 2))
     return {mode: Examples.join([part[mode] for part in parts]) for mode in MODES}
 
 
 def main(*folders: str) -> None:
-    both = [drawn(stream, patches) for stream, patches in enumerate((KNOWN, UNSEEN))]
+    both = [drawn(Stream.FOREST_FIT, KNOWN), drawn(Stream.FOREST_JUDGE, UNSEEN)]
     tracks, windows = ((both[0][mode], both[1][mode]) for mode in MODES)
     told = [one.measurements for one in tracks]
     print(f"{'':40}{'windows':>16}{'tracks':>16}{'and measured':>16}   at {RATES} false")

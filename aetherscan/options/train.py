@@ -123,7 +123,7 @@ class TrainSettings:
     start: Path | None = _option(None, "folder of a release whose encoder is trained further, from round 1")
     forest_patches: int = _option(3000, "patches of backgrounds, searched for what the forests learn from", least=1)
     # Half of them, 32,000 windows of band, carry a rate of one false alarm in ten thousand.
-    judge_patches: int = _option(4000, "and to choose, calibrate and judge them", least=1)
+    judge_patches: int = _option(4000, "and to choose, calibrate and judge them", least=2)
     processes: int = _option(2, "that draw examples", least=1)
     fresh: bool = _option(default=True, text="whether every epoch sees new examples, not its round's again")
     mixed_precision: bool = _option(default=False, text="compute in bfloat16 where the device can, weights in float32")

@@ -19,6 +19,7 @@ from aetherscan.simulate.injection import FWHM_TO_SIGMA, Emitter, add_line, row_
 from aetherscan.simulate.interference import random_signal
 from aetherscan.train.backgrounds import Source
 from aetherscan.train.random_skies import ExampleSettings, draw_other
+from aetherscan.train.streams import Stream, generator
 
 MOST_FOUND, MOST_LINES = 32, 256
 """Of a background: snippets that are cut out, and tracks that are remembered."""
@@ -77,7 +78,7 @@ def fill(shelf: BackgroundArrays, place: int, source: Source, number: int) -> No
     shelf.found[place, : len(shown)] = to_uint8(shown, shape)
     shelf.sigmas[place], shelf.noise[place], shelf.middles[place] = equalized.sigmas, equalized.noise, cadence.middles
     shade_all(equalized.sigmas, equalized.noise, *shade_table(), shelf.shades[place])
-    rng = np.random.default_rng([*source.seed, number, 1])
+    rng = generator(source.seed, Stream.LINES, source.split, number)
     header, strength = cadence.headers[0], strength_of(equalized)
     starts_s = (cadence.middles - settings.rows / 2) * header.tsamp
     edges_s = starts_s[:, None] + header.tsamp * np.arange(settings.rows + 1)

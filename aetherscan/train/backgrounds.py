@@ -24,6 +24,7 @@ from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.stamps import open_plates
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.random_skies import COARSE, ExampleSettings, draw_emitters, draw_power, patch_header
+from aetherscan.train.streams import Split, Stream, generator
 
 PLATE, PLATES = 4096, ".npy"
 """Channels of a plate; the seeds' files are (plates, 6, rows, channels)."""
@@ -39,7 +40,8 @@ class Source:
     """Where backgrounds come from: simulated where there are no parts; `count` of them before they come again."""
 
     settings: ExampleSettings
-    seed: tuple[int, ...]
+    seed: int
+    split: Split
     count: int
     parts: tuple[Part, ...] = ()
 
@@ -52,7 +54,7 @@ class Source:
         settings, number = self.settings, number % self.count
         cadence = geometry_of(Sky(header=replace(patch_header(settings), nchans=COARSE)).headers())
         if not self.parts:
-            rng = np.random.default_rng([*self.seed, number])
+            rng = generator(self.seed, Stream.BACKGROUND, self.split, number)
             _, others = draw_emitters(rng, replace(settings, tones=0))
             return normalize_block(draw_power(rng, others, settings), cadence, channel=QUIET_CHANNEL), cadence
         paths, where = self.parts[number]
@@ -98,8 +100,11 @@ def sources(
     count = max(1, plates * PLATE // settings.chans)
     if not files:
         validated = max(1, count // 8)
-        return tuple(Source(settings=settings, seed=(seed, k), count=n) for k, n in enumerate((count, validated)))
-    rng, each = np.random.default_rng([seed, 2]), settings.chans // PLATE
+        return tuple(
+            Source(settings=settings, seed=seed, split=split, count=n)
+            for split, n in zip(Split, (count, validated), strict=True)
+        )
+    rng, each = generator(seed, Stream.BACKGROUND_ORDER), settings.chans // PLATE
     groups: list[list[Part]] = []
     if str(files[0]).endswith(PLATES):
         for file in files:
@@ -119,8 +124,8 @@ def sources(
         raise CadenceError(f"{files[0]}: expected at least two backgrounds, one to validate on, found {len(kept)}")
     orders = (rng.permutation(len(parts))[:count] for parts in (seen, kept))
     return tuple(
-        Source(settings=settings, seed=(seed, k), count=len(order), parts=tuple(parts[i] for i in order))
-        for k, (parts, order) in enumerate(zip((seen, kept), orders, strict=True))
+        Source(settings=settings, seed=seed, split=split, count=len(order), parts=tuple(parts[i] for i in order))
+        for split, parts, order in zip(Split, (seen, kept), orders, strict=True)
     )
 
 

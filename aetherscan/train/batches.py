@@ -23,6 +23,7 @@ from aetherscan.train.backgrounds import Source, sources
 from aetherscan.train.process_pool import Plan, ProcessPool, SharedArrays
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.render import BLOCK, DRAWS, QUARTERS, SIGNAL, show
+from aetherscan.train.streams import Stream, generator
 
 MOST_SLOTS = 64
 """Blocks in flight at most: 100 MB, and no more questions and answers than pipes hold."""
@@ -83,7 +84,7 @@ def cook(
     source: BatchSource, rooms: SharedArrays, slot: int, epoch: int, block: int, snr: tuple[float, float], side: int
 ) -> None:
     """Fill a slot of the ring."""
-    rng = np.random.default_rng([source.settings.seed, 3, side, epoch, block])
+    rng = generator(source.settings.seed, Stream.EXAMPLES, side, epoch, block)
     places = np.array([source.place(number, side) for number in source.numbers(epoch, side)])
     show(
         _shelf(rooms), shade_table(), places[rng.integers(places.size, size=BLOCK)], rng.random((BLOCK, DRAWS)),

@@ -31,6 +31,7 @@ from aetherscan.simulate.sky import Sky
 from aetherscan.train.background_cache import inject
 from aetherscan.train.backgrounds import Source
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
+from aetherscan.train.streams import Stream, generator
 
 AT_ONCE = 8
 """Patches that a process draws at a time."""
@@ -109,31 +110,37 @@ def draw_examples(
 
 
 def draw(
-    seed: list[int], patches: int, settings: ExampleSettings, processes: int = 1, source: Source | None = None
+    seed: int,
+    stream: Stream,
+    patches: range,
+    settings: ExampleSettings,
+    processes: int = 1,
+    source: Source | None = None,
 ) -> Iterator[dict[str, Examples]]:
     """Yield the tracks and the windows of so many patches, some at a time, on backgrounds or simulated.
 
     So many processes draw ahead of what is done with them, and never far.
     """
-    one, coming = partial(_patches, seed=seed, settings=settings, source=source), deque[Future[dict[str, Examples]]]()
+    one = partial(draw_patches, seed=seed, stream=stream, settings=settings, source=source)
+    coming = deque[Future[dict[str, Examples]]]()
     with (
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-        tqdm(desc="patches", total=patches, leave=False, disable=not sys.stderr.isatty()) as bar,
+        tqdm(desc="patches", total=len(patches), leave=False, disable=not sys.stderr.isatty()) as bar,
     ):
-        for first in range(0, patches, AT_ONCE):
-            coming.append(pool.submit(one, range(first, min(first + AT_ONCE, patches))))
+        for first in range(0, len(patches), AT_ONCE):
+            coming.append(pool.submit(one, patches[first : first + AT_ONCE]))
             if len(coming) > 2 * processes:
                 yield coming.popleft().result()
                 bar.update(AT_ONCE)
         yield from (ahead.result() for ahead in coming)
 
 
-def _patches(
-    indices: Sequence[int], seed: list[int], settings: ExampleSettings, source: Source | None
+def draw_patches(
+    patches: Sequence[int], seed: int, stream: Stream, settings: ExampleSettings, source: Source | None
 ) -> dict[str, Examples]:
+    """Return the tracks and the windows of some patches, each drawn from its own generator."""
     drawn = (
-        draw_examples(np.random.default_rng([*seed, i]), settings, source.equalized(i) if source else None)
-        for i in indices
+        draw_examples(generator(seed, stream, i), settings, source.equalized(i) if source else None) for i in patches
     )
     return dict(zip(MODES, map(Examples.join, zip(*drawn, strict=True)), strict=True))
 

@@ -26,6 +26,7 @@ from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train.examples import Examples
+from aetherscan.train.streams import Stream, generator
 
 PASSED = 0.04
 """Share of what is no signal, as drawn here, that may pass: a sky's zoo then raises less than an alarm in 100 MHz."""
@@ -100,14 +101,21 @@ def train_forest(
     folder: Path,
     mode: str,
     known: LabelledFeatures,
-    unseen: LabelledFeatures,
+    select: LabelledFeatures,
+    judged: LabelledFeatures,
     settings: TrainSettings,
     labelled: LabelledFeatures | None = None,
 ) -> dict[str, Any]:
     """Choose, fit, calibrate and judge the forest of one mode; return what the card says of it.
 
-    The first half of the unseen examples, which are in the order of the patches they come from, chooses and calibrates;
-    the second judges.
+    Args:
+        folder: where the forest is written.
+        mode: of `MODES`.
+        known: examples that forests are fitted to.
+        select: examples of other patches, which choose the forest's features and calibrate its scores.
+        judged: examples of further patches, which measure it.
+        settings: of the training.
+        labelled: tracks that people have judged, which join `known`.
     """
     known = known.only(np.arange(min(settings.num_samples_rf, len(known.labels))))
     drawn = len(known.labels)
@@ -115,13 +123,12 @@ def train_forest(
     if labelled:
         weights = np.append(weights, np.full(len(labelled.labels), LABEL_WEIGHT, np.float32))
         known = LabelledFeatures.join([known, labelled])
-    first, second = map(unseen.only, np.array_split(np.arange(len(unseen.labels)), 2))
-    chosen, compared = choose(mode, known, first, weights, settings)
+    chosen, compared = choose(mode, known, select, weights, settings)
     forest = fit(_read(known, chosen), known.labels, weights, settings, settings.rf_n_estimators)
     save_forest(folder / f"{mode}.skops", forest)
-    points = calibrate(tree_share(forest, _read(first, chosen)), first.labels)
-    scores = np.interp(tree_share(forest, _read(second, chosen)), points["score"], points["probability"])
-    metrics = judge(scores, second, PASSED)
+    points = calibrate(tree_share(forest, _read(select, chosen)), select.labels)
+    scores = np.interp(tree_share(forest, _read(judged, chosen)), points["score"], points["probability"])
+    metrics = judge(scores, judged, PASSED)
     return {
         "threshold": metrics.pop("threshold"),
         "latents": [part for part in chosen if part != "measurements"],
@@ -139,7 +146,8 @@ def _read(shown: LabelledFeatures, parts: tuple[str, ...]) -> Float32[np.ndarray
     columns = shown.measurements if "measurements" in parts else shown.measurements[:, :0]
     latents = shown.latents
     if "draw" in parts:
-        noise = np.random.default_rng(0).standard_normal(latents.mean.shape, dtype=np.float32)
+        rng = generator(0, Stream.POSTERIOR, len(shown.labels))
+        noise = rng.standard_normal(latents.mean.shape, dtype=np.float32)
         latents = Latents(mean=latents.mean + np.exp(latents.log_var / 2) * noise, log_var=latents.log_var)
     return forest_features(
         ["mean" if part == "draw" else part for part in parts if part != "measurements"], latents, columns
@@ -189,7 +197,7 @@ def surely_better(
     windows: float,
 ) -> bool:
     """Say whether recall at the smallest rate carried is higher in 19 of 20 samples of rows with replacement."""
-    rng, wins = np.random.default_rng(0), 0
+    rng, wins = generator(0, Stream.BOOTSTRAP), 0
     for _ in range(SAMPLES):
         quiet, bright = (rng.choice(rows, len(rows)) for rows in (np.flatnonzero(~signal), np.flatnonzero(signal)))
         at = (min(thresholds(one[quiet], windows).items()) for one in (scores, than))

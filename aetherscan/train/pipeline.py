@@ -31,6 +31,7 @@ from aetherscan.train.onnx_export import export_onnx
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.report import write_training
 from aetherscan.train.resources import Note, stage
+from aetherscan.train.streams import Stream
 
 SHOWN = 2000
 """Examples whose latents are drawn in the report."""
@@ -97,21 +98,24 @@ def train(
         export_onnx(encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
         with stage("draw", noted):
-            real = sources_of(backgrounds) if settings.train_files else (None, None)
-            known, unseen = (
+            training, validation = sources_of(backgrounds) if settings.train_files else (None, None)
+            half = settings.judge_patches // 2
+            known, select, judged = (
                 collect_features(
-                    encode, draw([settings.seed, stream], patches, examples, settings.processes, source),
-                    patches * examples.chans / settings.width_bin,
+                    encode, draw(settings.seed, stream, patches, examples, settings.processes, source),
+                    len(patches) * examples.chans / settings.width_bin,
                 )
-                for stream, patches, source in zip(
-                    (1, 2), (settings.forest_patches, settings.judge_patches), real, strict=True
+                for stream, patches, source in (
+                    (Stream.FOREST_FIT, range(settings.forest_patches), training),
+                    (Stream.FOREST_SELECT, range(half), validation),
+                    (Stream.FOREST_JUDGE, range(half, settings.judge_patches), validation),
                 )
             )  # fmt: skip
         modes = {}
         for mode in MODES:
             with stage(f"forest {mode}", noted) as found:
                 mine = labelled_features(encode, labelled) if labelled and mode == "tracks" else None
-                modes[mode] = train_forest(folder, mode, known[mode], unseen[mode], settings, mine)
+                modes[mode] = train_forest(folder, mode, known[mode], select[mode], judged[mode], settings, mine)
                 found |= {"threshold": modes[mode]["threshold"]}
     plan = Plan.of(settings)
     seen = {
@@ -136,7 +140,7 @@ def train(
     }
     release = write_card(folder, card)
     (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
-    shown = unseen["tracks"].only(np.arange(min(SHOWN, len(unseen["tracks"].labels))))
+    shown = judged["tracks"].only(np.arange(min(SHOWN, len(judged["tracks"].labels))))
     write_training(logs, release, history, stages, shown)
     return release
 

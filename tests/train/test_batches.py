@@ -26,6 +26,7 @@ from aetherscan.train.batches import FeedSettings, feed
 from aetherscan.train.examples import HINT, draw, draw_examples
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.render import compose
+from aetherscan.train.streams import Split, Stream
 
 SMALL = ExampleSettings(chans=2**14)
 SETTINGS = FeedSettings(seed=5, num_target_backgrounds=8, signal_injection_chunk_size=64, examples=SMALL)
@@ -45,7 +46,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def shelf():
     shelf = BackgroundArrays(*(np.zeros(shape, kind) for kind, shape in plan_of(SMALL, 1).values()))
-    fill(shelf, 0, Source(settings=SMALL, seed=(1,), count=1), 0)
+    fill(shelf, 0, Source(settings=SMALL, seed=1, split=Split.TRAINING, count=1), 0)
     return shelf
 
 
@@ -188,7 +189,7 @@ def test_forests_learn_from_tones_in_real_bands_and_from_what_an_off_hints_at_bu
     assert tracks.labels.tolist() == [0]
     assert tracks.measurements[0, MEASUREMENTS.index("off_brightest")] > HINT
     assert 0 < len(windows.labels) < nothing.windows
-    (drawn,) = draw([1], 3, replace(SMALL, tones=3, interference=2), source=source)
+    (drawn,) = draw(1, Stream.FOREST_FIT, range(3), replace(SMALL, tones=3, interference=2), source=source)
     signals = drawn["tracks"].only(drawn["tracks"].labels == 1)
     together = signals.measurements[:, MEASUREMENTS.index("on_together")]
     assert len(signals.labels) >= 5

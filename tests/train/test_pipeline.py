@@ -191,7 +191,7 @@ def test_rows_that_people_judged_join_the_tracks_and_are_counted(tiny, drawn, tm
     count = len(drawn[0].labels)
     known = replace(drawn[0], labels=(np.arange(count) % 2).astype(np.float32))  # both kinds in both halves
     rows = labelled_features(encode, known, windows=50)
-    card = train_forest(tmp_path, "tracks", rows, rows, TINY, rows.only(np.arange(2)))
+    card = train_forest(tmp_path, "tracks", rows, rows, rows, TINY, rows.only(np.arange(2)))
     assert card["labelled"] == 2
     assert sum(card["learned"].values()) == count + 2
 

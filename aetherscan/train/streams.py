@@ -1,0 +1,36 @@
+"""Name the random streams of a training, so that no two of them share a random number.
+
+Every generator of a training comes from `generator(seed, stream, *indices)`: a child of the seed whose spawn key is the
+stream and its indices. A draw depends on these alone, not on the process that makes it or on what was drawn before.
+Lists such as `default_rng([seed, k])` are not used, because [1] and [1, 0] give the same numbers.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Split(IntEnum):
+    """Backgrounds that the encoder trains on, and backgrounds kept to validate it."""
+
+    TRAINING = 0
+    VALIDATION = 1
+
+
+class Stream(IntEnum):
+    """What is drawn, and the indices of its generators. A number that was given is never given to another stream."""
+
+    BACKGROUND_ORDER = 0  # (): which parts of real files are used, and in what order
+    BACKGROUND = 1  # (split, number): power of a simulated background
+    LINES = 2  # (split, number): lines that may be injected into a background
+    EXAMPLES = 3  # (split, epoch, block): snippets for the encoder
+    FOREST_FIT = 4  # (patch,): tracks and windows that forests are fitted to
+    FOREST_SELECT = 5  # (patch,): that choose a forest's features and calibrate it
+    FOREST_JUDGE = 6  # (patch,): that measure it
+    POSTERIOR = 7  # (rows,): draws from the encoder's posterior
+    BOOTSTRAP = 8  # (): resampled rows of a comparison of two forests
+
+
+def generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:
+    """Return the generator of one draw of a stream, independent of every other."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, *indices)))

@@ -1,0 +1,58 @@
+"""Skies for training, validation, forests and their judgement are drawn from independent streams."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aetherscan.train.batches import BatchSource, FeedSettings, cook, prepare, sources_of
+from aetherscan.train.examples import draw_patches
+from aetherscan.train.random_skies import ExampleSettings
+from aetherscan.train.streams import Split, Stream, generator
+
+SMALL = ExampleSettings(chans=2**14, windows=0)
+FOREST_STREAMS = (Stream.FOREST_FIT, Stream.FOREST_SELECT, Stream.FOREST_JUDGE)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Record the first numbers of every generator that the test makes."""
+    numbers, make = list[tuple[int, ...]](), np.random.default_rng
+
+    def recorded(seed):
+        numbers.append(tuple(make(seed).integers(2**63, size=2).tolist()))
+        return make(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", recorded)
+    return numbers
+
+
+def test_no_two_generators_of_a_training_give_the_same_numbers(drawn):
+    for seed in (0, 1, 2):
+        settings = FeedSettings(seed=seed, num_target_backgrounds=64, signal_injection_chunk_size=32, examples=SMALL)
+        source = BatchSource(settings=settings, sources=sources_of(settings), held=(2, 2))
+        arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in source.plan.items()}
+        for split in Split:
+            for number in range(2):
+                prepare(source, arrays, number, split)
+            for epoch, block in ((0, 0), (0, 1), (1, 0)):
+                cook(source, arrays, 0, epoch, block, (6.0, 20.0), split)
+        for stream in FOREST_STREAMS:
+            draw_patches(range(2), seed, stream, SMALL, None)
+    assert len(drawn) == 3 * (2 * (2 * 2 + 3) + len(FOREST_STREAMS) * 2)
+    assert [numbers for numbers, count in Counter(drawn).items() if count > 1] == []
+
+
+def test_indices_that_are_zero_count():
+    states = [generator(*key).integers(2**63) for key in ((1, Stream.BACKGROUND_ORDER), (1, Stream.BACKGROUND_ORDER, 0),
+              (1, Stream.BACKGROUND_ORDER, 0, 0), (1, Stream.BACKGROUND), (0, Stream.BACKGROUND))]  # fmt: skip
+    assert len(set(states)) == len(states)
+
+
+def test_a_patch_depends_on_seed_stream_and_its_number_alone():
+    settings = replace(SMALL, windows=2)
+    together = draw_patches(range(3), 1, Stream.FOREST_FIT, settings, None)
+    alone = [draw_patches([patch], 1, Stream.FOREST_FIT, settings, None) for patch in range(3)]
+    for mode, examples in together.items():
+        np.testing.assert_array_equal(examples.snippets, np.concatenate([patch[mode].snippets for patch in alone]))
