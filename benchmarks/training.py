@@ -46,7 +46,7 @@ def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
 
 
 def plain(batch: int, steps: int, folder: Path) -> dict[str, Any]:
-    vae.POOL = vae.PAINTED = 1
+    vae.POOL = vae.RECONSTRUCTED = 1
     rng = np.random.default_rng(1)
     shown = rng.random((batch * steps, 6, 16, 512), dtype=np.float32) * vae.UINT8_MAX
     labels = (np.arange(len(shown)) % 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What watches a training while Keras runs it: guards, learning rate, logs, progress, and what it costs the machine."""
+"""Keras callbacks of a training: stop on NaN or collapse, lower the learning rate, log, show progress."""
 
 import csv
 import math
@@ -16,44 +16,50 @@ TENSORFLOW = keras.backend.backend() == "tensorflow"
 if TENSORFLOW:
     from aetherscan.train import multi_gpu
 COLLAPSED = 0.01
-"""Nats of KL below which a latent says nothing of what was seen."""
-LOOKED_EVERY = 20
-"""Batches; looking waits for the device."""
+"""KL divergence, nats, below which a latent holds no information about its observation."""
+CHECKED_EVERY = 20
+"""Batches between two checks of the loss: a check waits for the device."""
 
 
 class NanGuard(keras.callbacks.Callback):
-    """Stop a training that has gone where no further batch brings it back."""
+    """Stop a training whose loss is NaN or infinite, or whose posterior has collapsed onto the prior."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stop at a loss that is no number."""
-        if batch % LOOKED_EVERY == 0:
-            self._number(logs or {}, f"batch {batch + 1}")
+        """Check the loss of every `CHECKED_EVERY`th batch."""
+        if batch % CHECKED_EVERY == 0:
+            self._check_finite(logs or {}, f"batch {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stop at a loss that is no number, or when every latent has collapsed onto the prior."""
+        """Check every loss, and the largest KL divergence of a latent."""
         logs = logs or {}
-        self._number(logs, f"epoch {epoch + 1}")
+        self._check_finite(logs, f"epoch {epoch + 1}")
         if logs["kl_most"] < COLLAPSED:
             raise TrainingError(
-                f"round {self.number}, epoch {epoch + 1}: posterior collapse: expected a KL of {COLLAPSED} in a latent "
-                f"or more, found {logs['kl_most']:.2g} in the one that says most: lower vae_beta, or raise vae_alpha"
+                f"round {self.number}, epoch {epoch + 1}: posterior collapse: expected a latent with a KL "
+                f"divergence of at least {COLLAPSED}, found {logs['kl_most']:.2g}: lower vae_beta, or raise vae_alpha"
             )
 
-    def _number(self, logs: dict[str, Any], where: str) -> None:
-        wrong = [name for name, value in logs.items() if not math.isfinite(float(value))]
-        if wrong:
+    def _check_finite(self, logs: dict[str, Any], when: str) -> None:
+        if names := [name for name, value in logs.items() if not math.isfinite(float(value))]:
             raise TrainingError(
-                f"round {self.number}, {where}: expected numbers, found NaN or infinity in {', '.join(wrong)}: lower "
-                "base_learning_rate, train in float32, or look for bad values in train_files"
+                f"round {self.number}, {when}: expected finite losses, found NaN or infinity in {', '.join(names)}: "
+                "lower base_learning_rate, train in float32, or check train_files for bad values"
             )
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lower the learning rate when validation has not improved by a share for so many epochs."""
+    """Lower the learning rate after some epochs without a lower validation loss.
+
+    Args:
+        patience: epochs without improvement.
+        improvement: smallest relative decrease of the loss that counts, 0-1.
+        reduction: fraction by which the learning rate is lowered, 0-1.
+        least: lowest learning rate.
+    """
 
     def __init__(self, patience: int, improvement: float, reduction: float, least: float) -> None:
         super().__init__()
@@ -61,7 +67,7 @@ class Plateau(keras.callbacks.Callback):
         self.best, self.waited = math.inf, 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Count an epoch."""
+        """Compare the validation loss with the best, and lower the learning rate if it is time."""
         loss = (logs or {})["val_loss"]
         better = loss < self.best * (1 - self.improvement)
         self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
@@ -72,34 +78,34 @@ class Plateau(keras.callbacks.Callback):
 
 
 def rate_of(model: keras.Model) -> float:
-    """Return the learning rate, which may be kept once on each device."""
+    """Return the learning rate, also where each device has a copy."""
     return float(model.optimizer.learning_rate.numpy())
 
 
 class Log(keras.callbacks.Callback):
-    """Keep every epoch as a row: in `rows`, as CSV, and for TensorBoard where that is the backend."""
+    """Log every epoch as a row: in `rows`, as CSV, and for TensorBoard on the TensorFlow backend."""
 
     def __init__(self, number: int, rows: list[dict[str, float]], folder: Path) -> None:
         super().__init__()
         self.number, self.rows, self.folder, self.began = number, rows, folder, time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Note the rate of an epoch, whose time counts from the end of the last: the feed's work is in it."""
+        """Record the learning rate. The time of an epoch starts when the last one ends, so it includes the batches'."""
         self.rate = rate_of(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write the epoch down."""
-        found = {name: float(value) for name, value in (logs or {}).items()}
+        """Log the epoch."""
+        losses = {name: float(value) for name, value in (logs or {}).items()}
         head = {"round": self.number, "epoch": epoch + 1, "learning_rate": self.rate}
         began, self.began = self.began, time.monotonic()
-        self.rows.append({**head, "seconds": round(self.began - began, 3), **found})
+        self.rows.append({**head, "seconds": round(self.began - began, 3), **losses})
         write_history(self.folder / "history.csv", self.rows)
         if TENSORFLOW:
-            multi_gpu.write_events(self.folder / "tensorboard", {**found, "learning_rate": self.rate}, len(self.rows))
+            multi_gpu.write_events(self.folder / "tensorboard", {**losses, "learning_rate": self.rate}, len(self.rows))
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write every epoch so far as CSV."""
+    """Write the epochs so far as CSV."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, list(rows[0]) if rows else [])
         table.writeheader()
@@ -107,18 +113,18 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Move a progress bar that counts the batches of all rounds."""
+    """Advance a progress bar over the batches of all rounds."""
 
     def __init__(self, bar: tqdm, number: int, rounds: int) -> None:
         super().__init__()
         self.bar, self.number, self.rounds = bar, number, rounds
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Say where the training is."""
+        """Show the round and the epoch."""
         self.bar.set_description(f"round {self.number}/{self.rounds}, epoch {epoch + 1}", refresh=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Move on by a batch."""
+        """Advance by a batch."""
         self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002

@@ -1,12 +1,12 @@
-"""A training between two rounds, on disk: whole, or not there.
+"""Checkpoints: the state of a training after a round, on disk.
 
     round_07/
-        encoder.keras, decoder.keras   float32, whatever they were trained in; loads on every backend
-        optimizer.npz                  Adam's moments and its count of steps
+        encoder.keras, decoder.keras   float32, also after mixed-precision training; loads on every backend
+        optimizer.npz                  Adam's moments and step count
         state.json                     round, history, settings
 
-A folder is written beside its place, flushed, and renamed, so that one that is there is whole. Random state is not in
-it because there is none: a round draws from its seed, its number and the epoch's, and from nothing before it.
+A checkpoint is written to a temporary folder, flushed and renamed, so it is complete or absent. It holds no random
+state: the draws of a round depend only on the seed, the round and the epoch.
 """
 
 import json
@@ -25,32 +25,41 @@ History = list[dict[str, float]]
 
 
 def save(checkpoints: Path, number: int, model: BetaVAE, shape: Shape, history: History, settings: Any) -> Path:
-    """Write the checkpoint of a round, in place of one of the same name, and return its folder."""
-    place = checkpoints / f"round_{number:02d}"
-    fresh = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
+    """Write the checkpoint of a round, replacing one of the same name, and return its folder.
+
+    Args:
+        checkpoints: folder of all checkpoints.
+        number: of the round, from 1.
+        model: after the round.
+        shape: of its encoder.
+        history: every epoch so far.
+        settings: of the training, as JSON values.
+    """
+    folder = checkpoints / f"round_{number:02d}"
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        fresh.mkdir(parents=True)
-        save_encoder(fresh / "encoder.keras", model.encoder, shape)
-        _plain(build_decoder, model.decoder, shape).save(fresh / "decoder.keras")
-        values = {f"{i:03d}": one.numpy() for i, one in enumerate(_state(model.optimizer))}
-        np.savez(fresh / "optimizer.npz", **values)
+        temporary.mkdir(parents=True)
+        save_encoder(temporary / "encoder.keras", model.encoder, shape)
+        _float32(build_decoder, model.decoder, shape).save(temporary / "decoder.keras")
+        values = {f"{i:03d}": variable.numpy() for i, variable in enumerate(_state(model.optimizer))}
+        np.savez(temporary / "optimizer.npz", **values)
         state = {"round": number, "history": history, "settings": settings}
-        (fresh / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        for file in fresh.iterdir():
+        (temporary / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        for file in temporary.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-        shutil.rmtree(place, ignore_errors=True)
-        fresh.rename(place)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return place
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
 
 
 def load(folder: Path, model: BetaVAE) -> History:
-    """Give `model`, compiled, the weights in a folder, and the optimizer's if they are there; return the history.
+    """Load a checkpoint into a compiled model, and return its history.
 
-    A release has an encoder alone: then the decoder and the optimizer begin anew, and the history is empty.
+    A release folder holds only the encoder: decoder and optimizer then stay as they are, and the history is empty.
 
     Raises:
         TrainingError: the folder holds no encoder, or one of another shape.
@@ -69,18 +78,18 @@ def load(folder: Path, model: BetaVAE) -> History:
 
 
 def save_encoder(path: Path, encoder: keras.Model, shape: Shape) -> keras.Model:
-    """Write an encoder in float32, and return it so."""
-    plain = _plain(build_encoder, encoder, shape)
+    """Write an encoder with float32 computation, and return that encoder."""
+    plain = _float32(build_encoder, encoder, shape)
     plain.save(path)
     return plain
 
 
 def _state(optimizer: keras.Optimizer) -> list[Any]:
-    """Return its variables but for gradients not yet applied, of which a round leaves none behind."""
-    return [one for one in optimizer.variables if "gradient_accumulator" not in one.path]
+    """Return the optimizer's variables without its accumulated gradients, which are all applied when a round ends."""
+    return [variable for variable in optimizer.variables if "gradient_accumulator" not in variable.path]
 
 
-def _plain(build: Any, model: keras.Model, shape: Shape) -> keras.Model:
+def _float32(build: Any, model: keras.Model, shape: Shape) -> keras.Model:
     with keras.device("cpu"):
         plain = build(shape.plain())
         plain.set_weights(model.get_weights())

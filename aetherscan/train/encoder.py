@@ -1,11 +1,10 @@
-"""Train the encoder in rounds, each with fainter signals than the one before it.
+"""Train the encoder in rounds; the curriculum may make the signals fainter from round to round.
 
-A round is what a training is made of: it begins at the base learning rate with draws that follow from the seed and its
-number alone, and ends with a checkpoint. So it does not matter whether the rounds before it were trained by this
-process: what is killed in a round goes on from the checkpoint before it, to the same end.
+A round starts at the base learning rate, its random draws depend on the seed and its number alone, and it ends with a
+checkpoint. A training that is killed resumes from the last checkpoint and ends with the same weights.
 
-Several devices share a batch: TensorFlow by MirroredStrategy (NCCL between GPUs), JAX by `keras.distribution`. PyTorch
-trains on one.
+Several devices share a batch: TensorFlow with MirroredStrategy (NCCL between GPUs), JAX with `keras.distribution`.
+PyTorch trains on one device.
 """
 
 import errno
@@ -30,6 +29,7 @@ from aetherscan.train import checkpoint
 from aetherscan.train.batches import Feed
 from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ProgressBar
 from aetherscan.train.resources import Note, stage
+from aetherscan.train.streams import Stream, keras_seeds
 from aetherscan.train.vae import BetaVAE, Shape, build_decoder, build_encoder
 
 if TENSORFLOW:
@@ -39,12 +39,12 @@ CHECKPOINTS = "checkpoints"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOG = logging.getLogger(__name__)
 CLIP = 1e3
-"""Norm to which each weight's gradient is cut: an untrained encoder's first steps are the only ones that long."""
+"""Largest norm of the gradient of a weight; only the first steps of an untrained encoder reach it."""
 Batch = tuple[UInt8[np.ndarray, "_ obs rows bins"], Float32[np.ndarray, " _"]]
 
 
 def shape_of(settings: TrainSettings) -> Shape:
-    """Return what the settings say of the encoder."""
+    """Return the sizes of the encoder."""
     return Shape(
         latent=settings.vae_latent_dim, dense=settings.vae_dense_layer_size, kernel=settings.vae_kernel_size,
         rows=settings.time_bins, bins=settings.bins,
@@ -54,14 +54,24 @@ def shape_of(settings: TrainSettings) -> Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Who computes, and how an epoch is cut."""
+    """The devices, and how an epoch is divided into steps.
 
-    devices: tuple[str, ...]  # that share a batch: every GPU, or the CPU
-    mirrored: bool  # by TensorFlow, which accumulates inside one step
-    batch: int  # cadences fed to a step
-    pieces: int  # of an effective batch: parts of a step where mirrored, else steps between two of the optimizer
-    steps: int  # of an epoch
-    check: int  # cadences validated at once
+    Attributes:
+        devices: share a batch: every GPU, or the CPU.
+        mirrored: whether TensorFlow copies the weights to several devices and accumulates gradients inside a step.
+        batch: cadences of a step.
+        pieces: parts of an effective batch: inside a step if mirrored, else steps per optimizer update.
+        steps: of an epoch.
+        check: cadences of a validation step.
+        checks: validation steps of an epoch.
+    """
+
+    devices: tuple[str, ...]
+    mirrored: bool
+    batch: int
+    pieces: int
+    steps: int
+    check: int
     checks: int
 
     @staticmethod
@@ -69,7 +79,7 @@ class Plan:
         """Return the plan for this machine.
 
         Raises:
-            TrainingError: its devices do not divide the effective batch.
+            TrainingError: the effective batch cannot be divided among the devices.
         """
         backend = keras.backend.backend()
         devices = () if backend == "torch" else tuple(keras.distribution.list_devices())
@@ -92,7 +102,7 @@ class Plan:
 
 
 def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
-    """Return an untrained model, compiled, on all the devices."""
+    """Return an untrained, compiled model on all devices."""
     scope: AbstractContextManager[Any] = nullcontext()
     kind: type[BetaVAE] = BetaVAE
     if plan.mirrored:
@@ -110,9 +120,9 @@ def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
         adam = keras.optimizers.Adam(
             settings.base_learning_rate, clipnorm=CLIP, gradient_accumulation_steps=accumulated
         )
-        # XLA takes 2.4 times as long on a CPU, and cannot hold what replicas tell each other; JAX knows no other way.
+        # XLA takes 2.4 times as long on a CPU and cannot compile the exchange between replicas; JAX needs it.
         model.compile(optimizer=adam, jit_compile="auto" if keras.backend.backend() == "jax" else False)
-        adam.build(model.trainable_variables)  # else the first step makes them, and is traced a second time
+        adam.build(model.trainable_variables)  # or the first step builds it and is traced twice
     return model
 
 
@@ -125,20 +135,21 @@ def train_encoder(
     note: Note = lambda _: None,
     wait: Callable[[float], object] = time.sleep,
 ) -> tuple[keras.Model, checkpoint.History]:
-    """Train through the rounds that are left, each ending with a checkpoint; return the encoder and the history.
+    """Train the remaining rounds and write a checkpoint after each; return the encoder and the history.
 
-    What fails is tried again from the last checkpoint, with a wait that doubles.
+    A round that fails is repeated from the last checkpoint, after a pause that doubles with each failure.
 
     Args:
         folder: of the release.
-        settings: of the training; `load_tag` says which checkpoint to go on from.
-        open_feed: opens the feed of examples.
-        tell: takes lines for people.
-        note: takes each finished stage.
-        wait: sleeps for so many seconds.
+        settings: of the training; `load_tag` names the checkpoint to resume from.
+        open_feed: opens the source of batches.
+        tell: receives lines for the user.
+        note: receives each finished stage.
+        wait: sleeps for a number of seconds.
 
     Raises:
-        TrainingError: the loss is no number, the posterior collapsed, the disk is full: the text says what to change.
+        TrainingError: the loss is not finite, the posterior collapsed, or the disk is full; the message says what to
+            change.
     """
     plan, begun, checkpoints = Plan.of(settings), started_from(settings), settings.model_path / CHECKPOINTS
     done, rounds, failures = settings.first_round - 1, settings.num_training_rounds, 0
@@ -156,40 +167,40 @@ def train_encoder(
                     break
                 with open_feed() as feed:
                     while done < rounds:
-                        with stage(f"round {done + 1}", note) as found:
+                        with stage(f"round {done + 1}", note) as results:
                             history = one_round(model, feed, settings, plan, done + 1, history, logs, bar)
-                            found |= {key: history[-1][key] for key in ("loss", "val_loss")}
+                            results |= {key: history[-1][key] for key in ("loss", "val_loss")}
                         begun = checkpoint.save(
                             checkpoints, done + 1, model, shape_of(settings), history, settings.recorded()
                         )
                         done, failures = done + 1, 0
             except KeyboardInterrupt:
-                kept = f"go on with load_tag {begun.name}, which is whole" if begun else "no round was finished"
-                tell(f"interrupted in round {done + 1}: {kept}")
+                advice = f"resume with load_tag {begun.name}" if begun else "no round is complete"
+                tell(f"interrupted in round {done + 1}: {advice}")
                 raise
             except TrainingError:
                 raise
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in FULL:
                     raise TrainingError(
-                        f"{error.filename or checkpoints}: expected room for a round, found a full disk: make room and "
-                        f"go on from {begun or 'the start'}, which is as it was"
+                        f"{error.filename or checkpoints}: expected space for a checkpoint, found a full disk: free "
+                        f"some and resume from {begun or 'the start'}"
                     ) from error
                 if failures == settings.max_retries:
                     raise
                 pause, failures, model = settings.retry_delay * 2**failures, failures + 1, None
                 LOG.exception("round %d failed", done + 1)
-                tell(f"round {done + 1}: {error!r}: again in {pause:g} s from {begun or 'the start'}")
+                tell(f"round {done + 1}: {error!r}: retry in {pause:g} s from {begun or 'the start'}")
                 bar.n = (done + 1 - settings.first_round) * settings.epochs_per_round * plan.steps
                 wait(pause)
     return checkpoint.save_encoder(folder / "encoder.keras", model.encoder, shape_of(settings)), history
 
 
 def started_from(settings: TrainSettings) -> Path | None:
-    """Return the folder that a training starts from: a checkpoint, or a release whose encoder is trained further.
+    """Return the folder of the initial weights: a checkpoint, a release to train further, or None.
 
     Raises:
-        TrainingError: there is no encoder there.
+        TrainingError: the folder holds no encoder.
     """
     if settings.load_tag:
         usual = CHECKPOINTS if settings.load_tag.startswith("round") else "."
@@ -199,14 +210,14 @@ def started_from(settings: TrainSettings) -> Path | None:
     else:
         return None
     if not (folder / "encoder.keras").exists():
-        there = ", ".join(sorted(one.parent.name for one in folder.parent.glob("[!.]*/encoder.keras"))) or "none"
-        raise TrainingError(f"{folder}: expected a checkpoint or a release, found no encoder; there are: {there}")
+        others = ", ".join(sorted(file.parent.name for file in folder.parent.glob("[!.]*/encoder.keras"))) or "none"
+        raise TrainingError(f"{folder}: expected a checkpoint or a release, found no encoder; available: {others}")
     return folder
 
 
 def unused(folder: Path) -> Path:
-    """Return a name beside `folder` that nothing has."""
-    return next(one for n in count(1) if not (one := folder.with_name(f"{folder.name}-{n}")).exists())
+    """Return the first of `folder`-1, `folder`-2, ... that does not exist."""
+    return next(path for n in count(1) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
 
 
 def one_round(
@@ -219,16 +230,30 @@ def one_round(
     folder: Path,
     bar: tqdm,
 ) -> checkpoint.History:
-    """Train one round, and return the history with its epochs."""
-    model.draws.state.assign(np.array([settings.seed, number], dtype="uint32"))
+    """Train one round.
+
+    Args:
+        model: compiled; trained in place.
+        feed: source of batches.
+        settings: of the training.
+        plan: how an epoch is divided into steps.
+        number: of the round, from 1.
+        history: epochs of the rounds before.
+        folder: of the logs.
+        bar: progress over the batches of all rounds.
+
+    Returns:
+        `history` with the epochs of this round.
+    """
+    model.draws.state.assign(np.array(keras_seeds(settings.seed, Stream.ENCODER_DRAWS, number, count=2), np.uint32))
     model.optimizer.learning_rate = settings.base_learning_rate
     snr, epochs = settings.snr(number), settings.epochs_per_round
     first, rows = (number - 1) * epochs, list(history)
 
-    def shown(which: int, steps: int, size: int, *, unseen: bool) -> Iterator[Batch]:
-        yield from islice(feed.epoch(which, -(-steps * size // 4) * 4, snr, batch=size, unseen=unseen), steps)
+    def batches(epoch: int, steps: int, size: int, *, unseen: bool) -> Iterator[Batch]:
+        yield from islice(feed.epoch(epoch, -(-steps * size // 4) * 4, snr, batch=size, unseen=unseen), steps)
 
-    watching = [
+    callbacks = [
         NanGuard(number),
         Plateau(
             settings.patience_threshold, settings.min_pct_improvement, settings.lr_reduction_factor,
@@ -237,10 +262,10 @@ def one_round(
         Log(number, rows, folder),
         ProgressBar(bar, number, settings.num_training_rounds),
     ]  # fmt: skip
-    for epoch in range(epochs):  # one at a time: Keras would ask for the next one's examples before it has validated
+    for epoch in range(epochs):  # one fit per epoch: Keras would request the next epoch's batches before it validates
         model.fit(
-            shown(first + epoch * settings.fresh, plan.steps, plan.batch, unseen=False), steps_per_epoch=plan.steps,
-            validation_data=shown(first, plan.checks, plan.check, unseen=True), validation_steps=plan.checks,
-            initial_epoch=epoch, epochs=epoch + 1, shuffle=False, callbacks=watching, verbose=0,
+            batches(first + epoch * settings.fresh, plan.steps, plan.batch, unseen=False), steps_per_epoch=plan.steps,
+            validation_data=batches(first, plan.checks, plan.check, unseen=True), validation_steps=plan.checks,
+            initial_epoch=epoch, epochs=epoch + 1, shuffle=False, callbacks=callbacks, verbose=0,
         )  # fmt: skip
     return rows

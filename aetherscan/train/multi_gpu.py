@@ -1,8 +1,8 @@
-"""What a training does on TensorFlow alone: share a batch among devices, and write for TensorBoard.
+"""TensorFlow only: share a batch among several devices, and write TensorBoard logs.
 
-Keras cannot accumulate gradients over several devices (keras-team/keras#20582): an optimizer that decides in the graph
-whether to apply gradients would have to wait for the other replicas inside that decision. Here each replica takes its
-share of an effective batch in pieces, adds up their gradients, and the optimizer sees one step.
+Keras cannot accumulate gradients over several devices (keras-team/keras#20582): its optimizer would have to
+synchronize the replicas inside a condition of the graph. Here each replica processes its part of an effective batch in
+pieces and sums their gradients, and the optimizer makes one step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,23 @@ from aetherscan.train.vae import BetaVAE
 
 
 def mirrored(devices: Sequence[str]) -> Any:
-    """Return the strategy that keeps a copy of the weights on each device; GPUs tell each other by NCCL."""
+    """Return the strategy that copies the weights to each device; GPUs exchange gradients through NCCL."""
     return tf.distribute.MirroredStrategy([name.upper() for name in devices])
 
 
 @no_type_check
 class MirroredVAE(BetaVAE):
-    """A beta-VAE that takes an effective batch in `pieces`; only under `mirrored`."""
+    """A beta-VAE that processes an effective batch in `pieces`; build it in the scope of `mirrored`."""
 
     pieces: int = 1
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Take one step of the optimizer with the mean gradient of the pieces."""
+        """Make one optimizer step with the mean gradient of the pieces."""
         snippets, labels = (tf.split(part, self.pieces) for part in data[:2])
         total = [tf.zeros_like(weight) for weight in self.trainable_weights]
-        for piece, known in zip(snippets, labels, strict=True):
-            with tf.control_dependencies(total), tf.GradientTape() as tape:  # one after the other: memory of one
-                loss = self.compute_loss(x=piece, y=known, y_pred=self(piece, training=True))
+        for piece, piece_labels in zip(snippets, labels, strict=True):
+            with tf.control_dependencies(total), tf.GradientTape() as tape:  # in sequence, to hold one piece in memory
+                loss = self.compute_loss(x=piece, y=piece_labels, y_pred=self(piece, training=True))
             gradients = tape.gradient(loss, self.trainable_weights)
             total = [a + b / self.pieces for a, b in zip(total, gradients, strict=True)]
             self._loss_tracker.update_state(loss * self.replicas)
@@ -40,7 +40,13 @@ class MirroredVAE(BetaVAE):
 
 
 def write_events(folder: Path, values: Mapping[str, float], step: int) -> None:
-    """Add numbers to a log that TensorBoard shows; it need not be installed where they are written."""
+    """Add values to a TensorBoard log; TensorBoard itself need not be installed.
+
+    Args:
+        folder: of the log.
+        values: by name.
+        step: epochs since the start of the training.
+    """
     plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
     metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class=1)
     writer = tf.summary.create_file_writer(str(folder), filename_suffix=f".{step:06d}")

@@ -29,8 +29,16 @@ class Stream(IntEnum):
     FOREST_JUDGE = 6  # (patch,): that measure it
     POSTERIOR = 7  # (rows,): draws from the encoder's posterior
     BOOTSTRAP = 8  # (): resampled rows of a comparison of two forests
+    ENCODER_WEIGHTS = 9  # (): initial weights of the encoder
+    DECODER_WEIGHTS = 10  # (): initial weights of the decoder
+    ENCODER_DRAWS = 11  # (round,): draws from the posterior while the encoder is trained
 
 
 def generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:
     """Return the generator of one draw of a stream, independent of every other."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, *indices)))
+
+
+def keras_seeds(seed: int, stream: Stream, *indices: int, count: int) -> list[int]:
+    """Return 32-bit seeds for Keras, independent of those of other streams, indices and trainings."""
+    return np.random.SeedSequence(seed, spawn_key=(stream, *indices)).generate_state(count).tolist()

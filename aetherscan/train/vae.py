@@ -1,14 +1,16 @@
-"""The beta-VAE of Ma et al. (2023) and Aetherscan, in Keras 3 alone, so that it trains on TensorFlow, JAX and PyTorch.
+"""The beta-VAE of Ma et al. (2023) and of Aetherscan, in Keras 3, for TensorFlow, JAX and PyTorch.
 
-Nine convolutions squeeze one observation (16 rows x 512 bins) into a Gaussian over `latent` numbers; a mirrored decoder
-paints the observation back. What makes it a detector is the third term of the loss: it pulls the latents of the ONs
-together, those of the OFFs together, and the two apart when a cadence holds a signal from the target; when it does not,
-it pulls all six together. The forest then looks at six latents and nothing else.
+Nine convolutions encode one observation (16 rows x 512 bins) as a Gaussian over the latents; a mirrored decoder
+reconstructs the observation (variational autoencoder: Kingma & Welling 2013, arXiv:1312.6114; weight beta of the KL
+divergence: Higgins et al. 2017, OpenReview Sy2fzU9gl). The third term of the loss makes the latents useful to the
+forest: if a cadence holds a signal from the target, the latents of the ONs are pulled together, those of the OFFs are
+pulled together, and the two groups are pushed apart; otherwise all six are pulled together.
 
-Three departures from the seeds, each because with it more was learned from lines as thin as real ones in the same time
-(decision 0005): the last convolution is followed by its maximum over each quarter of the window, so that a line is
-a line wherever it lies; clustering is of the posterior's mean, not of a draw; and the reconstruction, nearly all of it
-noise that no latent can hold, weighs less.
+Ma et al. 2023: arXiv:2301.12670, doi:10.1038/s41550-022-01872-z. We differ from them in three points, because each
+learned more from lines as thin as real ones in the same time (decision 0005): the maximum of the last convolution over
+each quarter of the window replaces flattening, so that a line gives the same feature anywhere in its quarter; the
+clustering loss uses the mean of the posterior, not a random draw; and the reconstruction, which is mostly noise that no
+latent can hold, has a lower weight.
 """
 
 import math
@@ -19,53 +21,56 @@ import keras
 from keras import layers, ops
 
 from aetherscan.search.cutouts import UINT8_MAX
+from aetherscan.train.streams import Stream, keras_seeds
 
 STAGES = ((16, 2), (16, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (128, 1), (256, 2))
 """Filters and stride of each convolution."""
+LAYERS = len(STAGES) + 3
+"""Most layers with weights in one model."""
 OBSERVATIONS, ROWS, BINS = 6, 16, 512
-TARGET_SHAPE = ((1.0,), (0.0,), (1.0,), (0.0,), (1.0,), (0.0,))
-"""Where the telescope points: 1 at the target."""
+ON_COLUMN = ((1.0,), (0.0,), (1.0,), (0.0,), (1.0,), (0.0,))
+"""1 for an ON, 0 for an OFF."""
 CLOSEST = 0.1
-"""Added to every squared ON-OFF distance: the seeds' 1e-8 sends an untrained encoder to infinity."""
+"""Added to every squared ON-OFF distance: with Aetherscan's 1e-8 the loss of an untrained encoder overflows."""
 POOL = 8
-"""The last maps, 32 bins wide, are pooled to their maxima in four parts of the window."""
+"""Bins of the last maps, 32 bins wide, that are pooled to one maximum: a quarter of the window."""
 TERMS = ("reconstruction", "kl", "kl_most", "clustering")
-"""Of the loss, as they are told; `kl_most` is that of the latent that says most."""
-PAINTED = 3
-"""Every third observation is reconstructed, one ON and one OFF: the others teach the same at three times the cost."""
+"""Logged terms of the loss; `kl_most` is the KL divergence of the latent with the largest."""
+RECONSTRUCTED = 3
+"""Every third observation is reconstructed, one ON and one OFF: all six cost three times as much and add little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How large an encoder and its decoder are, and what they compute in; weights are float32 whatever it is."""
+    """Sizes of an encoder and its decoder, and the precision of their computation; weights are always float32."""
 
     latent: int = 8
     dense: int = 512
     kernel: tuple[int, int] = (3, 3)
     rows: int = ROWS
     bins: int = BINS
-    precision: str = "float32"  # or mixed_bfloat16: a Keras dtype policy
+    precision: str = "float32"  # Keras dtype policy: float32 or mixed_bfloat16
 
     def plain(self) -> "Shape":
-        """Return the same in float32."""
+        """Return the same sizes with float32 computation."""
         return replace(self, precision="float32")
 
 
 def build_encoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
-    """Return the encoder: (batch, rows, bins, 1) -> z_mean, z_log_var, each (batch, latent)."""
-    init, shape = iter(range(seed, seed + 100)), shape or Shape()
-    how: dict[str, Any] = {"activation": "relu", "dtype": shape.precision}
+    """Return the untrained encoder: (batch, rows, bins, 1) -> z_mean, z_log_var, each (batch, latent)."""
+    init, shape = iter(keras_seeds(seed, Stream.ENCODER_WEIGHTS, count=LAYERS)), shape or Shape()
+    options: dict[str, Any] = {"activation": "relu", "dtype": shape.precision}
     image = x = keras.Input((shape.rows, shape.bins, 1), name="observation")
     for filters, stride in STAGES:
         start = keras.initializers.HeNormal(next(init))
-        x = layers.Conv2D(filters, shape.kernel, stride, padding="same", kernel_initializer=start, **how)(x)
+        x = layers.Conv2D(filters, shape.kernel, stride, padding="same", kernel_initializer=start, **options)(x)
     x = layers.Flatten()(layers.MaxPooling2D((1, POOL))(x))
-    x = layers.Dense(shape.dense, kernel_initializer=keras.initializers.HeNormal(next(init)), **how)(x)
+    x = layers.Dense(shape.dense, kernel_initializer=keras.initializers.HeNormal(next(init)), **options)(x)
     heads = [
         layers.Dense(
             shape.latent,
             name=name,
-            dtype="float32",  # the posterior and the loss stay exact under a mixed-precision policy
+            dtype="float32",  # posterior and loss stay float32 under mixed precision
             kernel_initializer=keras.initializers.GlorotNormal(next(init)),
             bias_initializer=keras.initializers.Constant(bias),
         )(x)
@@ -75,8 +80,8 @@ def build_encoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
 
 
 def build_decoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
-    """Return the encoder's mirror: (batch, latent) -> (batch, rows, bins, 1) between 0 and 1."""
-    init, shape = iter(range(seed + 100, seed + 200)), shape or Shape()
+    """Return the untrained decoder: (batch, latent) -> (batch, rows, bins, 1), 0-1."""
+    init, shape = iter(keras_seeds(seed, Stream.DECODER_WEIGHTS, count=LAYERS)), shape or Shape()
     small = (shape.rows // 16, shape.bins // 16, STAGES[-1][0])
     z = x = keras.Input((shape.latent,), name="z")
     for units in (shape.dense, math.prod(small)):
@@ -98,14 +103,14 @@ def build_decoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
 
 
 def clustering_loss(z: Any, is_signal: Any) -> Any:
-    """Return each cadence's clustering loss: (batch, 6, latent), (batch,) -> (batch,).
+    """Return the clustering loss of each cadence: (batch, 6, latent), (batch,) -> (batch,).
 
-    The seeds sum over fifty named pairs; all of them are in one broadcast difference. With a signal: the mean squared
-    distance within ONs and within OFFs (each pair in both directions), plus 1 / distance^2 over the nine ON-OFF pairs.
-    Without: the squared distance over all pairs, the nine mixed ones counted once, as the seeds do.
+    Every cadence: the sum of the squared distances within ONs and within OFFs, each pair in both directions. With a
+    signal, plus 1 / (distance^2 + `CLOSEST`) over the nine ON-OFF pairs; without one, plus distance^2 over these pairs.
+    Aetherscan writes the same sum as fifty named pairs.
     """
-    at_target = ops.convert_to_tensor(TARGET_SHAPE, dtype=z.dtype)
-    alike = at_target * ops.transpose(at_target) + (1 - at_target) * ops.transpose(1 - at_target)
+    on = ops.convert_to_tensor(ON_COLUMN, dtype=z.dtype)
+    alike = on * ops.transpose(on) + (1 - on) * ops.transpose(1 - on)
     distance = ops.sum(ops.square(z[:, :, None] - z[:, None, :]), axis=-1)
     within = ops.sum(alike * distance, axis=(1, 2))
     apart = ops.sum((1 - alike) / (distance + CLOSEST), axis=(1, 2)) / 2
@@ -113,12 +118,21 @@ def clustering_loss(z: Any, is_signal: Any) -> Any:
     return within + is_signal * apart + (1 - is_signal) * mixed
 
 
-@no_type_check  # Keras reads its layers' signatures, which the shape checker would wrap
+@no_type_check  # Keras inspects the signatures of its models, which the shape checker would wrap
 class BetaVAE(keras.Model):
-    """Encoder and decoder under the seeds' composite loss: gamma * (reconstruction + beta * KL) + alpha * clustering.
+    """Encoder and decoder with the loss gamma * (reconstruction + beta * KL) + alpha * clustering.
 
-    Input: snippets (batch, 6, rows, bins), bytes in `UINT8_MAX`; target: 1.0 where a cadence holds a signal, else 0.0.
-    `replicas` is among how many devices TensorFlow splits a batch: it adds up their losses and gradients.
+    Input: snippets (batch, 6, rows, bins) as uint8, of which `UINT8_MAX` is 1. Target: 1.0 if a cadence holds a signal,
+    else 0.0.
+
+    Args:
+        encoder: from `build_encoder`.
+        decoder: from `build_decoder`.
+        beta: weight of the KL divergence relative to the reconstruction.
+        alpha: weight of the clustering loss.
+        gamma: weight of reconstruction and KL divergence together.
+        seed: of the draws from the posterior.
+        replicas: devices that share a batch; TensorFlow sums their losses and gradients.
     """
 
     def __init__(
@@ -139,35 +153,35 @@ class BetaVAE(keras.Model):
 
     @property
     def metrics(self) -> list[Any]:
-        """The loss and its terms, reset each epoch."""
+        """The loss and its terms; Keras resets them every epoch."""
         return [self._loss_tracker, *self.terms.values()]
 
     def images(self, snippets: Any) -> Any:
-        """Return every observation of every snippet as the encoder takes it, in 0..1."""
+        """Return every observation of every snippet as an input of the encoder, 0-1."""
         _, rows, bins, _ = self.encoder.input_shape
         return ops.cast(ops.reshape(snippets, (-1, rows, bins, 1)), "float32") / UINT8_MAX
 
     def call(self, snippets: Any) -> dict[str, Any]:
-        """Return the posterior of every observation and the reconstruction of some."""
+        """Return the posterior of every observation, and the reconstruction of every `RECONSTRUCTED`th."""
         z_mean, z_log_var = self.encoder(self.images(snippets))
-        mean, spread = z_mean[::PAINTED], ops.exp(0.5 * z_log_var[::PAINTED])
+        mean, spread = z_mean[::RECONSTRUCTED], ops.exp(0.5 * z_log_var[::RECONSTRUCTED])
         z = mean + spread * keras.random.normal(ops.shape(mean), dtype="float32", seed=self.draws)
         return {"image": self.decoder(z), "z_mean": z_mean, "z_log_var": z_log_var}
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any) -> Any:
-        """Return the composite loss of a batch: a scalar."""
-        seen = keras.losses.binary_crossentropy(self.images(x)[::PAINTED], y_pred["image"])
+        """Return the loss of a batch, a scalar."""
+        reconstruction = keras.losses.binary_crossentropy(self.images(x)[::RECONSTRUCTED], y_pred["image"])
         z_mean, z_log_var = y_pred["z_mean"], y_pred["z_log_var"]
         kl = ops.mean(-0.5 * (1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var)), axis=0)
         latent = ops.shape(z_mean)[-1]
         clusters = clustering_loss(ops.reshape(z_mean, (-1, OBSERVATIONS, latent)), ops.reshape(y, (-1,)))
         terms = {
-            "reconstruction": ops.mean(ops.sum(seen, axis=(1, 2))),
+            "reconstruction": ops.mean(ops.sum(reconstruction, axis=(1, 2))),
             "kl": ops.sum(kl),
             "kl_most": ops.max(kl),
             "clustering": ops.mean(clusters),
         }
         for name, value in terms.items():
             self.terms[name].update_state(value)
-        seen_and_kl = terms["reconstruction"] + self.beta * terms["kl"]
-        return (self.gamma * seen_and_kl + self.alpha * terms["clustering"]) / self.replicas
+        evidence = terms["reconstruction"] + self.beta * terms["kl"]
+        return (self.gamma * evidence + self.alpha * terms["clustering"]) / self.replicas

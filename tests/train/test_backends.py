@@ -1,4 +1,4 @@
-"""Whatever trained an encoder, TensorFlow and ONNX Runtime make the same numbers of it."""
+"""An encoder trained on any backend gives the same latents on TensorFlow and ONNX Runtime."""
 
 import functools
 import importlib.util
@@ -38,7 +38,7 @@ np.savez(folder / "made.npz", images=images, loss=losses["loss"], *map(np.asarra
 
 @pytest.fixture(scope="module")
 def one_step(tmp_path_factory):
-    """Train for a step in a process of its own, once; return what the encoder then says, and where it is."""
+    """Train one step in a process of its own, once per backend; return latents and folder of the encoder."""
 
     @functools.cache
     def trained(backend: str, devices: int = 1) -> tuple[dict[str, np.ndarray], Path]:
@@ -66,8 +66,8 @@ def test_an_encoder_trained_on_any_backend_gives_the_same_numbers_on_tensorflow_
         np.testing.assert_allclose(two, wanted[:6], atol=1e-5, rtol=1e-5)
 
 
-def test_two_devices_of_jax_share_a_batch_and_learn_what_one_does(one_step):
+def test_two_devices_of_jax_share_a_batch_and_learn_the_weights_of_one_device(one_step):
     alone, shared = (one_step("jax", devices)[0] for devices in (1, 2))
     np.testing.assert_allclose(shared["loss"], alone["loss"], rtol=1e-4)
-    # Adam's first step is as long for a gradient that is nearly nothing, of either sign.
+    # Adam's first step has the same length for a gradient near zero, whatever its sign.
     np.testing.assert_allclose(shared["arr_0"], alone["arr_0"], atol=0.02)

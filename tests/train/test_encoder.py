@@ -1,4 +1,4 @@
-"""A training goes on from where it was stopped to the same end, and says what stopped it."""
+"""A training resumes from its last checkpoint to the same weights, and its errors say what stopped it."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def narrow(monkeypatch):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Weights and history that nothing came between, and the folder of its checkpoints."""
+    """Weights and history of a training without interruption, and the folder of its checkpoints."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vae, "STAGES", NARROW)
@@ -43,7 +43,7 @@ def uninterrupted(tmp_path_factory):
 
 
 class BreaksAt:
-    """A feed's opener that fails when a round is begun for the first time."""
+    """Opens a source of batches that fails in one epoch, once."""
 
     def __init__(self, error, number):
         self.error, self.number = error, number
@@ -61,7 +61,7 @@ class BreaksAt:
         return nullcontext(Breaking())
 
 
-def test_a_training_killed_at_any_moment_goes_on_to_the_same_end(settings, tmp_path, uninterrupted):
+def test_a_training_that_is_killed_resumes_to_the_same_weights(settings, tmp_path, uninterrupted):
     code = f"""import os, sys, pathlib; sys.path[:0] = {PATH!r}
 import tiny_training as t
 from aetherscan.train import vae
@@ -83,7 +83,7 @@ t.trained(pathlib.Path({str(tmp_path)!r}), t.settings.__wrapped__(pathlib.Path({
     assert len((tmp_path / "logs" / "again" / "history.csv").read_text().splitlines()) == 1 + len(rest) == 5
 
 
-def test_sigterm_ends_a_training_in_order_and_says_where_to_go_on(settings, tmp_path):
+def test_sigterm_ends_a_training_and_names_the_checkpoint_to_resume_from(settings, tmp_path):
     from aetherscan.train.pipeline import interruptible
 
     class Stops(LinesAndNoise):
@@ -95,18 +95,18 @@ def test_sigterm_ends_a_training_in_order_and_says_where_to_go_on(settings, tmp_
     told = []
     with pytest.raises(KeyboardInterrupt), interruptible():
         train_encoder(tmp_path, settings, lambda: nullcontext(Stops()), tell=told.append)
-    assert told == ["interrupted in round 2: go on with load_tag round_01, which is whole"]
+    assert told == ["interrupted in round 2: resume with load_tag round_01"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_failure_is_tried_again_from_the_last_checkpoint(settings, tmp_path, uninterrupted):
+def test_a_failed_round_is_repeated_from_the_last_checkpoint(settings, tmp_path, uninterrupted):
     waits = []
     again, _ = trained(tmp_path, settings, BreaksAt(RuntimeError("no more shared memory"), 3), wait=waits.append)
     assert waits == [0.5]
     np.testing.assert_allclose(again, uninterrupted[0], atol=1e-5)
 
 
-def test_what_fails_again_and_again_waits_longer_each_time_and_is_told(settings, tmp_path):
+def test_the_pause_doubles_with_each_failure_and_the_last_error_is_raised(settings, tmp_path):
     def broken():
         raise RuntimeError("no feed")
 
@@ -116,7 +116,7 @@ def test_what_fails_again_and_again_waits_longer_each_time_and_is_told(settings,
     assert waits == [0.5, 1.0]
 
 
-def test_a_full_disk_is_told_and_leaves_the_checkpoint_before_it_whole(settings, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_complete(settings, tmp_path, monkeypatch):
     save, checkpoints = np.savez, tmp_path / "models" / "checkpoints"
 
     def full(path, **values):
@@ -129,13 +129,13 @@ def test_a_full_disk_is_told_and_leaves_the_checkpoint_before_it_whole(settings,
 
     monkeypatch.setattr(checkpoint.np, "savez", full)
     monkeypatch.setattr(encoder, "one_round", nothing_learned)
-    with pytest.raises(TrainingError, match=r"found a full disk: make room and go on from .+round_01"):
+    with pytest.raises(TrainingError, match=r"found a full disk: free some and resume from .+round_01"):
         trained(tmp_path, settings)
     assert [one.name for one in checkpoints.iterdir()] == ["round_01"]
     assert len(checkpoint.load(checkpoints / "round_01", encoder.build(settings, Plan.of(settings)))) == 1
 
 
-def test_a_loss_that_is_no_number_stops_the_training_at_once(settings, tmp_path):
+def test_a_loss_of_nan_stops_the_training_at_once(settings, tmp_path):
     class Bad(LinesAndNoise):
         def epoch(self, number, count, snr, *, batch, unseen=False):
             for shown, labels in super().epoch(number, count, snr, batch=batch, unseen=unseen):
@@ -146,7 +146,7 @@ def test_a_loss_that_is_no_number_stops_the_training_at_once(settings, tmp_path)
     assert (tmp_path / "models" / "checkpoints" / "round_01").is_dir()
 
 
-def test_a_posterior_that_says_nothing_stops_the_training_and_says_what_to_change(settings, tmp_path, monkeypatch):
+def test_a_collapsed_posterior_stops_the_training_with_advice(settings, tmp_path, monkeypatch):
     build = encoder.build
 
     def silent(*how):
@@ -159,7 +159,7 @@ def test_a_posterior_that_says_nothing_stops_the_training_and_says_what_to_chang
         trained(tmp_path, replace(settings, base_learning_rate=1e-9, min_learning_rate=1e-9))
 
 
-def test_every_epoch_is_new_and_every_validation_of_a_round_is_the_same(settings, tmp_path):
+def test_every_epoch_has_new_examples_and_a_round_validates_on_the_same(settings, tmp_path):
     trained(tmp_path, replace(settings, final_snr_range=14.0))
     asked = [(number, unseen) for number, _, _, unseen in LinesAndNoise.asked]
     assert asked == [
@@ -173,7 +173,7 @@ def test_every_epoch_is_new_and_every_validation_of_a_round_is_the_same(settings
     assert sorted(one.name for one in (tmp_path / "models").iterdir()) == ["checkpoints", "checkpoints-1"]
 
 
-def test_the_learning_rate_falls_on_a_plateau_to_its_floor():
+def test_the_learning_rate_falls_on_a_plateau_down_to_its_minimum():
     plateau = Plateau(patience=2, improvement=0.1, reduction=0.5, least=0.3)
     plateau.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
     plateau.model.compile(keras.optimizers.Adam(1.0), "mse")
@@ -184,16 +184,14 @@ def test_the_learning_rate_falls_on_a_plateau_to_its_floor():
     assert rates == [1, 1, 1, 0.5, 0.5, 0.5, 0.3, 0.3, 0.3]
 
 
-def test_gradients_of_two_batches_make_the_step_of_one_twice_as_large(settings, tmp_path, uninterrupted):
+def test_two_accumulated_batches_give_the_step_of_one_batch_of_twice_the_size(settings, tmp_path, uninterrupted):
     _, history = trained(tmp_path, replace(settings, per_replica_batch_size=8))
     for name in ("clustering", "kl", "val_clustering"):
         found, expected = ([row[name] for row in rows] for rows in (history, uninterrupted[1]))
         assert found == pytest.approx(expected, rel=2e-3)
 
 
-def test_two_devices_share_a_batch_and_go_on_from_what_one_left_to_the_end_it_would_have_had(
-    settings, tmp_path, uninterrupted
-):
+def test_two_devices_resume_the_training_of_one_device_to_the_same_losses(settings, tmp_path, uninterrupted):
     models = shutil.copytree(uninterrupted[2] / "models", tmp_path / "models")
     code = f"""import sys, pathlib; sys.path[:0] = {PATH!r}
 import tensorflow as tf
@@ -220,7 +218,7 @@ t.trained(folder, settings)"""
         assert found == pytest.approx(expected, rel=5e-3)
 
 
-def test_an_effective_batch_that_the_devices_cannot_share_is_named(settings, monkeypatch):
+def test_an_effective_batch_that_the_devices_cannot_share_is_refused(settings, monkeypatch):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1", "gpu:2"])
     with pytest.raises(
         TrainingError, match=r"expected a multiple of per_replica_batch_size x 3 devices = 48, found 16"
@@ -228,7 +226,7 @@ def test_an_effective_batch_that_the_devices_cannot_share_is_named(settings, mon
         Plan.of(settings)
 
 
-def test_an_encoder_trained_in_half_precision_is_kept_in_full(settings, tmp_path):
+def test_an_encoder_trained_in_mixed_precision_is_saved_in_float32(settings, tmp_path):
     trained(tmp_path, replace(settings, mixed_precision=True, num_training_rounds=1))
     for path in (tmp_path / "encoder.keras", tmp_path / "models" / "checkpoints" / "round_01" / "encoder.keras"):
         encoder = keras.saving.load_model(path, compile=False)
@@ -236,17 +234,17 @@ def test_an_encoder_trained_in_half_precision_is_kept_in_full(settings, tmp_path
         assert {weight.dtype for weight in encoder.get_weights()} == {np.dtype("float32")}
 
 
-def test_a_checkpoint_that_is_not_there_is_named_beside_those_that_are(settings, tmp_path, uninterrupted):
-    with pytest.raises(TrainingError, match=r"round_02.+found no encoder; there are: none"):
+def test_a_missing_checkpoint_is_named_with_those_available(settings, tmp_path, uninterrupted):
+    with pytest.raises(TrainingError, match=r"round_02.+found no encoder; available: none"):
         trained(tmp_path, replace(settings, load_tag="round_02"))
     lost = replace(settings, model_path=uninterrupted[2] / "models", load_tag="round_00")
-    with pytest.raises(TrainingError, match=r"there are: round_01, round_02"):
+    with pytest.raises(TrainingError, match=r"available: round_01, round_02"):
         trained(tmp_path, lost)
     with pytest.raises(RecipeError, match="start_round"):
         replace(settings, load_tag="round_04")
 
 
-def test_a_stage_counts_what_processes_spend_that_are_still_at_work():
+def test_a_stage_counts_the_cpu_time_of_processes_that_still_run():
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     noted, how = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-S", "-c", code], **how) as one:
@@ -258,7 +256,7 @@ def test_a_stage_counts_what_processes_spend_that_are_still_at_work():
     assert noted[0]["ram_bytes"] > 1e6
 
 
-def test_a_stage_tells_how_busy_gpus_were_as_their_own_tool_says(tmp_path, monkeypatch):
+def test_a_stage_reports_gpu_load_and_memory_from_nvidia_smi(tmp_path, monkeypatch):
     (tool := tmp_path / "nvidia-smi").write_text(
         "#!/bin/sh\nprintf '50, 1000\\n[N/A], 7\\n70, 3000\\n'\nexec sleep 60\n"
     )

@@ -1,4 +1,4 @@
-"""Whatever the first seed's `train` could be told, ours can; and what cannot be is told all at once."""
+"""Every option of Aetherscan's `train` is accepted, and one error lists every wrong value."""
 
 from dataclasses import fields, replace
 
@@ -11,11 +11,11 @@ from sentinel import cli
 from sentinel.config import Config, load_config, train_settings
 from sentinel.errors import ConfigError
 
-NAMES = {one.name for one in fields(TrainSettings)}
+NAMES = {option.name for option in fields(TrainSettings)}
 
 
-def told(arguments, config=None):
-    """Return the settings of a training, told on the command line."""
+def parsed(arguments, config=None):
+    """Return the settings of a training that are given on the command line."""
     options = vars(cli.parser().parse_args(["train", *arguments]))
     return train_settings(config or Config(), {name: options[name] for name in NAMES})
 
@@ -23,27 +23,27 @@ def told(arguments, config=None):
 @pytest.mark.parametrize(
     ("option", "form"), [(option, form) for command, option, form in ACCEPTED if command == "train"]
 )
-def test_every_option_of_the_seeds_training_is_ours_in_every_form(option, form):
+def test_every_form_of_every_option_of_aetherscan_is_accepted(option, form):
     name = option.removeprefix("--").replace("-", "_")
     others = ["--num-samples-beta-vae", "50000"] if name == "effective_batch_size" else []
-    given = getattr(told([option, *form, *others]), name)
+    given = getattr(parsed([option, *form, *others]), name)
     parts = given if isinstance(given, tuple) else (given,)
     same = zip(map(str, parts), form, strict=True)
     assert all(one == text or float(one) == float(text) for one, text in same)
 
 
-def test_flags_win_over_the_seeds_variables_these_over_the_file_and_it_over_the_defaults(tmp_path, monkeypatch):
+def test_flags_override_environment_variables_then_the_file_then_the_defaults(tmp_path, monkeypatch):
     path = tmp_path / "config.yaml"
     path.write_text("train: {data_path: filed, model_path: filed, output_path: filed, epochs_per_round: 7}")
     for kind in ("DATA", "MODEL"):
         monkeypatch.setenv(f"AETHERSCAN_{kind}_PATH", "/named")
-    settings = told(["--data-path", "/flagged"], load_config(path))
+    settings = parsed(["--data-path", "/flagged"], load_config(path))
     assert [str(path) for path in (settings.data_path, settings.model_path)] == ["/flagged", "/named"]
     assert settings.output_path == tmp_path / "filed"
     assert (settings.epochs_per_round, settings.num_training_rounds) == (7, TrainSettings().num_training_rounds)
 
 
-def test_every_option_is_a_key_of_the_configuration_checked_when_it_is_read(tmp_path):
+def test_every_option_is_a_configuration_key_that_is_checked_when_it_is_read(tmp_path):
     assert Config().train.model_dump() == {name: getattr(TrainSettings(), name) for name in NAMES}
     (tmp_path / "config.yaml").write_text("train: {num_samples_rf: 6, save_tag: mine}")
     with pytest.raises(ConfigError) as caught:
@@ -52,7 +52,7 @@ def test_every_option_is_a_key_of_the_configuration_checked_when_it_is_read(tmp_
     assert "train.save_tag: expected final_vX, round_XX" in str(caught.value)
 
 
-def test_all_that_is_wrong_with_flags_is_told_at_once_and_is_exit_2(capsys):
+def test_every_wrong_flag_is_listed_in_one_error_with_exit_code_2(capsys):
     wrong = {
         "--rf-n-jobs": "0", "--vae-latent-dim": "eight", "--curriculum-schedule": "steep", "--time-bins": "10",
         "--effective-batch-size": "100", "--load-tag": "round_11", "--width-bin": "1000", "--snr-base": "-1",
@@ -68,25 +68,29 @@ def test_all_that_is_wrong_with_flags_is_told_at_once_and_is_exit_2(capsys):
     ("given", "message"),
     [
         ({"num_observations": 4}, "num_observations: expected 6, as cadences are ABACAD, found 4"),
-        ({"downsample_factor": 4}, "downsample_factor: expected 8, as a search bins windows"),
+        ({"downsample_factor": 4}, "downsample_factor: expected 8, the binning of a search"),
         ({"time_bins": 32}, "time_bins x time_resolution: expected at most 341 s"),
-        ({"train_files": ("a.npy", "b.h5")}, "train_files: expected .npy alone or .h5"),
+        ({"train_files": ("a.npy", "b.h5")}, "train_files: expected only .npy or only .h5"),
         ({"curriculum_schedule": "step", "num_training_rounds": 9}, "num_training_rounds 9, found 10"),
-        ({"rf_max_features": 1.5}, "rf_max_features: expected sqrt, log2, or a share"),
+        ({"rf_max_features": 1.5}, "rf_max_features: expected sqrt, log2, or a fraction"),
         ({"load_dir": "/models"}, "load_dir: expected a folder below model_path"),
-        ({"start_round": 3}, "start_round: expected load_tag beside it"),
-        ({"num_training_rounds": 0}, "num_training_rounds: expected at least 1, or start beside it, found 0"),
+        ({"start_round": 3}, "start_round: expected load_tag with it"),
+        (
+            {"num_training_rounds": 0},
+            "num_training_rounds: expected at least 1, or 0 with start, found 0 without start",
+        ),
+        ({"judge_patches": 1}, "judge_patches: expected at least 2, found 1"),
         ({"vae_kernel_size": (3, 0)}, r"vae_kernel_size: expected at least 1, found \(3, 0\)"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_can(given, message):
+def test_an_unsupported_value_is_refused_with_the_expected_one(given, message):
     with pytest.raises(RecipeError, match=message):
         TrainSettings(**given)
 
 
-def test_a_training_goes_on_after_the_round_that_was_kept_unless_told_where():
+def test_a_training_resumes_after_the_round_of_its_checkpoint_unless_start_round_is_given():
     assert TrainSettings(load_tag="round_03").first_round == 4
-    assert TrainSettings(load_tag="round_10").first_round == 11  # of ten rounds: the forests alone are left
+    assert TrainSettings(load_tag="round_10").first_round == 11  # ten rounds are complete: only the forests are left
     assert TrainSettings(load_tag="round_03", start_round=2).first_round == 2
     assert TrainSettings(load_tag="final_v3").first_round == TrainSettings().first_round == 1
 
@@ -102,7 +106,7 @@ def test_signals_get_fainter_from_the_first_rounds_range_to_the_lasts(schedule):
     assert replace(settings, num_training_rounds=1, curriculum_schedule="linear").snr(1) == (10, 50)
 
 
-def test_training_files_lie_where_the_seed_keeps_them_and_all_that_are_lost_are_named(tmp_path):
+def test_training_files_are_found_in_the_data_folders_and_every_missing_file_is_named(tmp_path):
     (tmp_path / "training").mkdir()
     for name in ("a.npy", "training/b.npy"):
         (tmp_path / name).touch()

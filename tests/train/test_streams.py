@@ -9,7 +9,8 @@ import pytest
 from aetherscan.train.batches import BatchSource, FeedSettings, cook, prepare, sources_of
 from aetherscan.train.examples import draw_patches
 from aetherscan.train.random_skies import ExampleSettings
-from aetherscan.train.streams import Split, Stream, generator
+from aetherscan.train.streams import Split, Stream, generator, keras_seeds
+from aetherscan.train.vae import build_encoder
 
 SMALL = ExampleSettings(chans=2**14, windows=0)
 FOREST_STREAMS = (Stream.FOREST_FIT, Stream.FOREST_SELECT, Stream.FOREST_JUDGE)
@@ -56,3 +57,12 @@ def test_a_patch_depends_on_seed_stream_and_its_number_alone():
     alone = [draw_patches([patch], 1, Stream.FOREST_FIT, settings, None) for patch in range(3)]
     for mode, examples in together.items():
         np.testing.assert_array_equal(examples.snippets, np.concatenate([patch[mode].snippets for patch in alone]))
+
+
+def test_encoders_of_consecutive_seeds_and_rounds_share_no_random_numbers():
+    kernels = [
+        weight.tobytes() for seed in (1, 2) for weight in build_encoder(seed=seed).get_weights() if weight.ndim > 1
+    ]
+    assert len(set(kernels)) == len(kernels)
+    keys = [keras_seeds(1, Stream.ENCODER_DRAWS, number, count=2)[0] for number in range(1, 99)]
+    assert len(set(keys)) == len(keys)  # Keras increments the second number with each draw
