@@ -1,21 +1,23 @@
-"""Read and write observations: BL HDF5 (`.h5`) and SIGPROC (`.fil`) behind one `open_observation`.
+"""Open BL HDF5 (`.h5`) and SIGPROC (`.fil`) files with one function, `open_observation`.
 
-What a file is, its first bytes say; names and suffixes are hints. What it holds is power, linear, float32, axes
-(time, freq), in the file's own channel order. **Several polarizations become total power**: with nifs 2 or 4 it is the
-sum of the first two products, because rawspec writes AA, BB, Re(AB*), Im(AB*). A header cannot say that a file holds
-Stokes I, Q, U, V instead (rawspec's `-p -4`); read as above such a file gives I + Q, twice one polarization.
+The first bytes of a file decide its format; name and suffix do not matter. An observation gives total power: linear,
+float32, axes (time, freq), channels in the order of the file. **Several polarizations become total power**: with nifs 2
+or 4 it is the sum of the first two products, because rawspec writes AA, BB, Re(AB*), Im(AB*). No header field says that
+a file holds Stokes I, Q, U, V instead (rawspec's `-p -4`); such a file reads as I + Q, twice one polarization.
+The formats are described by Lebofsky et al. 2019 (arXiv:1906.07391) and in the SIGPROC manual (Lorimer).
 
-Files come while they are still being written, and a hole in either format reads as silent zeros. So an observation
-remembers the size, time of change and inode that the file had, counts what should be stored when it opens, and looks
-again after every read. Anything that may yet mend itself is a `TruncatedFileError`, look again later: it is also what a
-library's error becomes when it does not say more. What no waiting mends is a `FormatError` or a `HeaderError`.
-NaN stays NaN: equalization knows what to do with it.
+Files can be opened while they are still being written, and a hole in either format reads as zeros without an error.
+Therefore `open_observation` checks that everything the header promises is stored, and every read checks that the size,
+modification time and inode of the file are those found at opening. An error that time may resolve is a
+`TruncatedFileError`: try again later. Errors of h5py that do not name a cause are also reported as such. An error that
+time cannot resolve is a `FormatError` or a `HeaderError`. NaN stays NaN; the bandpass normalization masks it.
 """
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,65 +36,88 @@ FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
     sigproc.MAGIC: SigprocFilterbank,
 }
 LIBRARY_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError, OverflowError)
-"""All that h5py has been seen to raise on bad files."""
+"""Exceptions that h5py raises on damaged files."""
 
 
-class Observation(AbstractContextManager["Observation"]):
-    """One open file: its header, and any block of its band as total power; for one thread at a time."""
+class Observation(AbstractContextManager["Observation"], ABC):
+    """A header and the power that belongs to it, read block by block. Not safe for use by two threads at once."""
+
+    header: Header
+
+    @property
+    @abstractmethod
+    def chunk_channels(self) -> int:
+        """Channels that are decoded together. Reads are fastest when they cover whole chunks."""
+
+    @abstractmethod
+    def read(
+        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+    ) -> Float32[np.ndarray, "time freq"]:
+        """Read channels `start` to `stop` (exclusive) of every row, into `out` if given.
+
+        Passing `out` is 3-4 times faster than allocating a large array. Its rows may be part of a wider buffer.
+
+        Raises:
+            ValueError: the observation has no such channels, or `out` has another shape.
+        """
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FileObservation(Observation):
+    """An observation in an open file.
+
+    Two threads can read two observations at once: while `.fil` files and the `.h5` files of the recorders are decoded,
+    neither Python's lock nor HDF5's is held.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _placed(path):
-            self._stamp = _stamp(path)
-            self._filterbank = _format(path)(path)
+        with _read_errors(path):
+            self._stat = _stat(path)
+            self._filterbank = _filterbank_class(path)(path)
         self.header: Header = self._filterbank.header
-        self._second: Float32[np.ndarray, "time freq"] | None = None
+        self._second_product: Float32[np.ndarray, "time freq"] | None = None
 
     @property
     def chunk_channels(self) -> int:
-        """Channels that are decoded together: a block of band should be whole ones wide."""
+        """Channels of one chunk of the file."""
         return int(self._filterbank.chunks[2])
 
     def read(
         self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
     ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` of every row, into `out` if given (a fresh large buffer is 3-4 times slower).
-
-        The rows of `out` may lie apart, as in a part of a wider buffer. Two observations may be read by two threads at
-        once: `.fil`, and `.h5` as the recorders write it, hold neither Python's lock nor HDF5's while they decode.
+        """Read channels `start` to `stop` (exclusive) of every row, into `out` if given.
 
         Raises:
-            TruncatedFileError: the file was cut short, replaced or moved since it was opened: what was read is void.
-            ValueError: a channel that the file does not have, or a buffer of another shape.
+            TruncatedFileError: the file was cut, replaced or moved after it was opened. Discard what was read.
+            ValueError: the observation has no such channels, or `out` has another shape.
         """
-        header, shape = self.header, (self.header.ntime, stop - start)
-        if not 0 <= start < stop <= header.nchans:
-            raise ValueError(f"channels: expected 0 <= start < stop <= {header.nchans}, found {start} to {stop}")
-        power = np.empty(shape, np.float32) if out is None else out
-        whole_rows = power.shape == shape and power.strides[1] == power.itemsize and power.flags.behaved
-        if power.dtype != np.float32 or not whole_rows:
-            found = f"{power.dtype} {power.shape}, strides {power.strides}"
-            raise ValueError(f"out: expected contiguous rows of float32 {shape} to write to, found {found}")
-        rows, chans = slice(0, header.ntime), slice(start, stop)
+        power = output_buffer(self.header, start, stop, out)
+        rows, chans = slice(0, self.header.ntime), slice(start, stop)
         with self._unchanged():
             self._filterbank.read(rows, 0, chans, power)
-            if header.nifs > 1:
-                if self._second is None or self._second.shape != shape:
-                    self._second = np.empty(shape, np.float32)
-                self._filterbank.read(rows, 1, chans, self._second)
-                power += self._second
+            if self.header.nifs > 1:
+                if self._second_product is None or self._second_product.shape != power.shape:
+                    self._second_product = np.empty(power.shape, np.float32)
+                self._filterbank.read(rows, 1, chans, self._second_product)
+                power += self._second_product
         return power
 
     def verify(self) -> None:
-        """Decode the first, the last and one other chunk, the same one whatever the file is called.
+        """Decode the first chunk, the last, and one chosen by the identity of the observation.
 
         Raises:
-            TruncatedFileError: one does not decode, or ends in zeros.
+            TruncatedFileError: a chunk does not decode, or ends in zeros.
         """
         shape, chunks = (self.header.ntime, self.header.nifs, self.header.nchans), self._filterbank.chunks
         last = np.array([(size - 1) // chunk for size, chunk in zip(shape, chunks, strict=True)])
-        other = np.random.default_rng(int(self.header.identity, 16)).integers(0, last, endpoint=True)
-        for index in (np.zeros_like(last), last, other):
+        chosen = np.random.default_rng(int(self.header.identity, 16)).integers(0, last, endpoint=True)
+        for index in (np.zeros_like(last), last, chosen):
             first, stop = index * chunks, np.minimum((index + 1) * chunks, shape)
             rows, products, chans = map(slice, first.tolist(), stop.tolist())
             power = np.empty((rows.stop - rows.start, chans.stop - chans.start), np.float32)
@@ -102,52 +127,27 @@ class Observation(AbstractContextManager["Observation"]):
                     raise TruncatedFileError(f"expected power before (row, product, channel) {stop}, found zeros")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._filterbank.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        with _placed(self.path):
+        """Raise TruncatedFileError if the file is not what it was when it was opened."""
+        with _read_errors(self.path):
             yield
-            if (now := _stamp(self.path)) != self._stamp:
-                raise TruncatedFileError(f"expected (size, mtime_ns, inode) {self._stamp} after reading, found {now}")
+            if (now := _stat(self.path)) != self._stat:
+                raise TruncatedFileError(f"expected (size, mtime_ns, inode) {self._stat} after reading, found {now}")
 
 
-class Absent(Observation):
-    """Stands for an observation that a cadence lacks: nothing but NaN, in which nothing is ever found."""
-
-    def __init__(self, header: Header) -> None:
-        self.header = header
-
-    @property
-    def chunk_channels(self) -> int:
-        """No chunks: any block will do."""
-        return 1
-
-    def read(
-        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
-    ) -> Float32[np.ndarray, "time freq"]:
-        """Fill `out` with NaN, as an observation that is there does with power."""
-        power = np.empty((self.header.ntime, stop - start), np.float32) if out is None else out
-        power.fill(np.nan)
-        return power
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def open_observation(path: str | os.PathLike[str]) -> Observation:
-    """Open a file for reading, whatever it is called; a context manager.
+def open_observation(path: str | os.PathLike[str]) -> FileObservation:
+    """Open a file for reading, whatever its name; use it as a context manager.
 
     Raises:
-        TruncatedFileError: not all of it is there, somebody is writing it, or it cannot be read now: look again later.
-        FormatError: not a filterbank.
+        TruncatedFileError: the file is incomplete, open for writing, or cannot be read now. Try again later.
+        FormatError: the file is not a filterbank.
         HeaderError: a header value is missing or impossible.
     """
-    return Observation(Path(path))
+    return FileObservation(Path(path))
 
 
 @contextmanager
@@ -162,38 +162,66 @@ def open_cadence(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Obser
 
 
 def verify_complete(path: str | os.PathLike[str], *, decode: bool = True) -> Header:
-    """Return the header of a file that is all there, as far as one look can tell; raises as `open_observation` does.
+    """Return the header of a file that passes every completeness check of `docs/formats.md`.
 
-    The rules are in `docs/formats.md`; whether the file has settled takes a second look, which is the caller's.
-    Without `decode` none of its power is read.
+    One look cannot tell whether a file still grows: the caller looks twice. With `decode=False` no power is read.
+
+    Raises:
+        ReadError: as `open_observation`.
     """
-    with open_observation(path) as observation:
+    with closing(open_observation(path)) as observation:
         if decode:
             observation.verify()
         return observation.header
 
 
-def _format(path: Path) -> type[Hdf5Filterbank | SigprocFilterbank]:
+def output_buffer(
+    header: Header, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None
+) -> Float32[np.ndarray, "time freq"]:
+    """Check the arguments of `Observation.read`, and return `out` or a new buffer.
+
+    Args:
+        header: of the observation that is read.
+        start: first channel.
+        stop: channel after the last.
+        out: buffer of the caller, or None.
+
+    Raises:
+        ValueError: the observation has no such channels, or `out` has another shape, type or stride.
+    """
+    shape = (header.ntime, stop - start)
+    if not 0 <= start < stop <= header.nchans:
+        raise ValueError(f"channels: expected 0 <= start < stop <= {header.nchans}, found {start} to {stop}")
+    power = np.empty(shape, np.float32) if out is None else out
+    whole_rows = power.shape == shape and power.strides[1] == power.itemsize and power.flags.behaved
+    if power.dtype != np.float32 or not whole_rows:
+        found = f"{power.dtype} {power.shape}, strides {power.strides}"
+        raise ValueError(f"out: expected contiguous rows of float32 {shape} that can be written, found {found}")
+    return power
+
+
+def _filterbank_class(path: Path) -> type[Hdf5Filterbank | SigprocFilterbank]:
     with path.open("rb") as file:
-        found = file.read(max(map(len, FORMATS)))
+        head = file.read(max(map(len, FORMATS)))
     for magic, filterbank in FORMATS.items():
-        if found.startswith(magic):
+        if head.startswith(magic):
             return filterbank
-    if not any(found) or any(magic.startswith(found) for magic in FORMATS):
-        raise TruncatedFileError(f"expected a header, found {found!r}: nothing is written there yet")
-    raise FormatError(f"expected a file that starts as HDF5 or SIGPROC do, found {found!r}")
+    if not any(head) or any(magic.startswith(head) for magic in FORMATS):
+        raise TruncatedFileError(f"expected a header, found {head!r}: nothing is written there yet")
+    raise FormatError(f"expected the first bytes of HDF5 or SIGPROC, found {head!r}")
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    now = path.stat()
-    if not stat.S_ISREG(now.st_mode):
-        raise FormatError(f"expected a file, found {stat.filemode(now.st_mode)}")
-    return now.st_size, now.st_mtime_ns, now.st_ino
+def _stat(path: Path) -> tuple[int, int, int]:
+    """Return size, modification time (ns) and inode, by which a change of the file is recognized."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise FormatError(f"expected a file, found {stat.filemode(found.st_mode)}")
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 @contextmanager
-def _placed(path: Path) -> Iterator[None]:
-    """Give whatever goes wrong with a file its place in the error tree, and the file's name."""
+def _read_errors(path: Path) -> Iterator[None]:
+    """Raise every error as a ReadError that names the file."""
     try:
         yield
     except ReadError as error:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from aetherscan.header import Header
-from aetherscan.io import Absent, Observation, open_cadence
+from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.plotting.waterfall import waterfall_png
 from aetherscan.search.features import packed
@@ -97,7 +97,8 @@ def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observatio
 
     def absent(i: int) -> Observation:
         neighbor, steps = (present[i - 1].header, 1) if i else (present[1].header, -1)  # an ON, which is never missing
-        return Absent(replace(neighbor, tstart=neighbor.tstart + steps * step_days, source_name="absent"))
+        tstart = neighbor.tstart + steps * step_days
+        return absent_observation(replace(neighbor, tstart=tstart, source_name="absent"))
 
     return [present[i] if i in present else absent(i) for i in range(6)]
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aetherscan.errors import TruncatedFileError
-from aetherscan.io import Observation, open_cadence, open_observation, verify_complete, write_fil, write_h5
+from aetherscan.io import FileObservation, open_cadence, open_observation, verify_complete, write_fil, write_h5
 
 DATA = Path(__file__).parents[1] / "data"
 BESIDE = Path(__file__).parents[3] / "shared/data/gbt"
@@ -178,8 +178,8 @@ def test_a_cadence_is_opened_in_the_order_given_and_every_file_is_closed(tmp_pat
     paths = [tmp_path / f"{target}.h5" for target in ("A", "B", "C")]
     for path in paths:
         write_observation(path, make_header(source_name=path.stem))
-    closed, close = [], Observation.close
-    monkeypatch.setattr(Observation, "close", lambda self: (closed.append(self.header.source_name), close(self)))
+    closed, close = [], FileObservation.close
+    monkeypatch.setattr(FileObservation, "close", lambda self: (closed.append(self.header.source_name), close(self)))
     with open_cadence(paths) as observations:
         assert [observation.header.source_name for observation in observations] == ["A", "B", "C"]
         assert not closed

@@ -4,7 +4,7 @@ import pytest
 from factories import make_header
 
 from aetherscan.header import SECONDS_PER_DAY
-from aetherscan.io import Absent
+from aetherscan.io import absent_observation
 from sentinel.workers.search import fill_missing
 
 STEP_S = 600.0
@@ -14,7 +14,7 @@ def present(pattern, rest_s=0.0):
     """Return stand-ins for the observations of a pattern; the telescope rests before position 4."""
     starts_s = [i * STEP_S + (rest_s if i >= 4 else 0.0) for i in range(6)]
     return [
-        Absent(make_header(source_name=letter, tstart=59103.0 + start_s / SECONDS_PER_DAY))
+        absent_observation(make_header(source_name=letter, tstart=59103.0 + start_s / SECONDS_PER_DAY))
         for letter, start_s in zip(pattern, starts_s, strict=True)
         if letter != "."
     ]

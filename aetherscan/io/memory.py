@@ -1,0 +1,73 @@
+"""Observations whose power is an array in memory, for notebooks, for blimpy users and for missing observations.
+
+from blimpy import Waterfall
+
+cadence = [from_waterfall(Waterfall(path)) for path in paths]
+result = search_cadence(cadence, detector)
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from aetherscan.errors import HeaderError
+from aetherscan.header import Header
+from aetherscan.io.fields import header_from
+from aetherscan.io.observation import Observation, output_buffer
+
+ANGLE_UNITS = {"src_raj": "hour", "src_dej": "deg"}
+"""blimpy keeps coordinates as astropy angles; these attributes are their values in the units of a `Header`."""
+
+
+class ArrayObservation(Observation):
+    """A header and its total power, linear, in the header's channel order."""
+
+    def __init__(self, header: Header, power: Float32[np.ndarray, "time freq"]) -> None:
+        """Keep `power` without a copy.
+
+        Raises:
+            HeaderError: header and power differ in rows or channels.
+        """
+        if power.shape != (header.ntime, header.nchans):
+            raise HeaderError(f"power: expected shape {(header.ntime, header.nchans)}, found {power.shape}")
+        self.header, self._power = header, power
+
+    @property
+    def chunk_channels(self) -> int:
+        """Nothing is decoded, so any block of channels reads equally fast."""
+        return 1
+
+    def read(
+        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+    ) -> Float32[np.ndarray, "time freq"]:
+        """Copy channels `start` to `stop` (exclusive) of every row, into `out` if given."""
+        power = output_buffer(self.header, start, stop, out)
+        power[:] = self._power[:, start:stop]
+        return power
+
+
+def absent_observation(header: Header) -> ArrayObservation:
+    """Return an observation of NaN in place of one that a cadence lacks. The search finds nothing in it."""
+    return ArrayObservation(header, np.broadcast_to(np.float32(np.nan), (header.ntime, header.nchans)))
+
+
+def from_waterfall(waterfall: Any) -> ArrayObservation:
+    """Return a `blimpy.Waterfall`, loaded whole, as an observation; blimpy itself is not imported.
+
+    Several polarizations become total power, as in `open_observation`.
+
+    Raises:
+        HeaderError: a header value is missing or impossible, or not the whole file was loaded.
+    """
+    values = {
+        name: getattr(value, ANGLE_UNITS[name], value) if name in ANGLE_UNITS else value
+        for name, value in waterfall.header.items()
+    }
+    header, cube = header_from(values), np.asarray(waterfall.data)
+    whole = (getattr(waterfall, "n_ints_in_file", len(cube)), header.nifs, header.nchans)
+    if cube.shape != whole:  # blimpy leaves the header as it is when only a part is loaded
+        raise HeaderError(f"(rows, nifs, nchans): expected the whole file loaded, {whole}, found {cube.shape}")
+    power = cube[:, :2].sum(axis=1, dtype=np.float32)
+    return ArrayObservation(replace(header, ntime=len(cube), nifs=1, nbits=32), power)
