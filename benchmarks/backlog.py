@@ -30,7 +30,7 @@ from sentinel.ingest.cadences import group
 from sentinel.ingest.service import one_pass
 from sentinel.ingest.watcher import Scanner
 from sentinel.programs.program import ProgramLoop
-from sentinel.store.queue import Found, Lease, Store, open_store
+from sentinel.store.queue import Lease, SearchRecord, Store, open_store
 from sentinel.store.schema import cadence
 from sentinel.workers.task import search_lease
 
@@ -38,7 +38,7 @@ SEARCH_S, EVERY_S, IDLE_S = 0.05, 4.0, 60.0
 STEP_DAYS = 341 / 86_400
 HEADER = gbt_header(16, rows=4)
 POWER = np.full((4, 16), 100, np.float32)
-NOTHING = Found(candidates=(), pictures=(), release=("none", "0" * 64), run={}, message=None)
+NOTHING = SearchRecord(candidates=(), pictures=(), release=("none", "0" * 64), run={}, message=None)
 
 
 def write_cadence(folder: Path, target: str, tstart: float) -> None:
@@ -79,26 +79,26 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
     (place / "in").mkdir()
     store = open_store(config.store_url)
     loop = ProgramLoop(name="watcher", store=store, period_s=10, state=place)
-    scanner = Scanner(store=store, watch=config.watch, verify=verify_complete, ring=loop.ring)
+    scanner = Scanner(store=store, watch=config.watch, verify=verify_complete, wake=loop.wake)
 
-    def search(*_: Any) -> Found:
+    def search(*_: Any) -> SearchRecord:
         time.sleep(SEARCH_S)
         return NOTHING
 
     def work(lease: Lease) -> None:
         search_lease(store, config, lease.cadence_id, lease.token, search)
-        loop.ring()
+        loop.wake()
 
     def scan(pool: ThreadPoolExecutor) -> None:
         while not loop.wait(config.watch.scan_s):
             one_pass(
-                look=scanner.look,
+                scan=scanner.scan_and_open,
                 group=lambda: group(store, config.watch),
-                keep=tuple,
+                renew_waiting=tuple,
                 expire=lambda: store.expire(3),
                 collect=tuple,
-                failed=lambda *_: None,
-                free=lambda: workers - store.leased(),
+                record_failure=lambda *_: None,
+                free_workers=lambda: workers - store.leased_count(),
                 claim=lambda: store.claim(config.lease_s),
                 submit=lambda lease: pool.submit(work, lease),
             )

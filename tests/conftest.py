@@ -62,11 +62,11 @@ def service(tmp_path, slack):
     """Return a service with its own state folder; stop it afterwards and check that no process is left."""
     from running import Service
 
-    from sentinel.programs.supervisor import left
+    from sentinel.programs.supervisor import service_pids
 
     made = Service(tmp_path, slack)
     yield made
     made.run("down", check=False)
-    assert left(made.config) == []
+    assert service_pids(made.config) == []
     if made.store:
         made.store.engine.dispose()

@@ -86,7 +86,7 @@ class Observatory:
         self.picture.write_bytes(b"PNG")
         self.flights, self.dead, self.stopped, self.workers = [], [], [], 2
         if monkeypatch:
-            monkeypatch.setattr("sentinel.workers.task.patiently", lambda step: step())  # it waits in real time
+            monkeypatch.setattr("sentinel.workers.task.retry_while_away", lambda step: step())  # it waits in real time
             environ = SimpleNamespace(get=lambda *_: self.failing)
             monkeypatch.setattr(
                 sentinel.failpoint, "os", SimpleNamespace(environ=environ, kill=self._die, getpid=os.getpid)
@@ -130,19 +130,19 @@ class Observatory:
     def keep(self):
         """Renew what no worker has taken up yet."""
         waiting = [lease.token for lease in self.flights]
-        self.store.keep(waiting, self.config.lease_s, longest_s=self.config.search_limit_s)
+        self.store.renew_waiting(waiting, self.config.lease_s, longest_s=self.config.search_limit_s)
 
     def one_pass(self):
         """Do what the watcher does once."""
         dead, self.dead = self.dead, []
         one_pass(
-            look=self._look,
+            scan=self._look,
             group=lambda: group(self.store, self.config.watch),
-            keep=self.keep,
+            renew_waiting=self.keep,
             expire=lambda: self.store.expire(self.config.max_attempts),
             collect=lambda: iter(dead),
-            failed=self._failed,
-            free=lambda: self.workers - self.store.leased(),
+            record_failure=self._failed,
+            free_workers=lambda: self.workers - self.store.leased_count(),
             claim=self.claim,
             submit=self.flights.append,
         )

@@ -7,7 +7,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.monitor import status
 from sentinel.notify.messages import message_text
-from sentinel.store.queue import Found, open_store
+from sentinel.store.queue import SearchRecord, open_store
 from sentinel.store.schema import attempt, cadence, cadence_file, candidate, file, now
 
 CANDIDATE = {
@@ -31,7 +31,7 @@ MESSAGE = {"posters": ["slack"], "state": "pending", "text": "one candidate", "p
 
 
 def found(count=1, message=None):
-    return Found(
+    return SearchRecord(
         candidates=[CANDIDATE] * count,
         pictures=[(0, "a.png", "ef" * 32)][:count],
         release=("r1", "ab" * 32),
@@ -110,7 +110,9 @@ def done_once(store):
 
 
 def judged(config, store, monkeypatch, programs):
-    monkeypatch.setattr(status, "programs", lambda _: {name: {"statename": state} for name, state in programs.items()})
+    monkeypatch.setattr(
+        status, "program_states", lambda _: {name: {"statename": state} for name, state in programs.items()}
+    )
     return status.look(config, store)
 
 

@@ -12,7 +12,7 @@ from sentinel.config import Config
 from sentinel.errors import PostError
 from sentinel.store.filesystem import file_system, is_network
 from sentinel.store.queue import open_store
-from sentinel.store.releases import served
+from sentinel.store.releases import read_active_release
 
 FREE_GIB = 2.0
 WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -69,7 +69,7 @@ def _inotify(_: Config) -> str:
 def _release(config: Config) -> str:
     from aetherscan.detector.release import read_release
 
-    folder = served(config)
+    folder = read_active_release(config)
     release = read_release(folder)
     over = f", promoted over {config.release.name}" if folder != config.release else ""
     return f"{release.name}{over}, sha256 {release.sha256[:12]}"

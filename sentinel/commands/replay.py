@@ -19,8 +19,8 @@ from aetherscan.errors import AetherscanError
 from aetherscan.header import UNIX_EPOCH_MJD
 from sentinel.config import Config
 from sentinel.errors import ConfigError
-from sentinel.store.queue import Found, Store
-from sentinel.store.releases import serving
+from sentinel.store.queue import SearchRecord, Store
+from sentinel.store.releases import active_release
 from sentinel.store.schema import artefact, cadence, candidate
 from sentinel.workers.process import code_version, detector_for
 from sentinel.workers.search import search_files
@@ -49,7 +49,7 @@ def moment(text: str) -> float:
 
 def replay(config: Config, store: Store, since: float, tell: Callable[[str], object]) -> bool:
     """Search what was recorded since then with the release as it is now; return whether nothing came out otherwise."""
-    detector = detector_for(serving(store, config.release))
+    detector = detector_for(active_release(store, config.release))
     recorded = select(cadence).where(cadence.c.state == "done", cadence.c.ended_at >= since).order_by(cadence.c.id)
     with store.read() as rows:
         cadences = rows.execute(recorded).all()
@@ -75,7 +75,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
     return not changed
 
 
-def differences(store: Store, one: Row[Any], found: Found) -> Iterator[str]:
+def differences(store: Store, one: Row[Any], found: SearchRecord) -> Iterator[str]:
     """Yield what a search found otherwise than is recorded of a cadence, a line each."""
     with store.read() as rows:
         old = [dict(row) for row in rows.execute(select(candidate).where(candidate.c.cadence_id == one.id)).mappings()]

@@ -1,1 +1,1 @@
-"""Watch folders, form cadences, and hand them to workers."""
+"""Watch folders, group files into cadences, and submit cadences to workers."""

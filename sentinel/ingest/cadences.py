@@ -19,8 +19,8 @@ from aetherscan.cadence.grouping import find_cadences
 from aetherscan.header import Header
 from sentinel.config import Watch
 from sentinel.failpoint import failpoint
-from sentinel.store.migrations import alone
-from sentinel.store.queue import Store, portions
+from sentinel.store.migrations import lock_writers
+from sentinel.store.queue import Store, batches
 from sentinel.store.schema import cadence, cadence_file, file, now
 
 SESSION_DAYS = 2 / 24
@@ -49,10 +49,10 @@ def group(store: Store, watch: Watch) -> int:
     for ids in _sessions(store):
         whole, parts = _grouped(store, ids)
         with store.write() as rows:
-            alone(rows)
+            lock_writers(rows)
             ready += sum([_accept(rows, one, watch.max_channel_hz) for one in whole])
             _replace_forming(rows, parts, ids)
-            for some in portions(ids):
+            for some in batches(ids):
                 rows.execute(update(file).where(file.c.id.in_(some)).values(grouped=True))
         if ready:
             failpoint("ready")
@@ -67,7 +67,7 @@ def _queue_partial(store: Store, watch: Watch) -> int:
     due = due.where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~recent, file.c.state == "valid")
     ready = 0
     with store.write() as rows:
-        alone(rows)
+        lock_writers(rows)
         headers = {row.id: Header(**row.header) for row in rows.execute(due)}
         for cadence_id, header in headers.items():
             values = _wide_channels(header, watch.max_channel_hz) or {"state": "ready", "ready_at": now()}
@@ -108,7 +108,7 @@ def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCadence], l
     queued = exists().where(member, cadence.c.state != "forming").label("queued")
     columns = select(file.c.id, file.c.observation, file.c.header, file.c.present, queued)
     with store.read() as rows:
-        found = [row for some in portions(ids) for row in rows.execute(columns.where(file.c.id.in_(some)))]
+        found = [row for some in batches(ids) for row in rows.execute(columns.where(file.c.id.in_(some)))]
     found.sort(key=lambda row: (not row.present, not row.queued, row.id))  # of several copies the first one counts
     headers = [Header(**row.header) for row in found]
 

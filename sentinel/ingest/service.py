@@ -1,15 +1,14 @@
-"""The life of a cadence, read aloud: look, group, claim, hand to a worker, note what became of it.
+"""The watcher program: scan, group, claim, submit to a worker, record attempts that ended without a record.
 
-Every step can be repeated, because the store remembers and nothing here does: whoever kills this program loses one
-pass. How many are searched at once is decided here, against the store, so that a queue never builds up inside the
-cluster.
+Each step can be repeated, because the state is in the store. If this program is killed, one pass is lost. It submits
+no more cadences than there are free workers, counted in the store, so no queue forms inside the cluster.
 """
 
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from sentinel.config import Config
+from sentinel.config import Config, Watch
 from sentinel.errors import LeaseLostError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.ingest.cadences import group
@@ -23,84 +22,95 @@ LOG = logging.getLogger(__name__)
 
 def one_pass(
     *,
-    look: Callable[[], object],
+    scan: Callable[[], object],
     group: Callable[[], object],
-    keep: Callable[[], object],
+    renew_waiting: Callable[[], object],
     expire: Callable[[], object],
     collect: Callable[[], Iterable[tuple[Lease, str]]],
-    failed: Callable[[Lease, str], object],
-    free: Callable[[], int],
+    record_failure: Callable[[Lease, str], object],
+    free_workers: Callable[[], int],
     claim: Callable[[], Lease | None],
     submit: Callable[[Lease], object],
 ) -> None:
     """Take every cadence one step further.
 
-    `keep` renews what waits inside the cluster: a lease's clock is its worker's from when one takes it up. `collect`
-    yields attempts that ended without a word from their worker.
+    Args:
+        scan: updates the rows of files.
+        group: forms cadences of valid files.
+        renew_waiting: renews the leases of cadences that no worker has begun. The worker renews them afterwards.
+        expire: takes back leases that have ended.
+        collect: returns attempts that ended without a record by their worker, with the cause.
+        record_failure: records such an attempt.
+        free_workers: returns how many more cadences can be submitted.
+        claim: leases the next cadence; None if none is due.
+        submit: hands a leased cadence to the cluster.
     """
-    look()
+    scan()
     group()
-    keep()
+    renew_waiting()
     expire()
     for lease, cause in collect():
         failpoint("result-known")
-        failed(lease, cause)
-    for _ in range(free()):
+        record_failure(lease, cause)
+    for _ in range(free_workers()):
         if (claimed := claim()) is None:
             return
         submit(claimed)
 
 
-def _watch(config: Config, ring: Callable[[], None]) -> None:
-    for root in config.watch.roots:
-        if root.is_relative_to(config.state_dir.parent):  # elsewhere it may be a mount that is away
-            root.mkdir(parents=True, exist_ok=True)
-    if config.watch.use_events:
-        listen(config.watch.roots, ring)
-    LOG.info("watching %s", ", ".join(map(str, config.watch.roots)))
-
-
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
-    """Watch, queue and hand out work until the loop says to stop; then give back what has not been finished."""
+    """Watch, queue and submit cadences until the loop stops; then release the leases of unfinished ones."""
     from aetherscan.io import verify_complete
 
-    verify = partial(verify_complete, decode=config.watch.complete.decoded)
-    ours = (config.canaries,) if config.sends_canaries else ()
-    watch = config.watch.model_copy(update={"roots": (*config.watch.roots, *ours)})
-    searchers = Searchers(config, loop.ring)
-    scanner = Scanner(store=store, watch=watch, verify=verify, ring=loop.ring)
-    _watch(config.model_copy(update={"watch": watch}), scanner.event)
+    canaries = (config.canaries,) if config.sends_canaries else ()
+    watch = config.watch.model_copy(update={"roots": (*config.watch.roots, *canaries)})
+    searchers = Searchers(config, loop.wake)
+    verify = partial(verify_complete, decode=watch.complete.decoded)
+    scanner = Scanner(store=store, watch=watch, verify=verify, wake=loop.wake)
+    _listen(config, watch, scanner)
 
-    def failed(lease: Lease, cause: str) -> None:
+    def record_failure(lease: Lease, cause: str) -> None:
         try:
             state = store.fail(
                 lease.token, cause, retriable=True, max_attempts=config.max_attempts, retry_after_s=config.retry_after_s
             )
             LOG.warning("cadence %d, attempt %d: %s: %s", lease.cadence_id, lease.attempt, cause, state)
         except LeaseLostError:
-            LOG.info("cadence %d: %s, but another attempt had ended it", lease.cadence_id, cause)
+            LOG.info("cadence %d: %s, but the attempt had ended before", lease.cadence_id, cause)
+
+    def renew_waiting() -> None:
+        store.renew_waiting(searchers.waiting(), config.lease_s, longest_s=config.search_limit_s)
 
     while True:
         try:
             one_pass(
-                look=scanner.look,
+                scan=scanner.scan_and_open,
                 group=lambda: group(store, watch),
-                keep=lambda: store.keep(searchers.waiting(), config.lease_s, longest_s=config.search_limit_s),
+                renew_waiting=renew_waiting,
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,
-                failed=failed,
-                free=lambda: searchers.capacity() - store.leased(config.service),
+                record_failure=record_failure,
+                free_workers=lambda: searchers.capacity() - store.leased_count(config.service),
                 claim=lambda: store.claim(config.lease_s, config.service),
                 submit=searchers.submit,
             )
-            loop.beat(workers=searchers.capacity(), overflowed=OVERFLOWS.count)
+            loop.heartbeat(workers=searchers.capacity(), overflowed=OVERFLOWS.count)
         except Exception as error:
-            known = isinstance(error, StoreError)  # it says what and where, each time
-            LOG.error("a pass failed, the next comes in %g s: %s", config.watch.scan_s, error, exc_info=not known)
+            traceback = not isinstance(error, StoreError)  # whose message names the store and the cause
+            LOG.error("pass failed, next one in %g s: %s", config.watch.scan_s, error, exc_info=traceback)
         if loop.wait(config.watch.scan_s):
             break
     for lease in searchers.leave():
         try:
-            store.give_back(lease.token)
+            store.release_lease(lease.token)
         except (LeaseLostError, StoreError) as error:
-            LOG.info("cadence %d was not given back: %s", lease.cadence_id, error)
+            LOG.info("cadence %d: lease not released: %s", lease.cadence_id, error)
+
+
+def _listen(config: Config, watch: Watch, scanner: Scanner) -> None:
+    for root in watch.roots:
+        if root.is_relative_to(config.state_dir.parent):  # any other missing root may be a mount that is away
+            root.mkdir(parents=True, exist_ok=True)
+    if watch.use_events:
+        listen(watch.roots, scanner.on_event)
+    LOG.info("watching %s", ", ".join(map(str, watch.roots)))

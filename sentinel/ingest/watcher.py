@@ -28,8 +28,8 @@ from aetherscan.header import SECONDS_PER_DAY, Header
 from sentinel.config import Signals, Watch
 from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network
-from sentinel.store.migrations import alone
-from sentinel.store.queue import Store, insert_once, portions
+from sentinel.store.migrations import lock_writers
+from sentinel.store.queue import Store, batches, insert_if_absent
 from sentinel.store.schema import file, now
 
 LOG = logging.getLogger(__name__)
@@ -145,17 +145,17 @@ class Scanner:
     store: Store
     watch: Watch
     verify: Callable[[Path], Header]
-    ring: Callable[[], None]
+    wake: Callable[[], None]
     _landed: bool = True
     _began: float = -math.inf
     _took: float = 0.0
 
-    def event(self) -> None:
+    def on_event(self) -> None:
         """Take note that something may have landed."""
         self._landed = True
-        self.ring()
+        self.wake()
 
-    def look(self) -> None:
+    def scan_and_open(self) -> None:
         """Scan, if it is time to, and open files that are stable; where more wait, ring to be called again at once."""
         began = time.monotonic()
         if began - self._began >= (4 * self._took if self._landed else self.watch.scan_s):
@@ -163,7 +163,7 @@ class Scanner:
             scan_roots(self.store, self.watch)
             self._took = time.monotonic() - began
         if open_stable(self.store, self.watch, self.verify):
-            self.ring()
+            self.wake()
 
 
 def scan_roots(store: Store, watch: Watch) -> None:
@@ -194,7 +194,7 @@ def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) ->
             break
     if opened:
         with store.write() as rows:
-            alone(rows)  # two that change the same files in another order would wait for each other
+            lock_writers(rows)  # two that change the same files in another order would wait for each other
             for row, values in opened:
                 unchanged = (file.c.id == row.id) & (file.c.mtime_ns == row.mtime_ns) & (file.c.size == row.size)
                 rows.execute(update(file).where(unchanged).values(**values))
@@ -224,10 +224,10 @@ def _reconcile(
     if not (new or changed or gone or back or waiting):
         return
     with store.write() as rows:
-        alone(rows)
+        lock_writers(rows)
         for whole in SIGNALED:
             if some := [_stamp(one) for one in new if one.whole is whole]:
-                rows.execute(insert_once(rows, file).values(_seen(whole=whole)), some)
+                rows.execute(insert_if_absent(rows, file).values(_seen(whole=whole)), some)
         for one in changed:
             again = {**_stamp(one), **_seen(whole=one.whole), "observation": None, "tstart": None, "header": None}
             rows.execute(update(file).where(file.c.path == one.path).values(again))
@@ -242,7 +242,7 @@ def _reconcile(
 
 
 def _mark(rows: Connection, ids: Sequence[int], *where: Any, **values: Any) -> None:
-    for some in portions(ids):
+    for some in batches(ids):
         rows.execute(update(file).where(file.c.id.in_(some), *where).values(**values))
 
 
@@ -320,15 +320,15 @@ OVERFLOWS = Overflows()
 logging.getLogger("watchdog.observers.inotify_c").addHandler(OVERFLOWS)
 
 
-def listen(roots: Sequence[Path], ring: Callable[[], None]) -> Callable[[], None]:
-    """Call `ring` when something may have landed in a root on a local disk; return what ends the listening."""
+def listen(roots: Sequence[Path], wake: Callable[[], None]) -> Callable[[], None]:
+    """Call `wake` when something may have landed in a root on a local disk; return what ends the listening."""
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
     from watchdog.observers import Observer
 
     class Waker(FileSystemEventHandler):
         def on_any_event(self, event: FileSystemEvent) -> None:
             if event.event_type in ("created", "moved", "closed"):
-                ring()
+                wake()
 
     observer = Observer()
     for root in roots:

@@ -12,7 +12,7 @@ from sentinel.errors import BusyError
 from sentinel.monitor.latency import percentiles
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
-from sentinel.programs.supervisor import programs
+from sentinel.programs.supervisor import program_states
 from sentinel.store.queue import Store
 from sentinel.store.schema import cadence, file, heartbeat, injection, now
 
@@ -39,7 +39,7 @@ def look(config: Config, store: Store) -> Status:
     """Gather the facts and judge them."""
     with store.read() as rows:
         facts: dict[str, Any] = {
-            "programs": {name: one["statename"] for name, one in programs(config).items()},
+            "programs": {name: one["statename"] for name, one in program_states(config).items()},
             "heartbeats": [
                 dict(row._mapping)  # noqa: SLF001
                 for row in rows.execute(
@@ -98,7 +98,7 @@ def look(config: Config, store: Store) -> Status:
 
 def lacking(config: Config, store: Store) -> str:
     """Return what a service that starts still lacks, or nothing when it is ready."""
-    states = {name: one["statename"] for name, one in programs(config).items()}
+    states = {name: one["statename"] for name, one in program_states(config).items()}
     here = socket.gethostname()
     alive = {name for name, host, _ in _alive(store) if host == here or config.cluster.scheduler}
     if bad := [f"{name} {state}" for name, state in states.items() if state != "RUNNING"]:

@@ -38,7 +38,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Deliver what is due every two seconds; idle where there is nowhere to post."""
     while True:
         try:
-            loop.beat(posts_to=" ".join(config.posters) or "nobody")
+            loop.heartbeat(posts_to=" ".join(config.posters) or "nobody")
             deliver_due(config, store)
         except StoreError as error:
             LOG.error("%s; messages wait, the next try comes in %g s", error, PERIOD_S)

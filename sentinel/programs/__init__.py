@@ -1,1 +1,1 @@
-"""What every program of the service shares: its main loop, its logs, and supervisord."""
+"""Parts that all programs of the service share: main loop, logs, supervisord."""

@@ -1,4 +1,4 @@
-"""What each program of the service does before its loop: one copy, one parent, one way to stop, one heartbeat."""
+"""Start one program of the service: lock, logs, signals, store and heartbeat are the same for all."""
 
 import contextlib
 import ctypes
@@ -27,57 +27,67 @@ PROGRAMS = {
     "poster": "notify.poster",
     "web": "web.server",
 }
-"""Each, and the module that is its loop: a program loads no other's."""
+"""Module with the loop of each program. A program imports only its own."""
 PR_SET_PDEATHSIG = 1
 SMALLEST_WAIT_S = 0.2
-"""A storm of events makes five passes a second, not thousands."""
+"""Limits a burst of file events to five passes per second."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ProgramLoop:
-    """Wakes a program, stops it, and tells the store that it lives."""
+    """Waiting, stopping and heartbeat of a program.
+
+    Attributes:
+        name: of the program.
+        store: that takes the heartbeats.
+        period_s: longest time between two heartbeats, seconds.
+        state: state directory of the service, part of the heartbeat.
+        stopped: whether the program is to end.
+    """
 
     name: str
     store: Store
     period_s: float
     state: str
     stopped: bool = False
-    _rung: threading.Event = field(default_factory=threading.Event)
+    _woken: threading.Event = field(default_factory=threading.Event)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """End the present wait."""
-        self._rung.set()
+        self._woken.set()
 
     def stop(self, *_: object) -> None:
-        """End the present wait, and the program."""
+        """End the present wait and the program."""
         self.stopped = True
-        self._rung.set()
+        self._woken.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until `seconds` are over or the loop rings; return whether to stop."""
-        if self._rung.wait(seconds) and not self.stopped:
+        """Wait for `seconds`, or until the loop is woken; return whether to stop."""
+        if self._woken.wait(seconds) and not self.stopped:
             threading.Event().wait(SMALLEST_WAIT_S)
-        self._rung.clear()
+        self._woken.clear()
         return self.stopped
 
-    def beat(self, **facts: Any) -> None:
-        """Write a heartbeat; while the store is away nobody could read it either."""
+    def heartbeat(self, **facts: Any) -> None:
+        """Write a heartbeat with `facts`; log a warning if the store is away."""
         host = socket.gethostname()
         try:
-            self.store.beat(f"{self.name}@{host}", self.period_s, pid=os.getpid(), host=host, state=self.state, **facts)
+            self.store.record_heartbeat(
+                f"{self.name}@{host}", self.period_s, pid=os.getpid(), host=host, state=self.state, **facts
+            )
         except StoreAwayError as error:
             LOG.warning("no heartbeat: %s", error)
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when supervisord dies, so that its successor finds no second copy; Linux only."""
+    """Let the kernel send SIGTERM when supervisord dies, so that a new one finds no second copy. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def only_copy(lock: Path) -> Iterator[None]:
-    """Hold a lock file that the kernel frees however this process ends.
+    """Hold a lock file, which the kernel releases when this process ends.
 
     Raises:
         BusyError: another process holds it.
@@ -88,7 +98,7 @@ def only_copy(lock: Path) -> Iterator[None]:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             held.seek(0)
-            raise BusyError(f"{lock}: held by process {held.read() or 'unknown'}: one copy is enough") from error
+            raise BusyError(f"{lock}: held by process {held.read() or 'unknown'}: this program already runs") from error
         held.truncate(0)
         held.write(str(os.getpid()))
         held.flush()
@@ -96,9 +106,9 @@ def only_copy(lock: Path) -> Iterator[None]:
 
 
 def main(name: str) -> int:
-    """Run one program until it is told to stop."""
+    """Run one program until it receives SIGTERM or SIGINT; return its exit code."""
     die_with_parent()
-    logs.set_up(name)
+    logs.log_as_json(name)
     try:
         config = load_config(config_path())
         with only_copy(config.state_dir / "run" / f"{name}.lock"):

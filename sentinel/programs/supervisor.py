@@ -100,7 +100,7 @@ def _escaped(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
-def programs(config: Config) -> dict[str, dict[str, Any]]:
+def program_states(config: Config) -> dict[str, dict[str, Any]]:
     """Return what supervisord says of each program; nothing where it does not run."""
     from supervisor.xmlrpc import SupervisorTransport
 
@@ -114,7 +114,7 @@ def programs(config: Config) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in told}
 
 
-def left(config: Config) -> list[int]:
+def service_pids(config: Config) -> list[int]:
     """Return every process of this service that is alive, supervisord among them."""
     mark = f"{MARK}={config.state_dir}".encode()
     found = []
@@ -169,13 +169,13 @@ def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], o
 
 def stop(config: Config) -> list[int]:
     """Stop supervisord and all it runs; return the processes that had to be killed. Safe where nothing runs."""
-    pids = left(config)
+    pids = service_pids(config)
     pid_file = config.state_dir / "run" / "supervisord.pid"
     head = int(pid_file.read_text()) if pid_file.exists() else 0
     for pid in [head] if head in pids else pids:
         _signal(pid, signal.SIGTERM)
     end = time.monotonic() + STOP_S
-    while (alive := left(config)) and time.monotonic() < end:
+    while (alive := service_pids(config)) and time.monotonic() < end:
         time.sleep(0.2)
     for pid in alive:
         _signal(pid, signal.SIGKILL)

@@ -30,7 +30,7 @@ from sentinel.store.schema import (
     training,
 )
 
-ALONE = 0x53454E54
+WRITER_LOCK = 0x53454E54
 """PostgreSQL's number for the lock of those who must be alone; SQLite lets nobody else write anyway."""
 VERSION = meta.c.key == "schema_version"
 ALIVE_S = 60.0
@@ -73,19 +73,19 @@ STEPS = (
 OLDEST, NEWEST = 1, STEPS[-1].version
 
 
-def alone(rows: Connection) -> None:
+def lock_writers(rows: Connection) -> None:
     """Keep every other transaction that asks for this waiting until ours has ended."""
     if rows.dialect.name == "postgresql":
-        rows.execute(select(func.pg_advisory_xact_lock(ALONE)))
+        rows.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
 
 
-def prepare(rows: Connection) -> None:
+def create_or_upgrade(rows: Connection) -> None:
     """Make the tables where there are none, and bring those of an older version up.
 
     Raises:
         StoreError: the store is of a newer version than this code.
     """
-    alone(rows)
+    lock_writers(rows)
     if inspect(rows).has_table(meta.name):
         migrate(rows, NEWEST)
     else:
@@ -100,7 +100,7 @@ def migrate(rows: Connection, to: int) -> int:
         StoreError: there is no such version, the store is of a newer one than this code, or a program still uses what
             going down would take away.
     """
-    alone(rows)
+    lock_writers(rows)
     found = int(rows.scalars(select(meta.c.value).where(VERSION)).one())
     _check(rows, found, to)
     up = [one for step in STEPS if found < step.version <= to for one in step.adds]

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sentinel.errors import LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network
-from sentinel.store.migrations import alone, prepare
+from sentinel.store.migrations import create_or_upgrade, lock_writers
 from sentinel.store.schema import (
     WAITING,
     artefact,
@@ -96,7 +96,7 @@ class ClaimedCadence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchRecord:
     """What a search recorded: rows of `candidate`, each with its picture's path and checksum, and a message or none.
 
     The message (posters, state, text, pictures, sequence) is written from the rows as they were recorded: the store
@@ -193,7 +193,7 @@ class Store:
             self._held(rows, token, until=now() + lease_s)
             rows.execute(update(attempt).where(attempt.c.token == token).values(progress=progress, worker=worker))
 
-    def keep(self, tokens: Sequence[str], lease_s: float, *, longest_s: float) -> None:
+    def renew_waiting(self, tokens: Sequence[str], lease_s: float, *, longest_s: float) -> None:
         """Go on holding what waits for a worker to take it up, for `longest_s` at most; from then on only that can."""
         if not tokens:  # every pass asks
             return
@@ -204,7 +204,7 @@ class Store:
         with self.write() as rows:
             rows.execute(held.values(until=now() + lease_s))
 
-    def complete(self, token: str, found: Found) -> None:
+    def complete(self, token: str, found: SearchRecord) -> None:
         """Record candidates, pictures, message and `done`, all or none of them.
 
         Raises:
@@ -214,7 +214,7 @@ class Store:
         with self.write() as rows:
             held = self._held(rows, token, state="done", ended_at=now(), run=dict(found.run), why=None)
             tried = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
-            rows.execute(insert_once(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
+            rows.execute(insert_if_absent(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
             recorded = [{**one, "seen_before": self._seen_before(rows, one)} for one in found.candidates]
             ids = [
                 rows.scalars(
@@ -246,13 +246,13 @@ class Store:
             wait_s = min(retry_after_s * 2 ** (tries - 1), LONGEST_WAIT_S)
             return self._put_back(rows, token, cause, "failed", again=retriable and tries < max_attempts, wait_s=wait_s)
 
-    def give_back(self, token: str) -> None:
+    def release_lease(self, token: str) -> None:
         """Put a cadence back in the queue as if it had never been taken: the service stops in an orderly way."""
         with self.write() as rows:
             self._held(rows, token, state="ready", attempts=cadence.c.attempts - 1)
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="released", ended_at=now()))
 
-    def fenced(self, token: str) -> None:
+    def mark_fenced(self, token: str) -> None:
         """Note that an attempt came back after its cadence had been given to another: its record was refused."""
         with self.write() as rows:
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="fenced"))
@@ -266,7 +266,7 @@ class Store:
             again = held.values(state="ready", attempts=0, retry_at=None, ended_at=None, ready_at=now())
             return int(rows.execute(again).rowcount)
 
-    def look_again(self) -> int:
+    def retry_invalid_files(self) -> int:
         """Give every invalid file another chance; return how many there were."""
         with self.write() as rows:
             values = {"state": "seen", "cause": None, "changed_at": now(), "look_at": now()}
@@ -315,7 +315,7 @@ class Store:
         with self.read() as rows:
             return _paths(rows, cadence_id)
 
-    def leased(self, service: str | None = None) -> int:
+    def leased_count(self, service: str | None = None) -> int:
         """Return how many cadences the workers of a service are searching, whoever submitted them."""
         held = select(func.count()).where(cadence.c.state == "leased", attempt.c.token == cadence.c.token)
         with self.read() as rows:
@@ -329,19 +329,19 @@ class Store:
             counted = {name: rows.scalars(count.where(cadence.c.state.in_(of))).one() for name, of in states.items()}
             return {"seen": rows.scalars(count).one(), **counted}
 
-    def put_injection(self, **row: Any) -> None:
+    def record_injection(self, **row: Any) -> None:
         """Record a signal of our own and what became of it."""
         with self.write() as rows:
             rows.execute(insert(injection).values(made_at=now(), ended_at=now(), **row))
 
-    def beat(self, name: str, period_s: float, *, pid: int, host: str, **facts: Any) -> None:
+    def record_heartbeat(self, name: str, period_s: float, *, pid: int, host: str, **facts: Any) -> None:
         """Say that a program is alive, and will say so again within `period_s`; those silent for long are forgotten."""
         row = {"at": now(), "period_s": period_s, "pid": pid, "host": host, "facts": facts}
         silent = heartbeat.c.name.like("worker%") & (heartbeat.c.at < now() - 10 * heartbeat.c.period_s)
         with self.write() as rows:
             rows.execute(heartbeat.delete().where(silent | (heartbeat.c.at < now() - SILENT_S)))
             if not rows.execute(update(heartbeat).where(heartbeat.c.name == name).values(**row)).rowcount:
-                rows.execute(insert_once(rows, heartbeat).values(name=name, **row))
+                rows.execute(insert_if_absent(rows, heartbeat).values(name=name, **row))
 
 
 def _lease_lost(token: str) -> LeaseLostError:
@@ -361,18 +361,18 @@ def _paths(rows: Connection, cadence_id: int) -> tuple[Path, ...]:
     return tuple(Path(path) for path in rows.scalars(members))
 
 
-def portions(ids: Sequence[int]) -> list[Sequence[int]]:
+def batches(ids: Sequence[int]) -> list[Sequence[int]]:
     """Cut a list into lists that a statement can take; SQLite allows 32,766 values."""
     return [ids[first : first + LISTED] for first in range(0, len(ids), LISTED)]
 
 
-def insert_once(rows: Connection, table: Table) -> Insert:
+def insert_if_absent(rows: Connection, table: Table) -> Insert:
     """Return an INSERT that leaves a row alone which another process has written in the meantime."""
     of = postgresql if rows.dialect.name == "postgresql" else sqlite
     return of.insert(table).on_conflict_do_nothing()
 
 
-def patiently(step: Callable[[], T], wait: Callable[[float], object] = time.sleep) -> T:
+def retry_while_away(step: Callable[[], T], wait: Callable[[float], object] = time.sleep) -> T:
     """Take a step of the store as often as it needs, for as long as the store is away; each time says why."""
     waits = iter(AWAY_S)
     while True:
@@ -402,7 +402,7 @@ def _told(engine: Engine) -> Iterator[None]:
 
 def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:
     """Put a message into the outbox, or make it part of the one that speaks of the same pointing sequence already."""
-    alone(rows)  # of two slices that end at the same moment one must find the other's message
+    lock_writers(rows)  # of two slices that end at the same moment one must find the other's message
     started = select(cadence.c.tstart).where(cadence.c.id == cadence_id)
     near = func.abs(cadence.c.tstart - started.scalar_subquery()) < SAME_SEQUENCE_DAYS
     speaks = (outbox.c.poster == message["poster"]) & outbox.c.parent_id.is_(None) & (outbox.c.state != "off")
@@ -432,7 +432,7 @@ def open_store(url: str, *, as_it_is: bool = False) -> Store:
         return Store(engine=engine)
     try:
         with _told(engine), engine.begin() as rows:
-            prepare(rows)
+            create_or_upgrade(rows)
     except StoreError:
         engine.dispose()
         raise

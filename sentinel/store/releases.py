@@ -9,19 +9,19 @@ from sentinel.config import Config
 from sentinel.store.queue import Store, open_store
 from sentinel.store.schema import meta
 
-SERVING = "release"
+ACTIVE_RELEASE = "release"
 """Key of the store's `meta`: the configured release, and the one that was promoted over it."""
 
 
-def serving(store: Store, configured: Path) -> Path:
+def active_release(store: Store, configured: Path) -> Path:
     """Return the folder of the release that serves: the one promoted since `configured` was configured, or that."""
     with store.read() as rows:
-        found = rows.scalar(select(meta.c.value).where(meta.c.key == SERVING))
+        found = rows.scalar(select(meta.c.value).where(meta.c.key == ACTIVE_RELEASE))
     over, _, name = (found or "").partition("/")
     return configured.parent / name if name and over == configured.name else configured
 
 
-def served(config: Config) -> Path:
+def read_active_release(config: Config) -> Path:
     """Return the folder of the release that the service searches with, whether or not it runs just now.
 
     To ask changes nothing: a store of an older version stays one.
@@ -32,7 +32,7 @@ def served(config: Config) -> Path:
     try:
         with store.read() as rows:
             begun = inspect(rows).has_table(meta.name)
-        return serving(store, config.release) if begun else config.release
+        return active_release(store, config.release) if begun else config.release
     finally:
         store.engine.dispose()
 
@@ -51,6 +51,6 @@ def promote(store: Store, configured: Path, name: str) -> str:
         raise ReleaseError(f"{name}: expected the name of a folder in {configured.parent}")
     found = load_detector(configured.parent / name).release.sha256
     with store.write() as rows:
-        rows.execute(delete(meta).where(meta.c.key == SERVING))
-        rows.execute(insert(meta).values(key=SERVING, value=f"{configured.name}/{name}"))
+        rows.execute(delete(meta).where(meta.c.key == ACTIVE_RELEASE))
+        rows.execute(insert(meta).values(key=ACTIVE_RELEASE, value=f"{configured.name}/{name}"))
     return found

@@ -124,7 +124,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
         except (OSError, ssl.SSLError) as error:
             at = f"not listening: {one_line(error)}"
         try:
-            loop.beat(web=at)
+            loop.heartbeat(web=at)
             canaries.tend()
         except Exception:
             LOG.exception("the next look comes in %g s", LOOK_S)

@@ -31,7 +31,7 @@ def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
     if config.cluster.scheduler:
         LOG.info("workers are those of %s", config.cluster.scheduler)
         while not loop.wait(LOOK_S):
-            loop.beat(scheduler=config.cluster.scheduler)
+            loop.heartbeat(scheduler=config.cluster.scheduler)
         return
     spawned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     spawned["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its lines are not ours, and no JSON
@@ -54,7 +54,7 @@ def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
         empty = 0
         while not loop.wait(LOOK_S):
             workers = len(cluster.scheduler.workers)
-            loop.beat(scheduler=cluster.scheduler_address, workers=workers)
+            loop.heartbeat(scheduler=cluster.scheduler_address, workers=workers)
             empty = 0 if workers else empty + 1
             if empty > PATIENCE:
                 raise RuntimeError(f"no worker for {PATIENCE * LOOK_S:.0f} s: starting the cluster afresh")

@@ -38,7 +38,7 @@ def dask_setup(worker: Worker) -> None:
                 release = loaded_detector().release
                 facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
                 store = cached_store(config.store_url)
-                store.beat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
+                store.record_heartbeat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:
                 LOG.exception("heartbeat failed; next attempt in %g s", BEAT_S)
             time.sleep(BEAT_S)
@@ -63,5 +63,5 @@ def warm_up(detector: Any) -> None:
 
 
 if os.environ.get("SENTINEL_WORKER"):
-    logs.set_up("worker")
+    logs.log_as_json("worker")
     warm_up(detector_for(load_config(config_path()).release))

@@ -22,7 +22,7 @@ from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel.config import Config
 from sentinel.failpoint import failpoint
 from sentinel.notify.messages import STORM, message_text
-from sentinel.store.queue import Found
+from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
 from sentinel.workers.process import code_version
 
@@ -39,7 +39,7 @@ def search_files(
     config: Config,
     detector: Any,
     cadence_id: int,
-) -> Found:
+) -> SearchRecord:
     """Search a cadence, draw its best candidates, and return what the store records. Of a canary, only the run.
 
     Args:
@@ -64,13 +64,13 @@ def search_files(
         result = by_probability(result)
         if paths[0].is_relative_to(config.canaries):
             run["found"] = [(row.frequency_mhz, row.drift_rate_hz_s, row.probability) for row in result.candidates]
-            return Found(candidates=[], pictures=[], release=release, run=run, message=None)
+            return SearchRecord(candidates=[], pictures=[], release=release, run=run, message=None)
         name = f"{cadence_id:06d}"
         pictures, examples = write_pictures(observations, result, on, config.pictures / name, progress)
         header = observations[0].header
     rows = candidate_rows(result, pictures, release, config.sha256)
     message = partial(build_message, config, header, cadence_id, [path for _, path, _ in pictures])
-    return Found(
+    return SearchRecord(
         candidates=rows,
         pictures=pictures,
         examples=examples,

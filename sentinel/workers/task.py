@@ -24,15 +24,15 @@ from sentinel.errors import LeaseLostError, StoreAwayError, retriable
 from sentinel.failpoint import failpoint
 from sentinel.notify.poster import deliver_due
 from sentinel.programs import logs
-from sentinel.store.queue import ClaimedCadence, Found, Store, patiently
-from sentinel.store.releases import serving
+from sentinel.store.queue import ClaimedCadence, SearchRecord, Store, retry_while_away
+from sentinel.store.releases import active_release
 from sentinel.workers.process import cached_store, detector_for
 
 LOG = logging.getLogger(__name__)
 RENEWALS = 6
 """Renewals of a lease within its length."""
 
-Search = Callable[[ClaimedCadence, Callable[[float], None]], Found]
+Search = Callable[[ClaimedCadence, Callable[[float], None]], SearchRecord]
 
 
 def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, object]:
@@ -44,14 +44,14 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     summary: dict[str, object] = {}
     claimed: ClaimedCadence | None = None
 
-    def search(cadence: ClaimedCadence, progress: Callable[[float], None]) -> Found:
+    def search(cadence: ClaimedCadence, progress: Callable[[float], None]) -> SearchRecord:
         nonlocal claimed
         claimed = cadence
-        detector = detector_for(serving(store, config.release))
+        detector = detector_for(active_release(store, config.release))
         summary["release"] = detector.release.sha256
         return search_files(cadence.paths, cadence.pattern, progress, config, detector, cadence_id)
 
-    with logs.bound(cadence=cadence_id, attempt=token[:8]):
+    with logs.log_context(cadence=cadence_id, attempt=token[:8]):
         summary["outcome"] = search_lease(store, config, cadence_id, token, search)
         deliver_due(config, store)
         if claimed and summary["outcome"] == "done":
@@ -104,19 +104,19 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     try:
         failpoint("started", cadence_id)
         progress(0.0)
-        result = search(patiently(lambda: store.claimed(token)), progress)
+        result = search(retry_while_away(lambda: store.claimed(token)), progress)
         limit.cancel()  # recording may wait for the store longer than a search may take
         failpoint("before-commit")
-        patiently(lambda: store.complete(token, result))
+        retry_while_away(lambda: store.complete(token, result))
         failpoint("after-commit")
     except LeaseLostError as error:
         LOG.warning("nothing recorded: %s", error)
-        store.fenced(token)
+        store.mark_fenced(token)
         return "fenced"
     except Exception as error:
         LOG.exception("attempt failed")
         cause, again = f"{type(error).__name__}: {error}", retriable(error)
-        return patiently(lambda: fail(cause, again=again))
+        return retry_while_away(lambda: fail(cause, again=again))
     finally:
         limit.cancel()
     LOG.info("done: %d candidates", len(result.candidates))
@@ -136,11 +136,13 @@ def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:
 
     settings = SearchSettings(**config.search.model_dump())
     try:
-        row = search_blind(cadence.paths, cadence.on, settings, detector_for(serving(store, config.release)), rng)
+        row = search_blind(
+            cadence.paths, cadence.on, settings, detector_for(active_release(store, config.release)), rng
+        )
     except ReadError as error:  # the cadence is recorded, so its files may be moved away at any time
         LOG.info("no blind injection: %s", error)
         return False
-    store.put_injection(cadence_id=cadence.cadence_id, name=cadence.token, **row)
+    store.record_injection(cadence_id=cadence.cadence_id, name=cadence.token, **row)
     return True
 
 

@@ -25,7 +25,7 @@ from sentinel.commands.train import TrainingLog, labelled
 from sentinel.config import Config
 from sentinel.errors import PostLaterError
 from sentinel.store.queue import Store, open_store
-from sentinel.store.releases import promote, serving
+from sentinel.store.releases import active_release, promote
 from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
 from sentinel.workers import process, task
 from sentinel.workers.search import search_files
@@ -69,13 +69,13 @@ def models(tmp_path):
 
 
 def test_a_promoted_release_serves_until_another_is_configured(store, models):
-    assert serving(store, models / "old") == models / "old"
+    assert active_release(store, models / "old") == models / "old"
     promote(store, models / "old", "new")
-    assert serving(store, models / "old") == models / "new"
+    assert active_release(store, models / "old") == models / "new"
     promote(store, models / "old", "old")
-    assert serving(store, models / "old") == models / "old"
+    assert active_release(store, models / "old") == models / "old"
     promote(store, models / "old", "new")
-    assert serving(store, models / "third") == models / "third"
+    assert active_release(store, models / "third") == models / "third"
 
 
 def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monkeypatch, capsys):
@@ -106,7 +106,7 @@ def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, 
     for name in (None, "new", None):
         if name:
             promote(store, models / "old", name)
-        names.append(process.detector_for(serving(store, models / "old")).release.name)
+        names.append(process.detector_for(active_release(store, models / "old")).release.name)
     assert names == ["old", "new", "new"]
 
 
@@ -116,7 +116,7 @@ def test_what_is_no_whole_release_is_not_promoted(store, models, name):
     (models / "broken" / "tracks.skops").write_bytes(b"x")
     with pytest.raises(ReleaseError):
         promote(store, models / "old", name)
-    assert serving(store, models / "old") == models / "old"
+    assert active_release(store, models / "old") == models / "old"
 
 
 def test_a_shadow_is_recorded_and_told_apart_from_what_was_reported(searched):

@@ -211,9 +211,9 @@ def test_a_state_disk_that_fills_up_holds_everything_until_there_is_room(observa
     observatory.full = True
     whole |= observatory.land(2) | observatory.land(3)
     with pytest.raises(StoreAwayError, match="full"):
-        observatory.store.beat("ballast", 1, pid=1, host=500_000 * "h")
+        observatory.store.record_heartbeat("ballast", 1, pid=1, host=500_000 * "h")
     with pytest.raises(StoreAwayError, match="full"):
-        observatory.store.beat("ballast", 1, pid=1, host=5_000 * "h")
+        observatory.store.record_heartbeat("ballast", 1, pid=1, host=5_000 * "h")
     with pytest.raises(StoreAwayError, match="full"):
         observatory.one_pass()
     with suppress(StoreAwayError):  # pages that are free may be just enough

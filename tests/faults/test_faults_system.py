@@ -12,7 +12,7 @@ from running import Telescope, done
 from sqlalchemy import func, select
 from supervisor.xmlrpc import SupervisorTransport
 
-from sentinel.programs.supervisor import left, programs, socket_path
+from sentinel.programs.supervisor import program_states, service_pids, socket_path
 from sentinel.store.schema import attempt, cadence, candidate, outbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -69,10 +69,10 @@ def test_processes_killed_at_random_while_two_hundred_cadences_land_lose_and_rep
     while telescope.landed < 200 or kills < 25:
         telescope.land(min(10, 200 - telescope.landed))
         time.sleep(rng.uniform(2, 5))
-        kill(rng.choice(left(service.config)))
+        kill(rng.choice(service_pids(service.config)))
         kills += 1
-        if not programs(service.config):  # supervisord was hit: whoever keeps services up starts it again
-            service.until(lambda: left(service.config) == [], 60)
+        if not program_states(service.config):  # supervisord was hit: whoever keeps services up starts it again
+            service.until(lambda: service_pids(service.config) == [], 60)
             service.run("up")
     ended_well(service, slack, telescope)
 
@@ -86,9 +86,9 @@ def test_everything_killed_at_twenty_random_times_loses_and_repeats_nothing(serv
         telescope.land(2)
         starting = service.start("up")
         time.sleep(rng.uniform(1, 8))
-        kill(starting.pid, *left(service.config))
+        kill(starting.pid, *service_pids(service.config))
         starting.communicate()
-        service.until(lambda: left(service.config) == [], 60)
+        service.until(lambda: service_pids(service.config) == [], 60)
     service.run("up")
     ended_well(service, slack, telescope)
 
@@ -98,7 +98,7 @@ def test_a_cluster_that_is_killed_and_away_for_40_s_is_waited_for(service, slack
     service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2")
     telescope.land(3)
     service.until(lambda: service.rows(select(attempt.c.id)))
-    kill(programs(service.config)["cluster"]["pid"])
+    kill(program_states(service.config)["cluster"]["pid"])
     tell_supervisor(service, "stopProcess", "cluster")
     telescope.land(2)
     time.sleep(40)
@@ -111,7 +111,7 @@ def test_a_scheduler_that_stands_still_for_a_minute_goes_on_or_is_replaced(servi
     service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2")
     telescope.land(3)
     service.until(lambda: service.rows(select(attempt.c.id)))
-    pid = programs(service.config)["cluster"]["pid"]
+    pid = program_states(service.config)["cluster"]["pid"]
     kill(pid, number=signal.SIGSTOP)
     telescope.land(2)
     time.sleep(60)
@@ -159,7 +159,7 @@ def test_down_in_mid_search_gives_the_cadence_back_and_leaves_no_process(service
     telescope.land(1)
     service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None))))
     service.run("down")
-    assert left(service.config) == []
+    assert service_pids(service.config) == []
     assert [tuple(one) for one in service.rows(select(cadence.c.state, cadence.c.attempts))] == [("ready", 0)]
     service.run("up")
     ended_well(service, slack, telescope)

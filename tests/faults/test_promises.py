@@ -77,7 +77,7 @@ class Weather:
         for lease in self.sky.flights:
             with suppress(LeaseLostError, StoreAwayError):
                 if self.rng.random() < 0.5:
-                    self.sky.store.give_back(lease.token)
+                    self.sky.store.release_lease(lease.token)
         self.sky.flights, self.sky.dead = [], []
 
     def slack(self):

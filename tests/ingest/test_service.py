@@ -16,7 +16,7 @@ from sentinel.config import ROOT, Config
 from sentinel.errors import BusyError, retriable
 from sentinel.ingest.service import one_pass
 from sentinel.monitor import status
-from sentinel.programs.logs import JsonLines, bound
+from sentinel.programs.logs import JsonFormatter, log_context
 from sentinel.programs.program import PROGRAMS, only_copy
 from sentinel.programs.supervisor import socket_path, write_conf
 from sentinel.store.queue import Lease
@@ -31,13 +31,13 @@ def lease(number):
 def run_pass(free, ready, said, ended=()):
     waiting = iter(ready)
     one_pass(
-        look=lambda: said.append("look"),
+        scan=lambda: said.append("look"),
         group=lambda: said.append("group"),
-        keep=lambda: said.append("keep"),
+        renew_waiting=lambda: said.append("keep"),
         expire=lambda: said.append("expire"),
         collect=lambda: ended,
-        failed=lambda one, cause: said.append(f"{one.cadence_id} failed: {cause}"),
-        free=lambda: free,
+        record_failure=lambda one, cause: said.append(f"{one.cadence_id} failed: {cause}"),
+        free_workers=lambda: free,
         claim=lambda: next(waiting, None),
         submit=lambda one: said.append(f"submit {one.cadence_id}"),
     )
@@ -107,7 +107,7 @@ def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(st
     other = {}
 
     def stolen(claimed, progress):
-        store.give_back(taken.token)
+        store.release_lease(taken.token)
         other["lease"] = store.claim(60)
         return does(claimed, progress)
 
@@ -160,8 +160,8 @@ def test_a_second_copy_of_a_program_refuses_to_start(tmp_path):
 
 def test_a_log_line_is_json_with_the_cadence_and_the_attempt(caplog):
     record = logging.LogRecord("sentinel.worker", logging.INFO, "f", 1, "done: %d\ncandidates", (2,), None)
-    with bound(cadence=7, attempt="ab12"):
-        line = JsonLines("worker").format(record)
+    with log_context(cadence=7, attempt="ab12"):
+        line = JsonFormatter("worker").format(record)
     assert "\n" not in line
     told = json.loads(line)
     assert (told["cadence"], told["attempt"], told["message"]) == (7, "ab12", "done: 2\ncandidates")
@@ -176,8 +176,8 @@ def test_supervisord_is_told_to_restart_programs_and_to_listen_to_its_owner_only
 
 
 def test_a_service_with_a_worker_and_nothing_wrong_is_well(store, monkeypatch):
-    store.beat("worker-0", 10, pid=1, host="h", release="r1")
-    store.beat("watcher", 10, pid=2, host="h")
+    store.record_heartbeat("worker-0", 10, pid=1, host="h", release="r1")
+    store.record_heartbeat("watcher", 10, pid=2, host="h")
     seen = judged(Config(), store, monkeypatch, RUNNING)
     assert (seen.level, seen.remarks) == (status.OK, ())
     assert "release r1" in "\n".join(status.lines(seen))
@@ -185,7 +185,7 @@ def test_a_service_with_a_worker_and_nothing_wrong_is_well(store, monkeypatch):
 
 def test_a_service_without_a_worker_is_critical_and_a_late_program_a_warning(store, monkeypatch):
     assert judged(Config(), store, monkeypatch, RUNNING).level == status.CRITICAL
-    store.beat("worker-0", 10, pid=1, host="h")
+    store.record_heartbeat("worker-0", 10, pid=1, host="h")
     with store.write() as rows:
         late = {"name": "watcher", "at": now() - 31, "period_s": 10, "pid": 1, "host": "h", "facts": {}}
         rows.execute(insert(heartbeat).values(**late))
@@ -195,7 +195,7 @@ def test_a_service_without_a_worker_is_critical_and_a_late_program_a_warning(sto
 
 
 def test_the_state_says_what_waits_for_what_and_what_was_set_aside(store, monkeypatch):
-    store.beat("worker-0", 10, pid=1, host="h")
+    store.record_heartbeat("worker-0", 10, pid=1, host="h")
     queue(store, state="forming")
     with store.write() as rows:
         rows.execute(cadence.update().values(why="waiting for position 3"))

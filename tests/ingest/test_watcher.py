@@ -435,12 +435,12 @@ def test_where_events_do_not_come_the_scan_finds_what_lands(folder, monkeypatch,
         monkeypatch.setattr("watchdog.observers.Observer.start", lambda _: (_ for _ in ()).throw(full))
     else:
         monkeypatch.setattr("sentinel.ingest.watcher.file_system", lambda _: why)
-    rung = []
-    stop = listen([folder.root], lambda: rung.append(1))
+    woken = []
+    stop = listen([folder.root], lambda: woken.append(1))
     land(folder, headers())
     assert folder.passes() == ["ready"]
     stop()
-    assert rung == []
+    assert woken == []
     assert "scanned only" in caplog.text
 
 
@@ -481,32 +481,32 @@ def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path, store):
 
 @pytest.mark.fault(22, promise="P1")
 def test_a_lookout_scans_when_it_is_time_or_something_landed_but_not_all_the_time(tmp_path, store):
-    folder, rung = Folder(tmp_path / "in", store, scan_s=1e6), []
-    scanner = Scanner(store=store, watch=folder.watch, verify=verify_complete, ring=lambda: rung.append(1))
+    folder, woken = Folder(tmp_path / "in", store, scan_s=1e6), []
+    scanner = Scanner(store=store, watch=folder.watch, verify=verify_complete, wake=lambda: woken.append(1))
     seen = []
     for took, event in ((0, False), (0, False), (0, True), (1e6, True), (0, False)):
         land(folder, headers(59103.0 + len(seen))[:1])
         if event:
-            scanner.event()
+            scanner.on_event()
         scanner._took = took
-        scanner.look()
+        scanner.scan_and_open()
         seen.append(len(folder.files()))
     assert seen == [1, 1, 3, 3, 5]
-    assert len(rung) == 2
+    assert len(woken) == 2
 
 
 @pytest.mark.fault(22, promise="P1")
 def test_where_more_files_are_stable_than_one_look_opens_the_next_look_comes_at_once(folder, monkeypatch):
     monkeypatch.setattr("sentinel.ingest.watcher.AT_ONCE", 4)
-    rung = []
+    woken = []
     scanner = Scanner(
         store=folder.store,
         watch=folder.watch.model_copy(update={"scan_s": 1e-9}),
         verify=verify_complete,
-        ring=lambda: rung.append(1),
+        wake=lambda: woken.append(1),
     )
     land(folder, headers())
     for rings in (0, 1, 1):
-        scanner.look()
-        assert len(rung) == rings
+        scanner.scan_and_open()
+        assert len(woken) == rings
     assert {one.state for one in folder.files().values()} == {"valid"}

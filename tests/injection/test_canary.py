@@ -80,7 +80,7 @@ def test_a_canary_that_stays_out_is_an_alarm_and_so_is_one_that_comes_back_witho
 ):
     config = Config(state_dir=tmp_path)
     canaries = land_canary(store, config, tmp_path)
-    store.beat("worker-0", 10, pid=1, host="h")
+    store.record_heartbeat("worker-0", 10, pid=1, host="h")
     assert judged(config, store, monkeypatch, RUNNING).level == status.OK
     with store.write() as rows:
         rows.execute(update(injection).values(made_at=now() - config.injections.alarm_s - 1))

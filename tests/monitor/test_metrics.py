@@ -18,10 +18,10 @@ def known(store, config):
     queue(store)
     store.fail(store.claim(60).token, "FormatError: no", retriable=False, max_attempts=3, retry_after_s=1)
     for name, facts in (("watcher", {"overflowed": 2}), ("worker-0", {"release": "r1", "sha256": "ab"})):
-        store.beat(name, 10, pid=1, host="h", **facts)
+        store.record_heartbeat(name, 10, pid=1, host="h", **facts)
     tone = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
-    store.put_injection(kind="canary", name="1", **tone)
-    store.put_injection(kind="blind", name="2", **tone)
+    store.record_injection(kind="canary", name="1", **tone)
+    store.record_injection(kind="blind", name="2", **tone)
     text = exposition(config, store, Stages()).decode()
     return text, {line.partition("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
 

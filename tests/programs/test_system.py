@@ -10,7 +10,7 @@ import pytest
 from running import once, searching
 from sqlalchemy import select
 
-from sentinel.programs.supervisor import left, programs
+from sentinel.programs.supervisor import program_states, service_pids
 from sentinel.store.schema import attempt, cadence, candidate, heartbeat, injection, outbox
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -30,7 +30,7 @@ def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_pr
     assert slack.files
     service.run("status")
     service.run("down")
-    assert left(service.config) == []
+    assert service_pids(service.config) == []
 
 
 @pytest.mark.fault(1, promise="P1")
@@ -44,7 +44,7 @@ def test_a_worker_and_a_watcher_killed_in_mid_search_lose_and_repeat_nothing(ser
     first.stdout.close()
     second = service.start("demo", "--seed", "12")
     service.until(lambda: searching(service))
-    os.kill(programs(service.config)["watcher"]["pid"], signal.SIGKILL)
+    os.kill(program_states(service.config)["watcher"]["pid"], signal.SIGKILL)
     assert second.wait(timeout=300) == 0, second.stdout.read() + service.logs()
     second.stdout.close()
     once(service, slack, 2)
@@ -58,7 +58,7 @@ def test_supervisord_killed_takes_its_programs_along_and_up_starts_afresh(servic
     service.run("up")
     pid = int((service.config.state_dir / "run" / "supervisord.pid").read_text())
     os.kill(pid, signal.SIGKILL)
-    service.until(lambda: left(service.config) == [], 60)
+    service.until(lambda: service_pids(service.config) == [], 60)
     service.run("up")
     service.run("demo", "--seed", "21")
     once(service, slack, 1)
@@ -80,12 +80,12 @@ def test_a_canary_goes_the_whole_way_unannounced_and_a_killed_web_comes_back(ser
     (back,) = service.until(lambda: service.rows(select(injection).where(injection.c.recovered.is_not(None))))
     assert (back.kind, back.recovered) == ("canary", True)
     assert service.rows(select(cadence.c.id)) == service.rows(select(candidate.c.id)) == slack.messages == []
-    assert len(open_ports := listening(left(service.config))) >= 3  # scheduler, worker, web
+    assert len(open_ports := listening(service_pids(service.config))) >= 3  # scheduler, worker, web
     assert set(open_ports) == {"0100007F"}
-    before = programs(service.config)["web"]["pid"]
+    before = program_states(service.config)["web"]["pid"]
     assert int(Path(f"/proc/{before}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") < 150e6
     os.kill(before, signal.SIGKILL)
-    service.until(lambda: programs(service.config)["web"]["pid"] not in (0, before))
+    service.until(lambda: program_states(service.config)["web"]["pid"] not in (0, before))
 
     def ready():
         facts = service.rows(select(heartbeat.c.facts).where(heartbeat.c.name.like("web%"), heartbeat.c.pid != before))

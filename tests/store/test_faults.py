@@ -18,7 +18,7 @@ from sentinel.monitor.status import sharing
 from sentinel.notify.outbox import take
 from sentinel.programs.program import ProgramLoop
 from sentinel.store import queue as stores
-from sentinel.store.queue import open_store, patiently
+from sentinel.store.queue import open_store, retry_while_away
 from sentinel.store.schema import cadence, candidate, heartbeat, now, outbox, release
 from sentinel.workers.task import search_lease
 
@@ -60,13 +60,13 @@ def test_a_postgresql_that_is_away_is_named_and_programs_live_on_without_it(post
     loop = ProgramLoop(name="watcher", store=store, period_s=10, state="/s")
     postgres.stop()
     try:
-        loop.beat()
+        loop.heartbeat()
         assert "no heartbeat" in caplog.text
         with pytest.raises(StoreAwayError, match=rf"127\.0\.0\.1:{postgres.port}/test\d+: cannot be used now"):
             store.ledger()
     finally:
         postgres.start()
-    loop.beat()
+    loop.heartbeat()
     assert row(store, heartbeat).facts == {"state": "/s"}
     postgres.stop()
     postgres.start()
@@ -140,7 +140,7 @@ def test_a_store_with_damaged_pages_says_which_file_and_what_to_do_and_is_not_wa
     whole = place.read_bytes()
     place.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
     with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used: .*put back the last backup") as told:
-        patiently(store.ledger)
+        retry_while_away(store.ledger)
     assert not isinstance(told.value, StoreAwayError)
     store.engine.dispose()
     with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):
@@ -182,7 +182,7 @@ def test_what_two_services_take_record_and_give_up_at_the_same_moment_happens_on
     ids = [queue(store) for _ in range(9)]
     leases = [one for _ in range(3) for one in at_once(3, lambda: store.claim(600, "b")) if one]
     assert sorted(one.cadence_id for one in leases) == ids
-    assert (store.leased("b"), store.leased("a")) == (9, 0)
+    assert (store.leased_count("b"), store.leased_count("a")) == (9, 0)
     waiting = iter(leases[:6])
     for _ in range(2):  # first with a release that nobody has used before
         at_once(3, lambda: store.complete(next(waiting).token, found(1, {**MESSAGE, "sequence": "6 T"})))
@@ -210,7 +210,7 @@ def test_two_watchers_of_one_folder_make_a_cadence_ready_once(tmp_path, store):
 
 @pytest.mark.fault(36, promise="P5")
 def test_a_second_service_on_one_host_is_refused_and_another_host_is_named(store, monkeypatch):
-    ProgramLoop(name="watcher", store=store, period_s=10, state="/var/a").beat()
+    ProgramLoop(name="watcher", store=store, period_s=10, state="/var/a").heartbeat()
     assert sharing(Config(state_dir="/var/a"), store) == []
     with pytest.raises(BusyError, match=r"with its state in /var/a, is on the same store: one service a host"):
         sharing(Config(state_dir="/var/b"), store)

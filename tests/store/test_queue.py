@@ -16,7 +16,7 @@ from sentinel.errors import LeaseLostError, StoreError
 from sentinel.store.filesystem import file_system
 from sentinel.store.migrations import NEWEST, OLDEST, migrate
 from sentinel.store.queue import Store, open_store
-from sentinel.store.releases import served
+from sentinel.store.releases import read_active_release
 from sentinel.store.schema import attempt, cadence, candidate, file, meta, now, outbox
 
 PATIENT = {"max_attempts": 3, "retry_after_s": 1000.0}
@@ -34,7 +34,7 @@ def test_a_cadence_is_leased_to_one_attempt_at_a_time(store):
     queue(store)
     assert store.claim(60).attempt == 1
     assert store.claim(60) is None
-    assert store.leased() == 1
+    assert store.leased_count() == 1
 
 
 @pytest.mark.fault(24, promise="P1")
@@ -104,14 +104,14 @@ def test_renewing_keeps_a_lease(store):
 def test_what_no_worker_has_taken_up_is_kept_for_so_long_and_then_only_its_worker_keeps_it(store):
     queue(store)
     lease = store.claim(-1)
-    store.keep([lease.token], 60, longest_s=100)
+    store.renew_waiting([lease.token], 60, longest_s=100)
     assert store.expire(max_attempts=3) == 0
     store.renew(lease.token, -1, progress=0.0, worker="host:1")
-    store.keep([lease.token], 60, longest_s=100)
+    store.renew_waiting([lease.token], 60, longest_s=100)
     assert store.expire(max_attempts=3) == 1
     other = store.claim(-1)
     for token, longest_s in ((lease.token, 100), (other.token, -1)):
-        store.keep([token], 60, longest_s=longest_s)
+        store.renew_waiting([token], 60, longest_s=longest_s)
     assert store.expire(max_attempts=3) == 1
 
 
@@ -149,7 +149,7 @@ def test_a_cadence_whose_workers_always_die_is_quarantined(store):
 @pytest.mark.fault(37, promise="P1")
 def test_an_orderly_stop_costs_no_attempt(store):
     queue(store)
-    store.give_back(store.claim(60).token)
+    store.release_lease(store.claim(60).token)
     assert store.claim(60).attempt == 1
 
 
@@ -308,7 +308,7 @@ def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store,
 def test_to_ask_which_release_serves_changes_no_store(empty, version):
     url = older(empty(), version) if version else empty()
     config = Config.model_validate({"store": {"url": url}})
-    assert served(config) == config.release
+    assert read_active_release(config) == config.release
     engine = create_engine(url)
     with engine.connect() as rows:
         assert inspect(rows).has_table(meta.name) == bool(version)
@@ -317,7 +317,7 @@ def test_to_ask_which_release_serves_changes_no_store(empty, version):
 
 
 def test_a_store_that_a_program_still_uses_does_not_go_back(store):
-    store.beat("watcher@a", 10, pid=1, host="a")
+    store.record_heartbeat("watcher@a", 10, pid=1, host="a")
     with pytest.raises(StoreError, match="still used by watcher@a"), store.write() as rows:
         migrate(rows, OLDEST)
     assert row(store, meta).value == str(NEWEST)

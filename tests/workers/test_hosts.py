@@ -14,7 +14,7 @@ from running import Service, once, searching
 from sqlalchemy import select
 
 from sentinel.config import ROOT
-from sentinel.programs.supervisor import left
+from sentinel.programs.supervisor import service_pids
 from sentinel.store.schema import attempt, heartbeat
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -26,7 +26,7 @@ NAMED = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
 def end(*services):
     for service in services:
         service.run("down", check=False)
-        assert left(service.config) == []
+        assert service_pids(service.config) == []
         if service.store:
             service.store.engine.dispose()
 
@@ -48,7 +48,7 @@ def test_two_hosts_on_one_store_do_each_cadence_once_and_one_goes_on_when_the_ot
         landed = [a.start("demo", "--seed", "61"), b.start("demo", "--seed", "62"), a.start("demo", "--seed", "63")]
         a.until(lambda: len({one.service for one in a.rows(select(attempt.c.service))}) == 2)
         a.until(lambda: searching(a))
-        for pid in left(b.config):
+        for pid in service_pids(b.config):
             os.kill(pid, signal.SIGKILL)
         for demo in landed:
             assert demo.wait(timeout=300) == 0, demo.stdout.read() + a.logs()
