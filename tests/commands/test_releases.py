@@ -24,7 +24,7 @@ from sentinel.commands.candidates import export, put_label
 from sentinel.commands.train import TrainingLog, labelled
 from sentinel.config import Config
 from sentinel.errors import PostLaterError
-from sentinel.store.queue import Store, open_store
+from sentinel.store.queue import open_store
 from sentinel.store.releases import active_release, promote
 from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
 from sentinel.workers import process, task
@@ -162,8 +162,7 @@ def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that
 ):
     config = Config(state_dir=models, release=models / "old", shadow=models / "new", injections={"blind_share": 0})
     monkeypatch.setattr(process, "_LOADED", {})
-    monkeypatch.setattr(Store, "paths", lambda *_: sky[0])
-    monkeypatch.setattr(Store, "pattern", lambda *_: "ABACAD")
+    monkeypatch.setattr("sentinel.store.queue._paths", lambda *_: sky[0])
     store = open_store(config.store_url)
     for _ in range(2):
         queue(store)
