@@ -261,9 +261,9 @@ def _store(config: Any) -> Any:
 
 
 def _active_release(config: Any) -> Path:
-    from sentinel.store.releases import served
+    from sentinel.store.releases import read_active_release
 
-    if (folder := served(config)) != config.release:
+    if (folder := read_active_release(config)) != config.release:
         print(f"release {folder.name}, promoted over the configured {config.release.name}", file=sys.stderr)
     return folder
 
@@ -280,14 +280,14 @@ def _up(options: Options) -> int:
     from sentinel.config import config_path
     from sentinel.monitor.status import lacking, sharing
     from sentinel.programs import supervisor
-    from sentinel.store.releases import serving
+    from sentinel.store.releases import active_release
 
     config = _loaded()
     store = _store(config)
-    release = read_release(serving(store, config.release))
+    release = read_release(active_release(store, config.release))
     if others := sharing(config, store):
         print(f"the service on {', '.join(others)} uses the same store: each cadence is searched and announced once")
-    if supervisor.programs(config):
+    if supervisor.program_states(config):
         print("the service is already running")
     else:
         supervisor.start(config, config_path(), foreground=options.foreground)
@@ -357,7 +357,7 @@ def _demo(options: Options) -> int:
     from sentinel.programs import supervisor
 
     config = _loaded()
-    if not supervisor.programs(config):
+    if not supervisor.program_states(config):
         print("the service is not running; start it first: ./sentinel.py up")
         return 1
     how = {"seed": options.seed, "suffix": options.suffix, "slow_s": options.slow, "keep": options.keep}
@@ -498,7 +498,7 @@ def _quarantine(options: Options) -> int:
         print(candidates.history(store, options.id))
     else:
         cadences = store.requeue(None if options.all else options.ids)
-        print(f"queued again: {cadences} cadences, {store.look_again() if options.files else 0} files")
+        print(f"queued again: {cadences} cadences, {store.retry_invalid_files() if options.files else 0} files")
     return 0
 
 
@@ -530,7 +530,7 @@ def _migrate(options: Options) -> int:
 
 def _models(options: Options) -> int:
     from sentinel.commands import releases
-    from sentinel.store.releases import promote, serving
+    from sentinel.store.releases import active_release, promote
 
     config = _loaded()
     folder = config.release.parent
@@ -547,7 +547,7 @@ def _models(options: Options) -> int:
         sha256 = promote(_store(config), config.release, options.name)
         print(f"{options.name} is the active release from the next cadence on; sha256 {sha256}")
         return 0
-    states, active = list(releases.releases(folder)), serving(_store(config), config.release)
+    states, active = list(releases.releases(folder)), active_release(_store(config), config.release)
     for name, state in states:
         print(f"{'*' if folder / name == active else ' '} {name}  {state}")
     return int(options.verb == "verify" and any(state.startswith(releases.BROKEN) for _, state in states))
