@@ -133,7 +133,9 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--release", type=Path, metavar="DIR", help="folder of a release (default: the active release)"
     )
     evaluate.add_argument("--seed", type=int, default=1, help="seed of the skies (default %(default)s)")
-    evaluate.add_argument("--cells", nargs="+", default=[], metavar="CELL", help="scenarios to measure (default: all)")
+    evaluate.add_argument(
+        "--scenarios", "--cells", nargs="+", default=[], metavar="NAME", help="scenarios to measure (default: all)"
+    )
     evaluate.add_argument(
         "--full",
         action="store_true",
@@ -142,10 +144,6 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--band-mhz", type=float, metavar="MHZ", help="bandwidth of each scenario")
     evaluate.add_argument("--card", action="store_true", help="also write the results to the release's CARD.md")
     evaluate.add_argument("--slice", type=Path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
-    evaluate.add_argument(
-        "--baseline", action="append", default=[], choices=("matched_filter", "windows", "turbo_seti"),
-        help="another method to compare with on the zoo scenario; repeatable; turbo_seti must be installed",
-    )  # fmt: skip
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:
@@ -453,8 +451,8 @@ def _evaluate(options: Options) -> int:
     config = _loaded()
     evaluate(
         options.release or _active_release(config), options.output,
-        settings=SearchSettings(**config.search.model_dump()), seed=options.seed, cells=options.cells,
-        full=options.full, band_mhz=options.band_mhz, baselines=options.baseline, real_power=options.slice,
+        settings=SearchSettings(**config.search.model_dump()), seed=options.seed, scenarios=options.scenarios,
+        full=options.full, band_mhz=options.band_mhz, real_power=options.slice,
         card=options.card,
     )  # fmt: skip
     return 0

@@ -1,4 +1,4 @@
-"""Account for every row of a search of a known sky: which tones it finds, and what it is if it finds none."""
+"""Match the detections in a simulated cadence with its tones, and name the cause of every false alarm."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,66 +8,72 @@ import numpy as np
 from jaxtyping import Float64
 
 from aetherscan.evaluate.scenarios import TONE
-from aetherscan.evaluate.searchers import Row
+from aetherscan.evaluate.searchers import Detection
 from aetherscan.header import SECONDS_PER_DAY, Header
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.interference import ON_POSITIONS
 from aetherscan.simulate.sky import Sky
 
-NEAR_HZ, CLOSE_HZ, CLOSE_HZ_S = 500.0, 20.0, 0.1
+NEAR_HZ = 500.0
+"""Distance beyond an emitter's width within which a track is near the emitter."""
+MATCH_HZ, MATCH_HZ_S = 20.0, 0.1
+"""Smallest tolerance of a match in frequency, and its tolerance in drift rate."""
 NOISE = "noise"
-RULES = {
-    "SNR": """the ideal matched filter's in each ON, sqrt(sum over pixels of (signal / sigma)^2): true width and smear,
-        noise as it is, bursts included""",
-    "found": """a row within max(20 Hz, the tone's width, 2 channels x the binning that its width and smear fill) of the
-        tone's frequency at the start of the first ON, and within 0.1 Hz/s of its drift; for a curved tone, of the
-        straight line that fits it best in the ONs, give or take the most that it departs from that line""",
-    "alarm": """a row that finds no tone; its kind is that of the emitter whose track, at some time of the cadence,
-        comes nearest to the row's, if nearer than 500 Hz beyond its width, else noise""",
-    "near": """a tone is near an emitter if, at some time of the cadence, their tracks are within 500 Hz beyond the
-        emitter's width; such tones are never left out, and shown apart as well""",
-    "swapped": """the same files, searched for what is in every OFF and in no ON; an emitter that is just that is then a
-        tone; side lobes, which lean to the ONs by nature, are left out of the share that one way has of all alarms""",
-    "interval": "95%: Wilson's for a share, its limit for a count of rare events, its ranks for a percentile",
-    "seed": """the emitters and the noise of cadence n of a cell are drawn from the two children of
-        SeedSequence(seed, spawn_key=(crc32("aetherscan.evaluate"), crc32(name of the cell), n))""",
+DEFINITIONS = {
+    "SNR": """of the ideal matched filter in each ON, sqrt(sum over pixels of (signal / sigma)^2), with the tone's true
+        width and smearing and the true noise, bursts included""",
+    "found": """a tone is found by a detection within max(20 Hz, the tone's width, 2 channels x the binning that its
+        width and smearing fill) of its frequency at the start of the first ON and within 0.1 Hz/s of its drift rate; a
+        curved tone is replaced by the straight line that fits it best in the ONs, and the tolerance grows by the
+        largest departure from that line""",
+    "alarm": """a detection that finds no tone; its kind is that of the emitter whose track comes nearest to the
+        detection's at any time of the cadence, if within 500 Hz beyond the emitter's width; otherwise it is noise""",
+    "near": """a tone is near an emitter if their tracks come within 500 Hz beyond the emitter's width at any time of
+        the cadence; such tones count like all others, and are also listed separately""",
+    "swapped": """the same files searched for signals in every OFF and in no ON; an emitter with that pattern counts as
+        a tone; side lobes, which are brighter in the ONs, are left out of the fraction of alarms that the swapped
+        search raises""",
+    "interval": """95%: Wilson's for fractions, the exact Poisson interval for counts of alarms, order statistics for
+        percentiles""",
+    "seed": """the emitters and the noise of cadence n of a scenario are drawn from the two children of
+        SeedSequence(seed, spawn_key=(crc32("aetherscan.evaluate"), crc32(name of the scenario), n))""",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tone:
-    """What became of one tone; errors are those of the row that lies nearest."""
+class ToneOutcome:
+    """One tone and how it was found; the errors are those of the detection nearest in frequency."""
 
     frequency_mhz: float  # of its straight line, at the start of the first ON
     drift_hz_s: float
     width_hz: float
     curvature_hz_s2: float
     snr: float
-    ons: int  # that it is in
+    ons: int  # number of ONs that it is in
     near: bool
-    rows: int
+    detections: int
     probability: float = 0.0
     frequency_error_hz: float | None = None
     drift_error_hz_s: float | None = None
-    snr_error: float | None = None  # as a share
+    snr_error: float | None = None  # relative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reported:
-    """What one row was."""
+class MatchedDetection:
+    """A detection and the emitter that it was matched with."""
 
-    row: Row
+    detection: Detection
     kind: str
-    finds: bool  # a tone
-    true: bool  # a tone that is a signal
+    finds: bool  # a tone, or what counts as a tone
+    true: bool  # that tone is in every ON and in no OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """One cadence, searched once, and what came of it."""
+class ScoredSearch:
+    """One search of one cadence, with the outcome of every tone and of every detection."""
 
-    cell: str
-    finder: str
+    scenario: str
+    searcher: str
     cadence: int
     mhz: float
     file_bytes: int
@@ -75,84 +81,93 @@ class Search:
     search_s: float
     stage_s: dict[str, float]
     counts: dict[str, int]
-    digest: str  # of the list of candidates
-    tones: tuple[Tone, ...]
-    rows: tuple[Reported, ...]
+    digest: str  # of the candidate table
+    tones: tuple[ToneOutcome, ...]
+    detections: tuple[MatchedDetection, ...]
+
+    @property
+    def alarms(self) -> list[MatchedDetection]:
+        """The detections that find no tone."""
+        return [matched for matched in self.detections if not matched.finds]
 
 
 def is_signal(emitter: Emitter, on: tuple[int, ...]) -> bool:
-    """Say whether an emitter is in every ON and in no OFF."""
+    """Return whether an emitter is in every ON and in no OFF."""
     return all((snr > 0) == (i in on) for i, snr in enumerate(emitter.snr))
 
 
-def judge(
-    rows: Sequence[Row], sky: Sky, on: tuple[int, ...] = ON_POSITIONS
-) -> tuple[tuple[Tone, ...], tuple[Reported, ...]]:
-    """Return what became of every tone of a sky, and what every row was."""
+def match_detections(
+    detections: Sequence[Detection], sky: Sky, on: tuple[int, ...] = ON_POSITIONS
+) -> tuple[tuple[ToneOutcome, ...], tuple[MatchedDetection, ...]]:
+    """Return the outcome of every tone of a sky and of every detection; a detection finds the nearest tone it fits."""
     starts_s = np.array([(header.tstart - sky.header.tstart) * SECONDS_PER_DAY for header in sky.headers()])
     edges_s = (starts_s[:, None] + sky.header.tsamp * np.arange(sky.header.ntime + 1)).ravel()
-    truths = [one for one in sky.emitters if one.kind == TONE or is_signal(one, on)]
-    lines = [_straight(one, starts_s[list(on)], sky.header) for one in truths]
-    found, reported = defaultdict[int, list[Row]](list), []
-    for row in rows:
-        away = [abs(row.frequency_mhz - mhz) * 1e6 for mhz, _, _ in lines]
-        close = [
+    tones = [emitter for emitter in sky.emitters if emitter.kind == TONE or is_signal(emitter, on)]
+    others = [emitter for emitter in sky.emitters if emitter.kind != TONE and not is_signal(emitter, on)]
+    lines = [_straight_line(tone, starts_s[list(on)], sky.header) for tone in tones]
+    by_tone, matched = defaultdict[int, list[Detection]](list), []
+    for detection in detections:
+        distances_hz = [abs(detection.frequency_mhz - mhz) * 1e6 for mhz, _, _ in lines]
+        fitting = [
             i
-            for i, (_, drift, reach_hz) in enumerate(lines)
-            if away[i] <= reach_hz and abs(row.drift_hz_s - drift) <= CLOSE_HZ_S
+            for i, (_, drift, tolerance_hz) in enumerate(lines)
+            if distances_hz[i] <= tolerance_hz and abs(detection.drift_hz_s - drift) <= MATCH_HZ_S
         ]
-        if close:
-            best = min(close, key=away.__getitem__)
-            found[best].append(row)
-            kind = truths[best].kind
-            reported.append(Reported(row=row, kind=kind, finds=True, true=is_signal(truths[best], on)))
+        if fitting:
+            nearest = min(fitting, key=distances_hz.__getitem__)
+            by_tone[nearest].append(detection)
+            kind, true = tones[nearest].kind, is_signal(tones[nearest], on)
         else:
-            track = row.frequency_mhz + row.drift_hz_s * (edges_s - starts_s[on[0]]) * 1e-6
-            reported.append(Reported(row=row, kind=nearest(track, sky.emitters, edges_s), finds=False, true=False))
-    others = [one for one in sky.emitters if one.kind != TONE and not is_signal(one, on)]
-    tones = (
-        _outcome(truth, line, found[i], on, near=nearest(truth.track_mhz(edges_s), others, edges_s) != NOISE)
-        for i, (truth, line) in enumerate(zip(truths, lines, strict=True))
+            track = detection.frequency_mhz + detection.drift_hz_s * (edges_s - starts_s[on[0]]) * 1e-6
+            kind, true = nearest_kind(track, sky.emitters, edges_s), False
+        matched.append(MatchedDetection(detection=detection, kind=kind, finds=bool(fitting), true=true))
+    outcomes = (
+        _outcome(tone, line, by_tone[i], on, near=nearest_kind(tone.track_mhz(edges_s), others, edges_s) != NOISE)
+        for i, (tone, line) in enumerate(zip(tones, lines, strict=True))
     )
-    return tuple(tones), tuple(reported)
+    return tuple(outcomes), tuple(matched)
 
 
 def _outcome(
-    truth: Emitter, line: tuple[float, float, float], found: Sequence[Row], on: tuple[int, ...], *, near: bool
-) -> Tone:
+    tone: Emitter, line: tuple[float, float, float], detections: Sequence[Detection], on: tuple[int, ...], *, near: bool
+) -> ToneOutcome:
     mhz, drift, _ = line
-    snr = max(truth.snr)
+    snr = max(tone.snr)
     errors = {}
-    if found:
-        best = min(found, key=lambda row: abs(row.frequency_mhz - mhz))
+    if detections:
+        nearest = min(detections, key=lambda detection: abs(detection.frequency_mhz - mhz))
         errors = {
-            "probability": max(row.probability for row in found),
-            "frequency_error_hz": (best.frequency_mhz - mhz) * 1e6,
-            "drift_error_hz_s": best.drift_hz_s - drift,
-            "snr_error": best.snr / snr - 1,
+            "probability": max(detection.probability for detection in detections),
+            "frequency_error_hz": (nearest.frequency_mhz - mhz) * 1e6,
+            "drift_error_hz_s": nearest.drift_hz_s - drift,
+            "snr_error": nearest.snr / snr - 1,
         }
-    return Tone(
-        frequency_mhz=mhz, drift_hz_s=drift, width_hz=truth.width_hz, curvature_hz_s2=truth.curvature_hz_s2, snr=snr,
-        ons=sum(truth.snr[i] > 0 for i in on), near=near, rows=len(found), **errors,
+    return ToneOutcome(
+        frequency_mhz=mhz, drift_hz_s=drift, width_hz=tone.width_hz, curvature_hz_s2=tone.curvature_hz_s2, snr=snr,
+        ons=sum(tone.snr[i] > 0 for i in on), near=near, detections=len(detections), **errors,
     )  # fmt: skip
 
 
-def _straight(truth: Emitter, on_starts_s: Float64[np.ndarray, " ons"], header: Header) -> tuple[float, float, float]:
-    """Return the line that fits a tone best in the ONs, MHz at the start of the first and Hz/s, and its reach in Hz."""
-    middles_s = (on_starts_s[:, None] + header.tsamp * (np.arange(header.ntime) + 0.5)).ravel()
-    offset_hz = (truth.track_mhz(middles_s) - truth.frequency_mhz) * 1e6
-    drift, start_hz = np.polyfit(middles_s - on_starts_s[0], offset_hz, 1)
-    departs_hz = float(np.abs(offset_hz - start_hz - drift * (middles_s - on_starts_s[0])).max())
+def _straight_line(
+    tone: Emitter, on_starts_s: Float64[np.ndarray, " ons"], header: Header
+) -> tuple[float, float, float]:
+    """Return the best straight line of a tone in the ONs: MHz at the first one's start, Hz/s, and tolerance in Hz."""
+    centers_s = (on_starts_s[:, None] + header.tsamp * (np.arange(header.ntime) + 0.5)).ravel()
+    offset_hz = (tone.track_mhz(centers_s) - tone.frequency_mhz) * 1e6
+    drift, start_hz = np.polyfit(centers_s - on_starts_s[0], offset_hz, 1)
+    departure_hz = float(np.abs(offset_hz - start_hz - drift * (centers_s - on_starts_s[0])).max())
     channel_hz = abs(header.foff * 1e6)
-    box = max(1.0, float(np.hypot(truth.width_hz, drift * header.tsamp)) / channel_hz)
-    reach_hz = max(CLOSE_HZ, truth.width_hz, 2 * channel_hz * 2 ** int(np.log2(box)))
-    return truth.frequency_mhz + float(start_hz) * 1e-6, float(drift), reach_hz + departs_hz
+    channels = max(1.0, float(np.hypot(tone.width_hz, drift * header.tsamp)) / channel_hz)
+    tolerance_hz = max(MATCH_HZ, tone.width_hz, 2 * channel_hz * 2 ** int(np.log2(channels)))
+    return tone.frequency_mhz + float(start_hz) * 1e-6, float(drift), tolerance_hz + departure_hz
 
 
-def nearest(
+def nearest_kind(
     track_mhz: Float64[np.ndarray, " times"], emitters: Sequence[Emitter], times_s: Float64[np.ndarray, " times"]
 ) -> str:
-    """Return the kind of the emitter that comes nearest to a track, 'noise' where none comes near."""
-    away_hz = [np.abs(one.track_mhz(times_s) - track_mhz).min() * 1e6 - one.width_hz for one in emitters]
-    best = int(np.argmin(away_hz)) if away_hz else 0
-    return emitters[best].kind if away_hz and away_hz[best] < NEAR_HZ else NOISE
+    """Return the kind of the emitter that comes nearest to a track, 'noise' if none comes near."""
+    distances_hz = [
+        np.abs(emitter.track_mhz(times_s) - track_mhz).min() * 1e6 - emitter.width_hz for emitter in emitters
+    ]
+    nearest = int(np.argmin(distances_hz)) if distances_hz else 0
+    return emitters[nearest].kind if distances_hz and distances_hz[nearest] < NEAR_HZ else NOISE

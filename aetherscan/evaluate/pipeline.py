@@ -1,177 +1,174 @@
-"""Judge a search: known skies go to disk as files, the code that serves searches them, every row is accounted for."""
+"""Evaluate a search: draw skies, write them as files, search them with the serving code, match the detections."""
 
-import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.detector.detector import load_detector
-from aetherscan.evaluate.matching import RULES, Search, judge
-from aetherscan.evaluate.report import write_page
+from aetherscan.evaluate.matching import DEFINITIONS, ScoredSearch, match_detections
+from aetherscan.evaluate.report import Evaluation, write_report
 from aetherscan.evaluate.scenarios import (
     CADENCE_CHANS,
-    CELLS,
-    Cell,
+    SCENARIOS,
+    Scenario,
     cadence_headers,
     cadence_seeds,
     draw_sky,
     write_sky,
 )
-from aetherscan.evaluate.searchers import Find, matched_filter, served, turbo_seti
+from aetherscan.evaluate.searchers import Searcher, release_search
 from aetherscan.evaluate.statistics import (
     AGAIN,
-    EVERY_ROW,
-    OTHER_BLOCK,
-    SERVED,
+    ALL_DETECTIONS,
+    OTHER_BLOCKS,
+    RELEASED,
     SWAPPED,
+    TargetResult,
     calibration,
-    figures,
-    targets,
-    trade,
+    summarize,
+    target_results,
+    threshold_curve,
 )
 from aetherscan.options.search import SearchSettings
-from aetherscan.simulate.interference import OFF_POSITIONS, ON_POSITIONS
+from aetherscan.simulate.interference import OFF_POSITIONS
 
-TELL_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finder:
-    """Who searches, and what: every cell and every cadence unless said otherwise."""
-
-    name: str
-    find: Find
-    cells: tuple[str, ...] = ()
-    most: int | None = None  # cadences of each cell
-    on: tuple[int, ...] = ON_POSITIONS
+REPORT_S = 10.0
+REPEATED = ("zoo", "tones")
+"""Scenarios whose first cadence is searched again."""
 
 
 def evaluate(
-    cells: Iterable[Cell],
-    finders: Sequence[Finder],
+    scenarios: Iterable[Scenario],
+    searchers: Sequence[Searcher],
     *,
     seed: int,
     full: bool = False,
     band_mhz: float | None = None,
     chans: int = CADENCE_CHANS,
     real: Float32[np.ndarray, "time freq"] | None = None,
-    tell: Callable[[str], object] = lambda _: None,
-) -> list[Search]:
-    """Draw, write, search and judge every cadence of `cells`; files live in a temporary folder while they are searched.
+    progress: Callable[[str], object] = lambda _: None,
+) -> list[ScoredSearch]:
+    """Draw, write, search and match every cadence; the files are in a temporary folder while they are searched.
 
     Args:
-        cells: of `skies.CELLS`.
-        finders: who searches.
-        seed: of everything.
-        full: each cell's full band, not its quick one.
-        band_mhz: of each cell, instead of either.
-        chans: of a cadence.
-        real: power that cells on real sky are put on; without it they are left out.
-        tell: called with a line on how it goes, every so often and after every cell.
+        scenarios: entries of `SCENARIOS`.
+        searchers: the searches to compare.
+        seed: of all noise and emitters.
+        full: search each scenario's full band, not its quick one.
+        band_mhz: band of each scenario in MHz, instead of either.
+        chans: fine channels of a cadence.
+        real: linear power that real scenarios add tones to; without it they are skipped.
+        progress: called with a line of text at most every ten seconds and after every scenario.
     """
-    done, told = list[Search](), time.monotonic()
-    for cell in cells:
-        if cell.real and real is None:
+    done, reported = list[ScoredSearch](), time.monotonic()
+    for scenario in scenarios:
+        if scenario.real and real is None:
             continue
-        width = real.shape[1] if cell.real and real is not None else chans
-        band = band_mhz or (cell.full_mhz if full else cell.quick_mhz)
-        for number, header in enumerate(cadence_headers(cell, band, width)):
-            if number and time.monotonic() - told > TELL_S:
-                told = time.monotonic()
-                tell(_so_far(done, cell))
-            emitter_seed, noise_seed = cadence_seeds(cell, seed, number)
-            sky = draw_sky(cell, header, emitter_seed)
+        width = real.shape[1] if scenario.real and real is not None else chans
+        band = band_mhz or (scenario.full_mhz if full else scenario.quick_mhz)
+        for number, header in enumerate(cadence_headers(scenario, band, width)):
+            if number and time.monotonic() - reported > REPORT_S:
+                reported = time.monotonic()
+                progress(_summary(done, scenario))
+            emitter_seed, noise_seed = cadence_seeds(scenario, seed, number)
+            sky = draw_sky(scenario, header, emitter_seed)
             with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
                 began = time.perf_counter()
-                paths = write_sky(Path(folder), cell, sky, noise_seed, real)
+                paths = write_sky(Path(folder), scenario, sky, noise_seed, real)
                 write_s = time.perf_counter() - began
                 size = sum(path.stat().st_size for path in paths)
-                for finder in finders:
-                    if (finder.cells and cell.name not in finder.cells) or number >= (finder.most or number + 1):
+                for searcher in searchers:
+                    if not searcher.searches(scenario.name, number):
                         continue
                     began = time.perf_counter()
-                    answer = finder.find(paths, finder.on)
+                    output = searcher.search(paths, searcher.on)
                     search_s = time.perf_counter() - began
-                    tones, rows = judge(answer.rows, sky, finder.on)
+                    tones, detections = match_detections(output.detections, sky, searcher.on)
                     done.append(
-                        Search(
-                            cell=cell.name, finder=finder.name, cadence=number, file_bytes=size, write_s=write_s,
-                            mhz=header.band_mhz[1] - header.band_mhz[0], search_s=search_s, stage_s=answer.stage_s,
-                            counts=answer.counts, digest=answer.digest, tones=tones, rows=rows,
+                        ScoredSearch(
+                            scenario=scenario.name, searcher=searcher.name, cadence=number, file_bytes=size,
+                            mhz=header.band_mhz[1] - header.band_mhz[0], write_s=write_s, search_s=search_s,
+                            stage_s=output.stage_s, counts=output.counts, digest=output.digest, tones=tones,
+                            detections=detections,
                         )
                     )  # fmt: skip
-        tell(_so_far(done, cell))
+        progress(_summary(done, scenario))
     return done
 
 
-def _so_far(done: Sequence[Search], cell: Cell) -> str:
-    mine = [one for one in done if (one.cell, one.finder) == (cell.name, SERVED)]
-    found = [tone.rows > 0 for one in mine for tone in one.tones]
-    alarms = sum(not row.finds for one in mine for row in one.rows)
-    return f"{cell.name}: {sum(one.mhz for one in mine):.1f} MHz, {sum(found)} of {len(found)} tones, {alarms} alarms"
+def _summary(done: Sequence[ScoredSearch], scenario: Scenario) -> str:
+    searches = [search for search in done if (search.scenario, search.searcher) == (scenario.name, RELEASED)]
+    found = [tone.detections > 0 for search in searches for tone in search.tones]
+    mhz, alarms = sum(search.mhz for search in searches), sum(len(search.alarms) for search in searches)
+    return f"{scenario.name}: {mhz:.1f} MHz, {sum(found)} of {len(found)} tones found, {alarms} alarms"
 
 
-def judge_release(
+def evaluate_release(
     release: Path,
     output: Path,
     *,
     settings: SearchSettings,
     seed: int,
-    cells: Sequence[str] = (),
-    baselines: Sequence[str] = (),
+    scenarios: Sequence[str] = (),
     full: bool = False,
     band_mhz: float | None = None,
     real: Path | None = None,
-    tell: Callable[[str], object] = print,
-) -> list[dict[str, Any]]:
-    """Evaluate a release, write `evaluation.json` and `evaluation.html` into `output`, return targets and outcomes.
+    progress: Callable[[str], object] = print,
+) -> list[TargetResult]:
+    """Evaluate a release, write the report into a folder, return the targets that were measured.
 
-    Baselines search the first cadence of the zoo and of the tones in it, or of other cells where only those are chosen.
+    Args:
+        release: folder of the release.
+        output: folder for `evaluation.json`, `evaluation.html` and `recall.png`; made if it is missing.
+        settings: of the search.
+        seed: of all noise and emitters.
+        scenarios: names of scenarios; all if empty.
+        full: search each scenario's full band, not its quick one.
+        band_mhz: band of each scenario in MHz, instead of either.
+        real: `.npz` file whose `data` is linear power (time, freq); without it real scenarios are skipped.
+        progress: called with lines of text.
     """
-    if "turbo_seti" in baselines and not shutil.which("turboSETI"):
-        raise FileNotFoundError("baseline turbo_seti: expected the command turboSETI on the PATH, found none")
     detector = load_detector(release)
-    search = partial(served, detector)
-    chosen = [cell for cell in CELLS if not cells or cell.name in cells]
-    some = tuple(cell.name for cell in chosen if cell.name in {"zoo", "tones"}) or tuple(cell.name for cell in chosen)
-    finders = [
-        Finder(name=SERVED, find=search(settings)),
-        Finder(name=SWAPPED, find=search(settings), cells=("zoo",), on=OFF_POSITIONS),
-        Finder(name=EVERY_ROW, find=search(replace(settings, threshold=0.0)), cells=("zoo", "tones")),
-        Finder(name=AGAIN, find=search(settings), cells=some, most=1),
-        Finder(name=OTHER_BLOCK, find=search(replace(settings, block_channels=300_000)), cells=some, most=1),
+    search = partial(release_search, detector)
+    chosen = [scenario for scenario in SCENARIOS if not scenarios or scenario.name in scenarios]
+    names = tuple(scenario.name for scenario in chosen)
+    repeated = tuple(name for name in names if name in REPEATED) or names
+    other_blocks = replace(settings, block_channels=300_000)
+    searchers = [
+        Searcher(name=RELEASED, search=search(settings)),
+        Searcher(name=SWAPPED, search=search(settings), scenarios=("zoo",), on=OFF_POSITIONS),
+        Searcher(name=ALL_DETECTIONS, search=search(replace(settings, threshold=0.0)), scenarios=("zoo", "tones")),
+        Searcher(name=AGAIN, search=search(settings), scenarios=repeated, max_cadences=1),
+        Searcher(name=OTHER_BLOCKS, search=search(other_blocks), scenarios=repeated, max_cadences=1),
     ]
-    others: dict[str, Find] = {"matched_filter": matched_filter, "turbo_seti": turbo_seti}
-    others["windows"] = search(replace(settings, mode="windows"))
-    finders += [Finder(name=name, find=others[name], cells=some, most=1) for name in baselines]
     power = np.load(real)["data"].astype(np.float32) if real else None
     began = time.time()
-    searches = evaluate(chosen, finders, seed=seed, full=full, band_mhz=band_mhz, real=power, tell=tell)
-    numbers = figures(searches)
-    evaluation: dict[str, Any] = {
-        "release": {"name": detector.release.name, "sha256": detector.release.sha256},
-        "settings": asdict(settings),
-        "seed": seed,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - began),
-        "rules": {name: " ".join(rule.split()) for name, rule in RULES.items()},
-        "cells": [asdict(cell) for cell in chosen],
-        "targets": targets(numbers),
-        "figures": [asdict(figure) for figure in numbers],
-        "calibration": calibration(row for one in searches if one.finder == EVERY_ROW for row in one.rows),
-        "trade": trade(searches),
-        "searches": [asdict(one) for one in searches],
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "evaluation.json").write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
-    write_page(output / "evaluation.html", evaluation)
-    return evaluation["targets"]
+    searches = evaluate(chosen, searchers, seed=seed, full=full, band_mhz=band_mhz, real=power, progress=progress)
+    statistics = summarize(searches)
+    targets = target_results(statistics)
+    without_threshold = [search for search in searches if search.searcher == ALL_DETECTIONS]
+    write_report(
+        output,
+        Evaluation(
+            release={"name": detector.release.name, "sha256": detector.release.sha256},
+            settings=asdict(settings),
+            seed=seed,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.time() - began),
+            definitions={name: " ".join(text.split()) for name, text in DEFINITIONS.items()},
+            scenarios=chosen,
+            targets=targets,
+            statistics=statistics,
+            calibration=calibration(without_threshold),
+            threshold_curve=threshold_curve(without_threshold),
+            searches=searches,
+        ),
+    )
+    return targets

@@ -1,182 +1,156 @@
-"""An evaluation as one page that stands alone: tables, and pictures in the page itself."""
+"""Write an evaluation as JSON, as one HTML page with its figures embedded, and as a table of a release's card."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
+from jaxtyping import Float64
 
-from aetherscan.evaluate.statistics import SAME, SHARES
-from aetherscan.plotting.html import picture, table, write_html
-from aetherscan.plotting.style import INK, QUIET, SIGNAL, TRACK
+from aetherscan.evaluate.matching import ScoredSearch
+from aetherscan.evaluate.scenarios import Scenario
+from aetherscan.evaluate.statistics import FRACTIONS, IDENTICAL, RELEASED, Statistic, TargetResult
+from aetherscan.plotting.evaluation import (
+    draw_calibration,
+    draw_costs,
+    draw_recall,
+    draw_recall_grid,
+    draw_threshold_curve,
+)
+from aetherscan.plotting.html import definitions, heading, picture, table, write_html
 
-FINDERS = {
-    "served": SIGNAL, "matched_filter": TRACK, "windows": "#7a5195", "turbo_seti": QUIET,
-}  # fmt: skip
-NAMED = {"snr": "SNR ", "drift": "|drift| ", "width": "width ", "curvature": "curvature ", "kind": "from "}
+LABELS = {"snr": "SNR ", "drift": "|drift| ", "width": "width ", "curvature": "curvature ", "kind": "from "}
+"""What a table prints before the value of a label."""
 SECTIONS: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...] = (
-    # title, part of the measure, what it is told by
+    # title, part of the measure's name, labels
     ("Recall", "recall", (("bright",), ("bright", "near"), ("bright", "curvature"))),
-    ("Tones in some of the ONs", "share reported", (("bright", "ons"),)),
+    ("Tones in some of the ONs", "fraction reported", (("bright", "ons"),)),
     ("Alarms", "alarms", ((), ("kind",), ("each of",))),
     ("Errors", "_error", (("bright",),)),
-    ("Rows", "rows per tone", ((),)),
-    ("Repeated", SAME, ((),)),
+    ("Detections", "detections per tone", ((),)),
+    ("Repeated searches", IDENTICAL, ((),)),
 )
-Found = dict[str, Any]
 
 
-def write_page(path: Path, evaluation: Found) -> None:
-    """Write `evaluation`, as the JSON file holds it, as HTML without a link to anywhere, and `recall.png` beside it."""
-    numbers = evaluation["figures"]
-    release = escape(f"{evaluation['release']['name']} ({evaluation['release']['sha256'][:12]})")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Everything that `evaluation.json` holds."""
+
+    release: dict[str, str]
+    settings: dict[str, Any]
+    seed: int
+    made: str
+    seconds: int
+    definitions: dict[str, str]
+    scenarios: Sequence[Scenario]
+    targets: Sequence[TargetResult]
+    statistics: Sequence[Statistic]
+    calibration: Sequence[dict[str, float]]
+    threshold_curve: Sequence[dict[str, float]]
+    searches: Sequence[ScoredSearch]
+
+
+def write_report(folder: Path, evaluation: Evaluation) -> None:
+    """Write `evaluation.json`, `evaluation.html` (one page without links) and `recall.png` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text(json.dumps(asdict(evaluation), indent=1) + "\n", encoding="utf-8")
+    found = evaluation.statistics
+    title = f"{evaluation.release['name']} ({evaluation.release['sha256'][:12]})"
+    targets = [(target.description, target.goal, "yes" if target.met else "NO", *_cells(target.statistic))
+               for target in evaluation.targets]  # fmt: skip
     parts = [
-        f"<h1>Evaluation of {release}</h1>",
-        f"<p>Seed {evaluation['seed']}, {evaluation['made']}, {evaluation['seconds']} s; intervals at 95%.</p>",
-        "<h2>What was to be reached</h2>",
-        table(("", "goal", "found", "interval", "counted"), [_target(one) for one in evaluation["targets"]]),
-        picture("Recall", 2, lambda axes: _draw_recall(axes, numbers), path.with_name("recall.png")),
-        picture("Tones in the zoo, by drift and width", 2, lambda axes: _draw_cross(axes, numbers)),
-        picture("Probability and threshold", 2, lambda axes: _draw_odds(axes, evaluation)),
-        picture("Cost", 1, lambda axes: _draw_costs(axes, numbers)),
-    ]
-    for title, measures, cuts in SECTIONS:
-        rows = [_row(one) for one in numbers if measures in one["measure"] and tuple(one["of"]) in cuts]
-        parts += [
-            f"<h2>{escape(title)}</h2>",
-            table(("cell", "searched by", "measure", "of", "value", "interval", "counted"), rows),
-        ]
-    for title, texts in (
-        ("Cells", {cell["name"]: cell["what"] for cell in evaluation["cells"]}),
-        ("What counts as what", evaluation["rules"]),
-        ("Settings", evaluation["settings"]),
+        heading(f"Evaluation of {title}", 1),
+        f"<p>Seed {evaluation.seed}, {evaluation.made}, {evaluation.seconds} s; intervals at 95%.</p>",
+        heading("Targets"),
+        table(("target", "goal", "met", "measured", "interval", "counted"), targets),
+        picture("Recall", 2, lambda axes: draw_recall(axes, _tones_curve(found), _other_curves(found)),
+                folder / "recall.png"),
+        picture("Recall of tones in the zoo, by drift rate and width", 2,
+                lambda axes: draw_recall_grid(axes, {label: _grid(found, label) for label in ("drift", "width")})),
+        picture("Probability and threshold", 2, lambda axes: _draw_probability(axes, evaluation)),
+        picture("Cost", 1, lambda axes: draw_costs(axes[0], _costs(found))),
+    ]  # fmt: skip
+    for section, part, groups in SECTIONS:
+        rows = [_row(one) for one in found if part in one.measure and tuple(one.group) in groups]
+        columns = ("scenario", "searched by", "measure", "group", "value", "interval", "counted")
+        parts += [heading(section), table(columns, rows)]
+    for section, texts in (
+        ("Scenarios", {scenario.name: scenario.description for scenario in evaluation.scenarios}),
+        ("Definitions", evaluation.definitions),
+        ("Settings", evaluation.settings),
     ):
-        listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in texts.items())
-        parts.append(f"<h2>{title}</h2><dl>{listed}</dl>")
-    write_html(path, release, parts)
+        parts += [heading(section), definitions(texts)]
+    write_html(folder / "evaluation.html", title, parts)
 
 
-def add_to_card(card: Path, title: str, reached: Iterable[Found]) -> None:
-    """Put what was reached into a release's CARD.md, a section of its own, in the place of one with that title."""
-    rows = [[one["what"], one["goal"], *_cells(one["figure"])] for one in reached]
-    head = ["", "goal", "found", "interval", "counted"]
+def add_to_card(card: Path, title: str, targets: Iterable[TargetResult]) -> None:
+    """Write a section of target results into a release's CARD.md, in place of a section with the same title."""
+    head = ["target", "goal", "measured", "interval", "counted"]
+    rows = [[target.description, target.goal, *_cells(target.statistic)] for target in targets]
     lines = [f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows)]
-    kept = re.sub(
-        rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", "", card.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
-    )
-    card.write_text(f"{kept.rstrip()}\n\n## {title}\n\n{''.join(lines)}", encoding="utf-8")
+    section = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+    others = section.sub("", card.read_text(encoding="utf-8")).rstrip()
+    card.write_text(f"{others}\n\n## {title}\n\n{''.join(lines)}", encoding="utf-8")
 
 
-def _target(one: Found) -> list[str]:
-    value, *rest = _cells(one["figure"])
-    return [
-        escape(one["what"]),
-        escape(one["goal"]),
-        f'<b class="{"met" if one["met"] else "missed"}">{value}</b>',
-        *rest,
-    ]
+def _row(one: Statistic) -> tuple[str, ...]:
+    group = ", ".join(f"{LABELS.get(label, '')}{value}" for label, value in one.group.items())
+    return (one.scenario, one.searcher, one.measure, group, *_cells(one))
 
 
-def _row(one: Found) -> list[str]:
-    of = ", ".join(f"{NAMED.get(name, '')}{value}" for name, value in one["of"].items())
-    return [*(escape(text) for text in (one["cell"], one["finder"], one["measure"], of)), *_cells(one)]
+def _cells(one: Statistic) -> tuple[str, str, str]:
+    """Return a statistic's value, its interval, and what was counted."""
+    fraction = one.measure in FRACTIONS
+    value, *bounds = (f"{v:.1%}" if fraction else f"{v:.3g}" for v in (one.value, one.low, one.high) if v is not None)
+    counted = "" if one.k is None else f"{one.k} {'of' if fraction else 'in'} "
+    return value, " to ".join(bounds), f"{counted}{one.n:.4g} {one.unit}"
 
 
-def _cells(one: Found) -> list[str]:
-    """Return a figure's value, its interval, and what was counted."""
-    share = one["measure"] in SHARES
-    value, *bounds = (
-        f"{v:.1%}" if share else f"{v:.3g}" for v in (one["value"], one["low"], one["high"]) if v is not None
-    )
-    counted = "" if one["k"] is None else f"{one['k']} {'of' if share else 'in'} "
-    return [value, " to ".join(bounds), f"{counted}{one['n']:.4g} {one['unit']}"]
+def _recall(found: Iterable[Statistic], *labels: str) -> list[Statistic]:
+    return [one for one in found if one.measure == "recall" and one.searcher == RELEASED and tuple(one.group) == labels]
 
 
-def select(numbers: Iterable[Found], **wanted: Any) -> list[Found]:
-    """Return the figures whose every named entry is as wanted."""
-    return [one for one in numbers if all(one[name] == value for name, value in wanted.items())]
+def _curve(points: Iterable[Statistic]) -> Float64[np.ndarray, "_ 4"]:
+    """Return SNR, recall and the interval's bounds, by rising SNR."""
+    rows = sorted((float(one.group["snr"]), one.value, one.low, one.high) for one in points)
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
-def _draw_recall(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
-    recall = [one for one in numbers if one["measure"] == "recall" and set(one["of"]) == {"snr"}]
-    for finder, color in FINDERS.items():
-        _curve(panels[0], select(recall, cell="tones", finder=finder), finder, color)
-    for i, cell in enumerate(dict.fromkeys(one["cell"] for one in recall if one["cell"] not in {"tones", "zoo"})):
-        _curve(panels[1], select(recall, cell=cell, finder="served"), cell, f"C{i}")
-    for axes, title in zip(panels, ("in the zoo, by who searched", "elsewhere, as served"), strict=True):
-        axes.set(xlabel="SNR in each ON", ylabel="recall", ylim=(-0.03, 1.03), title=title)
-        axes.grid(color="#eee")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, loc="lower right")
-    return bool(recall)
+def _tones_curve(found: Sequence[Statistic]) -> Float64[np.ndarray, "_ 4"]:
+    return _curve(one for one in _recall(found, "snr") if one.scenario == "tones")
 
 
-def _curve(axes: Axes, points: Sequence[Found], label: str, color: str) -> None:
-    points = sorted(points, key=lambda one: float(one["of"]["snr"]))
-    at, values = [float(one["of"]["snr"]) for one in points], [one["value"] for one in points]
-    if points:
-        axes.errorbar(
-            at, values, yerr=_spans(points, "value"), label=label, color=color, marker="o", ms=4, capsize=2, lw=1.2
-        )
+def _other_curves(found: Sequence[Statistic]) -> dict[str, Float64[np.ndarray, "_ 4"]]:
+    recall = [one for one in _recall(found, "snr") if one.scenario not in {"tones", "zoo"}]
+    names = dict.fromkeys(one.scenario for one in recall)
+    return {name: _curve(one for one in recall if one.scenario == name) for name in names}
 
 
-def _spans(points: Sequence[Found], name: str) -> list[list[float]]:
-    return [[one[name] - one["low"] for one in points], [one["high"] - one[name] for one in points]]
+def _grid(found: Sequence[Statistic], label: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return tones found and tones in the zoo by SNR and by another label."""
+    recall = [one for one in _recall(found, "snr", label) if one.scenario == "tones"]
+    return {(one.group["snr"], one.group[label]): (one.k or 0, int(one.n)) for one in recall}
 
 
-def _draw_cross(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
-    mine = select(numbers, cell="tones", finder="served", measure="recall")
-    for axes, other in zip(panels, ("drift", "width"), strict=True):
-        points = [one for one in mine if set(one["of"]) == {"snr", other}]
-        snrs = sorted({one["of"]["snr"] for one in points}, key=float)
-        kinds = sorted({one["of"][other] for one in points}, key=lambda text: float(text.split("-")[0]))
-        tiles = np.full((len(kinds), len(snrs)), np.nan)
-        for one in points:
-            row, column = kinds.index(one["of"][other]), snrs.index(one["of"]["snr"])
-            tiles[row, column] = one["value"]
-            color = "white" if one["value"] > 0.6 else INK
-            axes.text(column, row, f"{one['k']}/{one['n']}", ha="center", va="center", fontsize=8, color=color)
-        if points:
-            axes.imshow(tiles, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-        axes.set(xlabel="SNR in each ON", title=f"found, by {other}")
-        axes.set_xticks(range(len(snrs)), snrs)
-        axes.set_yticks(range(len(kinds)), kinds)
-    return bool(mine)
+def _draw_probability(axes: Sequence[Any], evaluation: Evaluation) -> bool:
+    draw_calibration(axes[0], *_columns(evaluation.calibration, "mean", "share", "low", "high", "n"))
+    columns = _columns(evaluation.threshold_curve, "alarms_per_100_mhz", "recall_snr_10", "recall_snr_8")
+    draw_threshold_curve(axes[1], *columns)
+    return bool(evaluation.calibration)
 
 
-def _draw_odds(panels: Sequence[Axes], evaluation: Found) -> bool:
-    bins, points = evaluation["calibration"], evaluation["trade"]
-    panels[0].plot([0, 1], [0, 1], ":", color=QUIET)
-    panels[0].errorbar(
-        [one["mean"] for one in bins], [one["share"] for one in bins], yerr=_spans(bins, "share"), fmt="o", color=SIGNAL
-    )
-    for one in bins:
-        panels[0].annotate(f"{one['n']}", (one["mean"], one["share"]), (4, 4), textcoords="offset points", fontsize=7)
-    panels[0].set(xlabel="probability", ylabel="share of rows that is true", xlim=(0, 1.02), ylim=(-0.03, 1.03))
-    for name, label, color in (("recall_snr_10", "SNR >= 10", SIGNAL), ("recall_snr_8", "SNR 8", TRACK)):
-        panels[1].plot([one["alarms_per_100_mhz"] for one in points], [one[name] for one in points], ".-",
-                       color=color, label=label)  # fmt: skip
-    panels[1].set(
-        xlabel="alarms per 100 MHz of zoo", ylabel="recall", ylim=(-0.03, 1.03), xscale="symlog", xlim=(0, None)
-    )
-    panels[1].legend(fontsize=8, loc="lower right")
-    return bool(bins)
+def _columns(rows: Sequence[dict[str, float]], *names: str) -> list[Float64[np.ndarray, " rows"]]:
+    return [np.array([row[name] for row in rows], dtype=np.float64) for name in names]
 
 
-def _draw_costs(panels: Sequence[Axes], numbers: Sequence[Found]) -> bool:
-    costs = select(numbers, measure="seconds per 100 MHz", finder="served")
-    totals, places = dict[str, float](), dict[str, int]()
-    for one in costs:
-        stage = one["of"]["stage"]
-        if stage != "search":  # the sum of others
-            place = places.setdefault(stage, len(places))
-            panels[0].barh(one["cell"], one["value"], left=totals.get(one["cell"], 0), color=f"C{place}", label=stage)
-            totals[one["cell"]] = totals.get(one["cell"], 0) + one["value"]
-    handles, labels = panels[0].get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
-    panels[0].legend(named.values(), named.keys(), fontsize=8)
-    panels[0].set(xlabel="seconds of work per 100 MHz of a cadence")
-    return bool(costs)
+def _costs(found: Iterable[Statistic]) -> dict[str, dict[str, float]]:
+    """Return seconds per 100 MHz by scenario and stage."""
+    costs = dict[str, dict[str, float]]()
+    for one in found:
+        if (one.measure, one.searcher) == ("seconds per 100 MHz", RELEASED):
+            costs.setdefault(one.scenario, {})[one.group["stage"]] = one.value
+    return {scenario: {stage: s for stage, s in stages.items() if stage != "search"}  # search: the sum of its stages
+            for scenario, stages in costs.items()}  # fmt: skip

@@ -1,59 +1,60 @@
-"""The numbers of an evaluation, each with what was counted and its interval at 95%.
+"""The statistics of an evaluation, each with its counts and its 95% interval.
 
-A share has Wilson's interval, a count of rare events its limit, a percentile the values between the ranks that Wilson's
-bounds point at.
+A fraction has Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953), a count of alarms the exact Poisson
+interval (Garwood 1936, doi:10.1093/biomet/28.3-4.437), a percentile the interval between order statistics.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest, chi2, quantile_test
 
-from aetherscan.evaluate.matching import Reported, Search, Tone
+from aetherscan.evaluate.matching import MatchedDetection, ScoredSearch, ToneOutcome
 from aetherscan.evaluate.scenarios import SNRS
 
-Z = 1.959964
-"""Of a 95% interval."""
-SERVED, SWAPPED, EVERY_ROW, AGAIN, OTHER_BLOCK = "served", "swapped", "every row", "again", "other block"
-BASELINES = ("matched_filter", "windows", "turbo_seti")
+RELEASED, SWAPPED, ALL_DETECTIONS = "release", "swapped", "release without threshold"
+AGAIN, OTHER_BLOCKS = "again", "other blocks"
+"""Names of the searchers of an evaluation."""
 DRIFTS, WIDTHS, CURVATURES = (0, 0.1, 0.5, 1, 2, 4), (2, 5, 12, 50), (0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-SAME, HALF = "lists the same to the last bit", "alarms of all either way round, side lobes aside"
-SHARES = ("recall", "share reported", SAME, HALF)
-CUTS = (
+"""Edges of the bins of drift rate (Hz/s), width (Hz) and curvature (Hz/s^2)."""
+IDENTICAL, SWAPPED_SHARE = "identical candidate tables", "fraction of alarms in the swapped search, without side lobes"
+FRACTIONS = ("recall", "fraction reported", IDENTICAL, SWAPPED_SHARE)
+"""Measures that are fractions."""
+GROUPINGS = (
     (), ("bright",), ("snr",), ("bright", "near"), ("bright", "drift"), ("bright", "width"), ("bright", "curvature"),
     ("bright", "ons"), ("snr", "near"), ("snr", "drift"), ("snr", "width"), ("snr", "drift", "width"),
 )  # fmt: skip
-"""By what recall is told."""
+"""Labels of tones by which recall is split."""
 BRIGHT = "SNR >= 10"
 THRESHOLDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 TARGETS: tuple[tuple[str, str, str, str, dict[str, str], str, float], ...] = (
-    # what, cell, finder, measure, of what, at least or at most, how much
-    ("recall at SNR >= 10 in the zoo", "tones", SERVED, "recall", {"bright": BRIGHT}, ">=", 0.95),
-    ("recall at SNR 8 in the zoo", "tones", SERVED, "recall", {"snr": "8"}, ">=", 0.80),
-    ("alarms per 100 MHz of the zoo", "zoo", SERVED, "alarms per 100 MHz", {}, "<=", 1),
-    ("the same, ON and OFF swapped", "zoo", SWAPPED, "alarms per 100 MHz", {}, "<=", 1),
-    ("alarms per 100 MHz of clean noise with bursts", "noise", SERVED, "alarms per 100 MHz", {}, "<=", 0),
-    ("the same list when searched again", "tones", AGAIN, SAME, {}, ">=", 1),
-    ("the same list from other blocks", "tones", OTHER_BLOCK, SAME, {}, ">=", 1),
-    ("rows per signal", "tones", SERVED, "rows per tone", {}, "<=", 1),
-    ("frequency error at SNR >= 10, median, Hz", "tones", SERVED, "median of frequency_error_hz",
+    # description, scenario, searcher, measure, group, at least or at most, goal
+    ("recall at SNR >= 10 in the zoo", "tones", RELEASED, "recall", {"bright": BRIGHT}, ">=", 0.95),
+    ("recall at SNR 8 in the zoo", "tones", RELEASED, "recall", {"snr": "8"}, ">=", 0.80),
+    ("alarms per 100 MHz of the zoo", "zoo", RELEASED, "alarms per 100 MHz", {}, "<=", 1),
+    ("the same with ON and OFF swapped", "zoo", SWAPPED, "alarms per 100 MHz", {}, "<=", 1),
+    ("alarms per 100 MHz of noise with bursts", "noise", RELEASED, "alarms per 100 MHz", {}, "<=", 0),
+    ("identical tables when searched again", "tones", AGAIN, IDENTICAL, {}, ">=", 1),
+    ("identical tables with other blocks", "tones", OTHER_BLOCKS, IDENTICAL, {}, ">=", 1),
+    ("detections per tone found", "tones", RELEASED, "detections per tone", {}, "<=", 1),
+    ("median frequency error at SNR >= 10, Hz", "tones", RELEASED, "median of frequency_error_hz",
      {"bright": BRIGHT}, "<=", 2.8),
-    ("drift error at SNR >= 10, 95th percentile, Hz/s", "tones", SERVED, "95th percentile of drift_error_hz_s",
+    ("95th percentile of the drift error at SNR >= 10, Hz/s", "tones", RELEASED, "95th percentile of drift_error_hz_s",
      {"bright": BRIGHT}, "<=", 0.05),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One number of the report: k of n as a share, k in n as a rate, or another value of n things."""
+class Statistic:
+    """One number of the report: k of n as a fraction, k in n as a rate, or another value from n things."""
 
-    cell: str
-    finder: str
+    scenario: str
+    searcher: str
     measure: str
-    of: dict[str, str]
+    group: dict[str, str]  # labels that the tones or alarms share
     k: int | None = None
     n: float
     unit: str  # of n
@@ -62,173 +63,177 @@ class Figure:
     high: float | None = None
 
 
-def wilson(k: float, n: float) -> tuple[float, float]:
-    """Return Wilson's interval of a share, k of n."""
-    if n <= 0:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetResult:
+    """A target of the evaluation and the statistic that was measured for it."""
+
+    description: str
+    goal: str
+    met: bool
+    statistic: Statistic
+
+
+def fraction_interval(k: int, n: int) -> tuple[float, float]:
+    """Return the 95% interval of a fraction, k of n."""
+    if n == 0:
         return 0.0, 1.0
-    half = Z * float(np.sqrt(k * (n - k) / n + Z * Z / 4))
-    low, high = ((k + Z * Z / 2 + side * half) / (n + Z * Z) for side in (-1, 1))
-    return max(0.0, min(low, k / n)), min(1.0, max(high, k / n))  # rounding must not leave the share outside
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def rare(k: int) -> tuple[float, float]:
-    """Return the interval of a count of rare events: Wilson's as n grows without end."""
-    half = Z * float(np.sqrt(k + Z * Z / 4))
-    return max(0.0, k + Z * Z / 2 - half), k + Z * Z / 2 + half
+def count_interval(k: int) -> tuple[float, float]:
+    """Return the 95% interval of the expected count of rare events of which k were seen."""
+    low = float(chi2.ppf(0.025, 2 * k)) / 2 if k else 0.0
+    return low, float(chi2.ppf(0.975, 2 * k + 2)) / 2
 
 
-def _interval(value: float, edges: Sequence[float], unit: str) -> str:
-    place = int(np.clip(np.searchsorted(edges, value, side="right"), 1, len(edges) - 1))
-    return f"{edges[place - 1]:g}-{edges[place]:g} {unit}"
+def _bin(value: float, edges: Sequence[float], unit: str) -> str:
+    upper = int(np.clip(np.searchsorted(edges, value, side="right"), 1, len(edges) - 1))
+    return f"{edges[upper - 1]:g}-{edges[upper]:g} {unit}"
 
 
-def labels(tone: Tone) -> dict[str, str]:
-    """Return what a tone is called in each of the ways that recall is told by."""
+def labels(tone: ToneOutcome) -> dict[str, str]:
+    """Return the labels of a tone by which recall is split."""
     nominal = min(SNRS, key=lambda snr: abs(snr - tone.snr))
     return {
         "snr": f"{nominal:g}" if abs(nominal - tone.snr) < 0.01 else "other",
         "bright": BRIGHT if tone.snr > 9.99 else "SNR < 10",
-        "drift": _interval(abs(tone.drift_hz_s), DRIFTS, "Hz/s"),
-        "width": _interval(tone.width_hz, WIDTHS, "Hz"),
-        "curvature": _interval(abs(tone.curvature_hz_s2), CURVATURES, "Hz/s2"),
+        "drift": _bin(abs(tone.drift_hz_s), DRIFTS, "Hz/s"),
+        "width": _bin(tone.width_hz, WIDTHS, "Hz"),
+        "curvature": _bin(abs(tone.curvature_hz_s2), CURVATURES, "Hz/s2"),
         "near": "near an emitter" if tone.near else "clear of emitters",
         "ons": f"in {tone.ons} ONs",
     }
 
 
-def figures(searches: Sequence[Search]) -> list[Figure]:
-    """Return every number of the report.
-
-    Beside who searched some files only stands the served search of the same files; of who searched again, only whether
-    the lists are the same.
-    """
-    groups = defaultdict[tuple[str, str], list[Search]](list)
-    first = {(one.cell, one.cadence): one for one in searches if one.finder == SERVED}
-    for one in searches:
-        groups[one.cell, one.finder].append(one)
-        if one.finder in BASELINES and (one.cell, one.cadence) in first:
-            groups[one.cell, f"{SERVED}, files of {one.finder}"].append(first[one.cell, one.cadence])
-    found = []
-    for (cell, finder), group in groups.items():
-        figure = partial(Figure, cell=cell, finder=finder)
-        if finder in {AGAIN, OTHER_BLOCK}:
-            same = [one.digest == first[one.cell, one.cadence].digest for one in group]
-            found.append(_share(figure, SAME, {}, sum(same), len(same), "cadences"))
-        elif finder != EVERY_ROW:
-            found += [*_alarms(figure, group), *_recall(figure, group), *_errors(figure, group), *_costs(figure, group)]
-        if finder == SWAPPED:
-            ours, theirs = (_count_alarms(one) for one in (groups.get((cell, SERVED), []), group))
-            found.append(_share(figure, HALF, {}, theirs, ours + theirs, "alarms"))
+def summarize(searches: Sequence[ScoredSearch]) -> list[Statistic]:
+    """Return every statistic of the report; repeated searches only give the fraction of identical candidate tables."""
+    groups = defaultdict[tuple[str, str], list[ScoredSearch]](list)
+    released = {(search.scenario, search.cadence): search for search in searches if search.searcher == RELEASED}
+    for search in searches:
+        groups[search.scenario, search.searcher].append(search)
+    found = list[Statistic]()
+    for (scenario, searcher), group in groups.items():
+        statistic = partial(Statistic, scenario=scenario, searcher=searcher)
+        if searcher in {AGAIN, OTHER_BLOCKS}:
+            identical = [search.digest == released[scenario, search.cadence].digest for search in group]
+            found.append(_fraction(statistic, IDENTICAL, {}, sum(identical), len(identical), "cadences"))
+        elif searcher != ALL_DETECTIONS:
+            found += [*_alarms(statistic, group), *_recall(statistic, group), *_errors(statistic, group)]
+            found += _costs(statistic, group)
+        if searcher == SWAPPED:
+            ours, theirs = (_alarms_without_side_lobes(one) for one in (groups.get((scenario, RELEASED), []), group))
+            found.append(_fraction(statistic, SWAPPED_SHARE, {}, theirs, ours + theirs, "alarms"))
     return found
 
 
-def _count_alarms(group: Sequence[Search]) -> int:
-    return sum(not row.finds and row.kind != "side_lobe" for one in group for row in one.rows)
+def _alarms_without_side_lobes(group: Sequence[ScoredSearch]) -> int:
+    return sum(alarm.kind != "side_lobe" for search in group for alarm in search.alarms)
 
 
-def _share(figure: Callable[..., Figure], measure: str, of: dict[str, str], k: int, n: int, unit: str) -> Figure:
-    low, high = wilson(k, n)
-    return figure(measure=measure, of=of, k=k, n=n, unit=unit, value=k / n if n else 0.5, low=low, high=high)
+def _fraction(
+    statistic: Callable[..., Statistic], measure: str, group: dict[str, str], k: int, n: int, unit: str
+) -> Statistic:
+    low, high = fraction_interval(k, n)
+    return statistic(measure=measure, group=group, k=k, n=n, unit=unit, value=k / n if n else 0.5, low=low, high=high)
 
 
-def _alarms(figure: Callable[..., Figure], group: Sequence[Search]) -> Iterator[Figure]:
-    mhz = sum(one.mhz for one in group)
-    kinds = Counter(row.kind for one in group for row in one.rows if not row.finds)
-    total = sum(kinds.values())
-    for of, k in ({}, total), *(({"kind": kind}, k) for kind, k in sorted(kinds.items())):
-        low, high = (bound * 100 / mhz for bound in rare(k))
-        yield figure(
-            measure="alarms per 100 MHz", of=of, k=k, n=mhz, unit="MHz", value=k * 100 / mhz, low=low, high=high
-        )
-    low, high = (bound / len(group) for bound in rare(total))
-    of = {"each of": f"{mhz / len(group):.1f} MHz"}
-    yield figure(
-        measure="alarms per cadence", of=of, k=total, n=len(group), unit="cadences", value=total / len(group), low=low,
-        high=high,
-    )  # fmt: skip
+def _alarms(statistic: Callable[..., Statistic], group: Sequence[ScoredSearch]) -> Iterator[Statistic]:
+    mhz = sum(search.mhz for search in group)
+    kinds = Counter(alarm.kind for search in group for alarm in search.alarms)
+    counted = [({}, kinds.total()), *(({"kind": kind}, k) for kind, k in sorted(kinds.items()))]
+    each = {"each of": f"{mhz / len(group):.1f} MHz"}
+    for measure, labelled, k, n, unit, per in (
+        *(("alarms per 100 MHz", labelled, k, mhz, "MHz", mhz / 100) for labelled, k in counted),
+        ("alarms per cadence", each, kinds.total(), len(group), "cadences", len(group)),
+    ):
+        low, high = (bound / per for bound in count_interval(k))
+        yield statistic(measure=measure, group=labelled, k=k, n=n, unit=unit, value=k / per, low=low, high=high)
 
 
-def _recall(figure: Callable[..., Figure], group: Sequence[Search]) -> Iterator[Figure]:
-    tones = [(tone, labels(tone)) for one in group for tone in one.tones]
-    for cut in CUTS:
-        parts = defaultdict[tuple[str, ...], list[Tone]](list)
-        for tone, named in tones:
-            parts[tuple(named[key] for key in cut)].append(tone)
-        if len(cut) > 1 and len(parts) == len({names[:-1] for names in parts}):
-            continue  # its last key tells nothing apart
+def _recall(statistic: Callable[..., Statistic], group: Sequence[ScoredSearch]) -> Iterator[Statistic]:
+    tones = [(tone, labels(tone)) for search in group for tone in search.tones]
+    for grouping in GROUPINGS:
+        parts = defaultdict[tuple[str, ...], list[ToneOutcome]](list)
+        for tone, labelled in tones:
+            parts[tuple(labelled[key] for key in grouping)].append(tone)
+        if len(grouping) > 1 and len(parts) == len({names[:-1] for names in parts}):
+            continue  # its last label splits nothing
         for names, part in sorted(parts.items()):
-            measure = "recall" if all(tone.ons == 3 for tone in part) else "share reported"
-            found = sum(tone.rows > 0 for tone in part)
-            yield _share(figure, measure, dict(zip(cut, names, strict=True)), found, len(part), "tones")
+            measure = "recall" if all(tone.ons == 3 for tone in part) else "fraction reported"
+            found = sum(tone.detections > 0 for tone in part)
+            yield _fraction(statistic, measure, dict(zip(grouping, names, strict=True)), found, len(part), "tones")
 
 
-def _errors(figure: Callable[..., Figure], group: Sequence[Search]) -> Iterator[Figure]:
-    found = [tone for one in group for tone in one.tones if tone.rows]
-    rows = sum(tone.rows for tone in found)
-    for _ in found[:1]:
-        yield figure(measure="rows per tone", of={}, k=rows, n=len(found), unit="tones", value=rows / len(found))
+def _errors(statistic: Callable[..., Statistic], group: Sequence[ScoredSearch]) -> Iterator[Statistic]:
+    found = [tone for search in group for tone in search.tones if tone.detections]
+    if found:
+        k = sum(tone.detections for tone in found)
+        yield statistic(measure="detections per tone", group={}, k=k, n=len(found), unit="tones", value=k / len(found))
     for bright in sorted({labels(tone)["bright"] for tone in found}):
         part = [tone for tone in found if labels(tone)["bright"] == bright]
         for name in ("frequency_error_hz", "drift_error_hz_s", "snr_error"):
-            for called, quantile in (("median", 0.5), ("95th percentile", 0.95)):
-                low, high = wilson(quantile * len(part), len(part))
-                low, value, high = np.quantile([abs(getattr(tone, name)) for tone in part], [low, quantile, high])
-                yield figure(
-                    measure=f"{called} of {name}", of={"bright": bright}, n=len(part), unit="tones found",
-                    value=float(value), low=float(low), high=float(high),
+            errors = np.abs([getattr(tone, name) for tone in part])
+            for percentile, p in (("median", 0.5), ("95th percentile", 0.95)):
+                interval = quantile_test(errors, p=p).confidence_interval(0.95)
+                low, high = (None if np.isnan(bound) else float(bound) for bound in (interval.low, interval.high))
+                yield statistic(
+                    measure=f"{percentile} of {name}", group={"bright": bright}, n=len(part), unit="tones found",
+                    value=float(np.quantile(errors, p)), low=low, high=high,
                 )  # fmt: skip
 
 
-def _costs(figure: Callable[..., Figure], group: Sequence[Search]) -> Iterator[Figure]:
-    mhz = sum(one.mhz for one in group)
+def _costs(statistic: Callable[..., Statistic], group: Sequence[ScoredSearch]) -> Iterator[Statistic]:
+    mhz = sum(search.mhz for search in group)
     costs = Counter[str]()
-    for one in group:
-        costs.update({"write the files": one.write_s, "search": one.search_s, **one.stage_s})
+    for search in group:
+        costs.update({"write the files": search.write_s, "search": search.search_s, **search.stage_s})
     for stage, seconds in costs.items():
         value = seconds * 100 / mhz
-        yield figure(measure="seconds per 100 MHz", of={"stage": stage}, n=mhz, unit="MHz", value=value)
+        yield statistic(measure="seconds per 100 MHz", group={"stage": stage}, n=mhz, unit="MHz", value=value)
 
 
-def calibration(rows: Iterable[Reported]) -> list[dict[str, float]]:
-    """Return for ten bins of probability how many rows there are and which share of them is true."""
-    bins = [list[Reported]() for _ in range(10)]
-    for row in rows:
-        bins[min(9, int(row.row.probability * 10))].append(row)
-    found = []
-    for part in filter(None, bins):
-        k = sum(row.true for row in part)
-        low, high = wilson(k, len(part))
-        mean = float(np.mean([row.row.probability for row in part]))
-        found.append({"mean": mean, "n": len(part), "k": k, "share": k / len(part), "low": low, "high": high})
-    return found
+def calibration(searches: Iterable[ScoredSearch]) -> list[dict[str, float]]:
+    """Return for ten bins of probability the number of detections and the fraction of them that are signals."""
+    bins = defaultdict[int, list[MatchedDetection]](list)
+    for search in searches:
+        for matched in search.detections:
+            bins[min(9, int(matched.detection.probability * 10))].append(matched)
+    rows = []
+    for _, part in sorted(bins.items()):
+        k = sum(matched.true for matched in part)
+        low, high = fraction_interval(k, len(part))
+        mean = float(np.mean([matched.detection.probability for matched in part]))
+        rows.append({"mean": mean, "n": len(part), "k": k, "share": k / len(part), "low": low, "high": high})
+    return rows
 
 
-def trade(searches: Iterable[Search]) -> list[dict[str, float]]:
-    """Return what recall and alarms would be at other thresholds, from searches that let every row through."""
-    every = [one for one in searches if one.finder == EVERY_ROW]
-    mhz = sum(one.mhz for one in every if one.cell == "zoo")
-    alarms = [row.row.probability for one in every if one.cell == "zoo" for row in one.rows if not row.finds]
-    tones = [tone for one in every if one.cell == "tones" for tone in one.tones]
-    bright, faint = ([t for t in tones if labels(t)[by] == name] for by, name in (("bright", BRIGHT), ("snr", "8")))
+def threshold_curve(searches: Sequence[ScoredSearch]) -> list[dict[str, float]]:
+    """Return recall and alarms at other thresholds, from searches without a threshold."""
+    mhz = sum(search.mhz for search in searches if search.scenario == "zoo")
+    alarms = [a.detection.probability for search in searches if search.scenario == "zoo" for a in search.alarms]
+    tones = [tone for search in searches if search.scenario == "tones" for tone in search.tones]
+    bright, faint = ([t for t in tones if labels(t)[key] == name] for key, name in (("bright", BRIGHT), ("snr", "8")))
     if not (mhz and bright and faint):
         return []
     return [
         {
             "threshold": threshold,
             "alarms_per_100_mhz": sum(p >= threshold for p in alarms) * 100 / mhz,
-            "recall_snr_10": sum(t.rows > 0 and t.probability >= threshold for t in bright) / len(bright),
-            "recall_snr_8": sum(t.rows > 0 and t.probability >= threshold for t in faint) / len(faint),
+            "recall_snr_10": sum(t.detections > 0 and t.probability >= threshold for t in bright) / len(bright),
+            "recall_snr_8": sum(t.detections > 0 and t.probability >= threshold for t in faint) / len(faint),
         }
         for threshold in THRESHOLDS
     ]
 
 
-def targets(numbers: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Return what was to be reached beside what was, as far as it was measured."""
-    found = []
-    for what, cell, finder, measure, of, sense, goal in TARGETS:
-        for one in numbers:
-            if (one.cell, one.finder, one.measure, one.of) == (cell, finder, measure, of):
+def target_results(statistics: Sequence[Statistic]) -> list[TargetResult]:
+    """Return every target whose statistic was measured."""
+    results = []
+    for description, scenario, searcher, measure, group, sense, goal in TARGETS:
+        for one in statistics:
+            if (one.scenario, one.searcher, one.measure, one.group) == (scenario, searcher, measure, group):
                 met = one.value >= goal if sense == ">=" else one.value <= goal
-                found.append({"what": what, "goal": f"{sense} {goal:g}", "met": met, "figure": asdict(one)})
-    return found
+                goal_text = f"{sense} {goal:g}"
+                results.append(TargetResult(description=description, goal=goal_text, met=met, statistic=one))
+    return results

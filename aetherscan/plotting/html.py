@@ -1,8 +1,8 @@
-"""TODO."""
+"""Write HTML pages that stand alone: tables, and figures embedded as PNG. All text is escaped here."""
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,23 +13,41 @@ from matplotlib.figure import Figure
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1f;max-width:64rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;
 text-align:left}h2{margin-top:2.2rem}
-.met{color:#1a7f37}.missed{color:#c8102e}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}"""
+img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}"""
 
 
 def write_html(path: Path, title: str, parts: Iterable[str]) -> None:
-    """Write parts of a page under an escaped title."""
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    """Write a page from its title (text) and its parts (HTML)."""
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     path.write_text(f"{head}<body>{''.join(parts)}</body></html>\n", encoding="utf-8")
 
 
+def heading(text: str, level: int = 2) -> str:
+    """Return a heading."""
+    return f"<h{level}>{escape(text)}</h{level}>"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of escaped cells."""
-    cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{cells}</table>"
+    """Return a table of text cells."""
+    cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{cells}</table>"
+
+
+def definitions(texts: Mapping[str, object]) -> str:
+    """Return a list of names and their meanings or values."""
+    pairs = (f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in texts.items())
+    return f"<dl>{''.join(pairs)}</dl>"
 
 
 def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool], png: Path | None = None) -> str:
-    """Return a heading and a picture, nothing where there is nothing to draw; the picture may be a file as well."""
+    """Return a heading and a figure embedded as PNG, or nothing if there is nothing to draw.
+
+    Args:
+        title: heading and alternative text of the figure.
+        panels: number of panels, side by side.
+        draw: draws on the panels; returns False if there is nothing to draw.
+        png: where to write the figure as a file too.
+    """
     figure = Figure(figsize=(10, 3.9), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     if not draw(list(figure.subplots(1, panels, squeeze=False)[0])):
@@ -39,4 +57,4 @@ def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool], png
     if png:
         png.write_bytes(stream.getvalue())
     encoded = base64.b64encode(stream.getvalue()).decode()
-    return f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{encoded}">'
+    return f'{heading(title)}<img alt="{escape(title)}" src="data:image/png;base64,{encoded}">'

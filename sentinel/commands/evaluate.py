@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aetherscan.evaluate.pipeline import judge_release
+from aetherscan.evaluate.pipeline import evaluate_release
 from aetherscan.evaluate.report import add_to_card
-from aetherscan.evaluate.scenarios import CELLS
+from aetherscan.evaluate.scenarios import SCENARIOS
 from aetherscan.options.search import SearchSettings
 from sentinel.config import ROOT
 from sentinel.errors import ConfigError
@@ -19,10 +19,9 @@ def evaluate(
     *,
     settings: SearchSettings,
     seed: int,
-    cells: Sequence[str] = (),
+    scenarios: Sequence[str] = (),
     full: bool = False,
     band_mhz: float | None = None,
-    baselines: Sequence[str] = (),
     real_power: Path | None = None,
     card: bool = False,
 ) -> None:
@@ -33,29 +32,26 @@ def evaluate(
         output: folder of the report.
         settings: of the search.
         seed: of every simulated sky.
-        cells: scenarios to measure; none: all.
+        scenarios: names of the scenarios to measure; none: all.
         full: use the bandwidth of the published tables.
         band_mhz: bandwidth of each scenario, MHz; None: its own.
-        baselines: other methods that search the first files of the zoo.
         real_power: .npz file with `data` (time, freq), linear power; None: the slice that the tests use.
         card: also write the figures to the release's CARD.md, with the command that makes them.
 
     Raises:
         ConfigError: there is no such scenario.
     """
-    known = [cell.name for cell in CELLS]
-    if unknown := set(cells) - set(known):
-        raise ConfigError(f"--cells: expected some of {', '.join(known)}, found {', '.join(sorted(unknown))}")
-    figures = judge_release(
-        release, output, settings=settings, seed=seed, cells=cells, baselines=baselines, full=full,
+    names = [scenario.name for scenario in SCENARIOS]
+    if unknown := set(scenarios) - set(names):
+        raise ConfigError(f"--scenarios: expected some of {', '.join(names)}, found {', '.join(sorted(unknown))}")
+    results = evaluate_release(
+        release, output, settings=settings, seed=seed, scenarios=scenarios, full=full,
         band_mhz=band_mhz, real=real_power or (REAL_POWER if REAL_POWER.exists() else None),
     )  # fmt: skip
-    for figure in figures:
-        print(
-            f"{'ok  ' if figure['met'] else 'MISS'}  {figure['what']} {figure['goal']}: {figure['figure']['value']:.3g}"
-        )
+    for result in results:
+        print(f"{'ok  ' if result.met else 'MISS'}  {result.description} {result.goal}: {result.statistic.value:.3g}")
     print(output / "evaluation.html")
     if card:
-        options = {"--seed": seed, "--cells": " ".join(cells), "--band-mhz": band_mhz}
+        options = {"--seed": seed, "--scenarios": " ".join(scenarios), "--band-mhz": band_mhz}
         command = " ".join(f"{name} {value}" for name, value in options.items() if value) + " --full" * full
-        add_to_card(release / "CARD.md", f"On skies that are known: `./sentinel.py evaluate {command}`", figures)
+        add_to_card(release / "CARD.md", f"On simulated skies: `./sentinel.py evaluate {command}`", results)

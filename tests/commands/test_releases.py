@@ -83,7 +83,7 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
     monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
     used = []
     monkeypatch.setattr(
-        "sentinel.commands.evaluate.judge_release", lambda release, *_, **__: used.append(release) or []
+        "sentinel.commands.evaluate.evaluate_release", lambda release, *_, **__: used.append(release) or []
     )
     monkeypatch.setattr("sentinel.commands.search.detector_of", lambda release, *_: used.append(release))
     monkeypatch.setattr("sentinel.commands.search.search", lambda *_, detect, **__: detect() or 1)

@@ -13,7 +13,7 @@ from factories import make_detector
 
 from aetherscan.cadence.geometry import check_cadence, geometry_of
 from aetherscan.errors import CadenceError
-from aetherscan.evaluate.searchers import served
+from aetherscan.evaluate.searchers import release_search
 from aetherscan.header import SCAN_STEP_S, gbt_header
 from aetherscan.io import open_cadence, write_h5
 from aetherscan.options.search import MODES, SearchSettings
@@ -155,7 +155,7 @@ def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_pat
     with open_cadence(paths) as observations:
         for look in (
             lambda: search_cadence(observations, detector),
-            lambda: served(detector, SearchSettings())(paths, (0, 2, 4)),
+            lambda: release_search(detector, SearchSettings())(paths, (0, 2, 4)),
         ):
             shown.clear()
             look()
