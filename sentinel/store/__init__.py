@@ -1,1 +1,1 @@
-"""The results store: its tables, the queue of cadences, migrations, and the active release."""
+"""The store: tables, the queue of cadences, schema migrations and the active release."""

@@ -1,10 +1,8 @@
-"""From one version of the tables to another: up when a store is opened, down before an older release is to use it.
+"""Schema migrations: up when a store is opened, down before an older release of this software uses it.
 
-A version is what it added: tables, and columns that can be null (nobody looked, when the row was written) and
-refer to no other table (SQLite could not drop them). That is all that has been needed, and it lets a program of the
-older version that still runs go on in a newer store. Going down forgets what was added, and nothing else. A step that
-has been released is never changed; a change is one more step. Either way is one transaction, so a kill leaves the store
-at one version or the other.
+A version adds tables and nullable columns without foreign keys (SQLite cannot drop a foreign key). So a program of the
+older version can go on in a newer store. A downgrade drops what the version added and nothing else. A released step is
+never changed: a change is a new step. A migration is one transaction, so a kill leaves one version or the other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,15 +29,15 @@ from sentinel.store.schema import (
 )
 
 WRITER_LOCK = 0x53454E54
-"""PostgreSQL's number for the lock of those who must be alone; SQLite lets nobody else write anyway."""
+"""Key of the advisory lock in PostgreSQL. SQLite allows one writer at a time anyway."""
 VERSION = meta.c.key == "schema_version"
 ALIVE_S = 60.0
-"""A program that has been heard of since may still use what going down takes away."""
+"""A program with a heartbeat within this time may use columns that a downgrade drops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a version added to the one before."""
+    """Tables and columns that a version adds to the one before."""
 
     version: int
     adds: tuple[Column[Any] | Table, ...]
@@ -74,13 +72,13 @@ OLDEST, NEWEST = 1, STEPS[-1].version
 
 
 def lock_writers(rows: Connection) -> None:
-    """Keep every other transaction that asks for this waiting until ours has ended."""
+    """Block other transactions that call this until this transaction ends."""
     if rows.dialect.name == "postgresql":
         rows.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
 
 
 def create_or_upgrade(rows: Connection) -> None:
-    """Make the tables where there are none, and bring those of an older version up.
+    """Create the tables, or upgrade those of an older version.
 
     Raises:
         StoreError: the store is of a newer version than this code.
@@ -94,55 +92,57 @@ def create_or_upgrade(rows: Connection) -> None:
 
 
 def migrate(rows: Connection, to: int) -> int:
-    """Take the store to the version `to`, up or down; return the version it had.
+    """Upgrade or downgrade the store to the version `to`; return the version it had.
 
     Raises:
-        StoreError: there is no such version, the store is of a newer one than this code, or a program still uses what
-            going down would take away.
+        StoreError: the version does not exist, the store is newer than this code, or a program still uses a store
+            that is to be downgraded.
     """
     lock_writers(rows)
-    found = int(rows.scalars(select(meta.c.value).where(VERSION)).one())
-    _check(rows, found, to)
-    up = [one for step in STEPS if found < step.version <= to for one in step.adds]
-    down = [one for step in STEPS if to < step.version <= found for one in step.adds]
-    for statement in (*(text for one in up for text in _add(rows, one)),
-                      *(text for one in reversed(down) for text in _drop(rows, one))):  # fmt: skip
+    version = int(rows.scalars(select(meta.c.value).where(VERSION)).one())
+    _check(rows, version, to)
+    up = [item for step in STEPS if version < step.version <= to for item in step.adds]
+    down = [item for step in STEPS if to < step.version <= version for item in step.adds]
+    for statement in (*(text for item in up for text in _add(rows, item)),
+                      *(text for item in reversed(down) for text in _drop(rows, item))):  # fmt: skip
         rows.exec_driver_sql(statement)
     rows.execute(update(meta).where(VERSION).values(value=str(to)))
-    return found
+    return version
 
 
-def _check(rows: Connection, found: int, to: int) -> None:
+def _check(rows: Connection, version: int, to: int) -> None:
     place = rows.engine.url.database
-    if found > NEWEST:
+    if version > NEWEST:
         raise StoreError(
-            f"{place}: expected schema version {NEWEST} or older, found {found}, which a newer release wrote: use that "
-            f"release, or let it go back: ./sentinel.py store migrate --to {NEWEST}"
+            f"{place}: expected schema version {NEWEST} or older, found {version}, which a newer release "
+            f"wrote: use that release, or downgrade with it: ./sentinel.py store migrate --to {NEWEST}"
         )
     if not OLDEST <= to <= NEWEST:
         raise StoreError(f"{place}: expected a schema version from {OLDEST} to {NEWEST}, found {to}")
-    heard = select(heartbeat.c.name).where(heartbeat.c.at > now() - ALIVE_S).order_by(heartbeat.c.name)
-    if to < found and (alive := list(rows.scalars(heard))):
+    recent = select(heartbeat.c.name).where(heartbeat.c.at > now() - ALIVE_S).order_by(heartbeat.c.name)
+    if to < version and (alive := list(rows.scalars(recent))):
         raise StoreError(
-            f"{place}: still used by {', '.join(alive)}: ./sentinel.py down there, and {ALIVE_S:.0f} s later again"
+            f"{place}: still used by {', '.join(alive)}: run ./sentinel.py down there and retry after {ALIVE_S:.0f} s"
         )
 
 
-def _add(rows: Connection, one: Column[Any] | Table) -> Iterator[str]:
-    if isinstance(one, Table):
-        yield from map(str, (CreateTable(one).compile(dialect=rows.dialect), *_indexes(CreateIndex, rows, one.indexes)))
+def _add(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:
+    if isinstance(item, Table):
+        yield from map(
+            str, (CreateTable(item).compile(dialect=rows.dialect), *_indexes(CreateIndex, rows, item.indexes))
+        )
         return
-    yield f"ALTER TABLE {one.table.name} ADD COLUMN {CreateColumn(one).compile(dialect=rows.dialect)}"
-    yield from _indexes(CreateIndex, rows, (index for index in one.table.indexes if one.name in index.columns))
+    yield f"ALTER TABLE {item.table.name} ADD COLUMN {CreateColumn(item).compile(dialect=rows.dialect)}"
+    yield from _indexes(CreateIndex, rows, (index for index in item.table.indexes if item.name in index.columns))
 
 
-def _drop(rows: Connection, one: Column[Any] | Table) -> Iterator[str]:
-    if isinstance(one, Table):
-        yield f"DROP TABLE {one.name}"
+def _drop(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:
+    if isinstance(item, Table):
+        yield f"DROP TABLE {item.name}"
         return
-    yield from _indexes(DropIndex, rows, (index for index in one.table.indexes if one.name in index.columns))
-    yield f"ALTER TABLE {one.table.name} DROP COLUMN {one.name}"
+    yield from _indexes(DropIndex, rows, (index for index in item.table.indexes if item.name in index.columns))
+    yield f"ALTER TABLE {item.table.name} DROP COLUMN {item.name}"
 
 
-def _indexes(does: type[CreateIndex | DropIndex], rows: Connection, some: Iterable[Index]) -> Iterator[str]:
-    return (str(does(index).compile(dialect=rows.dialect)) for index in some)
+def _indexes(statement: type[CreateIndex | DropIndex], rows: Connection, indexes: Iterable[Index]) -> Iterator[str]:
+    return (str(statement(index).compile(dialect=rows.dialect)) for index in indexes)

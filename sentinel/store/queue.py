@@ -1,9 +1,9 @@
-"""The store: where every cadence is, who may record it, and what was found.
+"""The queue of cadences and the record of searches, in SQLite or PostgreSQL.
 
-Anything may die at any moment, so a step is one transaction, and what a dead process held comes free when its lease
-ends. A claim hands out a *fencing token*: whoever records must still hold it, in the same transaction, so a worker
-that was stopped and goes on later records nothing twice. Attempts are counted here and nowhere else. Decisions 0002
-and 0003 say why.
+Any process may be killed at any moment. Therefore each step is one transaction, and a cadence held by a dead process
+is free when its lease ends. A claim returns a *fencing token*. Recording requires, in the same transaction, that the
+token is still valid, so a worker that was suspended cannot record a cadence twice. Attempts are counted only here.
+See decisions 0002 and 0003.
 """
 
 import logging
@@ -42,29 +42,36 @@ from sentinel.store.schema import (
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
-LISTED = 500
+BATCH = 500
+"""Values in one statement; SQLite allows 32,766."""
 BUSY_S = 60.0
-"""A locked store is waited for this long, and a transaction that does nothing for longer is ended by PostgreSQL."""
+"""Wait for a lock, seconds. PostgreSQL ends a transaction that is idle for longer."""
 AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Waits until a step is tried again while the store is away; the last one repeats."""
-SILENT_S = 86_400.0
-"""A program that has not been heard of for this long is retired, not late."""
+"""Waits before each retry while the store is away, seconds; the last one repeats."""
+RETIRED_S = 86_400.0
+"""A program whose last heartbeat is older is retired: its row is deleted."""
 LONGEST_WAIT_S = 3600.0
-"""Back-off between attempts doubles up to this."""
+"""Longest wait between two attempts, seconds."""
 SAME_FREQUENCY_MHZ = 3e-3
-"""A transmitter strays this far from one cadence to another: 2 parts in a million at 1.5 GHz. In a storm of 5,000
-candidates in a node's 187.5 MHz, 0.16 others lie so near by chance."""
-MOST_SEEN = 100
-"""Sightings are counted no further: storms over one transmitter would make each other slow to record."""
+"""Largest frequency difference of one transmitter between cadences: 2 parts in a million at 1.5 GHz. Among 5,000
+candidates in 187.5 MHz, 0.16 others lie within it by chance."""
+MAX_SEEN_BEFORE = 100
+"""Largest `seen_before`. Counting further would make many candidates at one frequency slow to record."""
 ANOTHER_CADENCE_DAYS = 1 / 48
-"""First ONs that lie further apart have no scan in common; nearer ones may be copies, or slices, of the same scans."""
+"""Cadences that start within this time may share scans, as copies or band slices, so they do not count."""
 SAME_SEQUENCE_DAYS = 1 / 1440
-"""Node slices of one pointing begin within a second of each other, the next pointing minutes later."""
+"""Band slices of one pointing start within a second of each other, the next pointing minutes later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One attempt at a cadence. The token is void once the lease has ended and another attempt has begun."""
+    """One attempt at a cadence. The token is void once the lease has ended and another attempt has begun.
+
+    Attributes:
+        token: fencing token, 32 hexadecimal digits.
+        until: end of the lease, seconds since 1970 by the clock of the store.
+        attempt: number of the attempt, from 1.
+    """
 
     cadence_id: int
     token: str
@@ -97,69 +104,80 @@ class ClaimedCadence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRecord:
-    """What a search recorded: rows of `candidate`, each with its picture's path and checksum, and a message or none.
+    """The result of a search, as the store records it in one transaction.
 
-    The message (posters, state, text, pictures, sequence) is written from the rows as they were recorded: the store
-    adds to them.
+    Attributes:
+        candidates: rows of the table `candidate`.
+        pictures: rank of the candidate, path and sha256 of each waterfall.
+        examples: the same of each training example.
+        release: name and sha256.
+        run: counts and seconds of each stage.
+        message: builds the message (posters, state, text, pictures, sequence) from the rows with `seen_before`; None
+            for no message.
     """
 
     candidates: Sequence[Mapping[str, Any]]
-    pictures: Sequence[tuple[int, str, str]]  # which candidate, path, sha256
-    examples: Sequence[tuple[int, str, str]] = ()  # the same, of what a training can learn from
-    release: tuple[str, str]  # name, sha256
+    pictures: Sequence[tuple[int, str, str]]
+    examples: Sequence[tuple[int, str, str]] = ()
+    release: tuple[str, str]
     run: Mapping[str, Any]
     message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """The rows; every method is one transaction."""
+    """The store. Every method is one transaction."""
 
     engine: Engine
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction that may change rows; nothing is changed when it is left by an error."""
-        with _told(self.engine), self.engine.begin() as rows:
+        """Open a transaction that may change rows; an error rolls it back."""
+        with _driver_errors(self.engine), self.engine.begin() as rows:
             yield rows
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that only reads, and waits for nobody."""
-        with _told(self.engine), self.engine.connect().execution_options(reads=True) as rows:
+        """Open a transaction that only reads and takes no lock."""
+        with _driver_errors(self.engine), self.engine.connect().execution_options(reads=True) as rows:
             yield rows
 
     def claim(self, lease_s: float, service: str | None = None) -> Lease | None:
-        """Lease the newest cadence that is due and whose files are there to a service; None when there is none."""
+        """Lease the newest cadence that is due and whose files are present; return None if there is none.
+
+        Args:
+            lease_s: length of the lease, seconds.
+            service: whose workers search it; several services may share a store.
+        """
         token = uuid.uuid4().hex
         queued = cadence.alias("queued")
-        # A time that lies too far ahead was written before the clock was set back.
-        waited = ~queued.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
-        there = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
-        lacking = exists().where(cadence_file.c.cadence_id == queued.c.id, ~there.correlate(cadence_file))
+        # A retry time further ahead was written before the clock was set back.
+        due = ~queued.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
+        present = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
+        missing = exists().where(cadence_file.c.cadence_id == queued.c.id, ~present.correlate(cadence_file))
         newest = (
             select(queued.c.id)
-            .where(~lacking.correlate(queued))
+            .where(~missing.correlate(queued))
             .order_by(queued.c.tstart.desc(), queued.c.id.desc())
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        # One walk down the index for each state: either state at once would have to judge and sort the whole backlog.
-        due = (newest.where(queued.c.state == "ready"), newest.where(queued.c.state == "retry_at", waited))
-        of = cadence.alias("of")
-        either = select(of.c.id).where(of.c.id.in_([one.scalar_subquery() for one in due]))
-        taken = (
+        # One index scan per state: a query over both states would check and sort the whole backlog.
+        heads = (newest.where(queued.c.state == "ready"), newest.where(queued.c.state == "retry_at", due))
+        head = cadence.alias("head")
+        either = select(head.c.id).where(head.c.id.in_([newest.scalar_subquery() for newest in heads]))
+        claimed = (
             update(cadence)
-            .where(cadence.c.id == either.order_by(of.c.tstart.desc(), of.c.id.desc()).limit(1).scalar_subquery())
+            .where(cadence.c.id == either.order_by(head.c.tstart.desc(), head.c.id.desc()).limit(1).scalar_subquery())
             .values(state="leased", token=token, until=now() + lease_s, attempts=cadence.c.attempts + 1, why=None)
             .returning(cadence.c.id, cadence.c.until, cadence.c.attempts, cadence.c.target)
         )
         with self.write() as rows:
-            row = rows.execute(taken).one_or_none()
+            row = rows.execute(claimed).one_or_none()
             if row is None:
                 return None
-            tried = {"cadence_id": row.id, "number": row.attempts, "token": token, "service": service}
-            rows.execute(insert(attempt).values(**tried, started_at=now()))
+            values = {"cadence_id": row.id, "number": row.attempts, "token": token, "service": service}
+            rows.execute(insert(attempt).values(**values, started_at=now()))
         failpoint("leased")
         return Lease(cadence_id=row.id, token=token, until=row.until, attempt=row.attempts, target=row.target)
 
@@ -184,127 +202,145 @@ class Store:
             )
 
     def renew(self, token: str, lease_s: float, *, progress: float, worker: str) -> None:
-        """Go on holding a cadence.
+        """Extend the lease of a cadence and note the progress of its search.
+
+        Args:
+            token: fencing token of the lease.
+            lease_s: new length from now, seconds.
+            progress: searched fraction, 0 to 1.
+            worker: host and process of the worker.
 
         Raises:
-            LeaseLostError: it is somebody else's by now.
+            LeaseLostError: another attempt holds the cadence.
         """
         with self.write() as rows:
-            self._held(rows, token, until=now() + lease_s)
+            self._fence(rows, token, until=now() + lease_s)
             rows.execute(update(attempt).where(attempt.c.token == token).values(progress=progress, worker=worker))
 
     def renew_waiting(self, tokens: Sequence[str], lease_s: float, *, longest_s: float) -> None:
-        """Go on holding what waits for a worker to take it up, for `longest_s` at most; from then on only that can."""
-        if not tokens:  # every pass asks
+        """Extend the leases of cadences that no worker has begun, up to `longest_s` after their claim, in seconds."""
+        if not tokens:
             return
-        waits = select(attempt.c.token).where(
+        waiting = select(attempt.c.token).where(
             attempt.c.token.in_(tokens), attempt.c.worker.is_(None), attempt.c.started_at > now() - longest_s
         )
-        held = update(cadence).where(cadence.c.state == "leased", cadence.c.token.in_(waits))
+        held = update(cadence).where(cadence.c.state == "leased", cadence.c.token.in_(waiting))
         with self.write() as rows:
             rows.execute(held.values(until=now() + lease_s))
 
-    def complete(self, token: str, found: SearchRecord) -> None:
-        """Record candidates, pictures, message and `done`, all or none of them.
+    def complete(self, token: str, result: SearchRecord) -> None:
+        """Record candidates, pictures, message and `done`, all or none.
 
         Raises:
-            LeaseLostError: another attempt holds the cadence: nothing was recorded.
+            LeaseLostError: another attempt holds the cadence; nothing was recorded.
         """
-        name, sha256 = found.release
+        name, sha256 = result.release
         with self.write() as rows:
-            held = self._held(rows, token, state="done", ended_at=now(), run=dict(found.run), why=None)
-            tried = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
+            cadence_id = self._fence(rows, token, state="done", ended_at=now(), run=dict(result.run), why=None)
+            attempt_id = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
             rows.execute(insert_if_absent(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
-            recorded = [{**one, "seen_before": self._seen_before(rows, one)} for one in found.candidates]
+            recorded = [{**row, "seen_before": self._seen_before(rows, row)} for row in result.candidates]
             ids = [
                 rows.scalars(
-                    insert(candidate).returning(candidate.c.id), {"cadence_id": held, "attempt_id": tried, **one}
+                    insert(candidate).returning(candidate.c.id),
+                    {"cadence_id": cadence_id, "attempt_id": attempt_id, **row},
                 ).one()
-                for one in recorded
+                for row in recorded
             ]
-            for kind, files in (("waterfall", found.pictures), ("example", found.examples)):
-                for which, path, checksum in files:
-                    facts = {"cadence_id": held, "candidate_id": ids[which], "kind": kind}
-                    rows.execute(insert(artefact).values(**facts, path=path, sha256=checksum))
-            if found.message:
-                message = dict(found.message(recorded))
-                for name in message.pop("posters"):
-                    _announce(rows, held, {**message, "poster": name, "uid": uuid.uuid5(uuid.UUID(token), name).hex})
+            for kind, files in (("waterfall", result.pictures), ("example", result.examples)):
+                for rank, path, checksum in files:
+                    values = {"cadence_id": cadence_id, "candidate_id": ids[rank], "kind": kind}
+                    rows.execute(insert(artefact).values(**values, path=path, sha256=checksum))
+            if result.message:
+                message = dict(result.message(recorded))
+                for poster in message.pop("posters"):
+                    uid = uuid.uuid5(uuid.UUID(token), poster).hex
+                    _put_message(rows, cadence_id, {**message, "poster": poster, "uid": uid})
             rows.execute(
-                update(attempt).where(attempt.c.id == tried).values(outcome="done", progress=1.0, ended_at=now())
+                update(attempt).where(attempt.c.id == attempt_id).values(outcome="done", progress=1.0, ended_at=now())
             )
 
     def fail(self, token: str, cause: str, *, retriable: bool, max_attempts: int, retry_after_s: float) -> str:
-        """Put a cadence back with a wait that doubles, or set it aside with the cause; return its new state.
+        """Queue a cadence again after a wait that doubles with each attempt, or quarantine it; return its new state.
+
+        Args:
+            token: fencing token of the lease.
+            cause: recorded with the attempt and the cadence.
+            retriable: whether another attempt can succeed.
+            max_attempts: attempts before the cadence is quarantined.
+            retry_after_s: wait after the first attempt, seconds.
 
         Raises:
-            LeaseLostError: another attempt holds it already.
+            LeaseLostError: another attempt holds the cadence.
         """
         with self.write() as rows:
-            held = self._held(rows, token)
-            tries = rows.scalars(select(cadence.c.attempts).where(cadence.c.id == held)).one()
-            wait_s = min(retry_after_s * 2 ** (tries - 1), LONGEST_WAIT_S)
-            return self._put_back(rows, token, cause, "failed", again=retriable and tries < max_attempts, wait_s=wait_s)
+            cadence_id = self._fence(rows, token)
+            attempts = rows.scalars(select(cadence.c.attempts).where(cadence.c.id == cadence_id)).one()
+            wait_s = min(retry_after_s * 2 ** (attempts - 1), LONGEST_WAIT_S)
+            again = retriable and attempts < max_attempts
+            return self._end_attempt(rows, token, cause, "failed", again=again, wait_s=wait_s)
 
     def release_lease(self, token: str) -> None:
-        """Put a cadence back in the queue as if it had never been taken: the service stops in an orderly way."""
+        """Queue a cadence again without counting the attempt: the service stops."""
         with self.write() as rows:
-            self._held(rows, token, state="ready", attempts=cadence.c.attempts - 1)
+            self._fence(rows, token, state="ready", attempts=cadence.c.attempts - 1)
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="released", ended_at=now()))
 
     def mark_fenced(self, token: str) -> None:
-        """Note that an attempt came back after its cadence had been given to another: its record was refused."""
+        """Note that the record of an attempt was refused because another attempt held the cadence."""
         with self.write() as rows:
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="fenced"))
 
     def requeue(self, ids: Sequence[int] | None = None) -> int:
-        """Queue quarantined cadences again (None: all), their attempts forgotten; return how many those were."""
-        held = update(cadence).where(cadence.c.state == "quarantined")
+        """Queue quarantined cadences again with no attempts counted (None: all); return how many."""
+        quarantined = update(cadence).where(cadence.c.state == "quarantined")
         if ids is not None:
-            held = held.where(cadence.c.id.in_(ids))
+            quarantined = quarantined.where(cadence.c.id.in_(ids))
         with self.write() as rows:
-            again = held.values(state="ready", attempts=0, retry_at=None, ended_at=None, ready_at=now())
+            again = quarantined.values(state="ready", attempts=0, retry_at=None, ended_at=None, ready_at=now())
             return int(rows.execute(again).rowcount)
 
     def retry_invalid_files(self) -> int:
-        """Give every invalid file another chance; return how many there were."""
+        """Let the watcher check every invalid file again; return how many."""
         with self.write() as rows:
             values = {"state": "seen", "cause": None, "changed_at": now(), "look_at": now()}
             return int(rows.execute(update(file).where(file.c.state == "invalid").values(**values)).rowcount)
 
     def expire(self, max_attempts: int) -> int:
-        """Take back every lease that has ended, and return how many; each was an attempt."""
+        """End every attempt whose lease has ended; return how many."""
         with self.write() as rows:
             ended = rows.execute(
                 select(cadence.c.token, cadence.c.attempts)
                 .where(cadence.c.state == "leased", cadence.c.until < now())
                 .with_for_update(skip_locked=True)
             ).all()
-            for token, tries in ended:
-                cause = f"attempt {tries} stopped reporting: its worker died, hung or lost the store"
-                self._put_back(rows, token, cause, "expired", again=tries < max_attempts, wait_s=0)
+            for token, attempts in ended:
+                cause = f"attempt {attempts} stopped reporting: its worker died, hung or lost the store"
+                self._end_attempt(rows, token, cause, "expired", again=attempts < max_attempts, wait_s=0)
             return len(ended)
 
-    def _held(self, rows: Connection, token: str, **values: Any) -> int:
-        """Return the cadence that `token` holds, changed as `values` say: the fence."""
+    def _fence(self, rows: Connection, token: str, **values: Any) -> int:
+        """Change the cadence that `token` holds, and return its id; raise LeaseLostError if the token is void."""
         held = update(cadence).where(cadence.c.token == token, cadence.c.state == "leased")
         row = rows.execute(held.values(values or {"token": token}).returning(cadence.c.id)).one_or_none()
         if row is None:
             raise _lease_lost(token)
         return int(row.id)
 
-    def _seen_before(self, rows: Connection, one: Mapping[str, Any]) -> int:
-        """Count the candidates that other cadences, whatever their target, already have at the frequency of this."""
-        at = one["frequency_mhz"]
-        near = candidate.c.frequency_mhz.between(at - SAME_FREQUENCY_MHZ, at + SAME_FREQUENCY_MHZ)
-        elsewhen = func.abs(candidate.c.tstart_mjd - one["tstart_mjd"]) > ANOTHER_CADENCE_DAYS
-        seen = select(candidate.c.id).where(near, elsewhen).limit(MOST_SEEN).subquery()
+    def _seen_before(self, rows: Connection, row: Mapping[str, Any]) -> int:
+        """Count the recorded candidates of other cadences, of any target, at the frequency of this one."""
+        mhz = row["frequency_mhz"]
+        near = candidate.c.frequency_mhz.between(mhz - SAME_FREQUENCY_MHZ, mhz + SAME_FREQUENCY_MHZ)
+        other_scans = func.abs(candidate.c.tstart_mjd - row["tstart_mjd"]) > ANOTHER_CADENCE_DAYS
+        seen = select(candidate.c.id).where(near, other_scans).limit(MAX_SEEN_BEFORE).subquery()
         return int(rows.scalars(select(func.count()).select_from(seen)).one())
 
-    def _put_back(self, rows: Connection, token: str, cause: str, outcome: str, *, again: bool, wait_s: float) -> str:
+    def _end_attempt(
+        self, rows: Connection, token: str, cause: str, outcome: str, *, again: bool, wait_s: float
+    ) -> str:
         state = "retry_at" if again else "quarantined"
         ended = {"retry_at": now() + wait_s} if again else {"retry_at": None, "ended_at": now()}
-        self._held(rows, token, state=state, why=cause, **ended)
+        self._fence(rows, token, state=state, why=cause, **ended)
         rows.execute(
             update(attempt).where(attempt.c.token == token).values(outcome=outcome, cause=cause, ended_at=now())
         )
@@ -316,30 +352,40 @@ class Store:
             return _paths(rows, cadence_id)
 
     def leased_count(self, service: str | None = None) -> int:
-        """Return how many cadences the workers of a service are searching, whoever submitted them."""
+        """Return how many cadences are leased to a service, also by an earlier process of it."""
         held = select(func.count()).where(cadence.c.state == "leased", attempt.c.token == cadence.c.token)
         with self.read() as rows:
             return rows.scalars(held.where(attempt.c.service.is_not_distinct_from(service))).one()
 
     def ledger(self) -> dict[str, int]:
-        """Count the cadences ever seen, and apart from that where they are: done, quarantined, skipped or waiting."""
+        """Count all cadences (`seen`), and those that are done, quarantined, skipped and waiting."""
         count = select(func.count()).select_from(cadence)
         states = {"done": ("done",), "quarantined": ("quarantined",), "skipped": ("skipped",), "waiting": WAITING}
         with self.read() as rows:
-            counted = {name: rows.scalars(count.where(cadence.c.state.in_(of))).one() for name, of in states.items()}
+            counted = {
+                name: rows.scalars(count.where(cadence.c.state.in_(members))).one() for name, members in states.items()
+            }
             return {"seen": rows.scalars(count).one(), **counted}
 
     def record_injection(self, **row: Any) -> None:
-        """Record a signal of our own and what became of it."""
+        """Record an injected signal and whether the search recovered it."""
         with self.write() as rows:
             rows.execute(insert(injection).values(made_at=now(), ended_at=now(), **row))
 
     def record_heartbeat(self, name: str, period_s: float, *, pid: int, host: str, **facts: Any) -> None:
-        """Say that a program is alive, and will say so again within `period_s`; those silent for long are forgotten."""
+        """Write the heartbeat of a program, and delete those of retired programs.
+
+        Args:
+            name: of the program and its host.
+            period_s: longest time until the next heartbeat, seconds.
+            pid: of its process.
+            host: name of its host.
+            facts: shown by `status` and counted by the metrics.
+        """
         row = {"at": now(), "period_s": period_s, "pid": pid, "host": host, "facts": facts}
-        silent = heartbeat.c.name.like("worker%") & (heartbeat.c.at < now() - 10 * heartbeat.c.period_s)
+        ended = heartbeat.c.name.like("worker%") & (heartbeat.c.at < now() - 10 * heartbeat.c.period_s)
         with self.write() as rows:
-            rows.execute(heartbeat.delete().where(silent | (heartbeat.c.at < now() - SILENT_S)))
+            rows.execute(heartbeat.delete().where(ended | (heartbeat.c.at < now() - RETIRED_S)))
             if not rows.execute(update(heartbeat).where(heartbeat.c.name == name).values(**row)).rowcount:
                 rows.execute(insert_if_absent(rows, heartbeat).values(name=name, **row))
 
@@ -362,30 +408,30 @@ def _paths(rows: Connection, cadence_id: int) -> tuple[Path, ...]:
 
 
 def batches(ids: Sequence[int]) -> list[Sequence[int]]:
-    """Cut a list into lists that a statement can take; SQLite allows 32,766 values."""
-    return [ids[first : first + LISTED] for first in range(0, len(ids), LISTED)]
+    """Split a list of ids into parts that fit into one statement."""
+    return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
 
 
 def insert_if_absent(rows: Connection, table: Table) -> Insert:
-    """Return an INSERT that leaves a row alone which another process has written in the meantime."""
-    of = postgresql if rows.dialect.name == "postgresql" else sqlite
-    return of.insert(table).on_conflict_do_nothing()
+    """Return an INSERT that does nothing where the row exists."""
+    dialect = postgresql if rows.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
 
 
 def retry_while_away(step: Callable[[], T], wait: Callable[[float], object] = time.sleep) -> T:
-    """Take a step of the store as often as it needs, for as long as the store is away; each time says why."""
+    """Repeat a step while the store is away, and log the cause each time; return its result."""
     waits = iter(AWAY_S)
     while True:
         try:
             return step()
         except StoreAwayError as error:
-            LOG.warning("%s: trying again", error)
+            LOG.warning("%s: will retry", error)
             wait(next(waits, AWAY_S[-1]))
 
 
 @contextmanager
-def _told(engine: Engine) -> Iterator[None]:
-    """Say of a driver's error where the store is, and whether waiting helps; a statement's own fault goes through."""
+def _driver_errors(engine: Engine) -> Iterator[None]:
+    """Convert errors of the database driver: StoreAwayError if waiting may help, else StoreError with the address."""
     try:
         yield
     except (DataError, IntegrityError, ProgrammingError):
@@ -396,18 +442,18 @@ def _told(engine: Engine) -> Iterator[None]:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
         raise StoreError(
-            f"{where}: cannot be used: {cause}: stop the service and put back the last backup (docs/observatory.md)"
+            f"{where}: cannot be used: {cause}: stop the service and restore the last backup (docs/observatory.md)"
         ) from error
 
 
-def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:
-    """Put a message into the outbox, or make it part of the one that speaks of the same pointing sequence already."""
-    lock_writers(rows)  # of two slices that end at the same moment one must find the other's message
+def _put_message(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:
+    """Put a message into the outbox, as a reply to an earlier message of the same pointing sequence if there is one."""
+    lock_writers(rows)  # of two band slices that end at the same moment, one must see the message of the other
     started = select(cadence.c.tstart).where(cadence.c.id == cadence_id)
     near = func.abs(cadence.c.tstart - started.scalar_subquery()) < SAME_SEQUENCE_DAYS
-    speaks = (outbox.c.poster == message["poster"]) & outbox.c.parent_id.is_(None) & (outbox.c.state != "off")
+    first = (outbox.c.poster == message["poster"]) & outbox.c.parent_id.is_(None) & (outbox.c.state != "off")
     same = select(outbox.c.id, outbox.c.digest).join(cadence).where(outbox.c.sequence == message.get("sequence", ""))
-    parent = rows.execute(same.where(speaks, near).order_by(outbox.c.id.desc()).limit(1)).one_or_none()
+    parent = rows.execute(same.where(first, near).order_by(outbox.c.id.desc()).limit(1)).one_or_none()
     values = dict(message)
     if parent and message["state"] != "off":
         values |= {"parent_id": parent.id} | ({"state": "folded"} if parent.digest else {})
@@ -416,11 +462,11 @@ def _announce(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> 
         rows.execute(update(outbox).where(outbox.c.id == parent.id).values(stale_at=now()))
 
 
-def open_store(url: str, *, as_it_is: bool = False) -> Store:
-    """Open the store, make its tables where there are none, and bring those of an older version up; or as it is.
+def open_store(url: str, *, upgrade: bool = True) -> Store:
+    """Open the store. With `upgrade`, create its tables or upgrade those of an older version.
 
     Raises:
-        StoreError: on a network file system, of a newer version, damaged, or out of reach: the message says which.
+        StoreError: the store is on a network file system, of a newer version, damaged or cannot be reached.
     """
     address = make_url(url)
     if address.get_backend_name() == "sqlite":
@@ -428,10 +474,10 @@ def open_store(url: str, *, as_it_is: bool = False) -> Store:
         _prepare_sqlite(engine, Path(address.database or ""))
     else:
         engine = _postgresql(address)
-    if as_it_is:
+    if not upgrade:
         return Store(engine=engine)
     try:
-        with _told(engine), engine.begin() as rows:
+        with _driver_errors(engine), engine.begin() as rows:
             create_or_upgrade(rows)
     except StoreError:
         engine.dispose()
@@ -440,7 +486,7 @@ def open_store(url: str, *, as_it_is: bool = False) -> Store:
 
 
 def _postgresql(address: URL) -> Engine:
-    """Connect so that a server that restarted is found again, and a stopped process holds its locks for a minute."""
+    """Connect with a check before each use, for servers that restarted, and with limits on locks and idle time."""
     options = f"-c idle_in_transaction_session_timeout={int(BUSY_S * 1000)} -c lock_timeout={int(BUSY_S * 1000)}"
     try:
         return create_engine(address, pool_pre_ping=True, connect_args={"options": options, "connect_timeout": 10})
@@ -451,7 +497,7 @@ def _postgresql(address: URL) -> Engine:
 
 
 def _prepare_sqlite(engine: Engine, database: Path) -> None:
-    """Set what keeps SQLite whole under kill -9 and several processes, and refuse where its locks do not hold."""
+    """Set the pragmas for several processes and sudden death; refuse network file systems, whose locks fail."""
     if is_network(kind := file_system(database.parent)):
         raise StoreError(
             f"{database}: SQLite loses rows on a network file system ({kind}): set state_dir to a local disk, "
@@ -461,7 +507,7 @@ def _prepare_sqlite(engine: Engine, database: Path) -> None:
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # we say when a transaction begins
+        connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
         for pragma in (f"busy_timeout={int(BUSY_S * 1000)}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
         _to_wal(connection)
@@ -473,12 +519,12 @@ def _prepare_sqlite(engine: Engine, database: Path) -> None:
 
 
 def _to_wal(connection: Any) -> Any:
-    """Switch to the write-ahead log; two processes that do so at once are told `locked` whatever the busy timeout."""
-    for patience in (0.05, 0.2, 1.0, 5.0):
+    """Switch to the write-ahead log. Two processes that do so at once get `locked` despite the busy timeout."""
+    for wait_s in (0.05, 0.2, 1.0, 5.0):
         try:
             return connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
-            time.sleep(patience)
+            time.sleep(wait_s)
     return connection.execute("PRAGMA journal_mode=WAL")

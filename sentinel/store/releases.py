@@ -1,4 +1,4 @@
-"""TODO."""
+"""The active release: the configured one, or the one that was promoted in its place."""
 
 from pathlib import Path
 
@@ -10,47 +10,47 @@ from sentinel.store.queue import Store, open_store
 from sentinel.store.schema import meta
 
 ACTIVE_RELEASE = "release"
-"""Key of the store's `meta`: the configured release, and the one that was promoted over it."""
+"""Key in the table `meta`. The value is `CONFIGURED/PROMOTED`: names of two release folders."""
 
 
 def active_release(store: Store, configured: Path) -> Path:
-    """Return the folder of the release that serves: the one promoted since `configured` was configured, or that."""
+    """Return the folder of the active release.
+
+    That is the release promoted while `configured` was configured, else `configured`.
+    """
     with store.read() as rows:
-        found = rows.scalar(select(meta.c.value).where(meta.c.key == ACTIVE_RELEASE))
-    over, _, name = (found or "").partition("/")
-    return configured.parent / name if name and over == configured.name else configured
+        value = rows.scalar(select(meta.c.value).where(meta.c.key == ACTIVE_RELEASE))
+    replaced, _, promoted = (value or "").partition("/")
+    return configured.parent / promoted if promoted and replaced == configured.name else configured
 
 
 def read_active_release(config: Config) -> Path:
-    """Return the folder of the release that the service searches with, whether or not it runs just now.
-
-    To ask changes nothing: a store of an older version stays one.
-    """
+    """Return the folder of the active release, whether or not the service runs. The store is not upgraded."""
     if not config.has_store:
         return config.release
-    store = open_store(config.store_url, as_it_is=True)
+    store = open_store(config.store_url, upgrade=False)
     try:
         with store.read() as rows:
-            begun = inspect(rows).has_table(meta.name)
-        return active_release(store, config.release) if begun else config.release
+            has_tables = inspect(rows).has_table(meta.name)
+        return active_release(store, config.release) if has_tables else config.release
     finally:
         store.engine.dispose()
 
 
 def promote(store: Store, configured: Path, name: str) -> str:
-    """Make a release the service's, once its files agree with its card; return its sha256.
+    """Make a release the active one, after a check of its files; return its sha256.
 
-    Every worker takes it with the next cadence that it is given. Another `release` in the configuration wins.
+    Workers load it with their next cadence. The promotion ends when `release` in the configuration changes.
 
     Raises:
-        ReleaseError: it is not here, altered, or cannot be loaded: nothing was changed.
+        ReleaseError: the release is missing, altered or cannot be loaded; nothing was changed.
     """
     from aetherscan.detector.detector import load_detector
 
     if Path(name).name != name:
         raise ReleaseError(f"{name}: expected the name of a folder in {configured.parent}")
-    found = load_detector(configured.parent / name).release.sha256
+    sha256 = load_detector(configured.parent / name).release.sha256
     with store.write() as rows:
         rows.execute(delete(meta).where(meta.c.key == ACTIVE_RELEASE))
         rows.execute(insert(meta).values(key=ACTIVE_RELEASE, value=f"{configured.name}/{name}"))
-    return found
+    return sha256

@@ -1,12 +1,12 @@
-"""The tables, and the store's clock.
+"""The tables of the store, and its clock.
 
 A file is `seen -> stable -> valid | invalid`; a cadence `forming -> ready -> leased -> done | retry_at |
 quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | unknown -> reconciled`, or `off`, or
 `folded` into a digest. Times are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree
-on when a lease ends.
+on the end of a lease.
 
-A cadence's members are *observations* (what the header says, and the size), not paths: files are renamed, moved and
-copied. A column or table that is added here is a step of `sentinel.migrate` too.
+The members of a cadence are *observations* (header and size), not paths, because files are renamed, moved and copied.
+A new column or table also needs a step in `sentinel.store.migrations`.
 """
 
 from typing import Any, ClassVar
@@ -34,14 +34,14 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 WAITING = ("forming", "ready", "leased", "retry_at")
-"""States of a cadence that is neither done nor set aside."""
+"""States of a cadence that is not done, quarantined or skipped."""
 
 CANARY = "SENTINEL-CANARY"
-"""Target of the cadences that the service lands by itself: left out of what is told and counted."""
+"""Target of the test cadences that the service writes itself; not announced and not counted."""
 
 
 class now(FunctionElement[float]):  # noqa: N801
-    """The store's own time, as SQL."""
+    """The time of the store, as SQL."""
 
     type = Float()
     inherit_cache = True
@@ -58,20 +58,20 @@ def _postgresql_now(*_: Any, **__: Any) -> str:
 
 
 class PathText(TypeDecorator[str]):
-    """A path as Python has it. Bytes that are not UTF-8, which no database takes, are kept in a corner of Unicode."""
+    """A path. Bytes that are not UTF-8, which databases reject, are stored as private-use characters."""
 
     impl = Text
     cache_ok = True
-    _KEPT: ClassVar = {0xDC00 + byte: 0x10FE00 + byte for byte in range(0x80, 0x100)}
-    _BACK: ClassVar = {kept: byte for byte, kept in _KEPT.items()}
+    _ENCODE: ClassVar = {0xDC00 + byte: 0x10FE00 + byte for byte in range(0x80, 0x100)}
+    _DECODE: ClassVar = {encoded: byte for byte, encoded in _ENCODE.items()}
 
     def process_bind_param(self, value: str | None, _: object) -> str | None:
-        """Return what is stored."""
-        return value and value.translate(self._KEPT)
+        """Return the stored text of a path."""
+        return value and value.translate(self._ENCODE)
 
     def process_result_value(self, value: str | None, _: object) -> str | None:
-        """Return what was meant."""
-        return value if value is None or value.isascii() else value.translate(self._BACK)
+        """Return the path of a stored text."""
+        return value if value is None or value.isascii() else value.translate(self._DECODE)
 
 
 METADATA = MetaData()
@@ -81,7 +81,7 @@ def _id() -> Column[int]:
     return Column("id", Integer, primary_key=True, autoincrement=True)
 
 
-def _of(table: str, *, nullable: bool = False) -> Column[int]:
+def _foreign_key(table: str, *, nullable: bool = False) -> Column[int]:
     return Column(f"{table}_id", Integer, ForeignKey(f"{table}.id"), nullable=nullable, index=True)
 
 
@@ -96,12 +96,12 @@ file = Table(
     Column("state", String(12), nullable=False, index=True),
     Column("present", Boolean, nullable=False, default=True),
     Column("cause", Text),
-    Column("observation", String(40), index=True),  # header identity and size, while it is valid
-    Column("tstart", Float, index=True),  # while it is valid
+    Column("observation", String(40), index=True),  # header identity and size; null unless valid
+    Column("tstart", Float, index=True),  # MJD; null unless valid
     Column("header", JSON),
-    Column("changed_at", Float, nullable=False),  # when this size, time and inode were first seen
+    Column("changed_at", Float, nullable=False),  # when a scan first found this size, mtime and inode
     Column("look_at", Float),
-    Column("grouped", Boolean, nullable=False, default=False),  # its session has been grouped since it became valid
+    Column("grouped", Boolean, nullable=False, default=False),  # its session was grouped after it became valid
     Column("stable_at", Float),
 )
 cadence = Table(
@@ -123,8 +123,8 @@ cadence = Table(
     Column("created_at", Float, nullable=False),
     Column("ready_at", Float),
     Column("ended_at", Float),
-    Column("run", JSON),  # what the search counted: stage seconds, bytes, rows at each stage
-    Column("landed_at", Float),  # when the last of its six files was last seen to change
+    Column("run", JSON),  # stage seconds, bytes read, rows at each stage
+    Column("landed_at", Float),  # when the last of its files last changed
     Column("stable_at", Float),
     Index("cadence_queue", "state", "tstart"),
 )
@@ -139,7 +139,7 @@ attempt = Table(
     "attempt",
     METADATA,
     _id(),
-    _of("cadence"),
+    _foreign_key("cadence"),
     Column("number", Integer, nullable=False),
     Column("token", String(32), unique=True, nullable=False),
     Column("worker", Text),
@@ -148,7 +148,7 @@ attempt = Table(
     Column("ended_at", Float),
     Column("outcome", String(12)),  # done, failed, expired, released, fenced
     Column("cause", Text),
-    Column("service", Text),  # whose workers it was handed to: several services may share a store
+    Column("service", Text),  # whose workers search it; several services may share a store
 )
 release = Table(
     "release",
@@ -161,12 +161,12 @@ candidate = Table(
     "candidate",
     METADATA,
     _id(),
-    _of("cadence"),
-    _of("attempt"),
+    _foreign_key("cadence"),
+    _foreign_key("attempt"),
     Column("frequency_mhz", Float, nullable=False, index=True),
     Column("drift_rate_hz_s", Float, nullable=False),
     Column("bandwidth_hz", Float, nullable=False),
-    Column("snr", JSON, nullable=False),  # one for each observation, in time order
+    Column("snr", JSON, nullable=False),  # of each observation, in time order
     Column("probability", Float, nullable=False),
     Column("latents", JSON, nullable=False),
     Column("proposer_score", Float),
@@ -179,9 +179,9 @@ candidate = Table(
     Column("config_sha256", String(64), nullable=False),
     Column("picture", Text),
     Column("probability_spread", Float),  # over draws from the posterior
-    Column("strangeness", Float),  # how unlike the signals learned from; null where the release does not say
-    Column("binning", Integer),  # channels averaged in the snippet that was scored
-    Column("allocations", Text),  # names of transmitters, comma separated
+    Column("strangeness", Float),  # distance from the training signals; null if the release cannot compute it
+    Column("binning", Integer),  # channels averaged in the scored snippet
+    Column("allocations", Text),  # allocated services at this frequency, comma separated
     Column("clock", Text),
     Column("comb_spacing_hz", Float),
     Column("comb_teeth", Integer),
@@ -193,9 +193,9 @@ artefact = Table(
     "artefact",
     METADATA,
     _id(),
-    _of("cadence"),
-    _of("candidate", nullable=True),
-    Column("kind", String(16), nullable=False),  # waterfall; example: to learn from once it is labeled
+    _foreign_key("cadence"),
+    _foreign_key("candidate", nullable=True),
+    Column("kind", String(16), nullable=False),  # waterfall, or example: training data once labeled
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
 )
@@ -203,7 +203,7 @@ label = Table(
     "label",
     METADATA,
     _id(),
-    _of("candidate"),
+    _foreign_key("candidate"),
     Column("label", String(16), nullable=False),
     Column("by", Text),
     Column("at", Float, nullable=False),
@@ -212,26 +212,28 @@ outbox = Table(
     "outbox",
     METADATA,
     _id(),
-    _of("cadence"),
+    _foreign_key("cadence"),
     Column("poster", String(16), nullable=False),
-    Column("uid", String(32), unique=True, nullable=False),  # travels with the message, to find it again
+    Column("uid", String(32), unique=True, nullable=False),  # sent with the message, to find it again
     Column("state", String(12), nullable=False, index=True),
     Column("text", Text, nullable=False),
     Column("pictures", JSON, nullable=False),
     Column("uploaded", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
-    Column("doubtful", Boolean, nullable=False, default=False),  # a reply was lost: look before sending again
-    Column("ts", Text),  # Slack's name for the accepted message
+    Column(
+        "doubtful", Boolean, nullable=False, default=False
+    ),  # the reply was lost: search for it before sending again
+    Column("ts", Text),  # Slack's identifier of the accepted message
     Column("cause", Text),
     Column("until", Float),
     Column("retry_at", Float),
     Column("created_at", Float, nullable=False),
     Column("sent_at", Float),
-    Column("sequence", Text),  # telescope and target: slices of one pointing sequence are one message
-    Column("parent_id", Integer),  # the message that speaks for this one
-    Column("digest", Boolean),  # it speaks for others that were too many
-    Column("posted_at", Float, index=True),  # accepted; `sent_at` is when its pictures were, too
-    Column("stale_at", Float, index=True),  # since then what was posted is to be edited
+    Column("sequence", Text),  # telescope and target; band slices share a message
+    Column("parent_id", Integer),  # the message that this one is part of
+    Column("digest", Boolean),  # it summarizes messages beyond the hourly limit
+    Column("posted_at", Float, index=True),  # text accepted; `sent_at`: pictures accepted too
+    Column("stale_at", Float, index=True),  # the posted message needs an edit since then
     Column("edited_at", Float, index=True),
     UniqueConstraint("cadence_id", "poster"),
 )
@@ -239,9 +241,9 @@ injection = Table(
     "injection",
     METADATA,
     _id(),
-    Column("kind", String(8), nullable=False),  # canary: files of its own; blind: into a live cadence's power
-    Column("name", Text, unique=True, nullable=False),  # a canary's folder, the token of a live cadence's attempt
-    Column("cadence_id", Integer),  # a canary's rows are removed once it has come back
+    Column("kind", String(8), nullable=False),  # canary: own files; blind: tone added to a live cadence
+    Column("name", Text, unique=True, nullable=False),  # folder of a canary, token of a blind attempt
+    Column("cadence_id", Integer),  # the rows of a canary are deleted at its end
     Column("frequency_mhz", Float, nullable=False),
     Column("drift_rate_hz_s", Float, nullable=False),
     Column("width_hz", Float, nullable=False),
@@ -249,18 +251,18 @@ injection = Table(
     Column("made_at", Float, nullable=False, index=True),
     Column("ended_at", Float),
     Column("recovered", Boolean),
-    Column("probability", Float),  # of what was found there
+    Column("probability", Float),  # of the recovered candidate
     Column("release_sha256", String(64)),
 )
 shadow = Table(
     "shadow",
     METADATA,
     _id(),
-    _of("cadence"),
+    _foreign_key("cadence"),
     Column("release_name", Text, nullable=False),
     Column("release_sha256", String(64), nullable=False),
     Column("at", Float, nullable=False),
-    Column("found", JSON, nullable=False),  # what it would have reported: frequency, drift, SNRs, probability
+    Column("found", JSON, nullable=False),  # its candidates: frequency, drift rate, SNRs, probability
 )
 training = Table(
     "training",
@@ -286,8 +288,8 @@ meta = Table("meta", METADATA, Column("key", String(64), primary_key=True), Colu
 
 
 def labeled() -> Select[Any]:
-    """Select candidates, each with the last label that it got."""
-    given = label.alias()
-    newest = select(func.max(given.c.id)).where(given.c.candidate_id == candidate.c.id).correlate(candidate)
+    """Select candidates with their latest label."""
+    labels = label.alias()
+    newest = select(func.max(labels.c.id)).where(labels.c.candidate_id == candidate.c.id).correlate(candidate)
     joined = candidate.outerjoin(label, label.c.id == newest.scalar_subquery())
     return select(candidate, label.c.label).select_from(joined)

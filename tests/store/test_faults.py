@@ -139,7 +139,7 @@ def test_a_store_with_damaged_pages_says_which_file_and_what_to_do_and_is_not_wa
     store.engine.dispose()
     whole = place.read_bytes()
     place.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
-    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used: .*put back the last backup") as told:
+    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used: .*restore the last backup") as told:
         retry_while_away(store.ledger)
     assert not isinstance(told.value, StoreAwayError)
     store.engine.dispose()
