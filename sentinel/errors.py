@@ -1,37 +1,37 @@
-"""What can go wrong in the service, and what a caller may do about it.
+"""Errors of the service, and what a caller can do about each.
 
 SentinelError
-├── ConfigError           the configuration holds mistakes: every one is listed; a person corrects it (exit 2)
-├── StoreError            the store cannot be used as it is: the message says what to change
-│   └── StoreAwayError    it cannot be reached, is locked, full or read-only: the same step may work later
-├── BusyError             another copy of this program holds the lock: do not start
-├── LeaseLostError        another attempt owns this cadence by now: drop what was found, record nothing
-├── FetchError            a release could not be downloaded or is not what its checksum says: nothing was installed
-└── PostError             a message did not go out
-    ├── PostLaterError    it was not accepted: send it again after `after_s`
-    ├── PostUnknownError  the reply was lost: it may have been accepted, look before sending again
-    └── PostGoneError     what was to be edited is not there any more, or may not be changed
+├── ConfigError           the configuration is wrong: the message lists every mistake (exit 2)
+├── StoreError            the store cannot be used: the message says what to change
+│   └── StoreAwayError    it is out of reach, locked, full or read-only: retry the step later
+├── BusyError             another copy of this program holds the lock: exit
+├── LeaseLostError        another attempt holds the cadence: discard the result
+├── FetchError            a release could not be downloaded, or its checksum differs: nothing was installed
+└── PostError             a message was not sent
+    ├── PostLaterError    it was rejected: send it again after `after_s`
+    ├── PostUnknownError  the reply was lost: search for the message before sending again
+    └── PostGoneError     the posted message was deleted, or can no longer be edited
 
-A failed search is tried again or set aside by the class of its error alone: see `retriable`.
+The class of the error alone decides whether a failed search is retried or quarantined: see `retriable`.
 """
 
 from aetherscan.errors import CadenceError, ReadError, TruncatedFileError
 
 
 class SentinelError(Exception):
-    """Anything this package raises on purpose."""
+    """Base class of the errors of this package."""
 
 
 class ConfigError(SentinelError):
-    """The configuration holds mistakes; the message lists every one."""
+    """The configuration is wrong; the message lists every mistake."""
 
 
 class StoreError(SentinelError):
-    """The store cannot be used as it is."""
+    """The store cannot be used until a person changes something."""
 
 
 class StoreAwayError(StoreError):
-    """The store cannot be reached or written just now."""
+    """The store cannot be reached or written at the moment."""
 
 
 class BusyError(SentinelError):
@@ -39,7 +39,7 @@ class BusyError(SentinelError):
 
 
 class LeaseLostError(SentinelError):
-    """The fencing token is not the cadence's any more."""
+    """The fencing token is void: the lease has ended, or another attempt holds the cadence."""
 
 
 class FetchError(SentinelError):
@@ -47,11 +47,11 @@ class FetchError(SentinelError):
 
 
 class PostError(SentinelError):
-    """A message did not go out."""
+    """A message was not sent."""
 
 
 class PostLaterError(PostError):
-    """A message was not accepted; send it again after `after_s` seconds (None: back off)."""
+    """A message was rejected; send it again after `after_s` seconds (None: the usual wait)."""
 
     def __init__(self, cause: str, after_s: float | None = None) -> None:
         super().__init__(cause)
@@ -59,7 +59,7 @@ class PostLaterError(PostError):
 
 
 class PostUnknownError(PostError):
-    """The reply to a message was lost; Slack may have accepted it."""
+    """The reply to a message was lost; it may have been accepted."""
 
 
 class PostGoneError(PostError):
@@ -67,5 +67,5 @@ class PostGoneError(PostError):
 
 
 def retriable(error: BaseException) -> bool:
-    """Return whether searching the same files again can help: not when they are what is wrong."""
+    """Return whether another search of the same files can succeed: not if the files are wrong."""
     return isinstance(error, TruncatedFileError) or not isinstance(error, ReadError | CadenceError)

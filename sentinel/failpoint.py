@@ -1,8 +1,8 @@
-"""Places where a test may break the service: `SENTINEL_FAILPOINT=name:kill|raise|exit|sleep=5|eat=999`, else inert.
+"""Failpoints for tests: `SENTINEL_FAILPOINT=name:kill|raise|exit|sleep=5|eat=999` breaks the service at `name`.
 
-Several are separated by commas; `eat` takes so many megabytes. The names, along a cadence's life: seen, file-row,
-ready, leased, started, mid-read, mid-picture, before-commit, after-commit, result-known, before-send,
-after-accept, mid-upload. `name@7` is that place for cadence 7 alone.
+Several are separated by commas. `eat` allocates that many megabytes. `name@7` applies to cadence 7 only. The names, in
+the order of a cadence's life: seen, file-row, ready, leased, started, mid-read, mid-picture, before-commit,
+after-commit, result-known, before-send, after-accept, mid-upload.
 """
 
 import os
@@ -11,9 +11,9 @@ import time
 
 
 def failpoint(name: str, cadence_id: int | None = None) -> None:
-    """Do what `SENTINEL_FAILPOINT` asks for at `name`; most of the time, nothing."""
-    wanted = dict(part.split(":", 1) for part in os.environ.get("SENTINEL_FAILPOINT", "").split(",") if ":" in part)
-    action = wanted.get(f"{name}@{cadence_id}", wanted.get(name, ""))
+    """Do what `SENTINEL_FAILPOINT` sets for `name`; without it, nothing."""
+    actions = dict(part.split(":", 1) for part in os.environ.get("SENTINEL_FAILPOINT", "").split(",") if ":" in part)
+    action = actions.get(f"{name}@{cadence_id}", actions.get(name, ""))
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "exit":
@@ -23,5 +23,5 @@ def failpoint(name: str, cadence_id: int | None = None) -> None:
     elif action.startswith("sleep="):
         time.sleep(float(action.removeprefix("sleep=")))
     elif action.startswith("eat="):
-        held = [os.urandom(10 << 20) for _ in range(int(action.removeprefix("eat=")) // 10)]
-        time.sleep(len(held))
+        blocks = [os.urandom(10 << 20) for _ in range(int(action.removeprefix("eat=")) // 10)]
+        time.sleep(len(blocks))

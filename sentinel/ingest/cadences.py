@@ -1,10 +1,10 @@
-"""Six observations make a cadence: valid files become rows that are `ready`, or `forming` and say what they wait for.
+"""Group valid files into cadences: rows that are `ready`, or `forming` with the reason why they wait.
 
-Only the observing sessions in which a file has become valid are grouped again. A cadence is known by its
-observations, so the same six are one row however often, in whatever order and under whatever names they come. Rows
-that are forming are no more than what the last grouping said. Where the policy is to search what is there, one that
-lacks nothing but OFFs is queued after a time, with a dot in its pattern for each; if the missing file comes later the
-six are a cadence of their own, in the place of the part unless that has been taken up.
+Only observing sessions with a newly valid file are grouped again. A cadence is identified by its observations, so the
+same six are one row, however often, in whatever order and under whatever names they arrive. `forming` rows hold the
+result of the last grouping. With `partial: search`, a cadence that lacks only OFFs is queued after `partial_after_s`,
+with a dot in its pattern for each. If the missing file arrives later, the complete cadence replaces the partial one,
+or is a new row if a search of the partial one has begun.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from sentinel.store.queue import Store, batches
 from sentinel.store.schema import cadence, cadence_file, file, now
 
 SESSION_DAYS = 2 / 24
-"""A gap this long ends a session; within a cadence a telescope rests for an hour at most."""
+"""A longer gap ends a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposedCadence:
-    """A cadence as grouping found it, whole or in part."""
+    """A complete or partial cadence that grouping proposes."""
 
     observations: tuple[str, ...]
     headers: tuple[Header, ...]
@@ -39,21 +39,21 @@ class ProposedCadence:
 
     @property
     def key(self) -> str:
-        """Hash of its observations, in any order."""
+        """Hash of the observations, independent of their order."""
         return hashlib.sha256("\n".join(sorted(self.observations)).encode()).hexdigest()
 
 
 def group(store: Store, watch: Watch) -> int:
-    """Group the sessions in which something is new; return how many cadences are newly ready."""
+    """Group the sessions that have new files; return how many cadences became ready."""
     ready = _queue_partial(store, watch) if watch.partial == "search" else 0
     for ids in _sessions(store):
-        whole, parts = _grouped(store, ids)
+        complete, partial = _group_session(store, ids)
         with store.write() as rows:
             lock_writers(rows)
-            ready += sum([_accept(rows, one, watch.max_channel_hz) for one in whole])
-            _replace_forming(rows, parts, ids)
-            for some in batches(ids):
-                rows.execute(update(file).where(file.c.id.in_(some)).values(grouped=True))
+            ready += sum([_queue(rows, proposed, watch.max_channel_hz) for proposed in complete])
+            _replace_forming(rows, partial, ids)
+            for batch in batches(ids):
+                rows.execute(update(file).where(file.c.id.in_(batch)).values(grouped=True))
         if ready:
             failpoint("ready")
     return ready
@@ -86,7 +86,7 @@ def _wide_channels(header: Header, max_channel_hz: float) -> dict[str, Any] | No
 
 
 def _sessions(store: Store) -> list[list[int]]:
-    """Return the file ids of each session that holds a valid file which has not been grouped."""
+    """Return the file ids of each session that has a valid file not yet grouped."""
     valid = file.c.state == "valid"
     with store.read() as rows:
         if not rows.scalar(select(exists().where(valid, file.c.grouped.is_(False)))):
@@ -102,19 +102,19 @@ def _sessions(store: Store) -> list[list[int]]:
     return [[row.id for row in session] for session in sessions if not all(row.grouped for row in session)]
 
 
-def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCadence], list[ProposedCadence]]:
-    """Return the cadences of a session, and the parts of cadences that wait."""
+def _group_session(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCadence], list[ProposedCadence]]:
+    """Return the complete and the partial cadences of a session."""
     member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
     queued = exists().where(member, cadence.c.state != "forming").label("queued")
     columns = select(file.c.id, file.c.observation, file.c.header, file.c.present, queued)
     with store.read() as rows:
-        found = [row for some in batches(ids) for row in rows.execute(columns.where(file.c.id.in_(some)))]
-    found.sort(key=lambda row: (not row.present, not row.queued, row.id))  # of several copies the first one counts
-    headers = [Header(**row.header) for row in found]
+        files = [row for batch in batches(ids) for row in rows.execute(columns.where(file.c.id.in_(batch)))]
+    files.sort(key=lambda row: (not row.present, not row.queued, row.id))  # grouping takes the first of several copies
+    headers = [Header(**row.header) for row in files]
 
-    def offer(members: Sequence[int], target: str, pattern: str | None, why: str | None) -> ProposedCadence:
+    def propose(members: Sequence[int], target: str, pattern: str | None, why: str | None) -> ProposedCadence:
         return ProposedCadence(
-            observations=tuple(found[i].observation for i in members),
+            observations=tuple(files[i].observation for i in members),
             headers=tuple(headers[i] for i in members),
             target=target,
             pattern=pattern,
@@ -122,61 +122,62 @@ def _grouped(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCadence], l
         )
 
     grouping = find_cadences(headers)
-    whole = [offer(one.members, one.target, one.pattern, None) for one in grouping.cadences]
-    waiting = [one for one in grouping.waiting if not all(found[i].queued for i in one.members)]
-    return whole, [offer(one.members, one.target, one.pattern, one.why) for one in waiting]
+    complete = [propose(whole.members, whole.target, whole.pattern, None) for whole in grouping.cadences]
+    waiting = [part for part in grouping.waiting if not all(files[i].queued for i in part.members)]
+    return complete, [propose(part.members, part.target, part.pattern, part.why) for part in waiting]
 
 
-def _accept(rows: Connection, offer: ProposedCadence, max_channel_hz: float) -> bool:
-    """Queue a cadence, or skip it by rule, unless it is known; what was forming from these becomes it."""
-    if _known(rows, offer):
+def _queue(rows: Connection, proposed: ProposedCadence, max_channel_hz: float) -> bool:
+    """Queue or skip a complete cadence unless it is known; return whether it was queued."""
+    if _known(rows, proposed):
         return False
-    if skipped := _wide_channels(offer.headers[0], max_channel_hz):
-        _write(rows, offer, **skipped)
+    if skipped := _wide_channels(proposed.headers[0], max_channel_hz):
+        _write(rows, proposed, **skipped)
         return False
-    six = select(func.max(file.c.changed_at), func.max(file.c.stable_at)).where(
-        file.c.observation.in_(offer.observations), file.c.present.is_(True)
+    times = select(func.max(file.c.changed_at), func.max(file.c.stable_at)).where(
+        file.c.observation.in_(proposed.observations), file.c.present.is_(True)
     )
-    landed_at, stable_at = rows.execute(six).one()
-    _write(rows, offer, state="ready", why=None, ready_at=now(), landed_at=landed_at, stable_at=stable_at)
+    landed_at, stable_at = rows.execute(times).one()
+    _write(rows, proposed, state="ready", why=None, ready_at=now(), landed_at=landed_at, stable_at=stable_at)
     return True
 
 
-def _known(rows: Connection, offer: ProposedCadence) -> bool:
-    return bool(rows.scalar(select(exists().where(cadence.c.key == offer.key, cadence.c.state != "forming"))))
+def _known(rows: Connection, proposed: ProposedCadence) -> bool:
+    return bool(rows.scalar(select(exists().where(cadence.c.key == proposed.key, cadence.c.state != "forming"))))
 
 
-def _write(rows: Connection, offer: ProposedCadence, **values: Any) -> None:
-    low, high = offer.headers[0].band_mhz
-    values |= {"target": offer.target, "pattern": offer.pattern, "tstart": offer.headers[0].tstart}
-    values |= {"key": offer.key, "band_low_mhz": low, "band_high_mhz": high}
-    of = cadence_file.c.cadence_id == cadence.c.id
-    other = exists().where(of, cadence_file.c.observation.not_in(offer.observations))
-    partial = cadence.c.state.in_(("ready", "skipped")) & cadence.c.pattern.contains(".") & (cadence.c.attempts == 0)
-    part = (
+def _write(rows: Connection, proposed: ProposedCadence, **values: Any) -> None:
+    """Write a cadence, in the row of a partial one of the same observations if there is one."""
+    low, high = proposed.headers[0].band_mhz
+    values |= {"target": proposed.target, "pattern": proposed.pattern, "tstart": proposed.headers[0].tstart}
+    values |= {"key": proposed.key, "band_low_mhz": low, "band_high_mhz": high}
+    member = cadence_file.c.cadence_id == cadence.c.id
+    other = exists().where(member, cadence_file.c.observation.not_in(proposed.observations))
+    untried = cadence.c.state.in_(("ready", "skipped")) & cadence.c.pattern.contains(".") & (cadence.c.attempts == 0)
+    replaced = (
         select(cadence.c.id)
-        .where((cadence.c.state == "forming") | partial, ~other)
-        .where(exists().where(of, cadence_file.c.observation.in_(offer.observations)))
+        .where((cadence.c.state == "forming") | untried, ~other)
+        .where(exists().where(member, cadence_file.c.observation.in_(proposed.observations)))
     )
-    cadence_id = rows.scalar(part.order_by(cadence.c.key != offer.key, cadence.c.id).limit(1).with_for_update())
+    cadence_id = rows.scalar(replaced.order_by(cadence.c.key != proposed.key, cadence.c.id).limit(1).with_for_update())
     if cadence_id is None:
         new = insert(cadence).values(created_at=now(), attempts=0, **values)
         cadence_id = rows.scalars(new.returning(cadence.c.id)).one()
     else:
         rows.execute(delete(cadence_file).where(cadence_file.c.cadence_id == cadence_id))
         rows.execute(update(cadence).where(cadence.c.id == cadence_id).values(**values))
-    for position, observation in enumerate(offer.observations):
+    for position, observation in enumerate(proposed.observations):
         rows.execute(insert(cadence_file).values(cadence_id=cadence_id, position=position, observation=observation))
 
 
-def _replace_forming(rows: Connection, parts: Sequence[ProposedCadence], ids: Sequence[int]) -> None:
-    """Write what waits in this session, and forget what no longer does."""
-    for part in [one for one in parts if not _known(rows, one)]:
+def _replace_forming(rows: Connection, partial: Sequence[ProposedCadence], ids: Sequence[int]) -> None:
+    """Write the partial cadences of a session, and delete its `forming` rows that no longer apply."""
+    for part in [part for part in partial if not _known(rows, part)]:
         _write(rows, part, state="forming", why=part.why)
     session = select(file.c.tstart).where(file.c.id.in_((ids[0], ids[-1]))).order_by(file.c.tstart)
     first, last = (times := rows.scalars(session).all())[0], times[-1]
-    here = (cadence.c.state == "forming") & cadence.c.tstart.between(first, last)
-    stale = rows.execute(select(cadence.c.id, cadence.c.key).where(here)).all()
-    for cadence_id in [row.id for row in stale if row.key not in {part.key for part in parts}]:
+    forming = (cadence.c.state == "forming") & cadence.c.tstart.between(first, last)
+    before = rows.execute(select(cadence.c.id, cadence.c.key).where(forming)).all()
+    for cadence_id in [row.id for row in before if row.key not in {part.key for part in partial}]:
         rows.execute(delete(cadence_file).where(cadence_file.c.cadence_id == cadence_id))
         rows.execute(delete(cadence).where(cadence.c.id == cadence_id))

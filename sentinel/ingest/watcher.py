@@ -1,10 +1,9 @@
-"""Which files are there, and which of them are whole. A scan is the truth; events only make the next one come sooner.
+"""Scan the watched folders, and decide which files are complete. Events only start the next scan earlier.
 
-Events of inotify are lost in bursts, are not sent for whole folders moved in, and never tell of another host's
-writes, while a scan of 10,000 files takes milliseconds. So a pass compares what `scandir` sees with the rows, and a
-file moves on only when size, time and inode stood still for `settle_s`. What a file *is*, its header says; a file
-that was renamed, moved or copied is the same observation under another path. Nothing under a watched folder is ever
-written.
+inotify loses events in bursts, sends none for the content of folders that are moved in, and none for writes of other
+hosts. A scan of 10,000 files takes milliseconds. Therefore each pass compares the directory entries with the rows. A
+file is stable when size, mtime and inode have not changed for `settle_s`. The header identifies the observation, so
+a renamed, moved or copied file is the same observation under another path. Nothing is written below a watched folder.
 """
 
 import logging
@@ -33,8 +32,8 @@ from sentinel.store.queue import Store, batches, insert_if_absent
 from sentinel.store.schema import file, now
 
 LOG = logging.getLogger(__name__)
-AT_ONCE, OPENING_S = 50, 1.0
-"""Files opened in one pass, newest first, and how long that may take: a backlog must not hold up what is ready."""
+FILES_PER_PASS, OPENING_S = 50, 1.0
+"""Files opened in one pass, newest first, and the time limit, seconds. A backlog must not delay queued cadences."""
 STABLE = {"state": "stable", "stable_at": now()}
 MANIFEST = "zmanifest.csv"
 COLUMNS = (
@@ -51,65 +50,67 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStat:
-    """A file as one scan saw it."""
+    """Attributes of a file in one scan.
+
+    Attributes:
+        complete: what a completion signal (`watch.signals`) says; None without a signal.
+    """
 
     path: str
     size: int
     mtime_ns: int
     inode: str
-    whole: bool | None = None  # what a signal says; None where there is none
-
-
-SIGNALED = (True, False, None)
+    complete: bool | None = None
 
 
 def scan(root: Path, watch: Watch, unread: list[str]) -> Iterator[FileStat]:
-    """Yield every file under `root` that is wanted; folders that cannot be read are added to `unread`.
+    """Yield every file under `root` that matches `watch`; add folders that cannot be read to `unread`.
 
-    Dot-files are temporary copies. A link to a folder is followed, once however often it is met.
+    Names that begin with a dot are temporary copies. Links to folders are followed, each folder once.
     """
-    folders, met = [os.fspath(root)], set[tuple[int, int]]()
-    wanted, unwanted, above = _like(watch.include), _like(watch.exclude), len(folders[0].rstrip("/"))
+    folders, visited = [os.fspath(root)], set[tuple[int, int]]()
+    include, exclude = _path_pattern(watch.include), _path_pattern(watch.exclude)
+    root_length = len(folders[0].rstrip("/"))
     while folders:
         folder = folders.pop()
         try:
             at = Path(folder).stat()
-            with os.scandir(folder) as found:
-                entries = [] if (at.st_dev, at.st_ino) in met else list(found)
+            with os.scandir(folder) as listing:
+                entries = [] if (at.st_dev, at.st_ino) in visited else list(listing)
         except OSError as error:
-            LOG.warning("%r cannot be read, its files keep their states: %s", folder, error)
+            LOG.warning("%r cannot be read; its files keep their states: %s", folder, error)
             unread.append(folder)
             continue
-        met.add((at.st_dev, at.st_ino))
-        listed = _listed(folder) if watch.signals.manifest and any(one.name == MANIFEST for one in entries) else {}
+        visited.add((at.st_dev, at.st_ino))
         names = {entry.name for entry in entries}
+        listed = _manifest_sizes(folder) if watch.signals.manifest and MANIFEST in names else {}
         for entry in entries:
-            below = entry.path[above:]
-            if entry.name.startswith(".") or unwanted.match(below):
+            below = entry.path[root_length:]
+            if entry.name.startswith(".") or exclude.match(below):
                 continue
             if _is_folder(entry):
                 folders.append(entry.path)
-            elif wanted.match(below) and (seen := _sighting(entry, names, listed, watch.signals)):
-                yield seen
+            elif include.match(below) and (stat := _file_stat(entry, names, listed, watch.signals)):
+                yield stat
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a stale handle, a link in a circle
+    except OSError:  # stale handle, or circular link
         return False
 
 
 @lru_cache
-def _like(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """Return what matches a path below a root, with a slash before it, as the patterns do; `**/` may be no folder."""
+def _path_pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern for paths below a root, with a leading slash. `**/` matches any number of folders, also none."""
     slashed = [f"/{pattern}" for pattern in patterns]
-    either = [translate(one) for pattern in slashed for one in (pattern, pattern.replace("/**/", "/"))]
-    return re.compile("|".join(either) or "(?!)")
+    expressions = [translate(glob) for pattern in slashed for glob in (pattern, pattern.replace("/**/", "/"))]
+    return re.compile("|".join(expressions) or "(?!)")
 
 
-def _listed(folder: str) -> dict[str, str]:
-    """Return the sizes that a manifest of `name,size` lines gives; a line that is none says nothing."""
+def _manifest_sizes(folder: str) -> dict[str, str]:
+    """Return the size of each file in a manifest of `name,size` lines, as text; empty if it cannot be read."""
     try:
         lines = Path(folder, MANIFEST).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -117,7 +118,7 @@ def _listed(folder: str) -> dict[str, str]:
     return {name: size.strip() for name, _, size in (line.rpartition(",") for line in lines)}
 
 
-def _sighting(
+def _file_stat(
     entry: os.DirEntry[str], names: AbstractSet[str], listed: Mapping[str, str], signals: Signals
 ) -> FileStat | None:
     try:
@@ -125,41 +126,47 @@ def _sighting(
             return None
         at = entry.stat()
     except OSError as error:
-        LOG.info("passed over %r: %s", entry.path, error)
+        LOG.info("skipped %r: %s", entry.path, error)
         return None
     base, product, _ = entry.name.rpartition(".rawspec.")
     done = signals.done_file and bool(product) and f"{base}.rawspec.done" in names
-    whole = True if signals.renamed or done or (signals.move_done and "move.done" in names) else None
+    complete = True if signals.renamed or done or (signals.move_done and "move.done" in names) else None
     if size := listed.get(entry.name):
-        whole = size == str(at.st_size)
-    return FileStat(path=entry.path, size=at.st_size, mtime_ns=at.st_mtime_ns, inode=str(at.st_ino), whole=whole)
+        complete = size == str(at.st_size)
+    return FileStat(path=entry.path, size=at.st_size, mtime_ns=at.st_mtime_ns, inode=str(at.st_ino), complete=complete)
 
 
 @dataclass(slots=True, kw_only=True)
 class Scanner:
-    """Opens what is stable at every look, but scans only when it is time to.
+    """Scans at most every `scan_s`, or earlier after an event, and opens stable files in every pass.
 
-    That is each `scan_s`, and sooner after an event; but scanning a large tree takes no more than a fifth of the time.
+    Scans take at most a fifth of the time, however large the tree is.
+
+    Attributes:
+        store: that holds the rows of files.
+        watch: roots, patterns and intervals.
+        verify: reads a file and returns its header; raises if the file is not valid or not complete.
+        wake: starts the next pass at once.
     """
 
     store: Store
     watch: Watch
     verify: Callable[[Path], Header]
     wake: Callable[[], None]
-    _landed: bool = True
+    _notified: bool = True
     _began: float = -math.inf
     _took: float = 0.0
 
     def on_event(self) -> None:
-        """Take note that something may have landed."""
-        self._landed = True
+        """Start the next pass at once, with a scan: a file may have arrived."""
+        self._notified = True
         self.wake()
 
     def scan_and_open(self) -> None:
-        """Scan, if it is time to, and open files that are stable; where more wait, ring to be called again at once."""
+        """Scan if it is due, and open stable files; wake the loop if more are waiting."""
         began = time.monotonic()
-        if began - self._began >= (4 * self._took if self._landed else self.watch.scan_s):
-            self._landed, self._began = False, began
+        if began - self._began >= (4 * self._took if self._notified else self.watch.scan_s):
+            self._notified, self._began = False, began
             scan_roots(self.store, self.watch)
             self._took = time.monotonic() - began
         if open_stable(self.store, self.watch, self.verify):
@@ -167,24 +174,30 @@ class Scanner:
 
 
 def scan_roots(store: Store, watch: Watch) -> None:
-    """Bring the rows of files in line with what is in the folders."""
+    """Update the rows of files from the folders."""
     for root in watch.roots:
         unread: list[str] = []
-        sightings = {one.path: one for one in scan(root, watch, unread)}
-        _reconcile(store, root, sightings, unread, watch)
+        stats = {stat.path: stat for stat in scan(root, watch, unread)}
+        _reconcile(store, root, stats, unread, watch)
 
 
 def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> bool:
-    """Open files that are stable, for a moment; return whether more may wait."""
+    """Open stable files for at most `OPENING_S`; return whether more may be waiting.
+
+    Args:
+        store: that holds the rows of files.
+        watch: intervals and rules.
+        verify: reads a file and returns its header; raises if the file is not valid or not complete.
+    """
     with store.read() as rows:
-        # A time in the future was written before the clock was set back.
+        # A later time was written before the clock was set back.
         due = (file.c.look_at <= now()) | (file.c.look_at > now() + watch.look_again_s)
-        wanted = (file.c.state == "stable") & file.c.present.is_(True) & due
+        openable = (file.c.state == "stable") & file.c.present.is_(True) & due
         stable = rows.execute(
             select(*COLUMNS, (now() - file.c.changed_at).label("age_s"))
-            .where(wanted)
+            .where(openable)
             .order_by(file.c.mtime_ns.desc())
-            .limit(AT_ONCE)
+            .limit(FILES_PER_PASS)
         ).all()
     opened: list[tuple[Row[Any], dict[str, Any]]] = []
     end = time.monotonic() + OPENING_S
@@ -194,30 +207,28 @@ def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) ->
             break
     if opened:
         with store.write() as rows:
-            lock_writers(rows)  # two that change the same files in another order would wait for each other
+            lock_writers(rows)  # against deadlock: two watchers may update the same files in different order
             for row, values in opened:
                 unchanged = (file.c.id == row.id) & (file.c.mtime_ns == row.mtime_ns) & (file.c.size == row.size)
                 rows.execute(update(file).where(unchanged).values(**values))
-    return len(opened) == AT_ONCE or len(opened) < len(stable)
+    return len(opened) == FILES_PER_PASS or len(opened) < len(stable)
 
 
-def _reconcile(
-    store: Store, root: Path, sightings: Mapping[str, FileStat], unread: Sequence[str], watch: Watch
-) -> None:
-    """Bring the rows of one root in line with what was seen there."""
+def _reconcile(store: Store, root: Path, stats: Mapping[str, FileStat], unread: Sequence[str], watch: Watch) -> None:
+    """Update the rows of one root from its scan."""
     below = file.c.path.startswith(f"{root}{os.sep}", autoescape=True)
     with store.read() as rows:
         known = {row.path: row for row in rows.execute(select(*COLUMNS).where(below))}
     hidden = tuple(f"{folder}{os.sep}" for folder in unread)
-    new = [one for path, one in sightings.items() if path not in known]
-    changed = [one for path, one in sightings.items() if path in known and not _same(known[path], one)]
-    lost = [row for path, row in known.items() if row.present and path not in sightings]
+    new = [stat for path, stat in stats.items() if path not in known]
+    changed = [stat for path, stat in stats.items() if path in known and not _same(known[path], stat)]
+    lost = [row for path, row in known.items() if row.present and path not in stats]
     gone = [row.id for row in lost if not row.path.startswith(hidden)]
-    back = [row.id for path, row in known.items() if not row.present and path in sightings]
+    back = [row.id for path, row in known.items() if not row.present and path in stats]
     waiting = [
-        (row.id, sightings[path].whole)
+        (row.id, stats[path].complete)
         for path, row in known.items()
-        if row.state == "seen" and path in sightings and _same(row, sightings[path])
+        if row.state == "seen" and path in stats and _same(row, stats[path])
     ]
     if new:
         failpoint("seen")
@@ -225,58 +236,60 @@ def _reconcile(
         return
     with store.write() as rows:
         lock_writers(rows)
-        for whole in SIGNALED:
-            if some := [_stamp(one) for one in new if one.whole is whole]:
-                rows.execute(insert_if_absent(rows, file).values(_seen(whole=whole)), some)
-        for one in changed:
-            again = {**_stamp(one), **_seen(whole=one.whole), "observation": None, "tstart": None, "header": None}
-            rows.execute(update(file).where(file.c.path == one.path).values(again))
+        for complete in (True, False, None):
+            if values := [_columns(stat) for stat in new if stat.complete is complete]:
+                rows.execute(insert_if_absent(rows, file).values(_seen(complete=complete)), values)
+        for stat in changed:
+            reset = {**_columns(stat), **_seen(complete=stat.complete), "observation": None, "tstart": None}
+            rows.execute(update(file).where(file.c.path == stat.path).values(**reset, header=None))
         _mark(rows, gone, present=False)
         _mark(rows, back, present=True)
-        for whole in SIGNALED:
-            _mark(rows, [i for i, told in waiting if told is whole], _settled(watch, whole=whole), **STABLE)
-        # A file that left before it was understood is no observation: under its new name it is seen anew.
+        for complete in (True, False, None):
+            ids = [i for i, signal in waiting if signal is complete]
+            _mark(rows, ids, _settled(watch, complete=complete), **STABLE)
+        # A file that left before it was opened has no observation; under a new name it is a new file.
         rows.execute(delete(file).where(file.c.present.is_(False), file.c.state.in_(("seen", "stable"))))
     if new:
         failpoint("file-row")
 
 
 def _mark(rows: Connection, ids: Sequence[int], *where: Any, **values: Any) -> None:
-    for some in batches(ids):
-        rows.execute(update(file).where(file.c.id.in_(some), *where).values(**values))
+    for batch in batches(ids):
+        rows.execute(update(file).where(file.c.id.in_(batch), *where).values(**values))
 
 
-def _stamp(one: FileStat) -> dict[str, Any]:
-    return {"path": one.path, "size": one.size, "mtime_ns": one.mtime_ns, "inode": one.inode}
+def _columns(stat: FileStat) -> dict[str, Any]:
+    return {"path": stat.path, "size": stat.size, "mtime_ns": stat.mtime_ns, "inode": stat.inode}
 
 
-def _seen(*, whole: bool | None) -> dict[str, Any]:
-    """Return what is said of a file that is new, or is not what it was."""
-    again = {"state": "seen", "present": True, "cause": None, "grouped": False, "changed_at": now(), "look_at": now()}
-    return {**again, **(STABLE if whole else {})}
+def _seen(*, complete: bool | None) -> dict[str, Any]:
+    """Return the values of a file that is new or has changed."""
+    values = {"state": "seen", "present": True, "cause": None, "grouped": False, "changed_at": now(), "look_at": now()}
+    return {**values, **(STABLE if complete else {})}
 
 
-def _settled(watch: Watch, *, whole: bool | None) -> Any:
-    """Return, as SQL, whether a file that has not changed since the last scan may be opened."""
-    if whole is not None or not watch.complete.settled:
-        return literal(whole is not False)
-    # A time in the future was written before the clock was set back.
+def _settled(watch: Watch, *, complete: bool | None) -> Any:
+    """Return, as SQL, whether an unchanged file may be opened."""
+    if complete is not None or not watch.complete.settled:
+        return literal(complete is not False)
+    # A later time was written before the clock was set back.
     return (file.c.changed_at <= now() - watch.settle_s) | (file.c.changed_at > now() + watch.settle_s)
 
 
-def _same(row: Any, one: FileStat) -> bool:
-    return (row.size, row.mtime_ns, row.inode) == (one.size, one.mtime_ns, one.inode)
+def _same(row: Any, stat: FileStat) -> bool:
+    return (row.size, row.mtime_ns, row.inode) == (stat.size, stat.mtime_ns, stat.inode)
 
 
 def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path], Header]) -> dict[str, Any]:
-    """Open a stable file and return what its row is to say of it.
+    """Open a stable file and return the new values of its row.
 
-    Whatever a reader raises must not keep the other files waiting: what is not known to be final is looked at again.
+    Any exception of a reader is caught, so that one file does not hold up the others. The file is opened again later
+    unless the error is final.
     """
     try:
         header = verify(Path(row.path))
         if watch.complete.siblings:
-            _agree(store, Path(row.path), header)
+            _check_siblings(store, Path(row.path), header)
     except Exception as error:  # noqa: BLE001
         final = isinstance(error, ReadError) and not isinstance(error, TruncatedFileError)
         cause = f"{type(error).__name__}: {error}"
@@ -288,18 +301,18 @@ def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path],
     return {"state": "valid", "cause": None, "grouped": False, **identity}
 
 
-def _agree(store: Store, path: Path, header: Header) -> None:
-    """Hold a file to the rows that other nodes' files of the same scan have.
+def _check_siblings(store: Store, path: Path, header: Header) -> None:
+    """Compare the number of spectra with the files of other nodes of the same scan.
 
     Raises:
-        TruncatedFileError: it has fewer.
+        TruncatedFileError: the file has fewer.
     """
     days = SAME_SCAN_S / SECONDS_PER_DAY
     same_scan = file.c.tstart.between(header.tstart - days, header.tstart + days)
     with store.read() as rows:
-        others = rows.scalars(select(file.c.header).where(same_scan)).all()
+        headers = rows.scalars(select(file.c.header).where(same_scan)).all()
     same = ("telescope_id", "tsamp", "source_name")
-    counts = [one["ntime"] for one in others if all(one[name] == getattr(header, name) for name in same)]
+    counts = [other["ntime"] for other in headers if all(other[name] == getattr(header, name) for name in same)]
     if header.ntime < max(counts, default=0):
         raise TruncatedFileError(
             f"{path}: expected {max(counts)} rows as in its scan's other files, found {header.ntime}"
@@ -312,7 +325,7 @@ class Overflows(logging.Handler):
     count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count a line about an overflow."""
+        """Count a record about an overflow."""
         self.count += "queue overflowed" in record.getMessage()
 
 
@@ -321,7 +334,7 @@ logging.getLogger("watchdog.observers.inotify_c").addHandler(OVERFLOWS)
 
 
 def listen(roots: Sequence[Path], wake: Callable[[], None]) -> Callable[[], None]:
-    """Call `wake` when something may have landed in a root on a local disk; return what ends the listening."""
+    """Call `wake` when a file may have arrived in a root on a local disk; return a function that ends this."""
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
     from watchdog.observers import Observer
 
@@ -333,14 +346,14 @@ def listen(roots: Sequence[Path], wake: Callable[[], None]) -> Callable[[], None
     observer = Observer()
     for root in roots:
         if not root.exists():
-            LOG.warning("%s is not there: scanned only, when it is", root)
+            LOG.warning("%s is missing: scanned only, once it exists", root)
         elif is_network(kind := file_system(root)):
-            LOG.info("%s: %s shows no other host's writes: scanned only", root, kind)
+            LOG.info("%s: %s sends no events for writes of other hosts: scanned only", root, kind)
         else:
             observer.schedule(Waker(), str(root), recursive=True)
     try:
         observer.start()
     except OSError as error:
-        LOG.warning("no events, scanned only: %s (raise fs.inotify.max_user_watches)", error)
+        LOG.warning("no file events, scanned only: %s (raise fs.inotify.max_user_watches)", error)
         return lambda: None
     return observer.stop

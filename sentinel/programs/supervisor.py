@@ -1,7 +1,6 @@
-"""Start and stop the programs of the service, by supervisord and a socket that only its owner can open.
+"""Start and stop the programs of the service with supervisord, over a socket that only its owner can open.
 
-Every process of a service carries `SENTINEL_SERVICE` in its environment, which is how `down` makes sure that none is
-left.
+Each process of a service has `SENTINEL_SERVICE` in its environment, so that `down` can find and end all of them.
 """
 
 import hashlib
@@ -26,10 +25,10 @@ LOG = logging.getLogger(__name__)
 MARK = "SENTINEL_SERVICE"
 READY_S = 180.0
 FAILING_S = 30.0
-"""A program that does not even stay up for this long will not mend itself."""
+"""A program that still fails to start after this time, seconds, needs a person."""
 STOP_S = 40.0
 LONGEST_SOCKET = 100
-"""Characters the kernel takes for the path of a socket, less a few that supervisord adds."""
+"""Characters of a socket path: the limit of the kernel less a few that supervisord appends."""
 CONF = """\
 [supervisord]
 nodaemon={nodaemon}
@@ -63,7 +62,7 @@ stdout_logfile_backups=5
 
 
 def socket_path(config: Config) -> Path:
-    """Return where supervisord listens: with the state, or in the temporary folder where that path is too long."""
+    """Return the socket of supervisord: in the state directory, or in the temporary folder if that path is too long."""
     path = config.state_dir / "run" / "supervisor.sock"
     if len(str(path)) <= LONGEST_SOCKET:
         return path
@@ -71,7 +70,7 @@ def socket_path(config: Config) -> Path:
 
 
 def write_conf(config: Config, config_file: Path | None, *, foreground: bool) -> Path:
-    """Write what supervisord is to run; return its path. In the foreground logs go to standard output."""
+    """Write the configuration of supervisord; return its path. In the foreground, logs go to standard output."""
     run, log = config.state_dir / "run", config.state_dir / "log"
     for folder in (run, log):
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,37 +100,39 @@ def _escaped(value: object) -> str:
 
 
 def program_states(config: Config) -> dict[str, dict[str, Any]]:
-    """Return what supervisord says of each program; nothing where it does not run."""
+    """Return the state of each program as supervisord reports it; empty if supervisord does not run."""
     from supervisor.xmlrpc import SupervisorTransport
 
     transport = SupervisorTransport(serverurl=f"unix://{socket_path(config)}")
     try:
-        told: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor.getAllProcessInfo()
+        processes: Any = xmlrpc.client.ServerProxy(
+            "http://127.0.0.1", transport=transport
+        ).supervisor.getAllProcessInfo()
     except (OSError, http.client.HTTPException, xmlrpc.client.Error):
         return {}
     finally:
         transport.close()
-    return {one["name"]: one for one in told}
+    return {process["name"]: process for process in processes}
 
 
 def service_pids(config: Config) -> list[int]:
-    """Return every process of this service that is alive, supervisord among them."""
+    """Return the ids of all live processes of this service, including supervisord."""
     mark = f"{MARK}={config.state_dir}".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if (
                 mark in (entry / "environ").read_bytes().split(b"\0")
                 and b"\nState:\tZ" not in (entry / "status").read_bytes()
             ):
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue
-    return [pid for pid in found if pid != os.getpid()]
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def start(config: Config, config_file: Path | None, *, foreground: bool) -> None:
-    """Start supervisord, in place of this process or beside it."""
+    """Start supervisord: in the foreground it replaces this process."""
     command = [
         sys.executable,
         "-m",
@@ -142,33 +143,38 @@ def start(config: Config, config_file: Path | None, *, foreground: bool) -> None
     environment = os.environ | {MARK: str(config.state_dir)}
     if foreground:
         os.execve(command[0], [*command, "-n"], environment)  # noqa: S606
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SentinelError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if started.returncode:
+        raise SentinelError(f"supervisord did not start: {(started.stderr or started.stdout).strip()}")
 
 
 def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], object]) -> None:
-    """Wait until `ready` has nothing more to say.
+    """Wait until the service is ready.
+
+    Args:
+        config: of the service.
+        ready: returns what the service waits for; empty when it is ready.
+        tell: prints a line when that changes.
 
     Raises:
-        SentinelError: a program keeps failing, or time is up; the end of its log says why.
+        SentinelError: a program keeps failing, or the wait took too long; with the last lines of each log.
     """
-    began, told = time.monotonic(), ""
-    while lacking := ready():
-        if lacking != told:
-            tell(lacking)
-            told = lacking
-        if time.monotonic() - began > (FAILING_S if "BACKOFF" in lacking else READY_S):
+    began, last = time.monotonic(), ""
+    while missing := ready():
+        if missing != last:
+            tell(missing)
+            last = missing
+        if time.monotonic() - began > (FAILING_S if "BACKOFF" in missing else READY_S):
             tails = [(config.state_dir / "log" / f"{name}.log") for name in PROGRAMS]
             ends = [
                 line for path in tails if path.exists() for line in path.read_text(errors="replace").splitlines()[-3:]
             ]
-            raise SentinelError("\n".join((f"not ready: {lacking}", *ends, f"logs: {config.state_dir / 'log'}")))
+            raise SentinelError("\n".join((f"not ready: {missing}", *ends, f"logs: {config.state_dir / 'log'}")))
         time.sleep(0.5)
 
 
 def stop(config: Config) -> list[int]:
-    """Stop supervisord and all it runs; return the processes that had to be killed. Safe where nothing runs."""
+    """Stop supervisord and its programs; return the ids of processes that had to be killed."""
     pids = service_pids(config)
     pid_file = config.state_dir / "run" / "supervisord.pid"
     head = int(pid_file.read_text()) if pid_file.exists() else 0

@@ -17,7 +17,7 @@ from aetherscan.errors import TruncatedFileError
 from aetherscan.io import verify_complete
 from sentinel.commands.candidates import set_aside
 from sentinel.config import Complete, Signals, Watch
-from sentinel.ingest.watcher import Scanner, _like, listen, scan
+from sentinel.ingest.watcher import Scanner, _path_pattern, listen, scan
 from sentinel.store.schema import cadence, cadence_file, file, now
 
 
@@ -213,7 +213,7 @@ def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path, st
 
 
 @pytest.mark.fault(40, promise="P1")
-def test_hostile_names_land_like_any_other(folder):
+def test_hostile_names_land_path_pattern_any_other(folder):
     land(folder, headers())
     for i, path in enumerate(sorted(folder.root.glob("*.h5"))):
         path.rename(path.with_name(f"<!channel>\n'; DROP TABLE file; --%s{i}.h5"))
@@ -229,8 +229,8 @@ def test_patterns_reach_through_folders_and_stop_at_names():
         ("night/**/a.h5", "/nightly/a.h5", False),
         ("*.fil", "/deep/a.fil", True),
     ):
-        assert not _like(()).match(path)
-        assert bool(_like((pattern,)).match(path)) is like, (pattern, path)
+        assert not _path_pattern(()).match(path)
+        assert bool(_path_pattern((pattern,)).match(path)) is like, (pattern, path)
 
 
 @pytest.mark.fault(18, promise="P1")
@@ -413,7 +413,7 @@ def test_a_cadence_that_lacks_an_on_is_held_whatever_the_policy(tmp_path, lost, 
 
 
 @pytest.mark.fault(40, promise="P1")
-def test_names_that_are_no_text_land_like_any_other(folder):
+def test_names_that_are_no_text_land_path_pattern_any_other(folder):
     land(folder, headers())
     for path in list(folder.root.glob("*.h5")):
         path.rename(os.fsdecode(os.fsencode(path).replace(b"scan", b"caf\xe9 ")))
@@ -480,7 +480,7 @@ def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path, store):
 
 
 @pytest.mark.fault(22, promise="P1")
-def test_a_lookout_scans_when_it_is_time_or_something_landed_but_not_all_the_time(tmp_path, store):
+def test_the_scanner_scans_at_its_interval_or_after_an_event_but_not_all_the_time(tmp_path, store):
     folder, woken = Folder(tmp_path / "in", store, scan_s=1e6), []
     scanner = Scanner(store=store, watch=folder.watch, verify=verify_complete, wake=lambda: woken.append(1))
     seen = []
@@ -497,7 +497,7 @@ def test_a_lookout_scans_when_it_is_time_or_something_landed_but_not_all_the_tim
 
 @pytest.mark.fault(22, promise="P1")
 def test_where_more_files_are_stable_than_one_look_opens_the_next_look_comes_at_once(folder, monkeypatch):
-    monkeypatch.setattr("sentinel.ingest.watcher.AT_ONCE", 4)
+    monkeypatch.setattr("sentinel.ingest.watcher.FILES_PER_PASS", 4)
     woken = []
     scanner = Scanner(
         store=folder.store,
