@@ -1,4 +1,4 @@
-"""A PostgreSQL of the system's packages, started by an ordinary user in a temporary folder, on loopback."""
+"""A PostgreSQL server of the system, run by an ordinary user in a temporary folder, on loopback."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
-"""What a test may do without, so long as nobody pulls the plug."""
+"""Settings without durability: no test cuts the power."""
 
 
 def programs():
@@ -39,8 +39,8 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._run("initdb", "-A", "trust", "-U", "sentinel", "-N", "-E", "UTF8", "--locale=C")
-        told = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.place}
-        lines = [*settings, *(f"{name}='{value}'" for name, value in told.items())]
+        network = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.place}
+        lines = [*settings, *(f"{name}='{value}'" for name, value in network.items())]
         with (self.place / "data" / "postgresql.conf").open("a") as conf:
             conf.write("\n".join(lines) + "\n")
         self.start()
@@ -51,7 +51,7 @@ class Server:
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
 
     def start(self):
-        # Its output goes to a file: a pipe that the server inherits would never end.
+        # Its output goes to a file: the server would keep a pipe open for ever.
         self._run("pg_ctl", "-w", "-l", self.place / "log", "start")
 
     def stop(self):
@@ -60,16 +60,16 @@ class Server:
     def database(self):
         """Make an empty database and return its URL."""
         name = f"test{next(self.names)}"
-        self._tell(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+        self._execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
         self.made.append(name)
         return f"postgresql+psycopg://sentinel@127.0.0.1:{self.port}/{name}"
 
     def drop_all(self):
-        """Drop every database that was made here, whoever still uses it."""
+        """Drop every database of this server, also while it is used."""
         while self.made:
-            self._tell(f"DROP DATABASE {self.made.pop()} WITH (FORCE)")
+            self._execute(f"DROP DATABASE {self.made.pop()} WITH (FORCE)")
 
-    def _tell(self, statement):
+    def _execute(self, statement):
         import psycopg
 
         with psycopg.connect(f"postgresql://sentinel@127.0.0.1:{self.port}/postgres", autocommit=True) as rows:

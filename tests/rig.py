@@ -1,8 +1,8 @@
-"""An observatory in one process: a folder, a store, workers and Slack, each of which can be broken on purpose.
+"""An observatory in one process: a folder, a store, workers and a fake Slack, each of which a test can break.
 
-Real are the watcher, the grouping, the queue, the leases, the worker's frame around a search, and the outbox; what a
-search finds is made up. Time is the rig's own: SQLite is told it in place of the system's. A process that is killed is
-an exception that nothing in the service catches, raised at one of its failpoints.
+Watcher, grouping, queue, leases, the lease loop of a worker and the outbox are the real ones. The result of a search is
+invented. The clock is the rig's own, and SQLite uses it too. A killed process is an exception that the service does
+not catch, raised at a failpoint.
 """
 
 import os
@@ -35,13 +35,13 @@ AWAY = {1: 2, 3: 4, 5: 6}
 
 
 class Killed(BaseException):
-    """A process has ended here."""
+    """Stands for the death of a process."""
 
 
 def in_child(does, store=None, **environment):
-    """Run something in a process forked from here; return its exit code, negative where it was a signal."""
+    """Call `does` in a forked process; return its exit code, negative for a signal."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, of which the child has none
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads: the child uses none of them
         pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -57,7 +57,7 @@ def in_child(does, store=None, **environment):
 
 
 def headers(number, **changes):
-    """Six scans of the rig's cadence of this number; two never have a scan in common."""
+    """Return the six headers of cadence `number`. No two cadences share a scan."""
     return [
         make_header(
             source_name=f"T{number}" if i not in AWAY else f"OFF{i}",
@@ -70,7 +70,7 @@ def headers(number, **changes):
 
 
 class Observatory:
-    """Everything from the disk to Slack; `passes` is its heart beat."""
+    """Everything from the disk to Slack; `passes` lets time go on."""
 
     def __init__(self, place, slack, monkeypatch=None, **settings):
         (place / "in").mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ class Observatory:
             )
 
     def _tell_time(self, connection, _):
-        connection.execute("PRAGMA synchronous=OFF")  # nobody pulls the plug here
+        connection.execute("PRAGMA synchronous=OFF")  # no test cuts the power
         connection.create_function("julianday", 1, lambda _: JULIAN_1970 + self.at / 86_400)
 
     def _fill(self, rows):
@@ -107,7 +107,7 @@ class Observatory:
         self.store.engine.dispose()
 
     def land(self, number, positions=range(6), part=1.0, **changes):
-        """Write files of a cadence, or the first part of each; return what they will hold when they are whole."""
+        """Write files of a cadence, or the first part of each; return the complete content of each."""
         whole = {}
         for i in positions:
             path = self.root / f"{number:03d}-{i}.fil"
@@ -118,22 +118,22 @@ class Observatory:
         return whole
 
     def search(self, number):
-        """What a search of a cadence finds: one candidate, of its own frequency, and the message on it."""
-        one = {**CANDIDATE, "frequency_mhz": 1400.0 + number, "tstart_mjd": 59103.0 + number}
+        """Return the result of a search: one candidate, at a frequency of this cadence only, and its message."""
+        row = {**CANDIDATE, "frequency_mhz": 1400.0 + number, "tstart_mjd": 59103.0 + number}
         message = {**MESSAGE, "text": f"cadence {number}", "pictures": [str(self.picture)]}
-        return replace(found(), candidates=[one], pictures=[], message=lambda _: message)
+        return replace(found(), candidates=[row], pictures=[], message=lambda _: message)
 
     def claim(self):
         """Lease a cadence as the watcher does."""
         return self.store.claim(self.config.lease_s)
 
     def keep(self):
-        """Renew what no worker has taken up yet."""
+        """Renew the leases of cadences that no worker has begun."""
         waiting = [lease.token for lease in self.flights]
         self.store.renew_waiting(waiting, self.config.lease_s, longest_s=self.config.search_limit_s)
 
     def one_pass(self):
-        """Do what the watcher does once."""
+        """Run one pass of the watcher."""
         dead, self.dead = self.dead, []
         one_pass(
             scan=self._look,
@@ -153,17 +153,17 @@ class Observatory:
             pass
 
     def _failed(self, lease, cause):
-        patience = {"max_attempts": self.config.max_attempts, "retry_after_s": self.config.retry_after_s}
+        limits = {"max_attempts": self.config.max_attempts, "retry_after_s": self.config.retry_after_s}
         with suppress(LeaseLostError):
-            self.store.fail(lease.token, cause, retriable=True, **patience)
+            self.store.fail(lease.token, cause, retriable=True, **limits)
 
     def work(self):
-        """Let every worker that was not stopped search what it holds."""
+        """Let every worker that was not suspended finish its search."""
         while self.flights:
             self.finish(self.flights.pop(0))
 
     def finish(self, lease):
-        """Search one cadence to its end, or to the worker's."""
+        """Search one cadence until it ends or its worker is killed."""
 
         def search(_, progress):
             progress(0.5)
@@ -175,11 +175,11 @@ class Observatory:
             self.dead.append((lease, "its worker died"))
 
     def deliver(self):
-        """Send what is due."""
+        """Send the messages that are due."""
         deliver_all(self.store, SlackPoster("C1", self.slack.url, "xoxb-test"), "slack", 0)
 
     def passes(self, count=1, step_s=6.0):
-        """Let time go on and everything run as it should; return the states of the cadences."""
+        """Let time go on and run every program; return the states of the cadences."""
         for _ in range(count):
             self.at += step_s
             self.one_pass()
@@ -193,7 +193,7 @@ class Observatory:
             return list(rows.scalars(select(cadence.c.state).order_by(cadence.c.id)))
 
     def ended_well(self, whole, quarantined=0):
-        """Hold the promises: `whole` files, untouched, are cadences that ended once and were announced once."""
+        """Check the promises: each cadence of the files `whole` ended once and was announced once; no file changed."""
         landed = len(whole) // 6
         with self.store.read() as rows:
             states = dict(tuple(row) for row in rows.execute(select(cadence.c.id, cadence.c.state)))
@@ -204,14 +204,14 @@ class Observatory:
         done = sorted(number for number, state in states.items() if state == "done")
         assert sorted(found) == sorted(ended) == done
         assert all(whys)
-        told = [one["text"] for one in self.slack.messages]
-        assert {re.match(r"cadence \d+", text)[0] for text in told} == {f"cadence {number}" for number in done}
-        unmarked = [text for text in told if "may repeat" not in text]
+        texts = [message["text"] for message in self.slack.messages]
+        assert {re.match(r"cadence \d+", text)[0] for text in texts} == {f"cadence {number}" for number in done}
+        unmarked = [text for text in texts if "may repeat" not in text]
         assert len(set(unmarked)) == len(unmarked)
         self.adds_up()
         assert {path: path.read_bytes() for path in self.root.rglob("*.fil")} == whole
 
     def adds_up(self):
-        """Hold the ledger to its word."""
+        """Check that the counts of the ledger add up."""
         ledger = self.store.ledger()
         assert ledger.pop("seen") == sum(ledger.values())

@@ -50,10 +50,10 @@ def queue(store, tstart=59000.0, state="ready", present=True):
             insert(cadence).values(**new, created_at=now(), ready_at=now()).returning(cadence.c.id)
         ).one()
         for position in range(6):
-            seen = f"{key}-{position}"
-            rows.execute(insert(cadence_file).values(cadence_id=made, position=position, observation=seen))
+            observation = f"{key}-{position}"
+            rows.execute(insert(cadence_file).values(cadence_id=made, position=position, observation=observation))
             stamp = {"size": 1, "mtime_ns": 1, "inode": "1", "changed_at": now(), "present": present}
-            rows.execute(insert(file).values(path=f"/d/{seen}", state="valid", observation=seen, **stamp))
+            rows.execute(insert(file).values(path=f"/d/{observation}", state="valid", observation=observation, **stamp))
     return made
 
 
@@ -68,15 +68,15 @@ def count(store, table):
 
 
 def record(store, target="T", tstart=59000.0, count=1, pictures=(), **values):
-    """End a cadence with candidates, as a worker does; return its id."""
+    """Complete a new cadence with candidates and a message, as a worker does; return its id."""
     made = queue(store, tstart)
     with store.write() as rows:
         rows.execute(update(cadence).where(cadence.c.id == made).values(target=target))
 
     def message(recorded):
         text = message_text(target, (1, 2), tstart, "r1", recorded)
-        told = {"posters": ["slack"], "state": "pending", "sequence": f"6 {target}", "pictures": list(pictures)}
-        return {**told, "text": text, **values}
+        fields = {"posters": ["slack"], "state": "pending", "sequence": f"6 {target}", "pictures": list(pictures)}
+        return {**fields, "text": text, **values}
 
     store.complete(store.claim(60).token, replace(found(count), pictures=[], message=message))
     return made

@@ -20,9 +20,9 @@ from sentinel.store.schema import attempt, cadence, candidate, heartbeat
 
 
 class Service:
-    """A service of its own: state and watched folder in a temporary place, messages to a Slack on loopback.
+    """A service with its state and watched folder in a temporary folder, and a fake Slack on loopback.
 
-    Its commands are run behind `prefix`, and `settings` of the configuration win over what is usual here.
+    Its commands are run with `prefix` before them; `settings` override the configuration of the tests.
     """
 
     def __init__(self, place, slack, prefix=(), **settings):
@@ -62,7 +62,7 @@ class Service:
         return ran
 
     def start(self, *arguments):
-        """Run a command beside the test."""
+        """Start a command and do not wait for it."""
         command = [*self.prefix, sys.executable, "-P", "-m", "sentinel.cli", *arguments]
         return subprocess.Popen(
             command,
@@ -131,16 +131,16 @@ def done(service):
 
 
 def searching(service):
-    """Return whether a worker has begun a search and not ended it."""
+    """Return whether a worker is searching."""
     return service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None), attempt.c.outcome.is_(None)))
 
 
 def once(service, slack, cadences):
-    """Hold that every cadence was recorded and announced once."""
+    """Check that every cadence was recorded and announced once."""
     assert len(done(service)) == cadences
     twice = select(candidate.c.frequency_mhz).group_by(candidate.c.cadence_id, candidate.c.frequency_mhz)
     assert service.rows(twice.having(func.count() > 1)) == []
-    told = service.until(lambda: len(slack.messages) >= cadences and slack.messages)
-    assert len({one["metadata"]["event_payload"]["uid"] for one in told}) == len(told) == cadences
+    messages = service.until(lambda: len(slack.messages) >= cadences and slack.messages)
+    assert len({message["metadata"]["event_payload"]["uid"] for message in messages}) == len(messages) == cadences
     ledger = json.loads(service.run("status", "--json", check=False).stdout)["ledger"]
     assert ledger == {"seen": cadences, "done": cadences, "quarantined": 0, "skipped": 0, "waiting": 0}

@@ -1,4 +1,4 @@
-"""A watched folder with its store, and the files of a cadence that land in it."""
+"""A watched folder with its store, and a cadence of files to write into it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ NAMES = ("HIP99427", "HIP1", "HIP99427", "HIP2", "HIP99427", "HIP3")
 
 
 def headers(start=59103.023, **changes):
-    """Six scans of an ABACAD cadence."""
+    """Return the six headers of an ABACAD cadence."""
     away = {"HIP99427": 0, "HIP1": 2, "HIP2": 4, "HIP3": 6}
     return [
         make_header(source_name=name, tstart=start + i * STEP_DAYS, src_dej=-12.75 + away[name], **changes)
@@ -25,7 +25,7 @@ def headers(start=59103.023, **changes):
 
 
 class Folder:
-    """A watched folder, its store, and passes made by hand."""
+    """A watched folder and its store; a test calls each pass."""
 
     def __init__(self, root: Path, store, **watch):
         root.mkdir(exist_ok=True)
@@ -41,7 +41,7 @@ class Folder:
     def look(self, verify=verify_complete):
         scan_roots(self.store, self.watch)
         while open_stable(self.store, self.watch, verify):
-            pass  # a busy machine opens fewer in the time that a look may take
+            pass  # one call opens files for a limited time only
 
     def states(self):
         with self.store.read() as rows:
@@ -49,7 +49,7 @@ class Folder:
 
     def files(self):
         with self.store.read() as rows:
-            return {Path(one.path).name: one for one in rows.execute(select(file))}
+            return {Path(row.path).name: row for row in rows.execute(select(file))}
 
     def whys(self):
         with self.store.read() as rows:

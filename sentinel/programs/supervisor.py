@@ -105,9 +105,8 @@ def program_states(config: Config) -> dict[str, dict[str, Any]]:
 
     transport = SupervisorTransport(serverurl=f"unix://{socket_path(config)}")
     try:
-        processes: Any = xmlrpc.client.ServerProxy(
-            "http://127.0.0.1", transport=transport
-        ).supervisor.getAllProcessInfo()
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        processes: Any = proxy.supervisor.getAllProcessInfo()
     except (OSError, http.client.HTTPException, xmlrpc.client.Error):
         return {}
     finally:
