@@ -62,7 +62,7 @@ def drawn(stream: Stream, patches: int) -> dict[str, Examples]:
 
 
 def main(*folders: str) -> None:
-    both = [drawn(Stream.FOREST_FIT, KNOWN), drawn(Stream.FOREST_JUDGE, UNSEEN)]
+    both = [drawn(Stream.FOREST_FIT, KNOWN), drawn(Stream.FOREST_MEASURE, UNSEEN)]
     tracks, windows = ((both[0][mode], both[1][mode]) for mode in MODES)
     told = [one.measurements for one in tracks]
     print(f"{'':40}{'windows':>16}{'tracks':>16}{'and measured':>16}   at {RATES} false")

@@ -1,4 +1,4 @@
-"""A training that takes seconds: a narrow encoder, and batches of lines and noise."""
+"""A training that takes seconds: a narrow encoder, and batches of noise with lines."""
 
 from contextlib import nullcontext
 from typing import ClassVar
@@ -15,23 +15,23 @@ NARROW = ((2, 2), (2, 2), (2, 2), (4, 2))
 
 
 class LinesAndNoise(Feed):
-    """Sixteen shades of noise, with a line in the ONs where there is a signal; what it was asked is kept."""
+    """Noise, with a line in the ONs of every signal; `requests` lists the epochs that were requested."""
 
-    asked: ClassVar = []
+    requests: ClassVar = []
     snippet = (6, 16, 128)
 
     def __init__(self):
-        """There is no kitchen behind it."""
+        """Make batches without processes."""
 
     def epoch(self, number, count, snr, *, batch, unseen=False):
-        self.asked.append((number, count, snr, unseen))
+        self.requests.append((number, count, snr, unseen))
         rng = np.random.default_rng([number, unseen])
-        shown = rng.integers(0, 16, (count, *self.snippet), dtype=np.uint8)
+        snippets = rng.integers(0, 16, (count, *self.snippet), dtype=np.uint8)
         labels = (np.arange(count) % 2).astype(np.float32)
-        shown[1::2, ::2, :, rng.integers(128)] += np.uint8(100)
+        snippets[1::2, ::2, :, rng.integers(128)] += np.uint8(100)
         for first in range(0, count, batch):
             chosen = slice(first, first + batch)
-            yield shown[chosen], labels[chosen]
+            yield snippets[chosen], labels[chosen]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def opened():
     return nullcontext(LinesAndNoise())
 
 
-def trained(folder, settings, open_feed=opened, **how):
+def trained(folder, settings, open_feed=opened, **options):
     folder.mkdir(exist_ok=True)
-    encoder, history = train_encoder(folder, settings, open_feed, tell=lambda _: None, **how)
+    encoder, history = train_encoder(folder, settings, open_feed, tell=lambda _: None, **options)
     return np.concatenate([weight.ravel() for weight in encoder.get_weights()]), history

@@ -1,7 +1,9 @@
-"""Train a release: the encoder in rounds on what the feed draws, then its forests on what the search finds in skies.
+"""Train a release: the encoder in rounds, then the forest of each search mode.
 
-Encoder, forests and their judgement each see skies of their own. One encoder serves both modes of searching; each has
-its forest, its threshold and its calibration.
+The encoder trains on batches of rendered snippets. The forests train on what the search finds in simulated skies or in
+real backgrounds with injected signals. Encoder, fit, calibration and measurement draw from independent random streams
+(`aetherscan.train.streams`). One encoder serves both search modes; each mode has a forest, a calibration and a
+threshold.
 """
 
 import json
@@ -18,35 +20,40 @@ from typing import Any
 import keras
 import numpy as np
 
-from aetherscan.detector.detector import load_encoder
+from aetherscan.detector.detector import Encode, load_encoder
 from aetherscan.detector.release import Release, read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
+from aetherscan.train.backgrounds import Source
 from aetherscan.train.batches import FeedSettings, feed, sources_of
 from aetherscan.train.encoder import Plan, train_encoder
 from aetherscan.train.examples import Examples, draw
-from aetherscan.train.forest import FEWEST, collect_features, labelled_features, train_forest
+from aetherscan.train.forest import (
+    FEWEST_ALARMS,
+    LabelledFeatures,
+    collect_features,
+    labelled_features,
+    train_forest,
+)
 from aetherscan.train.onnx_export import export_onnx
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.report import write_training
 from aetherscan.train.resources import Note, stage
 from aetherscan.train.streams import Stream
 
-SHOWN = 2000
-"""Examples whose latents are drawn in the report."""
+DRAWN_LATENTS = 2000
+"""Most examples whose latents are drawn in the report."""
 
 
 def code_commit() -> str:
-    """Return the commit of the code that trains, with `+` where it was changed since; empty outside a checkout."""
-    here = Path(__file__).parent
+    """Return the git commit of this code, with `+` if files were changed since; empty outside a git checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
     try:
-        shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=here, check=True, capture_output=True
-        )
+        described = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return shown.stdout.decode().strip()
+    return described.stdout.decode().strip()
 
 
 def train(
@@ -59,72 +66,61 @@ def train(
     tell: Callable[[str], object] = print,
     note: Note = lambda _: None,
 ) -> Release:
-    """Train a release into `folder`, which is made; return it as served.
+    """Train a release into a new folder, and return it.
 
     Args:
-        folder: of the release; logs and report go to one of its name in `output_path`.
+        folder: of the release; its logs and report are written to `output_path/NAME`.
         settings: of the training.
-        examples: what simulated patches look like.
-        labelled: tracks that people have judged, for the forest.
-        labels: how many of each word that they gave joined, and why others did not, for the card.
-        tell: takes lines for people.
-        note: takes each finished stage.
+        examples: what simulated patches contain.
+        labelled: tracks labelled by people, for the forest.
+        labels: for each label, how many were used or why they were not, for the card.
+        tell: receives lines for the user.
+        note: receives each finished stage.
 
     Raises:
-        FileExistsError: `folder` holds a release already.
-        ReleaseError: the release that it should start from is none.
-        TrainingError: it cannot go on; the last checkpoint is whole.
-        KeyboardInterrupt: it was told to stop, by SIGINT or SIGTERM.
+        FileExistsError: the folder holds a release already.
+        ReleaseError: the release to start from cannot be read.
+        TrainingError: the training cannot continue; the last checkpoint is complete.
+        KeyboardInterrupt: the training was stopped by SIGINT or SIGTERM.
     """
     if (folder / "release.json").exists():
-        raise FileExistsError(f"{folder}: expected no release there, found release.json; name another folder")
+        raise FileExistsError(f"{folder}: expected a folder without a release, found release.json: choose another name")
     folder.mkdir(parents=True, exist_ok=True)
-    logs, commit = settings.output_path / folder.name, code_commit()
+    commit, stages = code_commit(), list[dict[str, Any]]()
     examples = examples or ExampleSettings(
         rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
     )
-    backgrounds, stages = feed_settings(settings, examples), list[dict[str, Any]]()
-    start = encoder_of(settings.start) if settings.start else None
+    start = encoder_card(settings.start) if settings.start else None
+    batches = feed_settings(settings, examples)
 
-    def noted(finished: Any) -> None:
+    def record(finished: Mapping[str, Any]) -> None:
         stages.append(dict(finished))
         note(finished)
 
     with interruptible():
         encoder, history = train_encoder(
-            folder, settings, lambda: feed(backgrounds, settings.processes),
-            tell=tell, note=noted,
-        )  # fmt: skip
+            folder, settings, lambda: feed(batches, settings.processes), tell=tell, note=record
+        )
         export_onnx(encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
-        with stage("draw", noted):
-            training, validation = sources_of(backgrounds) if settings.train_files else (None, None)
-            half = settings.judge_patches // 2
-            known, select, judged = (
-                collect_features(
-                    encode, draw(settings.seed, stream, patches, examples, settings.processes, source),
-                    len(patches) * examples.chans / settings.width_bin,
-                )
-                for stream, patches, source in (
-                    (Stream.FOREST_FIT, range(settings.forest_patches), training),
-                    (Stream.FOREST_SELECT, range(half), validation),
-                    (Stream.FOREST_JUDGE, range(half, settings.judge_patches), validation),
-                )
-            )  # fmt: skip
+        with stage("draw", record):
+            sets = forest_sets(encode, settings, examples, sources_of(batches) if settings.train_files else None)
         modes = {}
         for mode in MODES:
-            with stage(f"forest {mode}", noted) as found:
-                mine = labelled_features(encode, labelled) if labelled and mode == "tracks" else None
-                modes[mode] = train_forest(folder, mode, known[mode], select[mode], judged[mode], settings, mine)
-                found |= {"threshold": modes[mode]["threshold"]}
+            with stage(f"forest {mode}", record) as results:
+                judged = labelled_features(encode, labelled) if labelled and mode == "tracks" else None
+                parts = {name: features[mode] for name, features in sets.items()}
+                modes[mode] = train_forest(folder, mode, parts, settings, judged)
+                results |= {"threshold": modes[mode]["threshold"]}
     plan = Plan.of(settings)
-    seen = {
+    trained = {
         "epochs": len(history),
         "cadences": len(history) * plan.steps * plan.batch,
         "seconds": round(sum(row["seconds"] for row in history)),
         "devices": ", ".join(plan.devices) or "one device",
         "start": start,
     }
+    seconds = sum(finished["seconds"] for finished in stages if not finished["stage"].startswith("round"))
     card = {
         "name": folder.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,32 +129,63 @@ def train(
         "modes": modes,
         "data": asdict(examples),
         "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
-        "encoder": start if start and not history else seen,
+        "encoder": start if start and not history else trained,
         "labels": labels or {},
-        "forests": {"seconds": round(sum(one["seconds"] for one in stages if not one["stage"].startswith("round")))},
+        "forests": {"seconds": round(seconds)},
         "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
     }
     release = write_card(folder, card)
     (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
-    shown = judged["tracks"].only(np.arange(min(SHOWN, len(judged["tracks"].labels))))
-    write_training(logs, release, history, stages, shown)
+    tracks = sets["measure"]["tracks"]
+    drawn = tracks.only(np.arange(min(DRAWN_LATENTS, len(tracks.labels))))
+    write_training(settings.output_path / folder.name, release, history, stages, drawn)
     return release
 
 
-def encoder_of(folder: Path) -> dict[str, Any]:
-    """Return what a release's card says of its encoder.
+def forest_sets(
+    encode: Encode, settings: TrainSettings, examples: ExampleSettings, real: tuple[Source, ...] | None = None
+) -> dict[str, dict[str, LabelledFeatures]]:
+    """Draw and encode the examples that fit, calibrate and measure the forests, from separate patches.
+
+    Args:
+        encode: the encoder.
+        settings: of the training.
+        examples: what patches contain.
+        real: real backgrounds for training and for validation; None: simulated skies.
+
+    Returns:
+        Examples by set (`fit`, `calibrate`, `measure`) and search mode.
+    """
+    training, validation = real or (None, None)
+    half = settings.judge_patches // 2
+    patches = {
+        "fit": (Stream.FOREST_FIT, range(settings.forest_patches), training),
+        "calibrate": (Stream.FOREST_CALIBRATE, range(half), validation),
+        "measure": (Stream.FOREST_MEASURE, range(half, settings.judge_patches), validation),
+    }
+    return {
+        name: collect_features(
+            encode, draw(settings.seed, stream, numbers, examples, settings.processes, source),
+            len(numbers) * examples.chans / settings.width_bin,
+        )
+        for name, (stream, numbers, source) in patches.items()
+    }  # fmt: skip
+
+
+def encoder_card(folder: Path) -> dict[str, Any]:
+    """Return the part of a release's card that describes its encoder.
 
     Raises:
-        ReleaseError: it says nothing, or there is no release.
+        ReleaseError: there is no release, or its card does not describe the encoder.
     """
     release = read_release(folder)
     if "encoder" not in release.card:
-        raise ReleaseError(f"{folder}: expected a card that says what its encoder saw, found none")
+        raise ReleaseError(f"{folder}: expected `encoder` in release.json, found none")
     return {"name": release.name, **release.card["encoder"]}
 
 
 def feed_settings(settings: TrainSettings, examples: ExampleSettings) -> FeedSettings:
-    """Return what the encoder is fed."""
+    """Return the settings of the encoder's batches."""
     return FeedSettings(
         seed=settings.seed, examples=examples,
         num_target_backgrounds=settings.num_target_backgrounds,
@@ -171,7 +198,7 @@ def feed_settings(settings: TrainSettings, examples: ExampleSettings) -> FeedSet
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM be what Ctrl-C is: an exception, so that what was begun is ended in order."""
+    """Raise KeyboardInterrupt at SIGTERM as at Ctrl-C, so that files are closed and processes ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -183,62 +210,58 @@ def interruptible() -> Iterator[None]:
 
 
 def describe(release: Release) -> str:
-    """Return CARD.md: what a release was trained on and measured at, for people."""
+    """Return the text of CARD.md: what the release was trained on, and how well it scores."""
     card = release.card
     data, training, snippet = card["data"], card["training"], card["snippet"]
-    labels = card["labels"].items()
-    said = "; ".join(f"{word}, {', '.join(f'{n} {what}' for what, n in became.items())}" for word, became in labels)
+    labels = "; ".join(
+        f"{label}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}"
+        for label, outcomes in card["labels"].items()
+    )
     return f"""# {release.name}
 
-Made {card["made"]} from commit {card["commit"]} with {card["packages"]["backend"]}, seed {training["seed"]}.
+Trained {card["made"]} with commit {card["commit"]} on {card["packages"]["backend"]}, seed {training["seed"]}.
 
-{_seen(card["encoder"])}
-The forests took {card["forests"]["seconds"]:,} s, and learned from what the search found in
-{training["forest_patches"]:,} patches of {data["chans"]:,} channels ({training["backgrounds"]}), at most
-{training["num_samples_rf"]:,} examples.
-Snippets of {snippet["rows"]} rows x {snippet["bins"]} bins. What people said of candidates: {said or "nothing"}.
+{_encoder_text(card["encoder"])}
+The forests took {card["forests"]["seconds"]:,} s. They were fitted to at most {training["num_samples_rf"]:,} examples
+that the search found in {training["forest_patches"]:,} patches of {data["chans"]:,} channels
+({training["backgrounds"]} backgrounds). A snippet has {snippet["rows"]} rows and {snippet["bins"]} bins. Candidates
+labelled by people: {labels or "none"}.
 
-Measured on half of {training["judge_patches"]:,} further patches, of other skies or pieces of band. This says how well
-encoder and forest tell apart what passed every gate before them; it is not a recall on the sky, which is what
-`./sentinel.py evaluate` measures.
+The figures below were measured on half of {training["judge_patches"]:,} further patches; the other half calibrated the
+forests. They tell how well encoder and forest separate signals from the rest of what the search finds. This is
+not a recall on the sky, which `./sentinel.py evaluate` measures.
 
-{chr(10).join(_table(mode, card["modes"][mode]) for mode in card["modes"])}
+{chr(10).join(_mode_text(mode, card["modes"][mode]) for mode in card["modes"])}
 ```json
 {json.dumps({"data": data, "training": training}, indent=1)}
 ```
 """
 
 
-def _seen(encoder: dict[str, Any]) -> str:
-    """Say what made an encoder, and what made the one that it began as."""
-    whose = f" of {encoder['name']}" if "name" in encoder else ""
-    said = f"""The encoder{whose} saw {encoder["cadences"]:,} cadences in {encoder["epochs"]} epochs, in
+def _encoder_text(encoder: dict[str, Any]) -> str:
+    """Describe the training of an encoder, and of the encoder that it started from."""
+    name = f" of {encoder['name']}" if "name" in encoder else ""
+    text = f"""The encoder{name} was trained on {encoder["cadences"]:,} cadences in {encoder["epochs"]} epochs, in
 {encoder["seconds"]:,} s on {encoder["devices"]}."""
-    return f"{said} It began as another.\n{_seen(encoder['start'])}" if encoder.get("start") else said
+    start = encoder.get("start")
+    return f"{text} It started from another encoder.\n{_encoder_text(start)}" if start else text
 
 
-def _table(mode: str, card: dict[str, Any]) -> str:
-    metrics, compared = card["metrics"], card["compared"]
-    reads = " + ".join([*card["latents"], *(["measurements"] if card["measurements"] else [])])
-    recalls = [name for name in metrics if name.startswith("recall_at_")]
-    rows = {snr: {name: metrics[name][snr] for name in recalls} for snr in metrics[recalls[0]]}
-    learned = card["learned"]
+def _mode_text(mode: str, card: dict[str, Any]) -> str:
+    metrics, learned = card["metrics"], card["learned"]
+    inputs = " + ".join([*card["latents"], *(["measurements"] if card["measurements"] else [])])
+    recalls = {name: by_snr for name, by_snr in metrics.items() if name.startswith("recall_at_")}
+    rates = (f"recall at {100 * float(name.removeprefix('recall_at_')):g}%" for name in recalls)
+    rows = [
+        ["SNR", *rates],
+        ["---"] * (1 + len(recalls)),
+        *([snr, *(f"{by_snr[snr]:.3f}" for by_snr in recalls.values())] for snr in next(iter(recalls.values()))),
+    ]
     return f"""## {mode}
 
-Learned from {learned["signals"]:,} signals and {learned["others"]:,} others, {card["labelled"]:,} of them judged by
-people. Threshold {card["threshold"]:.4f}. Recall by SNR of the faintest ON, among {metrics["signals"]:,} signals and
-{metrics["others"]:,} others in {metrics["windows"]:,} windows, at so many false alarms a window as {FEWEST} carry:
+The forest reads {inputs}. It was fitted to {learned["signals"]:,} signals and {learned["others"]:,} other examples,
+{card["labelled"]:,} of them labelled by people. Threshold {card["threshold"]:.4f}. The table gives the recall, by SNR
+of the faintest ON, at rates of false alarms per window with at least {FEWEST_ALARMS} expected false alarms. It was
+measured on {metrics["signals"]:,} signals and {metrics["others"]:,} other examples in {metrics["windows"]:,} windows.
 
-{_rows("SNR", rows)}
-The forest reads {reads}, which was chosen on the other half by recall at the smallest rate.
-A random draw of the posterior is there to be compared with: with it two searches of a cadence are two lists.
-
-{_rows("reads", {" + ".join(one["reads"]): one for one in compared})}"""
-
-
-def _rows(first: str, rows: dict[str, Any]) -> str:
-    """Return a table in Markdown of recalls at the rates of false alarms that the keys name."""
-    names = [name for name in next(iter(rows.values()), {}) if name.startswith("recall_at_")]
-    head = [first, *(f"recall at {100 * float(name.removeprefix('recall_at_')):g}%" for name in names)]
-    lines = [[label, *(f"{of[name]:.3f}" for name in names)] for label, of in rows.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))
+{"".join(f"| {' | '.join(row)} |{chr(10)}" for row in rows)}"""

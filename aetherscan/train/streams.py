@@ -25,10 +25,9 @@ class Stream(IntEnum):
     LINES = 2  # (split, number): lines that may be injected into a background
     EXAMPLES = 3  # (split, epoch, block): snippets for the encoder
     FOREST_FIT = 4  # (patch,): tracks and windows that forests are fitted to
-    FOREST_SELECT = 5  # (patch,): that choose a forest's features and calibrate it
-    FOREST_JUDGE = 6  # (patch,): that measure it
-    POSTERIOR = 7  # (rows,): draws from the encoder's posterior
-    BOOTSTRAP = 8  # (): resampled rows of a comparison of two forests
+    FOREST_CALIBRATE = 5  # (patch,): that calibrate a forest
+    FOREST_MEASURE = 6  # (patch,): that measure it
+    POSTERIOR = 7  # (rows,): draws from the posterior, in the comparison of the inputs of a forest
     ENCODER_WEIGHTS = 9  # (): initial weights of the encoder
     DECODER_WEIGHTS = 10  # (): initial weights of the decoder
     ENCODER_DRAWS = 11  # (round,): draws from the posterior while the encoder is trained

@@ -1,4 +1,4 @@
-"""What a training and the service have to do with each other: its stages in the store, one message, people's labels."""
+"""Connect a training to the service: its log in the store and in Slack, and the labels of candidates."""
 
 import logging
 from collections import Counter
@@ -22,62 +22,61 @@ from sentinel.store.schema import artefact, labeled, now, training
 
 LOG = logging.getLogger(__name__)
 LABELS = {"candidate": 1.0, "RFI": 0.0}
-"""What is learned from a label; from `unsure`, nothing."""
-SHOWN = 12
-"""Stages in a message, the last ones."""
+"""Class of each label in the training of a forest; `unsure` is not used."""
+LINES = 12
+"""Most lines of the message: the last ones."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TrainingLog:
-    """Writes each stage of a training into the store, and says in one message, edited in place, how far it is.
+    """Log the stages of a training in the store and in one Slack message, which is edited with each stage.
 
-    What it drew comes into the message's thread at the end.
-
-    A store or a Slack that is away does not stop a training: the stage is in its own report in any case.
+    `show` adds the figures to the thread of the message. If the store or Slack cannot be reached, the training goes on:
+    its report holds every stage.
     """
 
     run: str
     store: Store
-    poster: Any = None  # a SlackPoster; None: nobody is told
+    poster: Any = None  # a SlackPoster; None: no message
     _lines: list[str] = field(default_factory=list)
     _ts: str | None = None
 
     def note(self, stage: Mapping[str, Any]) -> None:
-        """Take a finished stage."""
+        """Log a finished stage."""
         facts = {key: value for key, value in stage.items() if key not in {"stage", "seconds"}}
         row = {"run": self.run, "stage": stage["stage"], "seconds": stage["seconds"], "facts": facts}
         try:
             with self.store.write() as rows:
                 rows.execute(insert(training).values(**row, at=now()))
         except StoreError:
-            LOG.exception("training %s: %s is not in the store", self.run, stage["stage"])
-        shown = ", ".join(f"{key} {facts[key]:.4g}" for key in ("loss", "val_loss", "threshold") if key in facts)
-        self.say(f"{stage['stage']}: {stage['seconds']:.0f} s{', ' if shown else ''}{shown}")
+            LOG.exception("training %s: stage %s was not written to the store", self.run, stage["stage"])
+        results = [f"{key} {facts[key]:.4g}" for key in ("loss", "val_loss", "threshold") if key in facts]
+        self.say(", ".join([f"{stage['stage']}: {stage['seconds']:.0f} s", *results]))
 
     def say(self, line: str) -> None:
-        """Print a line, above the progress bar where there is one, and add it to the message."""
+        """Print a line, above a progress bar if there is one, and add it to the message."""
         tqdm.write(line)
         self._lines.append(plain(line))
-        text = "\n".join([f"*Training {plain(self.run)}*", "```", *self._lines[-SHOWN:], "```"])
+        text = "\n".join([f"*Training {plain(self.run)}*", "```", *self._lines[-LINES:], "```"])
         if ts := self._ts:
-            self._ask(methodcaller("edit", ts, text))
+            self._call(methodcaller("edit", ts, text))
         else:
-            self._ts = self._ask(methodcaller("post", _message(self.run, text), repeat=False))
+            self._ts = self._call(methodcaller("post", _message(self.run, text), repeat=False))
 
     def show(self, folder: Path) -> None:
-        """Put the pictures in a folder into the message's thread."""
+        """Upload the figures in a folder to the thread of the message."""
         if ts := self._ts:
             for picture in sorted(folder.glob("*.png")):
-                self._ask(methodcaller("upload", ts, str(picture)))
+                self._call(methodcaller("upload", ts, str(picture)))
 
-    def _ask(self, what: Callable[[Any], Any]) -> Any:
-        """Return what Slack answers, None where there is none or it cannot be told."""
+    def _call(self, request: Callable[[Any], Any]) -> Any:
+        """Return the reply of Slack; None without Slack or if the request fails."""
         if self.poster is None:
             return None
         try:
-            return what(self.poster)
+            return request(self.poster)
         except PostError:
-            LOG.exception("training %s: nobody was told", self.run)
+            LOG.exception("training %s: the Slack message was not updated", self.run)
             return None
 
 
@@ -87,27 +86,35 @@ def _message(run: str, text: str) -> Message:
 
 
 def labelled(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dict[str, dict[str, int]]]:
-    """Return the examples that people judged, None where there are none, and what became of each label.
+    """Return the candidates that people labelled as training examples, and how many of each label were used.
 
-    Latents on the rows are of the encoder that was used, and mean nothing to another; observations are moved away. So
-    each candidate that is drawn has what its release was shown beside its picture, and that is learned from.
+    An example is read from the snippet and measurements saved with the picture of the candidate: the latents in the
+    store belong to another encoder, and the observation may be gone.
+
+    Args:
+        store: with candidates and labels.
+        shape: rows and bins of a snippet.
+
+    Returns:
+        The examples, None if there are none; and for each label, the number of candidates by outcome.
     """
-    kept = select(artefact.c.candidate_id, artefact.c.path).where(artefact.c.kind == "example")
+    saved = select(artefact.c.candidate_id, artefact.c.path).where(artefact.c.kind == "example")
     with store.read() as rows:
         judged = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS]
-        paths = {one.candidate_id: Path(one.path) for one in rows.execute(kept)}
-    found, became = list[Examples](), {label: Counter[str]() for label in LABELS}
+        paths = {row.candidate_id: Path(row.path) for row in rows.execute(saved)}
+    examples, outcomes = list[Examples](), {label: Counter[str]() for label in LABELS}
     for row in judged:
-        why = "joined"
+        outcome = "used"
         try:
-            found.append(unpacked(paths[row["id"]], LABELS[row["label"]], shape))
+            examples.append(unpacked(paths[row["id"]], LABELS[row["label"]], shape))
         except KeyError:
-            why = "nothing was kept"
+            outcome = "without a saved example"
         except FormatError as error:
-            why = "another shape, or measured otherwise"
+            outcome = "with another shape or other measurements"
             LOG.warning("candidate %d: %s", row["id"], error)
         except OSError as error:
-            why = "its file is gone"
+            outcome = "with an unreadable file"
             LOG.warning("candidate %d: %s", row["id"], error)
-        became[row["label"]][why] += 1
-    return Examples.join(found) if found else None, {label: dict(of) for label, of in became.items() if of}
+        outcomes[row["label"]][outcome] += 1
+    used = {label: dict(counts) for label, counts in outcomes.items() if counts}
+    return Examples.join(examples) if examples else None, used

@@ -224,8 +224,8 @@ def test_what_people_judged_joins_a_training_without_its_files_and_what_cannot_i
         put_label(store, number, word, "me")
     examples, became = labelled(store, (16, 512))
     assert became == {
-        "candidate": {"joined": 1, "nothing was kept": 1},
-        "RFI": {"joined": 1, "another shape, or measured otherwise": 1, "its file is gone": 1},
+        "candidate": {"used": 1, "without a saved example": 1},
+        "RFI": {"used": 1, "with another shape or other measurements": 1, "with an unreadable file": 1},
     }
     assert examples.labels.tolist() == [1, 0]
     together = examples.measurements[0, MEASUREMENTS.index("on_together")]

@@ -77,8 +77,8 @@ def test_odd_sizes_strides_and_paddings_are_exported_as_keras_has_them(tmp_path)
     encoder, images = small_encoder(), RNG.random((5, 7, 30, 2), dtype=np.float32)
     export_onnx(encoder, tmp_path / "small.onnx")
     found = onnxruntime.InferenceSession(tmp_path / "small.onnx").run(["z_mean", "z_log_var"], {"image": images})
-    for one, expected in zip(found, encoder.predict_on_batch(images), strict=True):
-        np.testing.assert_allclose(one, np.asarray(expected), atol=1e-4, rtol=1e-5)
+    for served, expected in zip(found, encoder.predict_on_batch(images), strict=True):
+        np.testing.assert_allclose(served, np.asarray(expected), atol=1e-4, rtol=1e-5)
 
 
 def test_the_same_weights_are_the_same_file_and_others_another(tmp_path):
@@ -98,30 +98,33 @@ def test_what_cannot_be_exported_is_named(tmp_path):
 
 def test_a_snippet_has_the_same_latents_and_probability_in_any_batch_and_on_any_number_of_threads(release):
     folder = release(calibration={"score": [0.0, 0.4, 1.0], "probability": [0.0, 0.1, 1.0]})
-    told = RNG.normal(size=(9, len(MEASUREMENTS))).astype(np.float32)
-    one, two = load_detector(folder), load_detector(folder, threads=2)
-    together = one.encode_snippets(SNIPPETS)
-    scores, spreads = one.score(together, told), one.spread(together, told)
+    measured = RNG.normal(size=(9, len(MEASUREMENTS))).astype(np.float32)
+    single, threaded = load_detector(folder), load_detector(folder, threads=2)
+    together = single.encode_snippets(SNIPPETS)
+    scores, spreads = single.score(together, measured), single.spread(together, measured)
     assert spreads.max() > 0
     for i in (0, 4, 8):
-        for alone in (one.encode_snippets(SNIPPETS[i : i + 1]), two.encode_snippets(SNIPPETS[[i, 2]])):
+        for alone in (single.encode_snippets(SNIPPETS[i : i + 1]), threaded.encode_snippets(SNIPPETS[[i, 2]])):
             assert [part[0].tobytes() for part in astuple(alone)] == [part[i].tobytes() for part in astuple(together)]
         first = together.of([i])
-        assert (one.score(first, told[[i]])[0], one.spread(first, told[[i]])[0]) == (scores[i], spreads[i])
-    none = one.encode_snippets([])
-    assert (none.mean.shape, one.spread(none, told[:0]).shape) == ((0, 6, 8), (0,))
+        assert (single.score(first, measured[[i]])[0], single.spread(first, measured[[i]])[0]) == (
+            scores[i],
+            spreads[i],
+        )
+    none = single.encode_snippets([])
+    assert (none.mean.shape, single.spread(none, measured[:0]).shape) == ((0, 6, 8), (0,))
 
 
 def test_a_posterior_without_width_has_no_spread_and_the_last_measurement_decides(release):
     plain = load_detector(release())
     calibrated = load_detector(release(calibration={"score": [0, 1], "probability": [0.2, 0.4]}))
     sharp = Latents(mean=np.zeros((2, 6, 8), np.float32), log_var=np.full((2, 6, 8), -200, np.float32))
-    told = np.zeros((2, len(MEASUREMENTS)), np.float32)
-    told[:, -1] = -2, 2
-    np.testing.assert_allclose(plain.spread(sharp, told), 0, atol=1e-12)
-    low, high = plain.score(sharp, told)
+    measured = np.zeros((2, len(MEASUREMENTS)), np.float32)
+    measured[:, -1] = -2, 2
+    np.testing.assert_allclose(plain.spread(sharp, measured), 0, atol=1e-12)
+    low, high = plain.score(sharp, measured)
     assert low < 0.5 < high
-    np.testing.assert_allclose(calibrated.score(sharp, told), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
+    np.testing.assert_allclose(calibrated.score(sharp, measured), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
 
 
 def test_a_calibrated_score_is_the_fraction_of_signals_among_rows_of_that_score():

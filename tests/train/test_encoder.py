@@ -30,7 +30,7 @@ PATH = [str(ROOT), str(ROOT / "tests")]
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     monkeypatch.setattr(vae, "STAGES", NARROW)
-    monkeypatch.setattr(LinesAndNoise, "asked", [])
+    monkeypatch.setattr(LinesAndNoise, "requests", [])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ t.LinesAndNoise = Dies
 t.trained(pathlib.Path({str(tmp_path)!r}), t.settings.__wrapped__(pathlib.Path({str(tmp_path)!r})))"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
-    assert [one.name for one in (tmp_path / "models" / "checkpoints").iterdir()] == ["round_01"]
+    assert [path.name for path in (tmp_path / "models" / "checkpoints").iterdir()] == ["round_01"]
     again, rest = trained(tmp_path / "again", replace(settings, load_tag="round_01"))
     np.testing.assert_allclose(again, uninterrupted[0], atol=1e-5)
     for name in ("val_loss", "learning_rate"):
@@ -92,10 +92,10 @@ def test_sigterm_ends_a_training_and_names_the_checkpoint_to_resume_from(setting
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().epoch(number, count, snr, batch=batch, unseen=unseen)
 
-    told = []
+    lines = []
     with pytest.raises(KeyboardInterrupt), interruptible():
-        train_encoder(tmp_path, settings, lambda: nullcontext(Stops()), tell=told.append)
-    assert told == ["interrupted in round 2: resume with load_tag round_01"]
+        train_encoder(tmp_path, settings, lambda: nullcontext(Stops()), tell=lines.append)
+    assert lines == ["interrupted in round 2: resume with load_tag round_01"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -131,15 +131,15 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_complete(settin
     monkeypatch.setattr(encoder, "one_round", nothing_learned)
     with pytest.raises(TrainingError, match=r"found a full disk: free some and resume from .+round_01"):
         trained(tmp_path, settings)
-    assert [one.name for one in checkpoints.iterdir()] == ["round_01"]
+    assert [path.name for path in checkpoints.iterdir()] == ["round_01"]
     assert len(checkpoint.load(checkpoints / "round_01", encoder.build(settings, Plan.of(settings)))) == 1
 
 
 def test_a_loss_of_nan_stops_the_training_at_once(settings, tmp_path):
     class Bad(LinesAndNoise):
         def epoch(self, number, count, snr, *, batch, unseen=False):
-            for shown, labels in super().epoch(number, count, snr, batch=batch, unseen=unseen):
-                yield shown, labels * (np.float32("nan") if number == 2 else 1)
+            for snippets, labels in super().epoch(number, count, snr, batch=batch, unseen=unseen):
+                yield snippets, labels * (np.float32("nan") if number == 2 else 1)
 
     with pytest.raises(TrainingError, match=r"round 2, batch 1: .+ NaN .+ in .*clustering.*: lower base_learning_rate"):
         trained(tmp_path, settings, lambda: nullcontext(Bad()))
@@ -149,8 +149,8 @@ def test_a_loss_of_nan_stops_the_training_at_once(settings, tmp_path):
 def test_a_collapsed_posterior_stops_the_training_with_advice(settings, tmp_path, monkeypatch):
     build = encoder.build
 
-    def silent(*how):
-        model = build(*how)
+    def silent(*arguments):
+        model = build(*arguments)
         model.encoder.set_weights([np.zeros_like(weight) for weight in model.encoder.get_weights()])
         return model
 
@@ -161,16 +161,16 @@ def test_a_collapsed_posterior_stops_the_training_with_advice(settings, tmp_path
 
 def test_every_epoch_has_new_examples_and_a_round_validates_on_the_same(settings, tmp_path):
     trained(tmp_path, replace(settings, final_snr_range=14.0))
-    asked = [(number, unseen) for number, _, _, unseen in LinesAndNoise.asked]
-    assert asked == [
+    requests = [(number, unseen) for number, _, _, unseen in LinesAndNoise.requests]
+    assert requests == [
         (0, False), (0, True), (1, False), (0, True), (2, False), (2, True), (3, False), (2, True),
     ]  # fmt: skip
-    assert {(count, unseen) for _, count, _, unseen in LinesAndNoise.asked} == {(32, False), (8, True)}
-    assert [snr for _, _, snr, _ in LinesAndNoise.asked][::4] == [(6.0, 60.0), (6.0, 20.0)]
-    LinesAndNoise.asked.clear()
+    assert {(count, unseen) for _, count, _, unseen in LinesAndNoise.requests} == {(32, False), (8, True)}
+    assert [snr for _, _, snr, _ in LinesAndNoise.requests][::4] == [(6.0, 60.0), (6.0, 20.0)]
+    LinesAndNoise.requests.clear()
     trained(tmp_path, replace(settings, num_training_rounds=1, fresh=False))
-    assert [number for number, _, _, unseen in LinesAndNoise.asked if not unseen] == [0, 0]
-    assert sorted(one.name for one in (tmp_path / "models").iterdir()) == ["checkpoints", "checkpoints-1"]
+    assert [number for number, _, _, unseen in LinesAndNoise.requests if not unseen] == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["checkpoints", "checkpoints-1"]
 
 
 def test_the_learning_rate_falls_on_a_plateau_down_to_its_minimum():
@@ -246,11 +246,11 @@ def test_a_missing_checkpoint_is_named_with_those_available(settings, tmp_path, 
 
 def test_a_stage_counts_the_cpu_time_of_processes_that_still_run():
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    noted, how = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-S", "-c", code], **how) as one:
+    noted, pipes = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-S", "-c", code], **pipes) as process:
         with stage("round 1", noted.append):
-            one.stdout.readline()
-        one.kill()
+            process.stdout.readline()
+        process.kill()
     assert noted[0]["stage"] == "round 1"
     assert noted[0]["cpu_s"] > 0.25
     assert noted[0]["ram_bytes"] > 1e6

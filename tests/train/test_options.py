@@ -29,7 +29,7 @@ def test_every_form_of_every_option_of_aetherscan_is_accepted(option, form):
     given = getattr(parsed([option, *form, *others]), name)
     parts = given if isinstance(given, tuple) else (given,)
     same = zip(map(str, parts), form, strict=True)
-    assert all(one == text or float(one) == float(text) for one, text in same)
+    assert all(value == text or float(value) == float(text) for value, text in same)
 
 
 def test_flags_override_environment_variables_then_the_file_then_the_defaults(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from aetherscan.train.streams import Split, Stream, generator, keras_seeds
 from aetherscan.train.vae import build_encoder
 
 SMALL = ExampleSettings(chans=2**14, windows=0)
-FOREST_STREAMS = (Stream.FOREST_FIT, Stream.FOREST_SELECT, Stream.FOREST_JUDGE)
+FOREST_STREAMS = (Stream.FOREST_FIT, Stream.FOREST_CALIBRATE, Stream.FOREST_MEASURE)
 
 
 @pytest.fixture
