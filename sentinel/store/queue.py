@@ -69,13 +69,11 @@ class Lease:
 
     Attributes:
         token: fencing token, 32 hexadecimal digits.
-        until: end of the lease, seconds since 1970 by the clock of the store.
         attempt: number of the attempt, from 1.
     """
 
     cadence_id: int
     token: str
-    until: float
     attempt: int
     target: str
 
@@ -170,7 +168,7 @@ class Store:
             update(cadence)
             .where(cadence.c.id == either.order_by(head.c.tstart.desc(), head.c.id.desc()).limit(1).scalar_subquery())
             .values(state="leased", token=token, until=now() + lease_s, attempts=cadence.c.attempts + 1, why=None)
-            .returning(cadence.c.id, cadence.c.until, cadence.c.attempts, cadence.c.target)
+            .returning(cadence.c.id, cadence.c.attempts, cadence.c.target)
         )
         with self.write() as rows:
             row = rows.execute(claimed).one_or_none()
@@ -179,7 +177,7 @@ class Store:
             values = {"cadence_id": row.id, "number": row.attempts, "token": token, "service": service}
             rows.execute(insert(attempt).values(**values, started_at=now()))
         failpoint("leased")
-        return Lease(cadence_id=row.id, token=token, until=row.until, attempt=row.attempts, target=row.target)
+        return Lease(cadence_id=row.id, token=token, attempt=row.attempts, target=row.target)
 
     def claimed(self, token: str) -> ClaimedCadence:
         """Return the cadence that `token` holds, with the present paths of its observations.
@@ -418,7 +416,7 @@ def insert_if_absent(rows: Connection, table: Table) -> Insert:
     return dialect.insert(table).on_conflict_do_nothing()
 
 
-def retry_while_away(step: Callable[[], T], wait: Callable[[float], object] = time.sleep) -> T:
+def retry_while_away(step: Callable[[], T]) -> T:
     """Repeat a step while the store is away, and log the cause each time; return its result."""
     waits = iter(AWAY_S)
     while True:
@@ -426,7 +424,7 @@ def retry_while_away(step: Callable[[], T], wait: Callable[[float], object] = ti
             return step()
         except StoreAwayError as error:
             LOG.warning("%s: will retry", error)
-            wait(next(waits, AWAY_S[-1]))
+            time.sleep(next(waits, AWAY_S[-1]))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from sentinel.workers.task import search_lease
 
 
 def lease(number):
-    return Lease(cadence_id=number, token=str(number), until=0.0, attempt=1, target="T")
+    return Lease(cadence_id=number, token=str(number), attempt=1, target="T")
 
 
 def run_pass(free, ready, said, ended=()):
