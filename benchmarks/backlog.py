@@ -1,9 +1,10 @@
-"""Land a backlog beside live data and print how late live cadences are recorded, idle and under load, and what grows.
+"""Measure how late live cadences are recorded, with and without a backlog, and how memory, descriptors and log grow.
 
-Run from the repository root: `python benchmarks/backlog.py [BACKLOG [SECONDS]]`, 10,000 cadences of six tiny files and
-120 s of live arrivals by default. Watcher, grouping, queue, leases and store are the service's own, in one process; a
-search takes 50 ms and finds nothing, so that what is measured is the service and not the search. A cadence's latency
-runs from its last file's landing to its record; as shipped a file settles for 10 s and a scan comes every 5 s.
+Run from the repository root: `python benchmarks/backlog.py [BACKLOG [SECONDS]]`, by default 10,000 cadences of six tiny
+files and 120 s of live arrivals. Watcher, grouping, queue, leases and store are the service's own code, in one process.
+A search is replaced by a pause of 50 ms without candidates, so that the service is measured and not the search. The
+latency of a cadence runs from the landing of its last file to its record; by default a file settles for 10 s and a scan
+runs every 5 s.
 """
 
 import os
@@ -54,7 +55,7 @@ def write_cadence(folder: Path, target: str, tstart: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """What may grow."""
+    """Resources that must not grow with the backlog."""
 
     rss_mb: float
     descriptors: int
@@ -74,7 +75,7 @@ def size(state: Path) -> Size:
 
 @contextmanager
 def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
-    """Run the service's loop in a thread, with workers beside it; give the watched folder and the store."""
+    """Run the service's loop in a thread, with workers in others; yield the watched folder and the store."""
     config = Config(state_dir=place, watch={"roots": (place / "in",)}, lease_s=600)
     (place / "in").mkdir()
     store = open_store(config.store_url)
@@ -115,7 +116,7 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
 
 
 def live(root: Path, first: int, seconds: float) -> dict[str, float]:
-    """Land a cadence every few seconds, newer than all before it; return when each was there."""
+    """Land a cadence every few seconds, each newer than the last; return the time at which each landed."""
     landed, end = {}, time.monotonic() + seconds
     while time.monotonic() < end:
         target = f"LIVE{first + len(landed)}"
@@ -126,7 +127,7 @@ def live(root: Path, first: int, seconds: float) -> dict[str, float]:
 
 
 def latencies(store: Store, landed: Mapping[str, float], patience_s: float = 300) -> np.ndarray:
-    """Wait until live cadences are recorded; return how long each took, in seconds."""
+    """Wait until live cadences are recorded; return the latency of each, in seconds."""
     ended: dict[str, float] = {}
     end = time.monotonic() + patience_s
     while len(ended) < len(landed):
@@ -141,7 +142,7 @@ def latencies(store: Store, landed: Mapping[str, float], patience_s: float = 300
 def run(
     backlog: int, seconds: float, idle_s: float = IDLE_S, *, drain: bool = False, workers: int = 2
 ) -> dict[str, Any]:
-    """Measure idle, land the backlog at once, measure under load; drain it to the end if asked to."""
+    """Measure idle, land the backlog at once, measure under load; then drain the backlog if `drain`."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for number in range(backlog):
@@ -167,8 +168,9 @@ def main(backlog: int = 10_000, seconds: float = 120) -> None:
         p50, p95 = np.percentile(found[name], (50, 95))
         print(f"{name:9} p50 {p50:6.1f}  p95 {p95:6.1f}  of {len(found[name])}")
     print(f"ratio of p95: {np.percentile(found['loaded_s'], 95) / np.percentile(found['idle_s'], 95):.2f}")
-    for one in found["sizes"]:
-        print(f"RSS {one.rss_mb:.0f} MB, {one.descriptors} descriptors, write-ahead log {one.wal_mb:.1f} MB")
+    for measured in found["sizes"]:
+        memory, log = f"RSS {measured.rss_mb:.0f} MB", f"write-ahead log {measured.wal_mb:.1f} MB"
+        print(f"{memory}, {measured.descriptors} descriptors, {log}")
     print(" ".join(f"{name} {count}" for name, count in found["ledger"].items()))
 
 

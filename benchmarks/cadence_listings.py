@@ -1,8 +1,8 @@
-"""Give the observers' own file lists to `find_cadences` and print what comes back.
+"""Group the files of observers' own lists with `find_cadences`, and compare the cadences with those of the lists.
 
 Run from the repository root: `python benchmarks/cadence_listings.py`. The lists hold names only, so each header is
-built from its name and the observatory's products; no coordinates are known. What a name does not say is the same for
-all: every spliced file of the first list stands in one slice, whatever its receiver was.
+built from the file's name and the observatory's data products; coordinates are unknown. Properties that no name holds
+are the same for all files: every spliced file of the first list has the same band, whatever its receiver was.
 """
 
 import csv
@@ -36,14 +36,14 @@ COARSE_CHANS, NODE_MHZ, TOP_MHZ = 64, 187.5, 11_000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A list of cadences as observers wrote it down, and the headers of its files."""
+    """A list of cadences by observers, and the headers of its files."""
 
     headers: tuple[Header, ...]
     listed: dict[tuple[int, ...], str]  # members in time order: the target's name
 
 
 def spliced() -> Listing:
-    """Return the list of spliced cadences: six rows a cadence, first the target."""
+    """Return the list of spliced cadences: six rows each, the target first."""
     places: dict[str, int] = {}
     cadences: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in _rows("gbt_spliced_cadences.csv.gz"):
@@ -53,10 +53,10 @@ def spliced() -> Listing:
 
 
 def nodes() -> Listing:
-    """Return the list of node files, cut into cadences.
+    """Return the list of node files, divided into cadences.
 
     A cadence is the files of one target of interest, one bank (`BLPnn` in the path; a spliced file's node names), one
-    reduction program, with less than an hour from start to start, where the band is known. That makes 926.
+    reduction program, with less than an hour from start to start and a known band. There are 926.
     """
     headers: list[Header] = []
     pointings: dict[tuple[str, ...], list[int]] = defaultdict(list)
@@ -73,7 +73,7 @@ def nodes() -> Listing:
 
 
 def compare(listing: Listing) -> tuple[Counter[str], Counter[str], Grouping]:
-    """Return the listed cadences by what became of them, and the cadences that are in no list by kind."""
+    """Count the listed cadences by outcome, and the cadences that are in no list by kind."""
     grouping = find_cadences(listing.headers)
     formed = {cadence.members: cadence for cadence in grouping.cadences}
     outcome = Counter(_outcome(six, formed.get(six), target, listing.headers) for six, target in listing.listed.items())

@@ -1,7 +1,7 @@
 """Count lines of code, without blank lines, comments and docstrings, per package and in total.
 
-Run from the repository root: `python benchmarks/count_lines.py [FOLDER]`. It counts aetherscan/, sentinel/ and sentinel.py;
-tests and benchmarks are not counted. A docstring is a statement that is only a string, after a constant too.
+Run from the repository root: `python benchmarks/count_lines.py [FOLDER]`. It counts aetherscan/, sentinel/ and
+sentinel.py; tests and benchmarks are not counted. Any statement that is only a string counts as a docstring.
 """
 
 import ast

@@ -1,6 +1,6 @@
-"""Draw windows with Aetherscan's own generator, for `seed_windows.py`, which runs this where that package is installed.
+"""Draw windows with Aetherscan's own generator; `seed_windows.py` runs this where that package is installed.
 
-Each line of standard input is JSON: the generator's function, what it is given, and where the arrays go.
+Each line of standard input is JSON: the generator's function, its arguments, and the paths of the arrays.
 """
 
 import json
@@ -12,7 +12,7 @@ from numpy.random import mtrand
 
 from aetherscan import data_generation
 
-# Its logarithm is left out, as raw power is asked for; its statistics are for its database alone.
+# Without its logarithm, because raw power is needed; its statistics only feed its database.
 vars(data_generation).update(
     log_norm=lambda data, **_: (data, (0.0, 1.0)),
     _compute_intensity_stats=lambda _: {},
@@ -20,7 +20,7 @@ vars(data_generation).update(
 for line in sys.stdin:
     asked = json.loads(line)
     random.seed(asked["seed"])
-    mtrand.seed(asked["seed"])  # where it draws from
+    mtrand.seed(asked["seed"])  # the generator it uses
     plates, create = np.load(asked["plates"]), getattr(data_generation, asked["function"])
     made = [create(plates, **asked["given"]) for _ in range(asked["count"])]
     np.save(asked["windows"], np.array([window for window, _ in made], dtype=np.float32))

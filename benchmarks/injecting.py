@@ -1,9 +1,9 @@
-"""Make examples for the encoder and print what they cost, beside setigen and the way that forests' examples are drawn.
+"""Measure the rate at which training examples are made, beside setigen and the way the forests' examples are made.
 
-Run from the repository root: `python benchmarks/injecting.py [EXAMPLES] [PROCESSES]` (default 120,000, which is what
-the first seed makes for a round, by 2). An example is 6 x 16 x 512 bins, injected into native channels, binned,
-normalized, as bytes. Rates are per second of one core's own time (CPU seconds, medians of `ROUNDS`); memory is the sum
-over all processes, what they share counted once.
+Run from the repository root: `python benchmarks/injecting.py [EXAMPLES] [PROCESSES]` (default 120,000 by 2 processes;
+Aetherscan makes 120,000 for a round). An example is 6 x 16 x 512 bins: injected into native channels, binned,
+normalized, and quantized to bytes. Rates are per CPU second, medians of `ROUNDS`. Memory is the sum over all processes,
+with shared memory counted once.
 """
 
 import os
@@ -36,11 +36,11 @@ from aetherscan.train.render import BLOCK
 ROUNDS, CHANS, SNR = 5, 4096, (6.0, 30.0)
 HEADER = gbt_header(CHANS)
 TOLERANCE = 0.02
-"""Of the brightest pixel: setigen samples a line at each channel's centre and at so many moments of a row."""
+"""Fraction of the brightest pixel: setigen samples a line at channel centers and at discrete times within a row."""
 
 
 def rate(work: Callable[[], int]) -> float:
-    """Return how many examples `work` makes in a second of a core's time; the first time is for warming up."""
+    """Return how many examples `work` makes per CPU second; the first call is not counted."""
     rates = []
     for _ in range(ROUNDS + 1):
         began = time.process_time()
@@ -49,7 +49,7 @@ def rate(work: Callable[[], int]) -> float:
 
 
 def with_setigen(rng: np.random.Generator) -> int:
-    """Make one example as the papers do, three frames with a signal; check that ours is the same."""
+    """Make one example with setigen, three frames with a signal; check that our line agrees with it."""
     power, tone = np.stack([noise(rng, 16, CHANS) for _ in range(6)]), random_signal(rng, HEADER.fch1, 20.0, 1.0)
     kinds = {"df": -HEADER.foff * 1e6 * u.Hz, "dt": HEADER.tsamp * u.s, "fch1": HEADER.fch1 * u.MHz}
     for position in ON:
@@ -72,7 +72,7 @@ def with_setigen(rng: np.random.Generator) -> int:
 
 
 def resident() -> int:
-    """Return the bytes of this process and its children, what several of them see shared out among them."""
+    """Return the memory of this process and its children in bytes (proportional set size)."""
     me = os.getpid()
     pids = [me, *map(int, Path(f"/proc/{me}/task/{me}/children").read_text().split())]
     rolls = [Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in pids]

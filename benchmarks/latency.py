@@ -1,10 +1,10 @@
-"""Land cadences for a real service, idle and over a backlog, and print how long after the last byte each step comes.
+"""Measure how long after a cadence's last byte a real service records and announces it, idle and with a backlog.
 
 Run from the repository root: `python benchmarks/latency.py [BACKLOG [LIVE]]`, by default 600 cadences that land at once
-and 20 live ones, one every five seconds, before them and again beside them. `up` starts every program as shipped, with
-its own workers and release and a Slack on loopback; only how long a file must stand still is shortened, which comes
-before what is counted here, and Slack's limits are lifted. A live cadence is six files of 2^18 channels, 16 rows, with
-a tone, so that each is announced; the backlog's are of 4,096 channels and hold none.
+and 20 live ones, one every five seconds, before the backlog and again during it. `up` starts every program with its
+default configuration, workers and release, and a Slack server on loopback. Two settings differ: files settle for 2 s,
+which is not part of the latency, and Slack's rate limits are lifted. A live cadence is six files of 2^18 channels and
+16 rows with a tone, so each is announced. The backlog's files have 4,096 channels and no tone.
 """
 
 import sys
@@ -24,11 +24,11 @@ from sentinel.monitor.latency import STAGES, newest
 from sentinel.store.schema import cadence
 
 EVERY_S, NCHANS = 5.0, 2**18
-SHOWN = ("stable_to_recorded", "recorded_to_announced", "stable_to_announced")
+STEPS = ("stable_to_recorded", "recorded_to_announced", "stable_to_announced")
 
 
 def live(service: Service, telescope: Telescope, count: int) -> dict[str, np.ndarray]:
-    """Land so many cadences one after the other; return the seconds each of them took, once all are announced."""
+    """Land `count` cadences, wait until all are announced, and return the latencies of each step in seconds."""
     names = set()
     for _ in range(count):
         telescope.land(1)
@@ -40,7 +40,7 @@ def live(service: Service, telescope: Telescope, count: int) -> dict[str, np.nda
             mine = [seconds for target, *seconds in newest(rows, cadence.c.target) if target in names]
         taken = dict(zip(STAGES, zip(*mine, strict=True), strict=False))
         whole = len(mine) == count and None not in taken["stable_to_announced"]
-        return {name: np.array(taken[name]) for name in SHOWN} if whole else {}
+        return {name: np.array(taken[name]) for name in STEPS} if whole else {}
 
     return service.until(announced, 600)
 
@@ -69,8 +69,8 @@ def main(backlog: int = 600, count: int = 20) -> None:
                 found = live(service, bright, count)
                 left = bright.landed - len(done(service)) if name == "loaded" else 0
                 for stage, taken in found.items():
-                    told = "  ".join(f"p{q} {np.percentile(taken, q):5.1f} s" for q in (50, 95, 99))
-                    print(f"{name:8}{stage:24}{told}  of {count}; {left} of the backlog left")
+                    percentiles = "  ".join(f"p{q} {np.percentile(taken, q):5.1f} s" for q in (50, 95, 99))
+                    print(f"{name:8}{stage:24}{percentiles}  of {count}; {left} of the backlog left")
         finally:
             service.run("down", check=False)
             slack.close()

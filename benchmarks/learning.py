@@ -1,10 +1,10 @@
-"""Print recall against what training the encoder cost: forests on the latents of several encoders, on the same skies.
+"""Measure recall against the training cost of an encoder: forests on the latents of several encoders, on equal skies.
 
-Run from the repository root: `python benchmarks/learning.py FOLDER...`, folders of releases or of checkpoints
-(`models/checkpoints/round_03`). Each gets forests of its own, of 300 trees, on what a search finds in 400 simulated
-patches; recall is of signals of SNR 10 and more in 300 further patches, at the score that 5% and 1% of what is no
-signal exceed: in windows; of what the search follows, by the latents alone; and with the measurements beside them,
-which are also asked alone.
+Run from the repository root: `python benchmarks/learning.py FOLDER...`, with folders of releases or of checkpoints
+(`models/checkpoints/round_03`). Forests of 300 trees are fitted for each encoder on the search results of 400 simulated
+patches of sky. Recall is of signals of SNR 10 and more in 300 further patches, at 5% and 1% false positives: in
+windows; of followed lines by their latents alone; and of followed lines by latents and measurements. The measurements
+alone are tested too.
 """
 
 import json
@@ -31,7 +31,7 @@ Both = tuple[Examples, Examples]
 
 
 def cost(folder: Path) -> str:
-    """Return what an encoder has seen, as far as its folder says."""
+    """Return the number of cadences and the seconds that an encoder was trained with, if its folder holds them."""
     if (folder / "state.json").exists():
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         settings, history = state["settings"], state["history"]
@@ -42,7 +42,7 @@ def cost(folder: Path) -> str:
 
 
 def recalls(features: list[np.ndarray], both: Both) -> str:
-    """Return recall at each rate of a forest on such features of what is known, asked about what is not."""
+    """Fit a forest on the features of the training examples; return its recall on the test examples at each rate."""
     known, unseen = both
     scores = tree_share(fit_forest(features[0], known.labels, 1, TREES), features[1])
     strong = (unseen.labels == 1) & (unseen.snrs >= LEAST_SNR)
@@ -56,7 +56,7 @@ def means(encode: Encode, both: Both) -> list[np.ndarray]:
 
 
 def drawn(stream: Stream, patches: int) -> dict[str, Examples]:
-    """Return what a search shows of so many patches."""
+    """Return the examples of simulated patches by search mode."""
     parts = list(draw(SEED, stream, range(patches), SKY, 2))
     return {mode: Examples.join([part[mode] for part in parts]) for mode in MODES}
 

@@ -1,11 +1,11 @@
-"""Switch the two mismatches of the first seed's training on in ours, and print what recall each of them costs.
+"""Measure how much recall the two mismatches of Aetherscan's training cost, by switching them on in ours.
 
-Run from the repository root: `python benchmarks/mismatches.py [PATCHES [RELEASE]]`, by default 400 patches of sky to
-learn from, three quarters as many to judge on, and models/azimuth. The seed stretches each observation between its own
-minimum and maximum when it learns, and each cadence when it serves; and it learns from signals eight times as wide as
-those on the sky. Here the release's encoder stays as it is, and forests are fitted on its latents of what is drawn one
-way and asked about what is drawn another way; recall is of signals at the score that a share of what is none exceeds,
-in windows, and of what the search follows, without the measurements beside the latents and with them.
+Run from the repository root: `python benchmarks/mismatches.py [PATCHES [RELEASE]]`, by default 400 simulated patches of
+sky for training, three quarters as many for testing, and models/azimuth. In training, Aetherscan scales each
+observation between its own minimum and maximum; in inference, each cadence. It also trains on signals eight times as
+wide as those on the sky. The release's encoder is kept. Forests are fitted on its latents of examples made one way and
+tested on examples made another way. Recall is at a fixed rate of false positives: in windows, and of followed lines
+without and with their measurements.
 """
 
 import sys
@@ -37,31 +37,31 @@ def as_ours(snippets: np.ndarray) -> np.ndarray:
 
 
 def by_observation(snippets: np.ndarray) -> np.ndarray:
-    return stretched(snippets, (-2, -1))
+    return scaled(snippets, (-2, -1))
 
 
 def by_cadence(snippets: np.ndarray) -> np.ndarray:
-    return stretched(snippets, (-3, -2, -1))
+    return scaled(snippets, (-3, -2, -1))
 
 
-def stretched(snippets: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Return snippets between their own minimum and maximum, as the seed has its logarithms."""
+def scaled(snippets: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Scale snippets between their own minimum and maximum over `axes`, as Aetherscan scales its logarithms."""
     low, high = (of(snippets, axis=axes, keepdims=True) for of in (np.min, np.max))
     return (snippets - low) / np.maximum(high - low, 1e-6)
 
 
 CASES = (
-    # taught on signals so much wider, stretched so; served stretched so
+    # name, factor of the signals' width in training, scaling in training, scaling in inference
     ("ours", 1.0, as_ours, as_ours),
-    ("each observation stretched, both times", 1.0, by_observation, by_observation),
-    ("served with each cadence stretched", 1.0, by_observation, by_cadence),
-    ("taught on signals eight times as wide", WIDER, as_ours, as_ours),
+    ("each observation scaled, both times", 1.0, by_observation, by_observation),
+    ("each cadence scaled in inference", 1.0, by_observation, by_cadence),
+    ("trained on signals eight times as wide", WIDER, as_ours, as_ours),
     ("both mismatches", WIDER, by_observation, by_cadence),
 )
 
 
 def draw_patch(index: int, stream: int, wider: float) -> tuple[Examples, Examples]:
-    """Draw the examples of one patch, its tones so much wider."""
+    """Draw the examples of one patch with tones `wider` times as wide."""
     plain = examples.draw_emitters
 
     def widened(*given):
@@ -73,7 +73,7 @@ def draw_patch(index: int, stream: int, wider: float) -> tuple[Examples, Example
 
 
 def drawn(stream: int, wider: float, patches: int) -> dict[str, Examples]:
-    """Return what a search would show the forest of so many patches."""
+    """Return the examples of simulated patches by search mode."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         parts = list(pool.map(partial(draw_patch, stream=stream, wider=wider), range(patches), chunksize=8))
     return {mode: Examples.join(of) for mode, of in zip(("tracks", "windows"), zip(*parts, strict=True), strict=True)}

@@ -1,9 +1,9 @@
-"""Read simulated observations a coarse channel at a time and print GB/s of float32, beside the readers that others use.
+"""Measure the rate at which observations are read, in GB/s of float32, beside other readers of the same files.
 
-Run from the repository root: `python benchmarks/reading.py [CHANNELS [ROUNDS]]`. The files stay in the page cache, so
-it is decoding that is timed and not the disk. Before that, each reader's power is compared with what was written. The
-readers take turns, round after round, into the same buffers; medians are printed. "GB/s a core" is by processor
-seconds: on a machine with other work it is the number to compare.
+Run from the repository root: `python benchmarks/reading.py [CHANNELS [ROUNDS]]`. Simulated files are read one coarse
+channel at a time. They stay in the page cache, so decoding is timed and not the disk. First, each reader's power is
+compared with the power that was written. The readers take turns, round after round, with the same buffers; medians are
+printed. "GB/s a core" is per CPU second; compare this number on a machine with other work.
 """
 
 import statistics
@@ -75,7 +75,7 @@ def write(folder: Path, position: int, chans: int) -> list[np.ndarray]:
 
 
 def seconds(reader: Reader, paths: list[Path], buffers: np.ndarray, pool: ThreadPoolExecutor) -> tuple[float, float]:
-    """Return how long it took to read the files at once, and on how many processor seconds."""
+    """Read the files at once; return the wall time and the CPU time in seconds."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     list(pool.map(lambda path, buffer: sum(1 for _ in reader(path, buffer)), paths, buffers))
     return time.perf_counter() - wall_s, time.process_time() - cpu_s

@@ -1,9 +1,9 @@
-"""Search a simulated cadence and print what it costs, each figure beside its reference in the same run.
+"""Measure the cost of a search of a simulated cadence, each figure beside a reference in the same run.
 
 Run from the repository root: `python benchmarks/searching.py [CHANNELS]` (default 2**23: 23 MHz, 3.2 GB of float32).
-The sky holds the zoo at 15 emitters a MHz, real filter shapes and bursts. Files stay in the page cache, as they do
-while they land. Figures are medians of `ROUNDS`; "GB" is float32 after decoding. turboSETI is timed on one coarse
-channel of one file where its command is installed; it is not among Sentinel's packages.
+The sky holds 15 interferers per MHz, real filter shapes and bursts. Files stay in the page cache, as they do while they
+land. Figures are medians of `ROUNDS`; "GB" is float32 after decoding. turboSETI is timed on one coarse channel of one
+file if its command is installed; it is not a dependency of Sentinel.
 """
 
 import json
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
 COARSE = 2**20
 L_BAND_GB, OBSERVED_S = 6 * 318e6 * 16 * 4 / 1e9, 1800
-"""A full L-band cadence, and how long the telescope takes over it."""
+"""Size of a full L-band cadence, and the duration of its observation."""
 
 
 def sky(folder: Path, nchans: int) -> list[Path]:
@@ -47,7 +47,7 @@ def sky(folder: Path, nchans: int) -> list[Path]:
 
 
 def search(paths: list[Path], mode: str = "tracks", threads: int = 1) -> dict[str, Any]:
-    """Search in this process, once to warm up and then `ROUNDS` times."""
+    """Search in this process, once to warm up and then `ROUNDS` times; return the costs."""
     detector, took = load_detector(load_config(ROOT / "config.yaml").release), []
     for _ in range(ROUNDS + 1):
         with open_cadence(paths) as observations:
@@ -60,7 +60,7 @@ def search(paths: list[Path], mode: str = "tracks", threads: int = 1) -> dict[st
 
 
 def decode(paths: list[Path]) -> dict[str, Any]:
-    """Read a coarse channel at a time into one buffer, and do nothing with it."""
+    """Read the files a coarse channel at a time into one buffer; return the rate."""
     took, size = [], 0
     for _ in range(ROUNDS + 1):
         began, size = time.perf_counter(), 0
@@ -75,13 +75,13 @@ def decode(paths: list[Path]) -> dict[str, Any]:
 
 
 def at_once(work: Callable[..., dict[str, Any]], each: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    """Do the work in as many processes as there are arguments; each process is fresh, and its memory its own."""
+    """Run the work in a fresh process for each tuple of arguments, all at once."""
     with multiprocessing.get_context("spawn").Pool(len(each), maxtasksperchild=1) as pool:
         return pool.starmap(work, each, chunksize=1)
 
 
 def turbo_seti(path: Path, folder: Path) -> float | None:
-    """Return GB/s of turboSETI's FindDoppler at its defaults, drifts to 4 Hz/s and SNR 10; None where it is missing."""
+    """Return GB/s of turboSETI's FindDoppler at its defaults, drifts to 4 Hz/s and SNR 10; None if it is missing."""
     if not (command := shutil.which("turboSETI")):
         return None
     began = time.perf_counter()

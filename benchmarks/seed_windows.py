@@ -1,16 +1,17 @@
-"""Judge windows from Aetherscan's own generator, the first seed's, and print recall at 1% and 0.01% false positives.
+"""Score windows from Aetherscan's own generator, and print recall at 1% and 0.01% false positives.
 
 Run from the repository root: `python benchmarks/seed_windows.py [FALSE [LEARNED [RELEASE]]]`, by default 30,000 windows
-without a signal and 15,000 with one to judge on, 12,000 to learn from, and models/azimuth. Its package, version 1.2.0,
-goes without what it depends on into a folder that is thrown away, and runs in a process of its own, as its name is our
-library's too; its defaults are kept: SNR 1-100 over six scans without pauses, of signals that are drawn at 2.8 Hz a
-channel into plates binned by eight. Half of the false windows hold a line in all six, and half of the true ones too.
+without a signal and 15,000 with one for testing, 12,000 for training, and models/azimuth. Aetherscan 1.2.0 is installed
+without its dependencies into a temporary folder and runs in a process of its own, because our library has the same
+name. Its defaults are kept: SNR 1-100 over six scans without pauses, signals drawn at 2.8 Hz per channel into
+backgrounds binned by eight. Half of the windows without a signal hold a line in all six scans, and half of those with
+one.
 
-Plates are noise, or our zoo at 15 emitters per MHz, both with filter shape, gains and bursts; two windows of a kind
-share one, so that no false alarm counts again and again. A window is scored as `search --test-files` scores it, by its
-likeliest line: by the forest that ships, and by one that is fitted on what was found in further windows. The last lines
-say what the best would be that noise leaves: recall of a matched filter that is told each signal's width, adds up the
-ONs, and need not look for it, or looks along so many lines that may hold it.
+Backgrounds are noise, or noise and our interference at 15 emitters per MHz, both with filter shape, gains and bursts.
+Two windows of a kind share a background, so that one false alarm does not count many times. The score of a window is
+that of `search --test-files`: of its most probable line, by the released forest and by a forest fitted on further
+windows. The last lines print the limit that noise sets: the recall of a matched filter that knows each signal's width
+and adds up the ONs, on one line or on a number of lines that may hold the signal.
 """
 
 import json
@@ -49,25 +50,25 @@ TRUE, FALSE = ("signal", "both"), ("quiet", "line")
 BATCH, SHARED = 1000, 2
 RATES, EDGES = (1e-2, 1e-4), (1, 2, 4, 6, 10, 20, 100)
 LINES = (1, 512, 50_000)
-"""That a filter may look along: the one that is there, one from each bin, or as many as the seed draws from."""
+"""Lines that the matched filter searches: the true one, one from each bin, or as many as the generator draws from."""
 GAUSSIAN = 0.7527
 """Sum over channels of the square of a Gaussian of height 1, in its widths at half height."""
 Draw = Callable[[int, str, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""Seed, kind, plates and count in; windows, and SNR and width of their signals out."""
+"""Takes seed, kind, backgrounds and count; returns windows, and the SNR and width of their signals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the search found in windows of one kind."""
+    """The lines that the search found in windows of one kind."""
 
-    features: np.ndarray  # a row for each track
-    window: np.ndarray  # which each track is in
-    told: np.ndarray  # SNR and width in Hz of each window's signal, in the generator's words
+    features: np.ndarray  # a row per line
+    window: np.ndarray  # index of the window of each line
+    told: np.ndarray  # SNR (in the generator's definition) and width in Hz of each window's signal
 
 
 @contextmanager
 def seeds_generator(place: Path) -> Iterator[Draw]:
-    """Install the seed's package into a folder, and start it."""
+    """Install Aetherscan into a folder and start its generator."""
     library = place / "library"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-t", library, PACKAGE], check=True)
     names = {name: str(place / f"{name}.npy") for name in ("plates", "windows", "told")}
@@ -94,7 +95,7 @@ def seeds_generator(place: Path) -> Iterator[Draw]:
 
 
 def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
-    """Return so many backgrounds, binned by eight: (count, 6, 16, 512)."""
+    """Return `count` backgrounds, binned by eight: (count, 6, 16, 512)."""
     settings = ExampleSettings(tones=0, interference=3 if sky == "zoo" else 0)
     each, cut = settings.chans // (BINS * BINNING), []
     for _ in range(-(-count // each)):
@@ -104,13 +105,13 @@ def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
 
 
 def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detector) -> np.ndarray:
-    """Return what a forest reads of each line in a window."""
+    """Return the features of each line in a window."""
     snippets, told = lines_of(window, timings, detector.release.snippet)
     return forest_features(["mean"], detector.encode_snippets(snippets), told)
 
 
 def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:
-    """Return what is found in so many windows of each kind; a thousand are judged while the next are drawn."""
+    """Return the lines found in windows of each kind; a thousand are searched while the next are drawn."""
     found, timings, batches = (
         {},
         geometries((ROWS, BINS), BINS),
@@ -158,7 +159,7 @@ def main(false: int = 30_000, learned: int = 12_000, release: str = "models/azim
 
 
 def report(name: str, forest: object, unseen: dict[str, Found]) -> None:
-    """Print recall at each rate, by the generator's SNR, and of what a matched filter sees in an ON."""
+    """Print recall at each rate: of all, by the generator's SNR, and above a matched filter's SNR in one ON."""
     scores = {}
     for kind, of in unseen.items():
         scores[kind] = np.zeros(len(of.told))
@@ -173,13 +174,13 @@ def report(name: str, forest: object, unseen: dict[str, Found]) -> None:
 
 
 def ideal(in_an_on: np.ndarray, rate: float, lines: int) -> float:
-    """Return the recall that Gaussian noise permits to the sum of three ONs, on any of so many lines."""
+    """Return the recall of a matched filter on the sum of three ONs in Gaussian noise, over a number of lines."""
     least = norm.isf(-np.expm1(np.log1p(-rate) / lines))
     return float(norm.cdf(3**0.5 * in_an_on - least).mean())
 
 
 def signals(unseen: dict[str, Found]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the SNR of each signal in the generator's words, and the matched filter's in one ON."""
+    """Return the SNR of each signal in the generator's definition, and the matched filter's in one ON."""
     snrs, widths = np.concatenate([unseen[kind].told for kind in TRUE]).T
     return snrs, snrs / np.sqrt(6 * ROWS) * np.sqrt(ROWS * GAUSSIAN * np.maximum(widths / HZ, 1))
 

@@ -1,9 +1,9 @@
-"""How many cadences a second the store can hand out and record: SQLite beside PostgreSQL, from one process and four.
+"""Measure how many cadences per second the store hands out and records: SQLite and PostgreSQL, one and four processes.
 
-Each step waits for the disk, as in service: SQLite with `synchronous=FULL`, PostgreSQL with its own defaults. A step is
-a claim (which chooses the newest among thousands, all six files there) and a record of one candidate.
+Each step waits for the disk, as in service: SQLite with `synchronous=FULL`, PostgreSQL with its defaults. A step is a
+claim (the newest among thousands of cadences whose six files are present) and a record of one candidate.
 
-Run from the repository root: `python benchmarks/store.py`; PostgreSQL where its programs are installed.
+Run from the repository root: `python benchmarks/store.py`. PostgreSQL is measured if its programs are installed.
 """
 
 import multiprocessing
@@ -30,7 +30,7 @@ SECONDS = 5.0
 
 
 def work(url: str, barrier: Any, counts: Any) -> None:
-    """Claim and record until time is up."""
+    """Claim and record cadences for `SECONDS`."""
     store, count = open_store(url), 0
     barrier.wait()
     end = time.monotonic() + SECONDS
@@ -55,28 +55,28 @@ def fill(store: Store) -> None:
 
 
 def measure(url: str, processes: int) -> float:
-    """Return how many cadences a second were claimed and recorded, each of them once."""
+    """Return how many cadences per second were claimed and recorded, and check that each was recorded once."""
     store = open_store(url)
     fill(store)
     spawn = multiprocessing.get_context("spawn")
     barrier, counts = spawn.Barrier(processes), spawn.Queue()
     several = [spawn.Process(target=work, args=(url, barrier, counts)) for _ in range(processes)]
-    for one in several:
-        one.start()
+    for process in several:
+        process.start()
     total = sum(counts.get() for _ in several)
-    for one in several:
-        one.join()
+    for process in several:
+        process.join()
     assert store.ledger()["done"] == total < CADENCES
     store.engine.dispose()
     return total / SECONDS
 
 
 def engines() -> Iterator[tuple[str, Any]]:
-    """Yield the name of an engine and what makes the URL of an empty store there."""
+    """Yield the name of each engine and a function that returns the URL of an empty store."""
     with tempfile.TemporaryDirectory(dir=".") as place:
         yield "SQLite", lambda: f"sqlite:///{Path(tempfile.mkdtemp(dir=place)).absolute()}/store.db"
     if programs() is None:
-        print("no PostgreSQL here: apt install postgresql")
+        print("PostgreSQL is not installed: apt install postgresql")
         return
     server = Server()
     yield "PostgreSQL", server.database

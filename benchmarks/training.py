@@ -1,9 +1,9 @@
-"""Time a training step: ours as `train` takes it, beside a plain Keras fit of the seeds' loss on the seeds' model.
+"""Measure the rate of training steps, beside a plain Keras fit of Aetherscan's loss and model.
 
-Both take the same snippets in batches of the same size, in processes of their own, and tell their peak of memory; ours
-is fed by the feed, bytes at a time, the plain one holds its examples as floats. The seeds' model flattens where ours
-takes maxima, and reconstructs all six observations where ours reconstructs two. The plain model learns too: the loss
-at the end must be below that at the beginning in both.
+Both run in processes of their own on examples of the same shape and in batches of the same size, and report their peak
+memory. Ours trains on the batches of `aetherscan.train.batches`, as bytes; the plain fit holds its examples as floats.
+Aetherscan's model flattens where ours takes maxima, and reconstructs all six observations where ours reconstructs two.
+The loss at the end must be below the loss at the beginning in both.
 
     python -P benchmarks/training.py [--batch 32] [--steps 30]
 """

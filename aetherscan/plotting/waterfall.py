@@ -1,4 +1,4 @@
-"""Pictures for people: a candidate as a waterfall through the six observations."""
+"""Draw a candidate as a waterfall through the six observations of its cadence."""
 
 import io
 from collections.abc import Sequence
@@ -16,16 +16,23 @@ from aetherscan.search.bandpass import normalize_bandpass
 from aetherscan.search.candidates import Candidate
 
 PIXELS = 320
-"""Bins across a panel, about."""
+"""Approximate number of bins across a panel."""
 MARGIN_HZ = 700.0
 
 
 def waterfall_png(
     observations: Sequence[Observation], candidate: Candidate, on: tuple[int, ...] = (0, 2, 4), dpi: int = 110
 ) -> bytes:
-    """Return a PNG of the six observations around a candidate, one above the other, as the telescope saw them.
+    """Return a PNG of the six observations around a candidate, one above the other in time order.
 
-    Each row is in units of its own noise; carets at the panels' edges show where the fitted track enters and leaves.
+    Power is in units of each row's own noise. Carets at a panel's upper and lower edge mark where the candidate's
+    straight track enters and leaves the observation.
+
+    Args:
+        observations: six open observations in time order.
+        candidate: the band drawn covers its track and a margin on either side.
+        on: positions of the ONs.
+        dpi: resolution of the picture, in dots per inch.
     """
     headers = [observation.header for observation in observations]
     starts_s = [(header.tstart - headers[on[0]].tstart) * SECONDS_PER_DAY for header in headers]
@@ -43,7 +50,7 @@ def waterfall_png(
         sigmas = np.empty((header.ntime, stop - start), dtype=np.float32)
         normalize_bandpass(observation.read(start, stop), 0, sigmas)
         bins = sigmas[:, : sigmas.shape[1] // factor * factor].reshape(header.ntime, -1, factor)
-        shown_hz = [(header.frequency(c - 0.5) - candidate.frequency_mhz) * 1e6 for c in (start, stop)]
+        edges_hz = [(header.frequency(c - 0.5) - candidate.frequency_mhz) * 1e6 for c in (start, stop)]
         panel.imshow(
             bins.sum(axis=2) / factor**0.5,
             aspect="auto",
@@ -51,11 +58,11 @@ def waterfall_png(
             cmap="magma",
             vmin=-1.5,
             vmax=8.0,
-            extent=(shown_hz[0], shown_hz[1], header.duration_s, 0.0),
+            extent=(edges_hz[0], edges_hz[1], header.duration_s, 0.0),
         )
         for at_s, caret in ((0.0, CARETDOWN), (header.duration_s, CARETUP)):
-            where = candidate.drift_rate_hz_s * (starts_s[i] + at_s)
-            panel.plot(where, at_s, marker=caret, color=TRACK, markersize=5, clip_on=False, zorder=5)
+            track_hz = candidate.drift_rate_hz_s * (starts_s[i] + at_s)
+            panel.plot(track_hz, at_s, marker=caret, color=TRACK, markersize=5, clip_on=False, zorder=5)
         role, color = ("ON", SIGNAL) if i in on else ("OFF", QUIET)
         label = f"{role}\n{printable(header.source_name)[:14]}\nSNR {candidate.snr[i]:.1f}"
         panel.set_ylabel(label, color=color, rotation=0, labelpad=34, fontsize=9, va="center", parse_math=False)
@@ -76,5 +83,5 @@ def waterfall_png(
 
 
 def printable(name: str) -> str:
-    """Return a name from a file's header as harmless text: no control characters, at most 40 characters."""
+    """Return a name from a file's header without control characters, cut to 40 characters."""
     return "".join(c if c.isprintable() else "?" for c in name)[:40]
