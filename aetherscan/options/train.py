@@ -62,7 +62,7 @@ class TrainSettings:
     rf_n_estimators: int = _option(1000, "number of trees of a forest", heading="forests", least=1)
     rf_bootstrap: bool = _option(default=True, text="fit each tree to a random sample of the examples")
     rf_max_features: float | Literal["sqrt", "log2"] = _option(
-        "sqrt", "features tried at each split: sqrt, log2, or a fraction 0-1"
+        "sqrt", "features tried at a split: sqrt, log2 or a fraction"
     )
     rf_n_jobs: int = _option(-1, "cores that fit a forest; -1: all", least=-1)
     rf_seed: int | None = _option(None, "random seed of the forests (default: --seed)", least=0)
@@ -93,31 +93,25 @@ class TrainSettings:
     num_samples_rf: int = _option(19_200, "most examples that a forest is fitted to", least=4, multiple=4)
     train_val_split: float = _option(0.8, "fraction of the cadences to train on; the rest validate", above=0, below=1)
     per_replica_batch_size: int = _option(32, "cadences per device and step", least=1)  # larger is no faster on a CPU
-    effective_batch_size: int = _option(
-        32, "cadences per optimizer step, over all devices", least=1
-    )  # small, as the number of steps limits what is learned
+    effective_batch_size: int = _option(32, "cadences per optimizer step, all devices", least=1)  # small: steps matter
     per_replica_val_batch_size: int = _option(64, "cadences per device and validation step", least=1)
     signal_injection_chunk_size: int = _option(512, "cadences in preparation at once", least=4, multiple=4)  # 25 MB
 
     # SNR is the matched filter's in one observation. Aetherscan's is over six, of signals eight times as wide.
-    snr_base: float = _option(6.0, "SNR of the faintest signals; noise alone reaches 6", heading="curriculum", above=0)
+    snr_base: float = _option(6.0, "SNR of the faintest signals", heading="curriculum", above=0)
     initial_snr_range: float = _option(54.0, "SNR of the brightest signals of the first round, above snr_base", least=0)
     # Rounds with SNR 6-20 alone make the encoder forget bright signals: docs/performance.md has the figures.
     final_snr_range: float | None = _option(
         None, "SNR of the brightest signals of the last round, above snr_base (default: initial_snr_range)", least=0
     )
     curriculum_schedule: Literal["linear", "exponential", "step"] = _option(
-        "exponential", "how the SNR range narrows from the first round to the last: linear, exponential or step"
+        "exponential", "how the SNR range narrows: linear, exponential, step"
     )
-    exponential_decay_rate: float = _option(
-        -3.0, "rate of the exponential schedule; more negative narrows the range sooner", below=0
-    )
+    exponential_decay_rate: float = _option(-3.0, "rate of the exponential schedule; lower narrows it sooner", below=0)
     step_easy_rounds: int = _option(2, "rounds with the first SNR range, in the step schedule", least=0)
     step_hard_rounds: int = _option(8, "rounds with the last SNR range, in the step schedule", least=0)
 
-    base_learning_rate: float = _option(
-        1e-3, "Adam's learning rate at the start of a round", heading="learning rate", above=0
-    )
+    base_learning_rate: float = _option(1e-3, "learning rate at the start of a round", heading="learning rate", above=0)
     min_learning_rate: float = _option(1e-6, "lowest learning rate", above=0)
     min_pct_improvement: float = _option(
         1e-3, "smallest decrease of the validation loss that counts, as a fraction", least=0, below=1

@@ -29,13 +29,7 @@ from aetherscan.train.backgrounds import Source
 from aetherscan.train.batches import FeedSettings, feed, sources_of
 from aetherscan.train.encoder import Plan, train_encoder
 from aetherscan.train.examples import Examples, draw
-from aetherscan.train.forest import (
-    FEWEST_ALARMS,
-    LabelledFeatures,
-    collect_features,
-    labelled_features,
-    train_forest,
-)
+from aetherscan.train.forest import FEWEST_ALARMS, LabelledFeatures, collect_features, labelled_features, train_forest
 from aetherscan.train.onnx_export import export_onnx
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.report import write_training
