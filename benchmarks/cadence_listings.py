@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from aetherscan.cadence.grouping import FIRST, MAX_STEP_S, Cadence, Grouping, find_cadences
+from aetherscan.cadence.geometry import ON_POSITIONS
+from aetherscan.cadence.grouping import MAX_STEP_S, Cadence, Grouping, find_cadences
 from aetherscan.header import SECONDS_PER_DAY, Header
 
 LISTINGS = Path(__file__).resolve().parents[1] / "tests" / "data" / "listings"
@@ -83,7 +84,7 @@ def compare(listing: Listing) -> tuple[Counter[str], Counter[str], Grouping]:
 
 def _outcome(six: tuple[int, ...], cadence: Cadence | None, target: str, headers: tuple[Header, ...]) -> str:
     if cadence is not None:
-        return "comes back" if (cadence.target, cadence.on) == (target, FIRST) else "comes back with other roles"
+        return "comes back" if (cadence.target, cadence.on) == (target, ON_POSITIONS) else "comes back with other roles"
     if len(six) < 6:
         return "a file is not in the list"
     steps = [(headers[b].tstart - headers[a].tstart) * SECONDS_PER_DAY for a, b in pairwise(six)]

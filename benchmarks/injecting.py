@@ -20,7 +20,7 @@ import astropy.units as u
 import numpy as np
 import setigen as stg
 
-from aetherscan.cadence.geometry import ON, geometry_of
+from aetherscan.cadence.geometry import ON_POSITIONS, geometry_of
 from aetherscan.header import gbt_header
 from aetherscan.search.bandpass import normalize_block
 from aetherscan.search.cutouts import window_snippet
@@ -52,7 +52,7 @@ def with_setigen(rng: np.random.Generator) -> int:
     """Make one example with setigen, three frames with a signal; check that our line agrees with it."""
     power, tone = np.stack([noise(rng, 16, CHANS) for _ in range(6)]), random_signal(rng, HEADER.fch1, 20.0, 1.0)
     kinds = {"df": -HEADER.foff * 1e6 * u.Hz, "dt": HEADER.tsamp * u.s, "fch1": HEADER.fch1 * u.MHz}
-    for position in ON:
+    for position in ON_POSITIONS:
         frame = stg.Frame(fchans=CHANS, tchans=16, ascending=False, **kinds)
         start, drift, width = frame.get_frequency(2000), tone.drift_hz_s, 15.0
         signal = frame.add_signal(

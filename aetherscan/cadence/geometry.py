@@ -1,4 +1,4 @@
-"""What a search needs to know of a cadence: where it points, and how its rows and channels are spaced."""
+"""The geometry of a cadence: which observations are ONs, and how rows and channels of the six line up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,21 +10,22 @@ from jaxtyping import Float64
 from aetherscan.errors import CadenceError
 from aetherscan.header import SECONDS_PER_DAY, Header
 
-ON = (0, 2, 4)
+ON_POSITIONS, OFF_POSITIONS = (0, 2, 4), (1, 3, 5)
+"""Positions in a cadence whose target comes first (ABACAD), counted from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Six observations of a band in time order, the target in three of them."""
+    """Six observations of one band in time order, three of them ONs."""
 
     headers: tuple[Header, ...]
     on: tuple[int, ...]
-    rows: int
-    middles: Float64[np.ndarray, " obs"]  # of each observation, in rows after the start of the first
+    rows: int  # that all six have
+    middles: Float64[np.ndarray, " obs"]  # middle of each observation, in rows after the start of the first
 
     @property
     def hz(self) -> float:
-        """Width of a channel."""
+        """Width of a channel, in Hz."""
         return abs(self.headers[0].foff * 1e6)
 
     @property
@@ -34,28 +35,28 @@ class Geometry:
 
     @property
     def order(self) -> list[int]:
-        """Positions as the encoder was taught: ON, OFF, ON, OFF, ON, OFF."""
+        """Positions in the order that the encoder expects: ON, OFF, ON, OFF, ON, OFF."""
         return [position for pair in zip(self.on, self.off, strict=True) for position in pair]
 
     @property
     def nchans(self) -> int:
-        """Channels that all six have."""
+        """Number of channels that all six have."""
         return min(header.nchans for header in self.headers)
 
     def mhz(self, channel: Any) -> Any:
-        """Return the frequency of channels of the first observation."""
+        """Return the frequency, in MHz, of channels of the first observation."""
         return self.headers[0].fch1 + channel * self.headers[0].foff
 
     def max_drift(self, hz_s: float) -> float:
-        """Return channels per row."""
+        """Convert a drift rate from Hz/s to channels per row."""
         return hz_s * self.headers[0].tsamp / self.hz
 
 
-def geometry_of(headers: Sequence[Header], on: tuple[int, ...] = ON) -> Geometry:
-    """Return what the search needs to know of six observations.
+def geometry_of(headers: Sequence[Header], on: tuple[int, ...] = ON_POSITIONS) -> Geometry:
+    """Return the geometry of six observations, in time order, whose ONs are at the positions `on`.
 
     Raises:
-        CadenceError: they do not share a band, or are not six.
+        CadenceError: the headers are not six, or differ in their channels.
     """
     check_cadence(headers)
     first, rows = headers[0], min(header.ntime for header in headers)
@@ -64,7 +65,11 @@ def geometry_of(headers: Sequence[Header], on: tuple[int, ...] = ON) -> Geometry
 
 
 def check_cadence(headers: Sequence[Header]) -> None:
-    """Raise CadenceError unless these are six observations of the same channels, in time order."""
+    """Check that the headers are six, of the same channels (to within one), and in time order.
+
+    Raises:
+        CadenceError: they are not.
+    """
     if len(headers) != 6:
         raise CadenceError(f"expected six observations, found {len(headers)}")
     first = headers[0]
@@ -83,7 +88,11 @@ def check_cadence(headers: Sequence[Header]) -> None:
 
 
 def spikes(header: Header, start: int, stop: int) -> list[int]:
-    """Return where, from `start`, the DC spikes of the coarse channels lie: the middle channel and its neighbours."""
+    """Return the channels of DC spikes between `start` and `stop`, counted from `start`.
+
+    A DC spike covers the middle channel of a coarse channel and its two neighbors.
+    """
     width = header.coarse_chans
     middles = range(start // width * width + width // 2, stop + 2, width)
-    return [c - start for middle in middles for c in (middle - 1, middle, middle + 1) if start <= c < stop]
+    channels = (channel for middle in middles for channel in (middle - 1, middle, middle + 1))
+    return [channel - start for channel in channels if start <= channel < stop]

@@ -1,15 +1,15 @@
-"""Group observations into ON/OFF cadences by what their headers say; file names are never asked.
+"""Group observations into ON/OFF cadences by their headers; file names are not used.
 
-A *slice* is the observations that can be laid over one another: one telescope and, to within a channel, the same fch1,
-foff, nchans and tsamp. Inside a slice the scans stand in time order, and **every** six consecutive scans that show one
-place at 0, 2, 4 and other places at 1, 3, 5 are a cadence. Windows may overlap: a target observed for twelve scans is
-four cadences, and a star that was somebody's OFF three times is a target in its own right. Cutting a run into separate
-sixes instead would depend on which scan of it landed first.
+A *slice* holds the observations that can be searched together: one telescope and, to within a channel, the same fch1,
+foff, nchans and tsamp. The scans of a slice are put in time order. **Every** six consecutive scans with one place at
+positions 0, 2, 4 and other places at 1, 3, 5 are a cadence. Cadences may overlap: a target observed for twelve scans
+gives four, and a star that was an OFF three times is a target too. Cutting a run into separate groups of six would make
+the answer depend on which scan landed first.
 
-Scans are consecutive when no whole scan fits between them. The telescope may also rest between the first and the last
-ON, for the alternation goes on afterwards; and before the last OFF, once later scans show that it is no new target's
-first. BACADA, the target second, is read only where an OFF opens a run of scans and no OFF closes the same three ONs.
-The page `docs/cadences.md` shows these rules on observers' own lists.
+Scans are consecutive when no whole scan fits between them. Longer rests are allowed between the first and the last ON,
+because the alternation continues after them, and before the last OFF, if later scans show that it is not the first ON
+of another target. BACADA, the target second, is accepted only where its first OFF opens a run of scans and no ABACAD
+cadence has the same three ONs. `docs/cadences.md` compares these rules with observers' own lists of cadences.
 """
 
 import math
@@ -18,54 +18,55 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
 
 SAME_SCAN_S = 20.0
-"""Recording nodes start one scan within this of each other."""
+"""Recording nodes start the same scan within this time of each other."""
 MAX_STEP_S = 600.0
-"""Less than two of the shortest steps on record (309 s): nothing can have been missed in between."""
+"""Longest time between the starts of consecutive scans. Two of the shortest steps on record (309 s) are longer."""
 MAX_REST_S = 5400.0
-"""Wind, a repair, a test scan: the longest rest on record after which observers took a cadence up again is 84 min."""
+"""Longest rest inside a cadence (wind, repairs). The longest on record is 84 min."""
 SAME_PLACE_DEG = 1 / 60
-"""Inside GBT's beam at X band; OFF positions are several beams away."""
+"""Less than GBT's beam at X band; OFFs are several beams away."""
 CALIBRATORS = frozenset({"3C48", "3C123", "3C147", "3C196", "3C286", "3C295"})
-FIRST, SECOND = (0, 2, 4), (1, 3, 5)
-"""Where the ONs are when the target leads (ABACAD), and when an OFF does (BACADA)."""
+TARGET_SECOND = OFF_POSITIONS
+"""Positions of the ONs in BACADA, where an OFF comes first."""
 SLICE: tuple[tuple[Callable[[Header], float], Callable[[Header], float]], ...] = (
     (lambda header: header.foff, lambda header: 1e-4 * abs(header.foff)),
     (lambda header: header.tsamp, lambda header: 1e-2 * header.tsamp),
     (lambda header: header.nchans, lambda _: 1),
     (lambda header: header.fch1, lambda header: abs(header.foff)),
 )
-"""What a slice's observations share, and how far it may differ: writers round, and shift fch1 by half a channel."""
+"""Header values that a slice shares, and their tolerances: writers round, and shift fch1 by half a channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """Six observations searched as one; `members` are places in the headers that were given, in time order."""
+    """Six observations that are searched together."""
 
-    members: tuple[int, int, int, int, int, int]
+    members: tuple[int, int, int, int, int, int]  # indices of the given headers, in time order
     target: str
-    pattern: str  # the target is A wherever it stands: "ABACAD", "BACADA"
-    on: tuple[int, int, int]
+    pattern: str  # one letter per place, A for the target: "ABACAD", "BACADA"
+    on: tuple[int, int, int]  # positions of the ONs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """Observations that are in no cadence, and what they lack; some may also serve in a cadence beside theirs."""
+class Ungrouped:
+    """Observations that make no cadence, and the reason. An OFF among them may also belong to another cadence."""
 
-    members: tuple[int, ...]
+    members: tuple[int, ...]  # indices of the given headers, in time order
     target: str
-    why: str
-    pattern: str | None = None  # where only OFFs are missing: "A.ACAD"
+    reason: str
+    pattern: str | None = None  # "A.ACAD" if all three ONs are there and only OFFs are missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """Every observation is in a cadence, waiting, or a second copy of one that is."""
+    """The cadences, and the observations left over. Second copies of an observation are in neither."""
 
     cadences: tuple[Cadence, ...]
-    waiting: tuple[Waiting, ...]
+    ungrouped: tuple[Ungrouped, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,29 +75,41 @@ class _Scan:
     header: Header
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pointing:
+    """Six scans of the telescope that make a cadence when all slices are taken together."""
+
+    on: tuple[int, int, int]
+    headers: Sequence[Header]
+
+
 def find_cadences(headers: Sequence[Header]) -> Grouping:
-    """Find every cadence among `headers`, given in any order, and say what the others wait for."""
-    once = {headers[i].identity: _Scan(index=i, header=headers[i]) for i in reversed(range(len(headers)))}
-    ordered = sorted(once.values(), key=lambda scan: (scan.header.tstart, scan.header.identity))
+    """Find every cadence among `headers`, which may be in any order, and give the reason why the others are in none."""
+    unique = {headers[i].identity: _Scan(index=i, header=headers[i]) for i in reversed(range(len(headers)))}
+    ordered = sorted(unique.values(), key=lambda scan: (scan.header.tstart, scan.header.identity))
     cadences: list[Cadence] = []
-    waiting: list[Waiting] = []
+    ungrouped: list[Ungrouped] = []
     for telescope in {header.telescope_id for header in headers}:
         observations = [scan for scan in ordered if scan.header.telescope_id == telescope]
         starts = [scan.header.tstart for scan in observations]
-        pointings = _cadences(_scans(observations)[0], starts)
-        for observed in _slices(observations):
-            scans, aside = _scans(observed)
-            found = _cadences(scans, starts)
+        all_slices, _ = _merge_files(observations)
+        pointings = [
+            _Pointing(on=cadence.on, headers=[headers[i] for i in cadence.members])
+            for cadence in _slice_cadences(all_slices, starts)
+        ]
+        for observed in _split_into_slices(observations):
+            scans, set_aside = _merge_files(observed)
+            found = _slice_cadences(scans, starts)
             cadences += found
-            waiting += aside + _lacking(scans, found, [(p.on, [headers[i] for i in p.members]) for p in pointings])
-    place = {scan.index: rank for rank, scan in enumerate(ordered)}
+            ungrouped += set_aside + _group_incomplete(scans, found, pointings)
+    rank = {scan.index: i for i, scan in enumerate(ordered)}
     return Grouping(
-        cadences=tuple(sorted(cadences, key=lambda cadence: [place[i] for i in cadence.members])),
-        waiting=tuple(sorted(waiting, key=lambda group: [place[i] for i in group.members])),
+        cadences=tuple(sorted(cadences, key=lambda cadence: [rank[i] for i in cadence.members])),
+        ungrouped=tuple(sorted(ungrouped, key=lambda group: [rank[i] for i in group.members])),
     )
 
 
-def _slices(observations: list[_Scan]) -> list[list[_Scan]]:
+def _split_into_slices(observations: list[_Scan]) -> list[list[_Scan]]:
     parts = [observations]
     for value, tolerance in SLICE:
         groups, parts = parts, []
@@ -108,146 +121,172 @@ def _slices(observations: list[_Scan]) -> list[list[_Scan]]:
     return parts
 
 
-def _scans(observations: list[_Scan]) -> tuple[list[_Scan], list[Waiting]]:
-    """Return one observation per scan, and those set aside: shorter files of a scan, scans that were begun again."""
+def _merge_files(observations: list[_Scan]) -> tuple[list[_Scan], list[Ungrouped]]:
+    """Return one observation per scan, and those set aside: shorter files of a scan, and aborted scans."""
     scans: list[_Scan] = []
-    aside: list[Waiting] = []
+    set_aside: list[Ungrouped] = []
     for scan in sorted(observations, key=lambda scan: scan.header.tstart):
         gap = _gap_s(scans[-1], scan) if scans else math.inf
-        again = gap <= MAX_STEP_S and 2 * scans[-1].header.duration_s < scan.header.duration_s
-        if gap > SAME_SCAN_S and not (again and _same(scans[-1].header, scan.header)):
+        restarted = gap <= MAX_STEP_S and 2 * scans[-1].header.duration_s < scan.header.duration_s
+        if gap > SAME_SCAN_S and not (restarted and _same_place(scans[-1].header, scan.header)):
             scans.append(scan)
             continue
-        more, less = sorted((scans.pop(), scan), key=lambda scan: scan.header.duration_s, reverse=True)
-        scans.append(more)
-        why = f"set aside: {less.header.ntime} rows, and {more.header.ntime} from MJD {more.header.tstart:.4f}"
-        aside.append(Waiting(members=(less.index,), target=less.header.source_name, why=why))
-    return _told_apart(scans), aside
+        longer, shorter = sorted((scans.pop(), scan), key=lambda scan: scan.header.duration_s, reverse=True)
+        scans.append(longer)
+        kept = f"the file from MJD {longer.header.tstart:.4f} has {longer.header.ntime}"
+        reason = f"set aside: {shorter.header.ntime} rows; {kept}"
+        set_aside.append(Ungrouped(members=(shorter.index,), target=shorter.header.source_name, reason=reason))
+    return _name_voyager_offs(scans), set_aside
 
 
-def _told_apart(scans: list[_Scan]) -> list[_Scan]:
-    """Name every second scan of a spacecraft's run its OFF, where neither names nor coordinates do (Voyager tests)."""
+def _name_voyager_offs(scans: list[_Scan]) -> list[_Scan]:
+    """Add `_OFF` to the name of every second scan of a Voyager test, where names and coordinates are all the same."""
     named: list[_Scan] = []
     for scan in scans:
         name = scan.header.source_name
-        untold = named and "VOYAGER" in name.upper() and _same(named[-1].header, scan.header)
-        off = bool(untold) and _gap_s(named[-1], scan) <= MAX_STEP_S
+        ambiguous = named and "VOYAGER" in name.upper() and _same_place(named[-1].header, scan.header)
+        off = bool(ambiguous) and _gap_s(named[-1], scan) <= MAX_STEP_S
         named.append(replace(scan, header=replace(scan.header, source_name=f"{name}_OFF")) if off else scan)
     return named
 
 
-def _cadences(scans: list[_Scan], starts: Sequence[float]) -> list[Cadence]:
-    """Return the cadences of one slice; `starts` are those of all observations of the telescope."""
-    found: list[Cadence] = []
-    led_by_off: list[Cadence] = []
+def _slice_cadences(scans: list[_Scan], starts: Sequence[float]) -> list[Cadence]:
+    """Return the cadences of one slice; `starts` (MJD) are those of all observations of the telescope."""
+    target_first: list[Cadence] = []
+    target_second: list[Cadence] = []
     for i in range(len(scans) - 5):
         six = scans[i : i + 6]
         moved_on = starts[-1] > six[5].header.tstart + 2 * MAX_STEP_S / SECONDS_PER_DAY
-        alone = moved_on and not any(_same(six[5].header, scan.header) for scan in scans[i + 6 : i + 8])
-        first, second = _reads(six, FIRST, 5 if alone else 4, starts), _reads(six, SECOND, 5, starts)
-        primary_second = first and second and _is_off(six[0].header)
-        opens = i == 0 or _gap_s(scans[i - 1], six[0]) > MAX_STEP_S
-        if first and not primary_second:
-            found.append(_cadence(six, FIRST))
-        elif second and (primary_second or (opens and not _is_calibrator(six[0].header))):
-            led_by_off.append(_cadence(six, SECOND))
-    taken = {tuple(cadence.members[i] for i in cadence.on) for cadence in found}
-    return found + [one for one in led_by_off if tuple(one.members[i] for i in one.on) not in taken]
+        is_last_off = moved_on and not any(_same_place(six[5].header, scan.header) for scan in scans[i + 6 : i + 8])
+        first = _is_cadence(six, ON_POSITIONS, 5 if is_last_off else 4, starts)
+        second = _is_cadence(six, TARGET_SECOND, 5, starts)
+        named_off_first = first and second and _is_off(six[0].header)
+        opens_run = i == 0 or _gap_s(scans[i - 1], six[0]) > MAX_STEP_S
+        if first and not named_off_first:
+            target_first.append(_make_cadence(six, ON_POSITIONS))
+        elif second and (named_off_first or (opens_run and not _is_calibrator(six[0].header))):
+            target_second.append(_make_cadence(six, TARGET_SECOND))
+    ons = {_on_members(cadence) for cadence in target_first}
+    return target_first + [cadence for cadence in target_second if _on_members(cadence) not in ons]
 
 
-def _reads(six: list[_Scan], on: tuple[int, int, int], rest_until: int, starts: Sequence[float]) -> bool:
-    """Tell whether six scans are a cadence with its ONs at `on`, resting only from the first ON to `rest_until`."""
+def _on_members(cadence: Cadence) -> tuple[int, ...]:
+    return tuple(cadence.members[i] for i in cadence.on)
+
+
+def _is_cadence(six: list[_Scan], on: tuple[int, int, int], rest_until: int, starts: Sequence[float]) -> bool:
+    """Tell whether six scans are a cadence.
+
+    Args:
+        six: scans of one slice in time order.
+        on: positions of the ONs.
+        rest_until: position before which the last rest may end; the first may begin after the first ON.
+        starts: MJD at which all observations of the telescope start, sorted.
+    """
     target, lengths = six[on[0]].header, [scan.header.duration_s for scan in six]
     return (
-        all(_same(target, scan.header) == (i in on) for i, scan in enumerate(six))
+        all(_same_place(target, scan.header) == (i in on) for i, scan in enumerate(six))
         and not _is_calibrator(target)
         and 2 * min(lengths) > max(lengths)
         and all(
-            _gap_s(a, b) <= MAX_STEP_S or (on[0] <= i < rest_until and _rests(a, b, starts))
+            _gap_s(a, b) <= MAX_STEP_S or (on[0] <= i < rest_until and _is_rest(a, b, starts))
             for i, (a, b) in enumerate(pairwise(six))
         )
     )
 
 
-def _rests(a: _Scan, b: _Scan, starts: Sequence[float]) -> bool:
-    """Tell whether the telescope took no scan at all, in any slice, between two that are not too far apart."""
+def _is_rest(a: _Scan, b: _Scan, starts: Sequence[float]) -> bool:
+    """Tell whether at most `MAX_REST_S` passed between two scans, without a scan in any slice in between."""
     tolerance = SAME_SCAN_S / SECONDS_PER_DAY
     between = bisect_left(starts, b.header.tstart - tolerance) - bisect_right(starts, a.header.tstart + tolerance)
     return _gap_s(a, b) <= MAX_REST_S and between <= 0
 
 
-def _cadence(six: list[_Scan], on: tuple[int, int, int]) -> Cadence:
+def _make_cadence(six: list[_Scan], on: tuple[int, int, int]) -> Cadence:
     places = [six[on[0]].header]
     pattern = ""
     for scan in six:
-        letter = next((i for i, place in enumerate(places) if _same(place, scan.header)), len(places))
-        places += [scan.header][: letter == len(places)]
-        pattern += "ABCDEF"[letter]
+        number = next((i for i, place in enumerate(places) if _same_place(place, scan.header)), len(places))
+        if number == len(places):
+            places.append(scan.header)
+        pattern += "ABCDEF"[number]
     a, b, c, d, e, f = (scan.index for scan in six)
     return Cadence(members=(a, b, c, d, e, f), target=places[0].source_name, pattern=pattern, on=on)
 
 
-def _lacking(
-    scans: list[_Scan], found: list[Cadence], pointings: list[tuple[tuple[int, int, int], list[Header]]]
-) -> list[Waiting]:
-    """Group a slice's scans that are in no cadence: by what other slices saw, else by how far the alternation goes."""
+def _group_incomplete(scans: list[_Scan], found: list[Cadence], pointings: Sequence[_Pointing]) -> list[Ungrouped]:
+    """Group the scans of a slice that are in no cadence.
+
+    Scans of a cadence that other slices have go together; any others go together as long as they alternate.
+    """
     used = {i for cadence in found for i in cadence.members}
     free = [scan for scan in scans if scan.index not in used]
-    waiting: list[Waiting] = []
-    for on, seen in pointings:
-        if lost := {scan.index for scan in _within(free, seen[0], seen[5])}:
+    ungrouped: list[Ungrouped] = []
+    for pointing in pointings:
+        first, last = pointing.headers[0], pointing.headers[5]
+        if unused := {scan.index for scan in _scans_between(free, first, last)}:
             present = {
-                position: scan for position, header in enumerate(seen) for scan in _within(scans, header, header)
+                position: scan
+                for position, header in enumerate(pointing.headers)
+                for scan in _scans_between(scans, header, header)
             }
-            if len(present) < 6 and not lost.isdisjoint(scan.index for scan in present.values()):
-                waiting.append(_wait(present, on, seen))
-                lost = {scan.index for scan in present.values()}
-                free = [scan for scan in free if scan.index not in lost]
+            members = {scan.index for scan in present.values()}
+            if len(present) < 6 and not unused.isdisjoint(members):
+                ungrouped.append(_incomplete(present, pointing.on, pointing.headers))
+                free = [scan for scan in free if scan.index not in members]
     while free:
-        present, on = max(((_begun(free, on), on) for on in (FIRST, SECOND)), key=lambda reading: len(reading[0]))
-        waiting.append(_wait(present, on))
+        starts = ((_first_scans(free, on), on) for on in (ON_POSITIONS, TARGET_SECOND))
+        present, on = max(starts, key=lambda start: len(start[0]))
+        ungrouped.append(_incomplete(present, on))
         free = free[len(present) :]
-    return waiting
+    return ungrouped
 
 
-def _begun(scans: list[_Scan], on: tuple[int, int, int]) -> dict[int, _Scan]:
-    """Return the first scans by position, for as long as they could be one cadence with holes."""
+def _first_scans(scans: list[_Scan], on: tuple[int, int, int]) -> dict[int, _Scan]:
+    """Return the first scans by position, as many as can belong to one cadence with gaps."""
     present = {0: scans[0]}
     position = 0
     for last, scan in pairwise(scans):
         position += max(1, round(_gap_s(last, scan) / SCAN_STEP_S))
-        more = {**present, position: scan}
-        target = next((held.header for i, held in more.items() if i in on), scan.header)
-        if position > 5 or _is_calibrator(target) or any(_same(target, more[i].header) != (i in on) for i in more):
+        longer = {**present, position: scan}
+        target = next((member.header for i, member in longer.items() if i in on), scan.header)
+        alternates = all(_same_place(target, member.header) == (i in on) for i, member in longer.items())
+        if position > 5 or _is_calibrator(target) or not alternates:
             break
-        present = more
+        present = longer
     return present
 
 
-def _wait(present: dict[int, _Scan], on: tuple[int, int, int], seen: Sequence[Header] = ()) -> Waiting:
-    """Say which positions are missing, where the first would have been, and in which slice."""
-    held = [scan.header for scan in present.values()]
-    target = next((scan.header for i, scan in present.items() if i in on), held[0]).source_name
-    missing, name = [i for i in range(6) if i not in present], "ABACAD" if on == FIRST else "BACADA"
-    why = "waiting for one more OFF: six scans of unequal length, or an OFF before them that has its own ON"
+def _incomplete(present: dict[int, _Scan], on: tuple[int, int, int], elsewhere: Sequence[Header] = ()) -> Ungrouped:
+    """Describe an incomplete cadence: which positions are missing, when the first of them was due, and in which slice.
+
+    Args:
+        present: scans by position.
+        on: positions of the ONs.
+        elsewhere: headers of the six scans in other slices, where those have them.
+    """
+    headers = [scan.header for scan in present.values()]
+    target = next((scan.header for i, scan in present.items() if i in on), headers[0]).source_name
+    missing, name = [i for i in range(6) if i not in present], "ABACAD" if on == ON_POSITIONS else "BACADA"
+    reason = "waiting for one more OFF: six scans of unequal length, or an OFF before them that has its own ON"
     if missing:
         gap = missing[0]
-        beside = present[gap - 1].header if gap else held[0]
-        clue = f"{'after' if gap else 'before'} {beside.source_name} at MJD {beside.tstart:.4f}"
-        if seen:
-            clue = f"{seen[gap].source_name} at MJD {seen[gap].tstart:.4f}, which other slices have"
-        why = (
+        neighbor = present[gap - 1].header if gap else headers[0]
+        due = f"{'after' if gap else 'before'} {neighbor.source_name} at MJD {neighbor.tstart:.4f}"
+        if elsewhere:
+            due = f"{elsewhere[gap].source_name} at MJD {elsewhere[gap].tstart:.4f}, which other slices have"
+        reason = (
             f"waiting for position {', '.join(map(str, missing))} of {name}: "
-            f"the {'ON' if gap in on else 'OFF'} {clue} (fch1 {held[0].fch1:.4f} MHz)"
+            f"the {'ON' if gap in on else 'OFF'} {due} (fch1 {headers[0].fch1:.4f} MHz)"
         )
     members = tuple(present[i].index for i in sorted(present))
     letters = "".join(letter if i in present else "." for i, letter in enumerate(name))
     searchable = "." in letters and letters.count("A") == 3 and letters.count(".") < 3
-    return Waiting(members=members, target=target, why=why, pattern=letters if searchable else None)
+    return Ungrouped(members=members, target=target, reason=reason, pattern=letters if searchable else None)
 
 
-def _within(scans: list[_Scan], first: Header, last: Header) -> list[_Scan]:
-    """Return the scans that started with `first`, with `last` or between them, to within a node's delay."""
+def _scans_between(scans: list[_Scan], first: Header, last: Header) -> list[_Scan]:
+    """Return the scans that started from `first` to `last`, both included, to within `SAME_SCAN_S`."""
     delay = SAME_SCAN_S / SECONDS_PER_DAY
     start = bisect_left(scans, first.tstart - delay, key=lambda scan: scan.header.tstart)
     return scans[start : bisect_right(scans, last.tstart + delay, key=lambda scan: scan.header.tstart)]
@@ -257,17 +296,22 @@ def _gap_s(a: _Scan, b: _Scan) -> float:
     return (b.header.tstart - a.header.tstart) * SECONDS_PER_DAY
 
 
-def _same(a: Header, b: Header) -> bool:
-    """Tell whether two scans pointed at one place: coordinates decide; names do where a header has none.
+def _same_place(a: Header, b: Header) -> bool:
+    """Tell whether two scans pointed at the same place: by coordinates, or by names where a header has none.
 
-    An OFF is never its ON, for its header may carry the catalog's coordinates of the ON.
+    A scan named as an OFF never has the place of one that is not, because headers may give an OFF the coordinates of
+    its ON.
     """
     if _is_off(a) != _is_off(b):
         return False
-    if not all(math.isfinite(h.src_raj + h.src_dej) and (h.src_raj, h.src_dej) != (0, 0) for h in (a, b)):
-        return a.source_name == b.source_name  # writers that know no coordinates put zeros
+    if not all(_has_coordinates(header) for header in (a, b)):
+        return a.source_name == b.source_name  # writers without coordinates store zeros
     east = ((a.src_raj - b.src_raj + 12) % 24 - 12) * 15 * math.cos(math.radians(a.src_dej))
     return math.hypot(east, a.src_dej - b.src_dej) < SAME_PLACE_DEG
+
+
+def _has_coordinates(header: Header) -> bool:
+    return math.isfinite(header.src_raj + header.src_dej) and (header.src_raj, header.src_dej) != (0, 0)
 
 
 def _is_off(header: Header) -> bool:

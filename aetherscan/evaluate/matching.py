@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from aetherscan.cadence.geometry import ON_POSITIONS
 from aetherscan.evaluate.scenarios import TONE
 from aetherscan.evaluate.searchers import Detection
 from aetherscan.header import SECONDS_PER_DAY, Header
 from aetherscan.simulate.injection import Emitter
-from aetherscan.simulate.interference import ON_POSITIONS
 from aetherscan.simulate.sky import Sky
 
 NEAR_HZ = 500.0

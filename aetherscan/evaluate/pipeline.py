@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from aetherscan.cadence.geometry import OFF_POSITIONS
 from aetherscan.detector.detector import load_detector
 from aetherscan.evaluate.matching import DEFINITIONS, ScoredSearch, match_detections
 from aetherscan.evaluate.report import Evaluation, write_report
@@ -37,7 +38,6 @@ from aetherscan.evaluate.statistics import (
     threshold_curve,
 )
 from aetherscan.options.search import SearchSettings
-from aetherscan.simulate.interference import OFF_POSITIONS
 
 REPORT_S = 10.0
 REPEATED = ("zoo", "tones")

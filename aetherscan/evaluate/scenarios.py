@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from aetherscan.cadence.geometry import ON_POSITIONS
 from aetherscan.header import SECONDS_PER_DAY, Header, gbt_header
 from aetherscan.io import write_fil
 from aetherscan.simulate.injection import Emitter, add_emitter
-from aetherscan.simulate.interference import ON_POSITIONS, log_uniform, random_interference, zoo
+from aetherscan.simulate.interference import log_uniform, random_interference, zoo
 from aetherscan.simulate.noise import BURST_NOISE
 from aetherscan.simulate.sky import Sky, random_levels, write_cadence
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from aetherscan.cadence.geometry import ON_POSITIONS
 from aetherscan.detector.detector import Detector
 from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
-from aetherscan.simulate.interference import ON_POSITIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

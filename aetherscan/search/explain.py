@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from aetherscan.cadence.geometry import Geometry, geometry_of, spikes
+from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of, spikes
 from aetherscan.detector.detector import Detector
 from aetherscan.io import Observation
 from aetherscan.options.search import SearchSettings
@@ -32,7 +32,7 @@ def trace(
     detector: Detector,
     settings: SearchSettings,
     frequency_mhz: float,
-    on: tuple[int, ...] = (0, 2, 4),
+    on: tuple[int, ...] = ON_POSITIONS,
 ) -> Iterator[str]:
     """Yield lines that say what a search makes of a signal at `frequency_mhz` at the start of the first ON.
 

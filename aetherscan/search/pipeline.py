@@ -23,7 +23,7 @@ from threading import Lock
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from aetherscan.cadence.geometry import ON, Geometry, geometry_of
+from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.detector.detector import Detector, Latents
 from aetherscan.io import Observation
 from aetherscan.options.search import SearchSettings
@@ -82,7 +82,7 @@ def search_cadence(
     detector: Detector,
     settings: SearchSettings | None = None,
     progress: Callable[[float], None] = lambda _: None,
-    on: tuple[int, ...] = ON,
+    on: tuple[int, ...] = ON_POSITIONS,
 ) -> SearchResult:
     """Search six observations, in time order.
 

@@ -2,10 +2,9 @@
 
 import numpy as np
 
+from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
 from aetherscan.header import Header
 from aetherscan.simulate.injection import Emitter
-
-ON_POSITIONS, OFF_POSITIONS = (0, 2, 4), (1, 3, 5)
 
 
 def random_signal(rng: np.random.Generator, frequency_mhz: float, snr: float, max_drift_hz_s: float = 4.0) -> Emitter:
@@ -40,7 +39,7 @@ def _intermittent(rng: np.random.Generator, snr: float) -> tuple[float, ...]:
     """Present in some observations, at least one, but never in the three ONs alone: that would be a signal."""
     while True:
         present = rng.random(6) < rng.uniform(0.3, 0.9)
-        if present.any() and not (present[[0, 2, 4]].all() and not present[[1, 3, 5]].any()):
+        if present.any() and not (present[list(ON_POSITIONS)].all() and not present[list(OFF_POSITIONS)].any()):
             return tuple(float(snr * p) for p in present)
 
 

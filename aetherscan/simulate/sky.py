@@ -18,10 +18,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
+from aetherscan.cadence.geometry import OFF_POSITIONS
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
 from aetherscan.io import write_fil, write_h5
 from aetherscan.simulate.injection import Emitter, add_emitter
-from aetherscan.simulate.interference import OFF_POSITIONS
 from aetherscan.simulate.noise import NOISE, burst, noise
 
 LEVEL = 1e9

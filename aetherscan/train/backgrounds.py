@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aetherscan.cadence.geometry import Geometry, geometry_of
-from aetherscan.cadence.grouping import FIRST, find_cadences
+from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
+from aetherscan.cadence.grouping import find_cadences
 from aetherscan.errors import CadenceError
 from aetherscan.io import open_cadence, open_observation
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
@@ -145,7 +145,7 @@ def _cadences(files: Sequence[Path], settings: ExampleSettings) -> list[tuple[tu
     found = []
     for cadence in find_cadences(headers).cadences:
         six = geometry_of([headers[i] for i in cadence.members])
-        if cadence.on == FIRST and six.rows >= settings.rows and six.nchans >= settings.chans:
+        if cadence.on == ON_POSITIONS and six.rows >= settings.rows and six.nchans >= settings.chans:
             found.append((tuple(str(files[i]) for i in cadence.members), six.nchans))
     if not found:
         expected = f"a cadence (ABACAD) of {settings.rows} rows and {settings.chans} channels or more"

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from aetherscan.cadence.geometry import ON, Geometry, geometry_of
+from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import to_uint8, track_snippet, window_snippet
@@ -153,7 +153,7 @@ def _channels(tone: Emitter, cadence: Geometry) -> np.ndarray:
 
 def _inside(channels: np.ndarray, width: float) -> bool:
     """Say whether a track is in a window in all the ONs."""
-    return bool(((channels[list(ON)] >= 0) & (channels[list(ON)] < width)).all())
+    return bool(((channels[list(ON_POSITIONS)] >= 0) & (channels[list(ON_POSITIONS)] < width)).all())
 
 
 def _match(track: np.ndarray, tones: list[Emitter], cadence: Geometry) -> tuple[float, float]:
@@ -163,7 +163,7 @@ def _match(track: np.ndarray, tones: list[Emitter], cadence: Geometry) -> tuple[
         apart = np.abs(track[START] + track[DRIFT] * cadence.middles - _channels(tone, cadence))
         reach = 4 + 0.5 * np.hypot(track[WIDTH], track[DRIFT]) + 0.5 * tone.width_hz / cadence.hz
         if (apart < reach).all():
-            return 1.0, min(tone.snr[i] for i in ON)
+            return 1.0, min(tone.snr[i] for i in ON_POSITIONS)
         if apart.min() < 10 * reach:
             label = (-1.0, 0.0)
     return label

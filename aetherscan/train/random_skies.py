@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32
 
-from aetherscan.cadence.geometry import ON
+from aetherscan.cadence.geometry import ON_POSITIONS as ON
 from aetherscan.header import SCAN_STEP_S, Header, gbt_header
 from aetherscan.simulate.injection import Emitter, add_emitter
 from aetherscan.simulate.interference import log_uniform, random_interference, random_signal

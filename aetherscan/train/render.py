@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 from numba import njit
 
-from aetherscan.cadence.geometry import ON
+from aetherscan.cadence.geometry import ON_POSITIONS as ON
 from aetherscan.search.cutouts import (
     WINDOW_LEVEL,
     shade,

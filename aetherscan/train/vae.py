@@ -20,6 +20,7 @@ from typing import Any, no_type_check
 import keras
 from keras import layers, ops
 
+from aetherscan.cadence.geometry import ON_POSITIONS
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train.streams import Stream, keras_seeds
 
@@ -28,7 +29,7 @@ STAGES = ((16, 2), (16, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (128, 1
 LAYERS = len(STAGES) + 3
 """Most layers with weights in one model."""
 OBSERVATIONS, ROWS, BINS = 6, 16, 512
-ON_COLUMN = ((1.0,), (0.0,), (1.0,), (0.0,), (1.0,), (0.0,))
+ON_COLUMN = tuple((float(position in ON_POSITIONS),) for position in range(OBSERVATIONS))
 """1 for an ON, 0 for an OFF."""
 CLOSEST = 0.1
 """Added to every squared ON-OFF distance: with Aetherscan's 1e-8 the loss of an untrained encoder overflows."""

@@ -102,7 +102,7 @@ def search(
         except ReadError as error:
             passed_over.append(str(error))
     grouping = find_cadences(list(headers.values()))
-    passed_over += [f"{one.target}: {one.why}" for one in grouping.waiting]
+    passed_over += [f"{group.target}: {group.reason}" for group in grouping.ungrouped]
     for one in passed_over:
         tell(f"not searched: {one}")
     runs: list[dict[str, Any]] = []

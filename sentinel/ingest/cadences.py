@@ -123,8 +123,8 @@ def _group_session(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCaden
 
     grouping = find_cadences(headers)
     complete = [propose(whole.members, whole.target, whole.pattern, None) for whole in grouping.cadences]
-    waiting = [part for part in grouping.waiting if not all(files[i].queued for i in part.members)]
-    return complete, [propose(part.members, part.target, part.pattern, part.why) for part in waiting]
+    waiting = [part for part in grouping.ungrouped if not all(files[i].queued for i in part.members)]
+    return complete, [propose(part.members, part.target, part.pattern, part.reason) for part in waiting]
 
 
 def _queue(rows: Connection, proposed: ProposedCadence, max_channel_hz: float) -> bool:

@@ -98,7 +98,7 @@ def test_a_sixth_file_from_another_day_is_not_grouped():
     headers = observed("A|B|A|C|A") + observed("D|E", start=MJD + 1)
     grouping = find_cadences(headers)
     assert not grouping.cadences
-    assert "position 5 of ABACAD: the OFF after A" in grouping.waiting[0].why
+    assert "position 5 of ABACAD: the OFF after A" in grouping.ungrouped[0].reason
 
 
 def test_a_rest_between_two_ons_does_not_end_a_cadence():
@@ -152,42 +152,42 @@ def test_half_a_channel_and_a_rounded_channel_width_are_the_same_slice():
 def test_a_copy_of_an_observation_is_the_same_observation():
     headers = observed("A|B|A|C|A|D")
     grouping = find_cadences([*headers, *headers])
-    assert ([c.members for c in grouping.cadences], grouping.waiting) == ([(0, 1, 2, 3, 4, 5)], ())
+    assert ([c.members for c in grouping.cadences], grouping.ungrouped) == ([(0, 1, 2, 3, 4, 5)], ())
 
 
 def test_of_two_files_of_one_scan_the_longer_is_searched():
     headers = observed("A|B|A|C|A|D")
     grouping = find_cadences([*headers, replace(headers[2], ntime=9)])
     assert grouping.cadences[0].members == (0, 1, 2, 3, 4, 5)
-    assert grouping.waiting[0].members == (6,)
+    assert grouping.ungrouped[0].members == (6,)
 
 
 def test_a_scan_that_was_broken_off_and_begun_again_counts_once():
     headers = observed("A|B") + observed("A|C|A|D", start=MJD + 800 / SECONDS_PER_DAY)
     stub = replace(headers[2], tstart=MJD + 2 * SCAN_STEP_S / SECONDS_PER_DAY, ntime=5)
     grouping = find_cadences([*headers, stub])
-    assert (grouping.cadences[0].members, grouping.waiting[0].members) == ((0, 1, 2, 3, 4, 5), (6,))
+    assert (grouping.cadences[0].members, grouping.ungrouped[0].members) == ((0, 1, 2, 3, 4, 5), (6,))
 
 
 def test_a_stub_in_the_place_of_a_scan_keeps_the_cadence_waiting():
     headers = observed("A|B|A|C|A|D")
     grouping = find_cadences([*headers[:5], replace(headers[5], ntime=5)])
     assert not grouping.cadences
-    assert "unequal length" in grouping.waiting[0].why
+    assert "unequal length" in grouping.ungrouped[0].reason
 
 
 def test_what_is_missing_is_named_with_its_position_time_and_slice():
-    (waiting,) = find_cadences(observed("A|B|A||A|D")).waiting
+    (ungrouped,) = find_cadences(observed("A|B|A||A|D")).ungrouped
     at = MJD + 2 * SCAN_STEP_S / SECONDS_PER_DAY
-    assert waiting.why == f"waiting for position 3 of ABACAD: the OFF after A at MJD {at:.4f} (fch1 1501.0000 MHz)"
-    assert (waiting.members, waiting.target) == ((0, 1, 2, 3, 4), "A")
+    assert ungrouped.reason == f"waiting for position 3 of ABACAD: the OFF after A at MJD {at:.4f} (fch1 1501.0000 MHz)"
+    assert (ungrouped.members, ungrouped.target) == ((0, 1, 2, 3, 4), "A")
 
 
 def test_a_file_that_only_one_node_lacks_is_named_by_what_the_others_have():
     delay = 15 / SECONDS_PER_DAY
     whole, holed = observed("A|B|A|C|A|D"), observed("|B|A|C|A|D", start=MJD + delay, fch1=1688.5)
-    (waiting,) = find_cadences(whole + holed).waiting
-    assert "position 0 of ABACAD: the ON A at MJD 59103.9900, which other slices have (fch1 1688.5" in waiting.why
+    (ungrouped,) = find_cadences(whole + holed).ungrouped
+    assert "position 0 of ABACAD: the ON A at MJD 59103.9900, which other slices have (fch1 1688.5" in ungrouped.reason
 
 
 SKIES = st.lists(st.sampled_from(["A", "B", "C", "A_OFF", "3C286", "VOYAGER-1", ""]), min_size=1, max_size=14)
@@ -201,8 +201,8 @@ def test_the_answer_does_not_depend_on_arrival_order_and_accounts_for_every_obse
     answers = []
     for order in (headers, shuffled):
         grouping = find_cadences(order)
-        placed = {i for group in (*grouping.cadences, *grouping.waiting) for i in group.members}
+        placed = {i for group in (*grouping.cadences, *grouping.ungrouped) for i in group.members}
         assert placed == set(range(len(order)))
         cadences = [([order[i].identity for i in c.members], c.target, c.pattern, c.on) for c in grouping.cadences]
-        answers.append((cadences, [([order[i].identity for i in w.members], w.why) for w in grouping.waiting]))
+        answers.append((cadences, [([order[i].identity for i in w.members], w.reason) for w in grouping.ungrouped]))
     assert answers[0] == answers[1]

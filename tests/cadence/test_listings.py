@@ -25,6 +25,6 @@ def test_observers_cadences_come_back_but_for_their_lists_own_errors(listing, li
     for cadence in grouping.cadences:
         starts = [files.headers[i].tstart for i in cadence.members]
         assert all(0 < (b - a) * SECONDS_PER_DAY <= MAX_REST_S for a, b in pairwise(starts))
-    assert all(re.match(r"waiting for position [0-5]", waiting.why) for waiting in grouping.waiting)
+    assert all(re.match(r"waiting for position [0-5]", ungrouped.reason) for ungrouped in grouping.ungrouped)
     for kind, count in outcome.items():
         assert re.search(rf"\| {kind} \|.*\b{count:,}\b", PAGE), f"docs/cadences.md lacks: {kind} {count}"

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from aetherscan.cadence.geometry import OFF_POSITIONS
 from aetherscan.evaluate.matching import match_detections
 from aetherscan.evaluate.searchers import Detection
 from aetherscan.header import SCAN_STEP_S, gbt_header
 from aetherscan.simulate.injection import Emitter
-from aetherscan.simulate.interference import OFF_POSITIONS
 from aetherscan.simulate.sky import Sky
 
 HEADER = gbt_header(2**15)

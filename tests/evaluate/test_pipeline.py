@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from factories import make_detector
 
+from aetherscan.cadence.geometry import OFF_POSITIONS
 from aetherscan.evaluate import pipeline
 from aetherscan.evaluate.pipeline import evaluate, evaluate_release
 from aetherscan.evaluate.report import add_to_card
@@ -16,7 +17,6 @@ from aetherscan.evaluate.searchers import Detection, Searcher, SearchOutput
 from aetherscan.evaluate.statistics import RELEASED, SWAPPED, Statistic, TargetResult, summarize
 from aetherscan.header import gbt_header
 from aetherscan.options.search import SearchSettings
-from aetherscan.simulate.interference import OFF_POSITIONS
 
 SLICE = Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz"
 CROWD = Scenario(name="crowd", description="", quick_mhz=0.18, full_mhz=0.36, zoo_per_mhz=60, tones_per_mhz=40)

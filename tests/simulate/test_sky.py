@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from aetherscan.cadence.geometry import ON_POSITIONS
 from aetherscan.header import gbt_header
 from aetherscan.io import open_observation
 from aetherscan.simulate.injection import Emitter
-from aetherscan.simulate.interference import INTERFERENCE, ON_POSITIONS, random_interference, zoo
+from aetherscan.simulate.interference import INTERFERENCE, random_interference, zoo
 from aetherscan.simulate.noise import NOISE, noise
 from aetherscan.simulate.sky import LEVEL, Sky, coarse_blocks, filter_shape, write_cadence
 
