@@ -1,7 +1,6 @@
 """Report of a training: one self-contained HTML page with losses, latents, recall and the cost of each stage."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from aetherscan.detector.detector import on_and_off
 from aetherscan.detector.release import Release
-from aetherscan.plotting.html import picture, table, write_html
+from aetherscan.plotting.html import heading, picture, table, write_html
 from aetherscan.plotting.training import draw_latents, draw_losses, draw_recall
 from aetherscan.train.forest import SNR_EDGES, LabelledFeatures
 
@@ -32,15 +31,15 @@ def write_training(folder: Path, release: Release, history: Rows, stages: Rows, 
     names = list(dict.fromkeys(name for stage in stages for name in stage))
     rows = [[_cell(stage.get(name, "")) for name in names] for stage in stages]
     parts = [
-        f"<h1>Training of {escape(release.name)}</h1>",
+        heading(f"Training of {release.name}", 1),
         picture("Losses", 3, lambda axes: draw_losses(axes, history), folder / "losses.png"),
         picture("Latents", 2, lambda axes: draw_latents(axes, ons, offs, signal), folder / "latents.png"),
         picture("Recall", len(metrics), lambda axes: draw_recall(axes, metrics, SNR_EDGES), folder / "recall.png"),
-        "<h2>Stages</h2>",
+        heading("Stages"),
         table(names, rows),
     ]
-    write_html(folder / "training.html", escape(release.name), parts)
+    write_html(folder / "training.html", release.name, parts)
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else escape(value)
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
