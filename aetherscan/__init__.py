@@ -1,6 +1,6 @@
-"""Search radio-telescope cadences for narrowband signals that are only there when the telescope points at the target.
+"""Search radio-telescope cadences for narrowband signals that are present only when the telescope is on target.
 
-The science: arrays, files and models. It knows nothing of services, clusters or chat; use it in a notebook::
+This package holds the science: arrays, files and models, without the service around them. It works in a notebook::
 
     from aetherscan.io import open_observation
 
@@ -11,5 +11,5 @@ The science: arrays, files and models. It knows nothing of services, clusters or
 
 import os
 
-# From 1.29 on, ONNX Runtime tells its maker of every model it loads, unless this is set before it is imported.
+# From 1.29 on, ONNX Runtime sends telemetry for every model it loads, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

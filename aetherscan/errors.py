@@ -1,28 +1,28 @@
-"""What can go wrong in the science, and what a caller may do about it.
+"""The errors of aetherscan, and what a caller can do about each.
 
 AetherscanError
-├── ReadError                 this file cannot be searched as it is: set it aside with the cause
-│   ├── TruncatedFileError    not all of it is there yet: look again later
-│   ├── FormatError           not a filterbank file this package reads
+├── ReadError                 a file cannot be searched: set it aside with the reason
+│   ├── TruncatedFileError    the file is incomplete or changing: try again later
+│   ├── FormatError           the file is not a filterbank that this package reads
 │   └── HeaderError           a header value is missing or impossible
-├── CadenceError              these observations do not make a cadence
-├── FeedError                 a process that makes examples ended or failed: begin the epoch again
-├── TrainingError             a training cannot go on as it is: the message says what to change
-├── RecipeError               options of a training that are out of range or at odds: nothing was begun
-└── ReleaseError              encoder and forest are missing, altered or of another shape: keep the old ones
+├── CadenceError              the observations do not make a cadence
+├── FeedError                 a process that makes training examples ended or failed: begin the epoch again
+├── TrainingError             a training cannot continue: the message says what to change
+├── RecipeError               training options are out of range or contradict each other: nothing was started
+└── ReleaseError              a release is incomplete, altered or of the wrong shape: keep using the previous one
 """
 
 
 class AetherscanError(Exception):
-    """Anything this package raises on purpose."""
+    """Base of every error that this package raises on purpose."""
 
 
 class ReadError(AetherscanError):
-    """A file cannot be searched as it is."""
+    """A file cannot be searched."""
 
 
 class TruncatedFileError(ReadError):
-    """A file is not all there, or changed while it was read; it may be complete later."""
+    """A file is incomplete, or changed while it was read; it may be complete later."""
 
 
 class FormatError(ReadError):
@@ -38,16 +38,16 @@ class CadenceError(AetherscanError):
 
 
 class FeedError(AetherscanError):
-    """A process that makes examples ended or failed."""
+    """A process that makes training examples ended or failed."""
 
 
 class RecipeError(AetherscanError, ValueError):
-    """Options of a training are out of range, at odds, or beyond what the code can do; one a line."""
+    """Training options are out of range, contradict each other, or are not supported; one problem per line."""
 
 
 class TrainingError(AetherscanError):
-    """A training cannot go on as it is, and trying again would end the same way."""
+    """A training cannot continue, and would fail again without a change."""
 
 
 class ReleaseError(AetherscanError):
-    """A release (encoder, forest, card) is missing, altered or of the wrong shape."""
+    """A release (encoder, forest, card) is incomplete, altered or of the wrong shape."""

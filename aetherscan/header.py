@@ -1,7 +1,7 @@
-"""What a filterbank header says, checked once, with every frequency in float64.
+"""The header of an observation. Its values are checked once, when it is made.
 
-The words are those of the SIGPROC and BL HDF5 headers: fch1 and foff in MHz, tsamp in seconds, tstart in MJD (UTC).
-At 8.4 GHz a float32 frequency is half a kilohertz wrong, so nothing here is ever narrower than float64.
+Names are those of SIGPROC and BL HDF5 headers (Lebofsky et al. 2019, arXiv:1906.07391): fch1 and foff in MHz, tsamp in
+seconds, tstart in MJD (UTC). Frequencies are float64: at 8.4 GHz a float32 is wrong by up to half a kilohertz.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ SCAN_STEP_S = 341.0
 UNIX_EPOCH_MJD = 40_587
 """MJD of 1970-01-01T00:00 UTC."""
 MIN_ROWS = 4
-"""A shorter file is the stub of an aborted scan."""
+"""A file with fewer rows comes from an aborted scan."""
 MAX_CHANS = 2**34
-"""Sixteen times the largest spliced file; more is a corrupt header, and would ask for all the memory there is."""
+"""Sixteen times the largest spliced file. A larger number means a corrupt header, and would exhaust the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """One observation's header: a target, a band, a stretch of time.
+    """The header of one observation: target, band and time.
 
     Raises:
-        HeaderError: a value that no telescope writes; the message names it, what was expected and what was found.
+        HeaderError: a value is impossible; the message names it, what was expected and what was found.
     """
 
     telescope_id: int
@@ -38,13 +38,13 @@ class Header:
     src_dej: float  # degrees
     tstart: float  # MJD, UTC, of the first row
     tsamp: float  # seconds per row
-    fch1: float  # MHz, centre of channel 0
+    fch1: float  # MHz, center of channel 0
     foff: float  # MHz, step to the next channel; negative when the band descends
     nchans: int
     nifs: int
     ntime: int  # rows
     nbits: int
-    nfpc: int | None = None  # fine channels per coarse channel, where the file says so
+    nfpc: int | None = None  # fine channels per coarse channel, if the file has it
 
     def __post_init__(self) -> None:
         wrong = [
@@ -65,7 +65,7 @@ class Header:
                 self.tstart,
             ),
             ("nchans", 0 < self.nchans <= MAX_CHANS, f"1 to {MAX_CHANS} channels", self.nchans),
-            ("nifs", 1 <= self.nifs <= 4, "1 to 4 polarisations", self.nifs),
+            ("nifs", 1 <= self.nifs <= 4, "1 to 4 polarizations", self.nifs),
             ("nbits", self.nbits in (8, 16, 32), "8, 16 or 32 bits", self.nbits),
             ("rows", self.ntime >= MIN_ROWS, f"at least {MIN_ROWS} rows", self.ntime),
             ("nfpc", self.nfpc is None or self.nfpc > 0, "a positive count of channels", self.nfpc),
@@ -84,7 +84,7 @@ class Header:
 
     @property
     def coarse_chans(self) -> int:
-        """Fine channels per coarse channel: the file's own word, else the BL recorders', else the whole band."""
+        """Fine channels per coarse channel: `nfpc`, else the width of the BL recorders, else the whole band."""
         if self.nfpc is not None:
             return min(self.nfpc, self.nchans)
         expected = round(COARSE_MHZ / abs(self.foff))
@@ -92,8 +92,8 @@ class Header:
 
     @property
     def identity(self) -> str:
-        """The same observation under any name or path has the same identity (20 hex digits)."""
-        what = (
+        """20 hex digits that identify the observation, whatever the name and path of its file."""
+        values = (
             self.telescope_id,
             round(self.tstart, 6),
             round(self.fch1, 6),
@@ -101,19 +101,26 @@ class Header:
             self.nchans,
             self.ntime,
         )
-        return hashlib.sha256(repr((*what, self.source_name)).encode()).hexdigest()[:20]
+        return hashlib.sha256(repr((*values, self.source_name)).encode()).hexdigest()[:20]
 
     def frequency(self, channel: float) -> float:
-        """Return the frequency in MHz at the centre of `channel` (fractions allowed)."""
+        """Return the frequency in MHz at the center of `channel`, which may be fractional."""
         return self.fch1 + channel * self.foff
 
     def channel(self, frequency_mhz: float) -> float:
-        """Return the channel, with its fraction, that holds `frequency_mhz`."""
+        """Return the fractional channel of `frequency_mhz`; whole numbers are channel centers."""
         return (frequency_mhz - self.fch1) / self.foff
 
 
 def gbt_header(nchans: int = 2**18, *, rows: int = 16, fch1: float = 1500.0, source_name: str = "HIP99427") -> Header:
-    """Return a header as GBT's recorder writes it for the high-resolution product."""
+    """Return a header of the high-resolution product of GBT's recorder.
+
+    Args:
+        nchans: fine channels.
+        rows: of 18.25 s.
+        fch1: MHz, center of channel 0.
+        source_name: name of the target.
+    """
     return Header(
         telescope_id=6,
         machine_id=20,

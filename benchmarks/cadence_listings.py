@@ -133,7 +133,7 @@ def main() -> None:
         print(f"{title} cadences as observers listed them: {total}, {len(listing.headers)} files, {seconds:.1f} s")
         for kind, count in [*outcome.most_common(), *extra.most_common()]:
             print(f"  {count:6d}  {kind}")
-        print(f"  {len(grouping.waiting):6d}  groups of files waiting")
+        print(f"  {len(grouping.ungrouped):6d}  groups of files in no cadence")
 
 
 if __name__ == "__main__":

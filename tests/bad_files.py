@@ -1,4 +1,4 @@
-"""Bad files of every kind seen or feared: how each is made, the error it deserves, and what the message must say."""
+"""Bad files: how each is made, the error that reading it must raise, and a part of the message."""
 
 import os
 import struct
@@ -35,7 +35,7 @@ def _keyword(path: Path, name: str, code: str, value: float) -> None:
 
 
 def _unwritten_chunks(path: Path) -> None:
-    """What blimpy leaves when it dies half-way: the shape is right, the last channels read as zeros."""
+    """Write a file as blimpy leaves it when it is killed: the shape is right, the last channels read as zeros."""
     with h5py.File(path, "w") as file:
         power = file.create_dataset("data", (16, 1, 1024), "f4", chunks=(1, 1, 256))
         power[:, 0, :512] = make_power(GBT)[:, :512]
@@ -43,7 +43,7 @@ def _unwritten_chunks(path: Path) -> None:
 
 
 def _zero_rows(path: Path) -> None:
-    """A preallocated copy: the size is right, the last rows are not there yet."""
+    """Write a preallocated copy: the size is right, the last rows are still zeros."""
     power = make_power(GBT)
     power[8:] = 0
     write_observation(
@@ -51,7 +51,7 @@ def _zero_rows(path: Path) -> None:
     )
 
 
-def _rotten_chunk(path: Path) -> None:
+def _damaged_chunk(path: Path) -> None:
     write_observation(path, **COARSE)
     with h5py.File(path) as file:
         chunk = file["data"].id.get_chunk_info_by_coord((15, 0, 768))
@@ -69,7 +69,7 @@ def _shaped(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
 
 
 def _foreign_filter(path: Path) -> None:
-    """A filter id that nobody has registered; HDF5 lets one be named as long as it may be skipped on writing."""
+    """Write a dataset with an unregistered filter number, which HDF5 accepts if the filter is optional."""
     write_observation(path)
     with h5py.File(path, "r+") as file:
         attributes = dict(file["data"].attrs)
@@ -121,5 +121,5 @@ BAD = {
     "zero tail.h5": (_zero_rows, TruncatedFileError, "found zeros"),
     "zero tail.fil": (_zero_rows, TruncatedFileError, "found zeros"),
     "all zero.h5": (lambda p: _shaped(p, "f4", (16, 1, 1024)), TruncatedFileError, "found zeros"),
-    "rotten chunk.h5": (_rotten_chunk, TruncatedFileError, "expected 1024 when decoded, found"),
+    "damaged chunk.h5": (_damaged_chunk, TruncatedFileError, "expected 1024 bytes when decoded, found"),
 }

@@ -1,4 +1,4 @@
-"""Small observations for tests: headers as the telescopes write them, power as chi-squared noise."""
+"""Small observations for tests, with headers of real recorders and chi-squared noise."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ GBT = Header(
     nbits=32,
     nfpc=256,
 )
-"""One node's slice of an X-band scan, 1024 channels of it, as if a coarse channel had 256."""
+"""1024 channels of an X-band scan of one node, with coarse channels of 256 channels."""
 
 
 def make_header(**changes) -> Header:
@@ -32,27 +32,27 @@ def make_header(**changes) -> Header:
 
 
 def make_power(header: Header, seed: int = 1) -> np.ndarray:
-    """Noise of 204 degrees of freedom, in numbers that 8, 16 and 32 bits hold exactly."""
+    """Draw chi-squared noise (204 degrees of freedom), rounded so that 8, 16 and 32 bits store it exactly."""
     noise = np.random.default_rng(seed).chisquare(204, (header.ntime, header.nchans)) / 2
     return np.rint(noise).astype(np.float32)
 
 
 def write_observation(path: Path, header: Header = GBT, power: np.ndarray | None = None, **options) -> np.ndarray:
-    """Write one block as the suffix says; return the power that was written."""
+    """Write one block in the format of the suffix, and return its power."""
     power = make_power(header) if power is None else power
     (write_fil if path.suffix == ".fil" else write_h5)(path, header, [power], **options)
     return power
 
 
 class SeesSignalsEverywhere:
-    """A forest for tests of what comes before it: everything passes."""
+    """A forest that gives every candidate probability 1."""
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         return np.tile([0.0, 1.0], (len(features), 1))
 
 
 def make_detector(folder: Path = Path("models/test")):
-    """A detector that lets everything through, in no time."""
+    """Make a detector that passes every candidate without running a network."""
     from aetherscan.detector.detector import Detector
     from aetherscan.detector.release import Mode, Release
 

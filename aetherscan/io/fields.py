@@ -1,7 +1,7 @@
-"""What both formats share: raw header values to a `Header`, and blocks of band on their way to a file.
+"""Convert raw header values to a `Header`, and blocks of power to the number type of a file, for both formats.
 
-A raw value may be a Python number, a numpy scalar, an array of one, `str` or `bytes`: rawspec, blimpy and h5py each
-write it their own way. Nothing here opens a file, so nothing here knows a path: the caller adds it to the message.
+A raw value may be a Python number, a numpy scalar, an array with one element, `str` or `bytes`: rawspec, blimpy and
+h5py differ. These functions do not know the path of the file; the caller adds it to error messages.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,26 +16,26 @@ from aetherscan.header import MIN_ROWS, Header
 
 FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if field.name != "ntime"} | {"nfpc": int}
 PEEK_CHANS = 1024
-"""How much of a row must not be all zero where completeness is checked: a page, the least that a copy leaves out."""
+"""Channels at the end of a chunk that must not all be zero: one memory page, the smallest gap that a copy leaves."""
 OPTIONAL = {"machine_id": 0, "nfpc": None}
 STORED: dict[int, np.dtype[Any]] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32: np.dtype("<f4")}
-"""How a file holds power, by nbits; 8 and 16 bit are unsigned, as blimpy has them."""
+"""Number type of stored power by nbits; 8 and 16 bit are unsigned, as in blimpy."""
 
 
 def header_from(values: Mapping[str, Any]) -> Header:
-    """Make a header of raw values, with the fewest rows there may be: `with_rows` has the last word on those.
+    """Make a header of raw values, with the minimum number of rows; `with_rows` sets the true number.
 
     Raises:
-        HeaderError: a value is missing, of another kind, or impossible.
+        HeaderError: a value is missing, of the wrong type, or impossible.
     """
     return Header(ntime=MIN_ROWS, **{name: _field(values, name) for name in FIELDS})
 
 
 def with_rows(header: Header, ntime: int) -> Header:
-    """Set the rows that the file holds so far.
+    """Set the number of rows that the file holds now.
 
     Raises:
-        TruncatedFileError: too few; writers add rows as the telescope integrates, so this may mend itself.
+        TruncatedFileError: fewer than `MIN_ROWS`; a file that is still being written may have more later.
     """
     if ntime < MIN_ROWS:
         raise TruncatedFileError(f"expected at least {MIN_ROWS} rows, found {ntime}")
@@ -43,7 +43,7 @@ def with_rows(header: Header, ntime: int) -> Header:
 
 
 def printable(text: str | bytes) -> str:
-    r"""Return text that can be printed, hashed and stored: a byte that is not UTF-8 becomes `\xNN`."""
+    r"""Decode text so that it can be printed, hashed and stored: a byte that is not UTF-8 becomes `\xNN`."""
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "backslashreplace")
 
@@ -51,10 +51,10 @@ def printable(text: str | bytes) -> str:
 def columns(
     header: Header, blocks: Iterable[Float32[np.ndarray, "time _"]]
 ) -> Iterator[tuple[int, Num[np.ndarray, "time freq"]]]:
-    """Yield each block's first channel and the block as the file stores it; 8 and 16 bit are rounded and clipped.
+    """Yield the first channel of each block, and the block as stored; 8 and 16 bit are rounded and clipped.
 
     Raises:
-        ValueError: blocks that are not the header's rows, or do not add up to its band; several polarizations.
+        ValueError: the blocks differ from the header in rows or total channels, or nifs is not 1.
     """
     if header.nifs != 1:
         raise ValueError(f"nifs: expected 1 (total power) to write, found {header.nifs}")
@@ -74,7 +74,7 @@ def _field(values: Mapping[str, Any], name: str) -> Any:
     if name not in values:
         if name in OPTIONAL:
             return OPTIONAL[name]
-        raise HeaderError(f"{name}: expected a value, found none beside {', '.join(sorted(values)) or 'nothing'}")
+        raise HeaderError(f"{name}: expected a value, found none among {', '.join(sorted(values)) or 'no values'}")
     kind = FIELDS[name]
     try:
         value = np.ravel(values[name])[0]

@@ -1,12 +1,12 @@
-"""BL filterbank HDF5 files (`.h5`), as rawspec and blimpy write them: dataset `data` (time, polarization, frequency).
+"""Read and write BL filterbank HDF5 files (`.h5`): dataset `data` (time, polarization, frequency).
 
-The only module that speaks to h5py. Input is opened read-only and never kept locked: HDF5's own shared lock would make
-a writer that comes back for more rows fail, so we ask once, for an instant, whether somebody holds the file for
-writing, and then read with HDF5's locking off (a mount that has no locks is read all the same).
+rawspec and blimpy write this format (Lebofsky et al. 2019, arXiv:1906.07391). This is the only module that uses h5py.
+Files are opened read-only and not kept locked, because HDF5's shared lock would make a writer that adds rows fail.
+Instead a lock is taken for an instant to see whether the file is open for writing; then it is read with HDF5's locking
+off. A file system without locks is read all the same.
 
-Power as the recorders write it (float32, bitshuffle with LZ4 or no filter) is decoded outside HDF5, see `chunks`; any
-other file is left to HDF5. Either way chunks are decoded whole, so a block of band should be whole chunks wide: 1/16 of
-a chunk costs as much as all of it.
+Power as the recorders write it (float32, bitshuffle with LZ4 or no filter) is decoded outside HDF5, see `bitshuffle`;
+HDF5 decodes any other file. Chunks are always decoded whole: reading 1/16 of a chunk costs as much as all of it.
 """
 
 import ctypes
@@ -26,20 +26,20 @@ from jaxtyping import Float32
 
 from aetherscan.errors import FormatError, HeaderError, TruncatedFileError
 from aetherscan.header import Header
-from aetherscan.io.bitshuffle import PLACE, VALUE_BYTES, Chunks, Decoder
+from aetherscan.io.bitshuffle import CHUNK_INDEX, VALUE_BYTES, Chunks, Decoder
 from aetherscan.io.fields import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BITSHUFFLE_LZ4 = (32008, (VALUE_BYTES, 2))
-"""The filter, and of its parameters the size of a value and the compression."""
+"""Number of the filter, and two of its parameters: bytes per value and compression."""
 MAX_CHUNK = 2**27
-"""Values; no one `preadv` reads a packed chunk that is much larger."""
+"""Values in a chunk; one `preadv` call cannot read a much larger packed chunk."""
 
 
 class Hdf5Filterbank:
-    """An open `.h5`; `chunks` is its chunk, or without one the piece that a check of completeness looks at.
+    """An open `.h5` file; `chunks` is its chunk shape, or the piece that completeness checks read if it has none.
 
-    A `mask` beside the power is left alone: blimpy always makes one and no writer fills it.
+    The `mask` dataset is ignored: blimpy always creates one and no writer fills it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,19 +54,26 @@ class Hdf5Filterbank:
         self.chunks = self._power.chunks or (1, 1, min(self.header.nchans, PEEK_CHANS))
 
     def read(self, rows: slice, product: int, chans: slice, out: Float32[np.ndarray, "time freq"]) -> None:
-        """Fill `out`, whose rows may lie apart, with one product's power."""
+        """Read one product into `out`.
+
+        Args:
+            rows: of the dataset.
+            product: polarization product, from 0.
+            chans: channels of the dataset.
+            out: filled with power; its rows may be part of a wider buffer.
+        """
         if self._stored is not None:
             self._stored.read(rows, product, chans, out)
             return
-        whole = np.require(out, requirements="C")  # HDF5 fills no rows that lie apart
-        # A buffer of the selection's own rank is copied into directly; any other rank is 16 times slower.
+        whole = np.require(out, requirements="C")  # HDF5 fills contiguous buffers only
+        # HDF5 is 16 times slower when the buffer has another rank than the selection.
         self._power.read_direct(whole[:, None, :], (rows, slice(product, product + 1), chans))
         if whole is not out:
             out[:] = whole
 
     @cached_property
     def _stored(self) -> Chunks | None:
-        return _chunks(self._power, self._file)  # a walk through the file's index, so not before it is read
+        return _chunks(self._power, self._file)  # reads the index of the file, so only before the first read
 
 
 def write_h5(
@@ -78,13 +85,21 @@ def write_h5(
     bitshuffle: bool = True,
     writer: Literal["rawspec", "blimpy"] = "rawspec",
 ) -> None:
-    """Write total power block of band after block, never holding more than one, with the attributes of either writer.
+    """Write total power, one block of channels at a time.
 
-    Without `chunks` they are the writer's: a row of a coarse channel (rawspec), 16 rows of 65,536 channels (blimpy).
-    Blocks that are whole chunks wide are compressed once.
+    Blocks that are whole chunks wide are compressed only once.
+
+    Args:
+        path: of the file, which is replaced if it exists.
+        header: of the observation; its nifs must be 1.
+        blocks: linear power in channel order, all rows of the header.
+        chunks: rows, polarizations and channels of a chunk; by default those of the writer: one row of a coarse channel
+            (rawspec), 16 rows of 65,536 channels (blimpy).
+        bitshuffle: compress with bitshuffle and LZ4.
+        writer: whose attributes and text types to write.
 
     Raises:
-        ValueError: blocks that do not make up the header's band.
+        ValueError: the blocks do not add up to the band of the header.
     """
 
     def text(value: str) -> Any:  # fixed-length bytes from C, variable-length UTF-8 from h5py
@@ -111,7 +126,7 @@ def write_h5(
 
 
 def _refuse_if_being_written(path: Path) -> None:
-    with path.open("rb") as file, suppress(OSError):  # no locks on this mount: nothing to be learnt
+    with path.open("rb") as file, suppress(OSError):  # no locks on this file system
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -131,7 +146,7 @@ def _power(file: h5py.File) -> h5py.Dataset:
 
 
 def _refuse_if_short(power: h5py.Dataset, shape: tuple[int, int, int]) -> None:
-    """HDF5 reads a chunk that was never stored as zeros, without a word; so count them."""
+    """Compare the number of stored chunks with the shape: HDF5 reads a missing chunk as zeros, without an error."""
     if power.shape != shape:
         raise HeaderError(f"(rows, nifs, nchans): expected {power.shape} as data has, found {shape}")
     if power.chunks is None:
@@ -144,41 +159,41 @@ def _refuse_if_short(power: h5py.Dataset, shape: tuple[int, int, int]) -> None:
 
 
 def _filters(power: h5py.Dataset) -> list[tuple[int, tuple[int, ...]]]:
-    """Return each filter's number and those of its parameters that tell one bitshuffle from another."""
+    """Return the number of each filter and the two parameters by which bitshuffle variants differ."""
     plist = power.id.get_create_plist()
     return [(number, values[2:5:2]) for number, _, values, _ in map(plist.get_filter, range(plist.get_nfilters()))]
 
 
 def _chunks(power: h5py.Dataset, file: FileIO) -> Chunks | None:
-    """Return the chunks, to be read without HDF5; None where only HDF5 knows how."""
+    """Return the chunks for reading without HDF5; None where only HDF5 can decode them."""
     filters, shape = _filters(power), power.chunks
     decode = _decoder() if filters == [BITSHUFFLE_LZ4] else None
     if (filters and decode is None) or shape is None or math.prod(shape) > MAX_CHUNK:
         return None
     if power.id.get_type() != h5py.h5t.NATIVE_FLOAT or not hasattr(power.id, "chunk_iter"):  # HDF5 before 1.12.3
         return None
-    places = np.zeros([-(-size // chunk) for size, chunk in zip(power.shape, shape, strict=True)], PLACE)
+    index = np.zeros([-(-size // chunk) for size, chunk in zip(power.shape, shape, strict=True)], CHUNK_INDEX)
 
-    def note(chunk: Any) -> None:
-        index = tuple(start // size for start, size in zip(chunk.chunk_offset, shape, strict=True))
-        places[index] = chunk.byte_offset, chunk.size, chunk.filter_mask
+    def add_to_index(chunk: Any) -> None:
+        position = tuple(start // size for start, size in zip(chunk.chunk_offset, shape, strict=True))
+        index[position] = chunk.byte_offset, chunk.size, chunk.filter_mask
 
-    power.id.chunk_iter(note)
-    return Chunks(file, shape, places, decode)
+    power.id.chunk_iter(add_to_index)
+    return Chunks(file, shape, index, decode)
 
 
 @cache
 def _decoder() -> Decoder | None:
-    """Return the decoder inside the filter that HDF5 uses; None if it cannot be had, or would start threads of its own.
+    """Return the decoder of the filter that HDF5 uses; None if it cannot be loaded or starts threads.
 
-    A filter built with OpenMP sets every core to every chunk; the wheel's is built without.
+    A filter built with OpenMP decodes each chunk on every core. The filter of the wheel is built without.
     """
     config = hdf5plugin.get_config()
     if config.build_config.openmp:
         return None
     try:
         decode = ctypes.CDLL(config.registered_filters["bshuf"]).bshuf_decompress_lz4
-    except (KeyError, OSError, AttributeError):  # registered by somebody else, or of another make
+    except (KeyError, OSError, AttributeError):  # the filter comes from another package, or has another interface
         return None
     decode.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t
     decode.restype = ctypes.c_int64

@@ -1,7 +1,7 @@
-"""SIGPROC filterbank files (`.fil`): a header of length-prefixed keywords, then rows of every product's channels.
+"""Read and write SIGPROC filterbank files (`.fil`): a header of length-prefixed keywords, then rows of power.
 
-Rows are read with `preadv` and not through a memory map: a map whose file is cut short kills the process with SIGBUS,
-while a short read is an error with a name.
+The SIGPROC manual (Lorimer) describes the format. Each row holds the channels of every product. Rows are read with
+`preadv`, not through a memory map: if a mapped file is cut short, SIGBUS ends the process; a short read is an error.
 """
 
 import os
@@ -30,11 +30,11 @@ KEYWORDS = {
 }
 ANGLES = ("src_raj", "src_dej")
 FIXED = {"data_type": 1, "nbeams": 1, "ibeam": -1, "az_start": 0.0, "za_start": 0.0}
-"""What rawspec writes for a single-beam telescope."""
+"""Values that rawspec writes for a single-beam telescope."""
 
 
 class SigprocFilterbank:
-    """An open `.fil`; `chunks` is the piece that a check of completeness looks at."""
+    """An open `.fil` file; `chunks` is the shape of the piece that completeness checks read."""
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
@@ -51,7 +51,14 @@ class SigprocFilterbank:
         self.chunks = (1, 1, min(self.header.nchans, PEEK_CHANS))
 
     def read(self, rows: slice, product: int, chans: slice, out: Float32[np.ndarray, "time freq"]) -> None:
-        """Fill `out`, whose rows may lie apart, with one product's power."""
+        """Read one product into `out`.
+
+        Args:
+            rows: of the file.
+            product: polarization product, from 0.
+            chans: channels of the file.
+            out: filled with power; its rows may be part of a wider buffer.
+        """
         spare = np.empty(out.shape[1], self._dtype)
         for row, power in enumerate(out, rows.start):
             line = power if self._dtype == power.dtype else spare
@@ -64,11 +71,11 @@ class SigprocFilterbank:
 
 
 def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
-    """Return the header's values, angles in hours and degrees, and the offset of the first sample.
+    """Return the values of the header (angles in hours and degrees) and the offset of the first sample in bytes.
 
     Raises:
-        FormatError: a keyword that SIGPROC does not have, so that nothing after it can be found.
-        TruncatedFileError: the header has no end yet.
+        FormatError: a keyword that SIGPROC does not define; the position of the next one is unknown.
+        TruncatedFileError: the header is not complete.
     """
     values: dict[str, Any] = {}
     keyword, at = _text(head, len(MAGIC))
@@ -83,12 +90,12 @@ def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
 
 
 def write_fil(path: Path, header: Header, blocks: Iterable[Float32[np.ndarray, "time _"]]) -> None:
-    """Write total power as rawspec would, block of band after block, never holding more than one.
+    """Write total power with the keywords of rawspec, one block of channels at a time.
 
-    Coordinates go through HHMMSS.s, good to a microarcsecond; `nfpc` has no SIGPROC keyword and is lost.
+    Coordinates are stored as HHMMSS.s, exact to a microarcsecond. SIGPROC has no keyword for `nfpc`, which is lost.
 
     Raises:
-        ValueError: blocks that do not make up the header's band.
+        ValueError: the blocks do not add up to the band of the header.
     """
     numbers = FIXED | {name: getattr(header, name) for name in FIELDS if name in KEYWORDS and name != "source_name"}
     numbers |= {name: _to_sexagesimal(getattr(header, name)) for name in ANGLES}
@@ -124,7 +131,7 @@ def _text(head: bytes, at: int, _: str = TEXT) -> tuple[bytes, int]:
 
 
 def _from_sexagesimal(packed: float) -> float:
-    """HHMMSS.s to hours, or DDMMSS.s to degrees."""
+    """Convert HHMMSS.s to hours, or DDMMSS.s to degrees."""
     whole, rest = divmod(abs(packed), 10_000)
     minutes, seconds = divmod(rest, 100)
     return float(np.copysign(whole + minutes / 60 + seconds / 3600, packed))

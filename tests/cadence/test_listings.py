@@ -1,4 +1,4 @@
-"""Observers' own lists of cadences come back; the numbers are those of docs/cadences.md, as bounds."""
+"""Grouping recovers observers' own lists of cadences, with the counts given in docs/cadences.md."""
 
 import re
 from itertools import pairwise
@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "cadences.md").read_text()
 @pytest.mark.parametrize(
     ("listing", "listed", "back", "formed_besides"), [(spliced, 2274, 2228, 2), (nodes, 926, 919, 0)]
 )
-def test_observers_cadences_come_back_but_for_their_lists_own_errors(listing, listed, back, formed_besides):
+def test_listed_cadences_are_recovered_except_for_errors_of_the_lists(listing, listed, back, formed_besides):
     files = listing()
     outcome, extra, grouping = compare(files)
     assert outcome.total() == listed

@@ -1,4 +1,4 @@
-"""What is not all there is left for later, what never will be is named; nothing crashes, and nothing reads as zeros."""
+"""Incomplete files are retried later and invalid files are named; no file crashes the reader or reads as zeros."""
 
 import os
 import re
@@ -23,7 +23,7 @@ CHUNKS = (1, 1, 256)
 @pytest.mark.fault(15, promise="P1")
 @pytest.mark.fault(16, promise="P1")
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_gets_the_error_that_says_what_was_expected_and_found(tmp_path, name):
+def test_a_bad_file_raises_an_error_that_says_what_was_expected_and_found(tmp_path, name):
     make, error, message = BAD[name]
     path = tmp_path / name
     make(path)
@@ -41,30 +41,30 @@ def test_a_file_cut_at_any_byte_is_refused(tmp_path, suffix):
     for size in np.linspace(0, whole.stat().st_size - 1, 60, dtype=int):
         path.write_bytes(whole.read_bytes()[:size])
         if suffix == ".fil" and size > 5 * 4096 and (size - (whole.stat().st_size - 16 * 4096)) % 4096 == 0:
-            continue  # whole rows: complete, only shorter
+            continue  # cut after a whole row: a complete, shorter observation
         with pytest.raises(TruncatedFileError):
             verify_complete(path)
 
 
 @pytest.mark.parametrize("locking", [True, False])
-def test_a_file_that_somebody_is_writing_is_left_until_it_is_closed(tmp_path, locking):
+def test_a_file_that_is_open_for_writing_is_refused_until_it_is_closed(tmp_path, locking):
     path = tmp_path / "growing.h5"
     write_observation(path, chunks=CHUNKS)
     with h5py.File(path, "r+", locking=locking) as file:
         file["data"].resize(20, axis=0)
         file.flush()
-        # From another process, as HDF5 shares what one process has open.
-        look = f"from aetherscan.io import verify_complete; verify_complete({str(path)!r})"
-        found = subprocess.run(
-            [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=False
+        # From another process, because HDF5 shares the files that one process has open.
+        script = f"from aetherscan.io import verify_complete; verify_complete({str(path)!r})"
+        stderr = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
         ).stderr
-        assert "TruncatedFileError" in found
-        assert ("open for writing" if locking else "expected 80 chunks for (20, 1, 1024), found 64") in found
+        assert "TruncatedFileError" in stderr
+        assert ("open for writing" if locking else "expected 80 chunks for (20, 1, 1024), found 64") in stderr
         file["data"][16:] = 1
     assert verify_complete(path).ntime == 20
 
 
-def test_reading_does_not_keep_a_writer_from_its_file(tmp_path):
+def test_a_writer_can_open_a_file_that_is_being_read(tmp_path):
     path = tmp_path / "shared.h5"
     write_observation(path)
     with open_observation(path) as observation:
@@ -89,8 +89,8 @@ def _replace(path):
 @pytest.mark.fault(17, promise="P2")
 @pytest.mark.parametrize("change", [_cut, _touch, _replace, os.remove])
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
-def test_a_file_that_changes_while_it_is_read_voids_what_was_read(tmp_path, suffix, change):
-    path = tmp_path / f"fickle{suffix}"
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, suffix, change):
+    path = tmp_path / f"changed{suffix}"
     write_observation(path)
     with open_observation(path) as observation:
         observation.read(0, 8)
@@ -101,7 +101,7 @@ def test_a_file_that_changes_while_it_is_read_voids_what_was_read(tmp_path, suff
 
 @pytest.mark.fault(23, promise="P4")
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
-def test_reading_leaves_the_input_as_it_was(tmp_path, suffix):
+def test_reading_does_not_change_the_file(tmp_path, suffix):
     path = tmp_path / f"kept{suffix}"
     write_observation(path)
     path.chmod(0o444)
@@ -131,7 +131,7 @@ def test_a_buffer_of_another_shape_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_h5, write_fil])
-def test_blocks_that_are_not_the_band_are_not_written_silently(tmp_path, write):
+def test_blocks_that_do_not_add_up_to_the_band_are_refused(tmp_path, write):
     power = make_power(GBT)
     for blocks, found in (([power[:, :1000]], "1000"), ([power, power[:, :1]], r"\(16, 1\)"), ([power[:9]], r"\(9, ")):
         with pytest.raises(ValueError, match=f"expected .*found {found}"):
@@ -142,7 +142,7 @@ def test_blocks_that_are_not_the_band_are_not_written_silently(tmp_path, write):
 
 @pytest.mark.fault(40, promise="P1")
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
-def test_a_file_is_what_its_first_bytes_say_under_any_name(tmp_path, suffix):
+def test_the_first_bytes_decide_the_format_whatever_the_name(tmp_path, suffix):
     for name in (b"caf\xe9", b"<!channel>\n" + 200 * b"x"):
         path = tmp_path / os.fsdecode(name + suffix.encode())
         write_observation(path)

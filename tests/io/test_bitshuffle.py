@@ -1,4 +1,4 @@
-"""Chunks decoded outside HDF5 hold what HDF5 reads in them; what only it understands is left to it; rot is named."""
+"""Chunks decoded outside HDF5 equal what HDF5 reads; unsupported files go through HDF5; damaged chunks are refused."""
 
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from aetherscan.errors import TruncatedFileError
 from aetherscan.io import hdf5, open_observation
 from benchmarks import reading
 
-SKIPPED = 1  # the mask of a chunk that was stored as it is, past its one filter
+SKIPPED = 1  # the filter mask of a chunk that was stored unfiltered
 PACKED = dict(hdf5plugin.Bitshuffle(nelems=0, cname="lz4"))
 ONLY_HDF5 = {
     "gzip": {"compression": "gzip", "chunks": (16, 1, 64)},
@@ -34,7 +34,7 @@ ONLY_HDF5 = {
 
 
 def write_cube(path, cube, **storage):
-    """Write power of (time, polarization, frequency) as `storage` tells h5py."""
+    """Write power (time, polarization, frequency) with the storage options of h5py."""
     header = make_header(ntime=len(cube), nifs=cube.shape[1], nchans=cube.shape[2], nfpc=None)
     write_observation(path, replace(header, nifs=1), cube[:, 0])
     with h5py.File(path, "r+") as file:
@@ -44,8 +44,8 @@ def write_cube(path, cube, **storage):
         power.attrs.update({**attributes, "nifs": cube.shape[1]})
 
 
-def read_in_a_ring(observation, start, stop):
-    """Read into the middle of a wider buffer, and see that nothing is written beside it."""
+def read_into_wider_buffer(observation, start, stop):
+    """Read into the middle of a wider buffer, and check that nothing outside is written."""
     ring = np.full((observation.header.ntime + 2, stop - start + 7), -1, np.float32)
     middle = ring[1:-1, 3 : 3 + stop - start]
     assert observation.read(start, stop, middle) is middle
@@ -65,7 +65,7 @@ def store_unfiltered(power, offset, values):
     assert power.id.get_chunk_info_by_coord(offset).filter_mask == SKIPPED
 
 
-def hdf5_is_not_asked():
+def forbid_hdf5_reads():
     return mock.patch.object(h5py.Dataset, "read_direct", side_effect=AssertionError)
 
 
@@ -79,7 +79,7 @@ def hdf5_is_not_asked():
     skipped=st.lists(st.floats(0, 0.999), max_size=3),
 )
 @example(shape=(4, 1, 2), chunks=(16, 1, 2), look=(0.0, 1.0), block=0, packed=True, skipped=[0.0])  # 32 bytes each way
-def test_any_part_of_any_chunking_is_what_hdf5_reads(tmp_path, shape, chunks, look, block, packed, skipped):
+def test_any_part_of_any_chunking_equals_what_hdf5_reads(tmp_path, shape, chunks, look, block, packed, skipped):
     path, chunks = tmp_path / "cube.h5", tuple(map(min, chunks, shape))
     cube = np.random.default_rng(1).chisquare(204, shape).astype(np.float32)
     cube.flat[:: max(1, cube.size // 5)] = np.nan
@@ -94,18 +94,20 @@ def test_any_part_of_any_chunking_is_what_hdf5_reads(tmp_path, shape, chunks, lo
         cube = file["data"][:]
     start = int(look[0] * (shape[2] - 1))
     stop = start + 1 + int(look[1] * (shape[2] - 1 - start))
-    with open_observation(path) as observation, hdf5_is_not_asked():
-        np.testing.assert_array_equal(read_in_a_ring(observation, start, stop), cube[:, :2, start:stop].sum(axis=1))
+    with open_observation(path) as observation, forbid_hdf5_reads():
+        np.testing.assert_array_equal(
+            read_into_wider_buffer(observation, start, stop), cube[:, :2, start:stop].sum(axis=1)
+        )
         np.testing.assert_array_equal(observation.read(start, stop), cube[:, :2, start:stop].sum(axis=1))
 
 
 @pytest.mark.parametrize("name", ONLY_HDF5)
-def test_what_only_hdf5_understands_is_read_by_it(tmp_path, name):
+def test_storage_that_only_hdf5_supports_is_read_by_hdf5(tmp_path, name):
     cube = np.rint(make_power(GBT))[:, None, :]
     write_cube(tmp_path / "cube.h5", cube, **ONLY_HDF5[name])
     with open_observation(tmp_path / "cube.h5") as observation:
-        np.testing.assert_array_equal(read_in_a_ring(observation, 3, 1001), cube[:, 0, 3:1001])
-        with hdf5_is_not_asked(), pytest.raises(AssertionError):
+        np.testing.assert_array_equal(read_into_wider_buffer(observation, 3, 1001), cube[:, 0, 3:1001])
+        with forbid_hdf5_reads(), pytest.raises(AssertionError):
             observation.read(0, 8)
 
 
@@ -113,7 +115,7 @@ def test_what_only_hdf5_understands_is_read_by_it(tmp_path, name):
     ("openmp", "filters"),
     [(True, None), (False, {}), (False, {"bshuf": "unknown"}), (False, {"bshuf": h5py.h5z.__file__})],
 )
-def test_without_a_decoder_of_one_thread_hdf5_reads(tmp_path, monkeypatch, openmp, filters):
+def test_without_a_single_threaded_decoder_hdf5_reads(tmp_path, monkeypatch, openmp, filters):
     filters = hdf5plugin.get_config().registered_filters if filters is None else filters
     config = SimpleNamespace(build_config=SimpleNamespace(openmp=openmp), registered_filters=filters)
     monkeypatch.setattr(hdf5, "_decoder", hdf5._decoder.__wrapped__)
@@ -121,10 +123,10 @@ def test_without_a_decoder_of_one_thread_hdf5_reads(tmp_path, monkeypatch, openm
     power = write_observation(tmp_path / "packed.h5")
     with open_observation(tmp_path / "packed.h5") as observation:
         assert observation._filterbank._stored is None
-        np.testing.assert_array_equal(read_in_a_ring(observation, 0, 1024), power)
+        np.testing.assert_array_equal(read_into_wider_buffer(observation, 0, 1024), power)
 
 
-def rot(path, change):
+def damage(path, change):
     """Change the bytes of row 7, channels 256 to 512."""
     with h5py.File(path) as file:
         chunk = file["data"].id.get_chunk_info_by_coord((7, 0, 256))
@@ -142,39 +144,41 @@ def put(code, at, value):
     return change
 
 
-ROT = {
-    "never copied": lambda chunk: bytes(len(chunk)),
-    "of another size when decoded": put(">Q", 0, 1 << 40),
-    "in no blocks of eight": put(">I", 8, 36),
-    "in smaller blocks than it is": put(">I", 8, 512),
-    "with a block that ends beyond it": put(">I", 12, 0x7FFFFFFF),
-    "with a block of negative length": put(">I", 12, 0xFFFFFF00),
-    "with a block that ends before it does": put(">I", 12, 8),
-    "with a block that does not decode": lambda chunk: chunk[:16] + b"\xff" * (len(chunk) - 16),
+DAMAGE = {
+    "all zeros": lambda chunk: bytes(len(chunk)),
+    "wrong decoded size": put(">Q", 0, 1 << 40),
+    "block size not a multiple of eight": put(">I", 8, 36),
+    "block size too small": put(">I", 8, 512),
+    "block length beyond the chunk": put(">I", 12, 0x7FFFFFFF),
+    "negative block length": put(">I", 12, 0xFFFFFF00),
+    "block length too short": put(">I", 12, 8),
+    "invalid LZ4 data": lambda chunk: chunk[:16] + b"\xff" * (len(chunk) - 16),
 }
 
 
-@pytest.mark.parametrize("name", ROT)
-def test_a_chunk_is_left_for_later(tmp_path, name):
-    path = tmp_path / "rotten.h5"
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_chunk_is_refused(tmp_path, name):
+    path = tmp_path / "damaged.h5"
     write_observation(path, chunks=(1, 1, 256))
-    rot(path, ROT[name])
+    damage(path, DAMAGE[name])
     with (
         open_observation(path) as observation,
-        pytest.raises(TruncatedFileError, match=r"rotten.h5: chunk of \d+ bytes at \d+: expected 1024 when decoded"),
+        pytest.raises(
+            TruncatedFileError, match=r"damaged.h5: chunk of \d+ bytes at \d+: expected 1024 bytes when decoded"
+        ),
     ):
         observation.read(0, 1024)
 
 
-def test_a_chunk_that_leaves_its_block_size_to_the_filter_is_read(tmp_path):
+def test_a_chunk_with_the_default_block_size_is_read(tmp_path):
     power = write_observation(tmp_path / "default.h5", chunks=(1, 1, 256))
-    rot(tmp_path / "default.h5", put(">I", 8, 0))
-    with open_observation(tmp_path / "default.h5") as observation, hdf5_is_not_asked():
+    damage(tmp_path / "default.h5", put(">I", 8, 0))
+    with open_observation(tmp_path / "default.h5") as observation, forbid_hdf5_reads():
         np.testing.assert_array_equal(observation.read(0, 1024), power)
 
 
 @pytest.mark.parametrize(("nbytes", "skipped"), [(1000, SKIPPED), (1028, SKIPPED), (9000, 0)])
-def test_a_chunk_of_impossible_size_is_left_for_later(tmp_path, nbytes, skipped):
+def test_a_chunk_of_impossible_size_is_refused(tmp_path, nbytes, skipped):
     path = tmp_path / "resized.h5"
     write_observation(path, chunks=(1, 1, 256))
     with h5py.File(path, "r+") as file:
@@ -190,7 +194,7 @@ def test_a_chunk_of_impossible_size_is_left_for_later(tmp_path, nbytes, skipped)
 @given(
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=5), block=st.booleans()
 )
-def test_no_bytes_in_a_chunk_crash_the_reader_or_reach_beside_the_buffer(tmp_path, changes, block):
+def test_altered_bytes_in_a_chunk_never_crash_the_reader_or_write_outside_the_buffer(tmp_path, changes, block):
     path = tmp_path / "flipped.h5"
     power = write_observation(path, chunks=(1, 1, 256))
 
@@ -199,9 +203,9 @@ def test_no_bytes_in_a_chunk_crash_the_reader_or_reach_beside_the_buffer(tmp_pat
             chunk[int(share * (30 if block else len(chunk)))] = value
         return chunk
 
-    rot(path, change)
+    damage(path, change)
     with open_observation(path) as observation, suppress(TruncatedFileError):
-        read = read_in_a_ring(observation, 0, 1024)
+        read = read_into_wider_buffer(observation, 0, 1024)
         read[7, 256:512] = power[7, 256:512]
         np.testing.assert_array_equal(read, power)
 
@@ -213,7 +217,7 @@ def test_two_threads_read_two_files_at_once(tmp_path, suffix):
 
     def read_often(path):
         with open_observation(path) as observation:
-            return [read_in_a_ring(observation, 0, 1024) for _ in range(50)]
+            return [read_into_wider_buffer(observation, 0, 1024) for _ in range(50)]
 
     with ThreadPoolExecutor(2) as pool:
         for power, reads in zip(powers, pool.map(read_often, paths), strict=True):
@@ -221,13 +225,13 @@ def test_two_threads_read_two_files_at_once(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("nbits", [8, 16, 32])
-def test_rows_of_a_fil_may_lie_apart(tmp_path, nbits):
-    power = write_observation(tmp_path / "apart.fil", make_header(nbits=nbits))
-    with open_observation(tmp_path / "apart.fil") as observation:
-        np.testing.assert_array_equal(read_in_a_ring(observation, 5, 1000), power[:, 5:1000])
+def test_a_fil_is_read_into_a_part_of_a_wider_buffer(tmp_path, nbits):
+    power = write_observation(tmp_path / "wider.fil", make_header(nbits=nbits))
+    with open_observation(tmp_path / "wider.fil") as observation:
+        np.testing.assert_array_equal(read_into_wider_buffer(observation, 5, 1000), power[:, 5:1000])
 
 
-def test_a_closed_file_is_not_read(tmp_path):
+def test_a_closed_file_cannot_be_read(tmp_path):
     write_observation(tmp_path / "closed.h5")
     with open_observation(tmp_path / "closed.h5") as observation:
         observation.read(0, 8)
@@ -235,6 +239,6 @@ def test_a_closed_file_is_not_read(tmp_path):
         observation.read(0, 8)
 
 
-def test_the_benchmark_times_readers_that_agree(capsys):
+def test_the_readers_of_the_benchmark_agree(capsys):
     reading.main(chans=4096, rounds=1)
     assert "ours, two threads" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What is read is what the telescope wrote: blimpy agrees value for value, on simulated files and on real ones."""
+"""Headers and power equal what was written, and what blimpy reads, for simulated and for real files."""
 
 import warnings
 from pathlib import Path
@@ -21,8 +21,8 @@ RAWSPEC_0002 = BESIDE / "single_coarse_guppi_59046_80036_DIAG_VOYAGER-1_0011.raw
 CHUNKINGS = [(1, 1, 4096), (1, 1, 256), (16, 1, 256), (35, 1, 128), (5, 1, 300), None]
 
 
-def blimpy_reads(path):
-    """Import late and hush: blimpy warns at import, of pkg_resources."""
+def read_with_blimpy(path):
+    """Import blimpy late and silence it: its import warns about pkg_resources."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from blimpy import Waterfall
@@ -34,8 +34,8 @@ def blimpy_reads(path):
     return header, power
 
 
-def assert_as_blimpy(path):
-    theirs, power = blimpy_reads(path)
+def assert_equals_blimpy(path):
+    theirs, power = read_with_blimpy(path)
     with open_observation(path) as observation:
         ours = observation.header
         np.testing.assert_array_equal(observation.read(0, ours.nchans), power[:, 0].astype(np.float32), strict=True)
@@ -53,7 +53,7 @@ def test_every_chunking_reads_as_blimpy_reads_it(tmp_path, chunks, bitshuffle, w
     path = tmp_path / "observation.h5"
     header = make_header(nchans=8192, nfpc=4096, ntime=70 if chunks and chunks[0] == 35 else 16)
     write_observation(path, header, chunks=chunks, bitshuffle=bitshuffle, writer=writer)
-    assert_as_blimpy(path)
+    assert_equals_blimpy(path)
     assert verify_complete(path).nfpc == (4096 if writer == "rawspec" else None)
 
 
@@ -64,7 +64,7 @@ def test_every_width_and_direction_reads_as_blimpy_reads_it(tmp_path, suffix, nb
     path = tmp_path / f"observation{suffix}"
     header = make_header(nbits=nbits, foff=foff, src_dej=-0.5)
     written = write_observation(path, header)
-    assert_as_blimpy(path)
+    assert_equals_blimpy(path)
     with open_observation(path) as observation:
         np.testing.assert_array_equal(observation.read(0, header.nchans), written)
 
@@ -77,11 +77,11 @@ def test_a_file_that_blimpy_wrote_is_read(tmp_path, suffix):
 
         waterfall = Waterfall(str(DATA / "gbt_cband_noise.fil"))
         (waterfall.write_to_fil if suffix == ".fil" else waterfall.write_to_hdf5)(str(tmp_path / f"copy{suffix}"))
-    assert_as_blimpy(tmp_path / f"copy{suffix}")
+    assert_equals_blimpy(tmp_path / f"copy{suffix}")
 
 
 def test_real_noise_of_green_bank_reads_as_blimpy_reads_it():
-    assert_as_blimpy(DATA / "gbt_cband_noise.fil")
+    assert_equals_blimpy(DATA / "gbt_cband_noise.fil")
     header = verify_complete(DATA / "gbt_cband_noise.fil")
     assert (header.source_name, header.ntime, header.nchans) == ("DIAG_SGR_B2", 32, 1024)
     assert header.src_raj == pytest.approx(17 + 47 / 60 + 15 / 3600)
@@ -90,17 +90,17 @@ def test_real_noise_of_green_bank_reads_as_blimpy_reads_it():
 
 @pytest.mark.skipif(not RAWSPEC_0002.exists(), reason=f"{RAWSPEC_0002.name} has no licence; it is looked for beside us")
 def test_a_real_file_of_rawspec_reads_as_blimpy_reads_it():
-    assert_as_blimpy(RAWSPEC_0002)
+    assert_equals_blimpy(RAWSPEC_0002)
     header = verify_complete(RAWSPEC_0002)
     assert (header.source_name, header.ntime, header.nchans, header.nfpc) == ("VOYAGER-1", 279, 1024, None)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
-def test_real_pixels_with_burst_and_spike_come_back_to_the_bit(tmp_path, suffix):
+def test_real_power_with_burst_and_spike_is_read_bit_for_bit(tmp_path, suffix):
     power = np.load(DATA / "ddo210_coarse469_slice.npz")["data"]
     path = tmp_path / f"ddo210{suffix}"
     write_observation(path, make_header(nchans=16384, nfpc=None), power)
-    assert_as_blimpy(path)
+    assert_equals_blimpy(path)
     with open_observation(path) as observation:
         np.testing.assert_array_equal(observation.read(0, 16384), power)
 
@@ -114,7 +114,7 @@ def test_real_pixels_with_burst_and_spike_come_back_to_the_bit(tmp_path, suffix)
     nbits=st.sampled_from([8, 16, 32]),
     chunk=st.integers(1, 300),
 )
-def test_read_after_write_is_identity_for_any_split_into_blocks(tmp_path, suffix, cuts, look, ntime, nbits, chunk):
+def test_reading_returns_what_was_written_in_any_blocks(tmp_path, suffix, cuts, look, ntime, nbits, chunk):
     header = make_header(nchans=300, ntime=ntime, nbits=nbits, nfpc=300)
     power = make_power(header)
     blocks = np.split(power, cuts, axis=1)
@@ -148,7 +148,7 @@ def test_several_polarizations_are_read_as_the_sum_of_the_first_two(tmp_path, su
     np.testing.assert_array_equal(buffer, cube[:, 0, 8:40] + cube[:, 1, 8:40])
 
 
-def test_names_are_read_whether_written_as_bytes_or_text_or_not_as_utf_8(tmp_path):
+def test_source_names_are_read_from_bytes_text_and_invalid_utf_8(tmp_path):
     hostile = b"caf\xe9\n<!channel>".ljust(300, b"x")
     path = tmp_path / "named.h5"
     write_observation(path)
@@ -166,7 +166,7 @@ def test_names_are_read_whether_written_as_bytes_or_text_or_not_as_utf_8(tmp_pat
 
 
 @pytest.mark.fault(16, promise="P1")
-def test_no_number_stays_no_number(tmp_path):
+def test_nan_stays_nan(tmp_path):
     power = make_power(GBT)
     power[3, 17] = np.nan
     write_observation(tmp_path / "nan.h5", power=power)
