@@ -6,7 +6,6 @@ AetherscanError
 │   ├── FormatError           the file is not a filterbank that this package reads
 │   └── HeaderError           a header value is missing or impossible
 ├── CadenceError              the observations do not make a cadence
-├── FeedError                 a process that makes training examples ended or failed: begin the epoch again
 ├── TrainingError             a training cannot continue: the message says what to change
 ├── RecipeError               training options are out of range or contradict each other: nothing was started
 └── ReleaseError              a release is incomplete, altered or of the wrong shape: keep using the previous one
@@ -35,10 +34,6 @@ class HeaderError(ReadError):
 
 class CadenceError(AetherscanError):
     """Observations do not make an ON/OFF cadence."""
-
-
-class FeedError(AetherscanError):
-    """A process that makes training examples ended or failed."""
 
 
 class RecipeError(AetherscanError, ValueError):

@@ -1,9 +1,9 @@
 """Measure the rate at which training examples are made, beside setigen and the way the forests' examples are made.
 
-Run from the repository root: `python benchmarks/injecting.py [EXAMPLES] [PROCESSES]` (default 120,000 by 2 processes;
+Run from the repository root: `python benchmarks/injecting.py [EXAMPLES] [THREADS]` (default 120,000 by 2 threads;
 Aetherscan makes 120,000 for a round). An example is 6 x 16 x 512 bins: injected into native channels, binned,
-normalized, and quantized to bytes. Rates are per CPU second, medians of `ROUNDS`. Memory is the sum over all processes,
-with shared memory counted once.
+normalized, and quantized to bytes. Rates are per CPU second, medians of `ROUNDS`. Memory is that of the process
+and its children.
 """
 
 import os
@@ -28,10 +28,10 @@ from aetherscan.simulate.injection import add_line, row_edges_s
 from aetherscan.simulate.interference import random_signal
 from aetherscan.simulate.noise import NOISE, noise
 from aetherscan.simulate.sky import Sky
-from aetherscan.train.backgrounds import sources
-from aetherscan.train.batches import BatchSource, FeedSettings, cook, feed, prepare
+from aetherscan.train.background_cache import empty_arrays, load_background
+from aetherscan.train.batches import BatchSettings, make_group, open_batches, sources_of
 from aetherscan.train.examples import draw_examples
-from aetherscan.train.render import BLOCK
+from aetherscan.train.streams import Split
 
 ROUNDS, CHANS, SNR = 5, 4096, (6.0, 30.0)
 HEADER = gbt_header(CHANS)
@@ -79,26 +79,26 @@ def resident() -> int:
     return sum(int(line.split()[1]) * 1024 for roll in rolls for line in roll if line.startswith("Pss:"))
 
 
-def main(examples: int = 120_000, processes: int = 2) -> None:
+def main(examples: int = 120_000, threads: int = 2) -> None:
     warnings.simplefilter("ignore")
-    rng, settings = np.random.default_rng(1), FeedSettings(num_target_backgrounds=96, signal_injection_chunk_size=BLOCK)
-    found = sources((), settings.examples, 1, settings.num_target_backgrounds, 300, 4)
-    kitchen = BatchSource(settings=settings, sources=found, held=(6, 1))
-    rooms = {name: np.zeros(shape, kind) for name, (kind, shape) in kitchen.plan.items()}
-    ready = rate(lambda: [prepare(kitchen, rooms, number, 0) for number in range(6)] and 6)
-    ours = rate(lambda: [cook(kitchen, rooms, 0, 0, block, SNR, 0) for block in range(64)] and 64 * BLOCK)
+    rng, settings = np.random.default_rng(1), BatchSettings(num_target_backgrounds=96, signal_injection_chunk_size=32)
+    source, arrays, places = sources_of(settings)[0], empty_arrays(settings.examples, 6), np.arange(6)
+    ready = rate(lambda: [load_background(arrays, source, place, place) for place in range(6)] and 6)
+    ours = rate(
+        lambda: sum(len(make_group(arrays, settings, places, SNR, (Split.TRAINING, 0, group))) for group in range(64))
+    )
     drawn = rate(lambda: sum(len(part.labels) for part in draw_examples(rng, settings.examples)))
-    print(f"the feed                      {ours:8,.0f} examples/s; a background of 2^16 channels {1 / ready:.2f} s")
-    print(f"searching what was drawn      {drawn:8,.0f} examples/s; the feed is {ours / drawn:,.0f}x")
+    print(f"training examples             {ours:8,.0f} examples/s; a background of 2^16 channels {1 / ready:.2f} s")
+    print(f"forest examples, searched     {drawn:8,.0f} examples/s; 1/{ours / drawn:,.0f}")
     setigen = rate(lambda: with_setigen(rng))
-    print(f"setigen                       {setigen:8,.1f} examples/s; the feed is {ours / setigen:,.0f}x")
-    with feed(FeedSettings(), processes) as made:
+    print(f"setigen                       {setigen:8,.1f} examples/s; 1/{ours / setigen:,.0f}")
+    with open_batches(BatchSettings(), threads) as made:
         began, peak = time.perf_counter(), 0
         for number, (snippets, _) in enumerate(made.epoch(0, examples, SNR)):
             peak = max(peak, resident()) if number % 100 == 0 else peak
             assert snippets.shape[1:] == (6, 16, 512)
         took = time.perf_counter() - began
-    print(f"{examples:,} by {processes} processes in {took:.0f} s, backgrounds and all; {peak / 2**30:.2f} GiB at most")
+    print(f"{examples:,} by {threads} threads in {took:.0f} s with all backgrounds; at most {peak / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ import numpy as np
 
 from aetherscan.options.train import TrainSettings
 from aetherscan.train import vae
-from aetherscan.train.batches import feed
+from aetherscan.train.batches import open_batches
 from aetherscan.train.encoder import train_encoder
-from aetherscan.train.pipeline import feed_settings
+from aetherscan.train.pipeline import batch_settings
 from aetherscan.train.random_skies import ExampleSettings
 
 
@@ -38,7 +38,7 @@ def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
         num_target_backgrounds=60,
     )  # fmt: skip
     _, history = train_encoder(
-        folder, settings, lambda: feed(feed_settings(settings, ExampleSettings()), settings.processes),
+        folder, settings, lambda: open_batches(batch_settings(settings, ExampleSettings()), settings.processes),
         tell=print,
     )  # fmt: skip
     # An epoch validates on a quarter as many; the first one compiles.

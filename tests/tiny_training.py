@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from aetherscan.options.train import TrainSettings
-from aetherscan.train.batches import Feed
+from aetherscan.train.batches import BatchSource
 from aetherscan.train.encoder import train_encoder
 
 NARROW = ((2, 2), (2, 2), (2, 2), (4, 2))
 """Filters and strides of an encoder that trains in a second."""
 
 
-class LinesAndNoise(Feed):
+class LinesAndNoise(BatchSource):
     """Noise, with a line in the ONs of every signal; `requests` lists the epochs that were requested."""
 
     requests: ClassVar = []
@@ -23,9 +23,9 @@ class LinesAndNoise(Feed):
     def __init__(self):
         """Make batches without processes."""
 
-    def epoch(self, number, count, snr, *, batch, unseen=False):
-        self.requests.append((number, count, snr, unseen))
-        rng = np.random.default_rng([number, unseen])
+    def epoch(self, number, count, snr, *, batch, validation=False):
+        self.requests.append((number, count, snr, validation))
+        rng = np.random.default_rng([number, validation])
         snippets = rng.integers(0, 16, (count, *self.snippet), dtype=np.uint8)
         labels = (np.arange(count) % 2).astype(np.float32)
         snippets[1::2, ::2, :, rng.integers(128)] += np.uint8(100)
@@ -47,7 +47,7 @@ def opened():
     return nullcontext(LinesAndNoise())
 
 
-def trained(folder, settings, open_feed=opened, **options):
+def trained(folder, settings, open_batches=opened, **options):
     folder.mkdir(exist_ok=True)
-    encoder, history = train_encoder(folder, settings, open_feed, tell=lambda _: None, **options)
+    encoder, history = train_encoder(folder, settings, open_batches, tell=lambda _: None, **options)
     return np.concatenate([weight.ravel() for weight in encoder.get_weights()]), history

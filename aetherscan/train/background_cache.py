@@ -1,4 +1,11 @@
-"""TODO."""
+"""Hold backgrounds in memory, searched, with the lines that may be injected into them.
+
+Backgrounds are stored twice: as float32 channels, and as uint8 bins at every binning level. An example copies the uint8
+bins and recomputes only those that an injected line touches.
+
+Lines that a search finds in a background are cut out as examples of interference. Their positions are stored, so that
+an example without interference can be taken from a place between them.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,111 +25,132 @@ from aetherscan.search.on_off import find_tracks
 from aetherscan.simulate.injection import FWHM_TO_SIGMA, Emitter, add_line, row_edges_s
 from aetherscan.simulate.interference import random_signal
 from aetherscan.train.backgrounds import Source
-from aetherscan.train.random_skies import ExampleSettings, draw_other
+from aetherscan.train.random_skies import ExampleSettings, draw_interference
 from aetherscan.train.streams import Stream, generator
 
-MOST_FOUND, MOST_LINES = 32, 256
-"""Of a background: snippets that are cut out, and tracks that are remembered."""
-TRACKS = 256
-"""Of tones, and as many of interference, that are drawn for a background; brightness and place are drawn each time."""
+MOST_DETECTIONS, MOST_TRACKS = 32, 256
+"""Most snippets and most track positions that are stored of what a search finds in a background."""
+LINES = 256
+"""Signals drawn for each background, and as many lines of interference. SNR and position are drawn for each example."""
 
 
 class BackgroundArrays(NamedTuple):
-    """Backgrounds beside each other, and what may be injected into each; compiled code takes no other kind of class."""
+    """Backgrounds and the lines that may be injected into each. A named tuple, because Numba takes no dataclass."""
 
     sigmas: Float32[np.ndarray, "places obs time freq"]
-    noise: Float32[np.ndarray, "places obs level time"]  # of its rows' sums
-    shades: UInt8[np.ndarray, "places obs time shades"]  # every bin of every binning, the finest first
-    found: UInt8[np.ndarray, "places found obs time bins"]  # what a search finds, as it shows it
-    counts: Int64[np.ndarray, "places 1"]  # of them
-    lines: Float64[np.ndarray, "places lines"]  # tracks half-way through the cadence; infinite where there is none
+    noise: Float32[np.ndarray, "places obs level time"]  # of the rows' sums at each binning
+    bins: UInt8[np.ndarray, "places obs time all_levels"]  # every bin at every binning level, the finest first
+    detections: UInt8[np.ndarray, "places found obs time bins"]  # snippets of what a search finds
+    counts: Int64[np.ndarray, "places 1"]  # of detections
+    tracks: Float64[np.ndarray, "places tracks"]  # channels at mid-cadence of what a search finds; infinite: none
     middles: Float64[np.ndarray, "places obs"]  # as in `Geometry`
-    edges: Float64[np.ndarray, "places tracks obs edges"]  # channels of a line, from its first, where rows meet
-    brightness: Float64[np.ndarray, "places tracks obs time"]  # of a line, in the sigmas of each row
-    widths: Float64[np.ndarray, "places tracks"]  # sigma, in channels
-    snrs: Float64[np.ndarray, "places tracks obs"]  # for tones, of one whose SNR is 1
+    edges: Float64[np.ndarray, "places lines obs edges"]  # channels from the line's start, at the edges of the rows
+    brightness: Float64[np.ndarray, "places lines obs time"]  # of a line in each row, relative to the row's sigma
+    widths: Float64[np.ndarray, "places lines"]  # sigma, in channels
+    snrs: Float64[np.ndarray, "places lines obs"]  # for signals, per unit of SNR
 
 
-def plan_of(settings: ExampleSettings, places: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return type and shape of each array of a shelf."""
-    rows, chans, tracks = settings.rows, settings.chans, 2 * TRACKS
-    each: dict[str, tuple[str, tuple[int, ...]]] = {
-        "sigmas": ("f4", (6, rows, chans)),
-        "noise": ("f4", (6, LEVELS, rows)),
-        "shades": ("u1", (6, rows, 2 * chans)),
-        "found": ("u1", (MOST_FOUND, 6, rows, settings.bins)),
-        "counts": ("i8", (1,)),
-        "lines": ("f8", (MOST_LINES,)),
-        "middles": ("f8", (6,)),
-        "edges": ("f8", (tracks, 6, rows + 1)),
-        "brightness": ("f8", (tracks, 6, rows)),
-        "widths": ("f8", (tracks,)),
-        "snrs": ("f8", (tracks, 6)),
+def empty_arrays(settings: ExampleSettings, places: int) -> BackgroundArrays:
+    """Return arrays of zeros for so many backgrounds."""
+    rows, chans, lines = settings.rows, settings.chans, 2 * LINES
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
+        "sigmas": (np.float32, (6, rows, chans)),
+        "noise": (np.float32, (6, LEVELS, rows)),
+        "bins": (np.uint8, (6, rows, 2 * chans)),
+        "detections": (np.uint8, (MOST_DETECTIONS, 6, rows, settings.bins)),
+        "counts": (np.int64, (1,)),
+        "tracks": (np.float64, (MOST_TRACKS,)),
+        "middles": (np.float64, (6,)),
+        "edges": (np.float64, (lines, 6, rows + 1)),
+        "brightness": (np.float64, (lines, 6, rows)),
+        "widths": (np.float64, (lines,)),
+        "snrs": (np.float64, (lines, 6)),
     }
-    return {name: (kind, (places, *shape)) for name, (kind, shape) in each.items()}
+    return BackgroundArrays(**{name: np.zeros((places, *shape), kind) for name, (kind, shape) in shapes.items()})
 
 
-def fill(shelf: BackgroundArrays, place: int, source: Source, number: int) -> None:
-    """Search a background, and put it in its place with what may be injected into it."""
-    settings, (equalized, cadence) = source.settings, source.equalized(number)
+def load_background(arrays: BackgroundArrays, source: Source, place: int, number: int) -> None:
+    """Search a background, and write it into `arrays` with the lines that may be injected into it.
+
+    Args:
+        arrays: written in place.
+        source: of backgrounds.
+        place: index in `arrays`.
+        number: of the background in `source`; it determines the lines.
+
+    Raises:
+        ReadError: a file changed since it was chosen.
+    """
+    settings, (background, cadence) = source.settings, source.normalized(number)
     tracks, rejections, _ = find_tracks(
-        equalized, (0, settings.chans), cadence, SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
+        background, (0, settings.chans), cadence, SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
     )
     tracks = np.concatenate([tracks[rejections == ""], tracks[rejections == "in_an_off"]])
-    lines = tracks[:MOST_LINES, START] + tracks[:MOST_LINES, DRIFT] * cadence.middles.mean()
-    shelf.lines[place] = np.inf
-    shelf.lines[place, : len(lines)] = lines
-    shelf.counts[place] = min(len(tracks), MOST_FOUND)
+    positions = tracks[:MOST_TRACKS, START] + tracks[:MOST_TRACKS, DRIFT] * cadence.middles.mean()
+    arrays.tracks[place] = np.inf
+    arrays.tracks[place, : len(positions)] = positions
+    arrays.counts[place] = min(len(tracks), MOST_DETECTIONS)
     shape = (settings.rows, settings.bins)
-    shown = [track_snippet(equalized, track, cadence, shape) for track in tracks[:MOST_FOUND]]
-    shelf.found[place, : len(shown)] = to_uint8(shown, shape)
-    shelf.sigmas[place], shelf.noise[place], shelf.middles[place] = equalized.sigmas, equalized.noise, cadence.middles
-    shade_all(equalized.sigmas, equalized.noise, *shade_table(), shelf.shades[place])
+    snippets = [track_snippet(background, track, cadence, shape) for track in tracks[:MOST_DETECTIONS]]
+    arrays.detections[place, : len(snippets)] = to_uint8(snippets, shape)
+    arrays.sigmas[place], arrays.noise[place] = background.sigmas, background.noise
+    arrays.middles[place] = cadence.middles
+    quantize_levels(background.sigmas, background.noise, *shade_table(), arrays.bins[place])
     rng = generator(source.seed, Stream.LINES, source.split, number)
-    header, strength = cadence.headers[0], strength_of(equalized)
+    header, strength = cadence.headers[0], row_strength(background)
     starts_s = (cadence.middles - settings.rows / 2) * header.tsamp
     edges_s = starts_s[:, None] + header.tsamp * np.arange(settings.rows + 1)
-    for k in range(2 * TRACKS):
+    for k in range(2 * LINES):
         drift = settings.max_drift_hz_s
-        one = random_signal(rng, 0.0, 1.0, drift) if k < TRACKS else draw_other(rng, 0.0, drift)
-        track = one.track_mhz(edges_s.ravel()) / header.foff
-        shelf.edges[place, k] = track.reshape(edges_s.shape)
-        shine = one.shine((edges_s[:, :-1] + header.tsamp / 2).ravel())
-        shelf.brightness[place, k] = shine.reshape(strength.shape) * strength
-        shelf.widths[place, k] = max(one.width_hz / cadence.hz * FWHM_TO_SIGMA, 1e-3)
-        shelf.snrs[place, k] = one.snr
+        emitter = random_signal(rng, 0.0, 1.0, drift) if k < LINES else draw_interference(rng, 0.0, drift)
+        arrays.edges[place, k] = (emitter.track_mhz(edges_s.ravel()) / header.foff).reshape(edges_s.shape)
+        shine = emitter.shine((edges_s[:, :-1] + header.tsamp / 2).ravel())
+        arrays.brightness[place, k] = shine.reshape(strength.shape) * strength
+        arrays.widths[place, k] = max(emitter.width_hz / cadence.hz * FWHM_TO_SIGMA, 1e-3)
+        arrays.snrs[place, k] = emitter.snr
 
 
-def strength_of(equalized: NormalizedBlock) -> Float32[np.ndarray, "obs time"]:
-    """Return how bright a steady line is in each row, in its noise and at most 1: a burst's rows hide it."""
-    strength = equalized.weights[:, 0] * equalized.noise[:, 0] ** 2
+def row_strength(background: NormalizedBlock) -> Float32[np.ndarray, "obs time"]:
+    """Return the strength of a steady line in each row, in sigma, relative to the row where it is strongest.
+
+    Rows of a burst have more noise, so a line is fainter in them.
+    """
+    strength = background.weights[:, 0] * background.noise[:, 0] ** 2
     return strength / np.maximum(strength.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-def inject(equalized: NormalizedBlock, emitters: Sequence[Emitter], cadence: Geometry) -> None:
-    """Put emitters into a background, in place; their SNR is in its noise."""
-    header, strength = cadence.headers[0], strength_of(equalized).astype(np.float64)
+def inject(background: NormalizedBlock, emitters: Sequence[Emitter], cadence: Geometry) -> None:
+    """Add emitters to a background, in place; their SNR refers to its noise."""
+    header, strength = cadence.headers[0], row_strength(background).astype(np.float64)
     rows = strength.shape[1]
     for i, middle in enumerate(cadence.middles):
         times = row_edges_s((middle - rows / 2) * header.tsamp, rows, header.tsamp)
-        for one in emitters:
+        for emitter in emitters:
             add_line(
-                equalized.sigmas[i], (one.track_mhz(times) - header.fch1) / header.foff,
-                width=one.width_hz / cadence.hz, snr=one.snr[i], noise=np.ones(rows),
-                brightness=one.shine(times[:-1] + header.tsamp / 2) * strength[i],
+                background.sigmas[i], (emitter.track_mhz(times) - header.fch1) / header.foff,
+                width=emitter.width_hz / cadence.hz, snr=emitter.snr[i], noise=np.ones(rows),
+                brightness=emitter.shine(times[:-1] + header.tsamp / 2) * strength[i],
             )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def shade_all(
+def quantize_levels(
     sigmas: Float32[np.ndarray, "obs time freq"],
     noise: Float32[np.ndarray, "obs level time"],
     begins: UInt8[np.ndarray, " cells"],
-    ends: Float32[np.ndarray, " shades"],
-    out: UInt8[np.ndarray, "obs time bins"],
+    ends: Float32[np.ndarray, " values"],
+    out: UInt8[np.ndarray, "obs time all_levels"],
 ) -> None:
-    """Fill `out` with every bin of every binning as it is shown, the finest first."""
+    """Compute every bin at every binning level as uint8, the finest level first.
+
+    Args:
+        sigmas: normalized observations.
+        noise: sigma of the rows' sums at each level.
+        begins: first part of the quantization table.
+        ends: second part of the table.
+        out: overwritten with the bins.
+    """
     for i in range(sigmas.shape[0]):
         for t in range(sigmas.shape[1]):
             row = sigmas[i, t]

@@ -1,13 +1,8 @@
-"""Backgrounds to inject into, searched once by the code that serves and kept ready to be shown.
+"""Choose the backgrounds that signals are injected into, and load them in units of their noise.
 
-A background is six observations of a piece of band in units of their noise, as the search has them. It is simulated,
-or put together from plates (windows of `.npy` files, each equalized alone and laid side by side), or a piece of the
-band of a cadence in files. What the search finds there is no signal: it is cut out as the service would show it. All
-bins of every binning are kept as the bytes that they are shown as, beside the native channels, so that an example costs
-a copy of what is untouched, and work only where something is injected.
-
-A binned snippet begins on a whole bin of its binning. What is injected keeps its own place in it to a fraction of a
-channel; it is the background that lies up to half a bin beside where it was.
+A background is a piece of band in six observations. It is simulated, or cut from a cadence in files, or assembled from
+stamps (Aetherscan calls them plates): windows of band in `.npy` files, each normalized alone and placed side by side.
+At the borders of stamps an injected line continues, but the lines of the background end.
 """
 
 from collections.abc import Sequence
@@ -26,18 +21,18 @@ from aetherscan.simulate.sky import Sky
 from aetherscan.train.random_skies import COARSE, ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Split, Stream, generator
 
-PLATE, PLATES = 4096, ".npy"
-"""Channels of a plate; the seeds' files are (plates, 6, rows, channels)."""
-QUIET_CHANNEL = COARSE // 4
-"""Where in a coarse channel a plate is said to lie: away from its spike, which the plate need not have."""
+STAMP, STAMP_SUFFIX = 4096, ".npy"
+"""Channels of a stamp; the files hold (stamps, 6, rows, channels)."""
+STAMP_CHANNEL = COARSE // 4
+"""Assumed first channel of a stamp in its coarse channel. It keeps the stamp away from the DC spike."""
 
 Part = tuple[tuple[str, ...], list[int]]
-"""What a background is made of: a file and its plates, or six files and a first channel."""
+"""Where a background is stored: a file and the indices of its stamps, or six files and a first channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where backgrounds come from: simulated where there are no parts; `count` of them before they come again."""
+    """The backgrounds of one split. Without parts they are simulated. Numbers from `count` on repeat the first."""
 
     settings: ExampleSettings
     seed: int
@@ -45,109 +40,111 @@ class Source:
     count: int
     parts: tuple[Part, ...] = ()
 
-    def equalized(self, number: int) -> tuple[NormalizedBlock, Geometry]:
-        """Return a background in units of its noise, and a cadence that begins with its first channel.
+    def normalized(self, number: int) -> tuple[NormalizedBlock, Geometry]:
+        """Return a background in units of its noise, and the geometry of a cadence that starts at its first channel.
 
         Raises:
-            ReadError: a file is not what it was when it was chosen.
+            ReadError: a file changed since it was chosen.
         """
         settings, number = self.settings, number % self.count
         cadence = geometry_of(Sky(header=replace(patch_header(settings), nchans=COARSE)).headers())
         if not self.parts:
             rng = generator(self.seed, Stream.BACKGROUND, self.split, number)
             _, others = draw_emitters(rng, replace(settings, tones=0))
-            return normalize_block(draw_power(rng, others, settings), cadence, channel=QUIET_CHANNEL), cadence
-        paths, where = self.parts[number]
-        if not paths[0].endswith(PLATES):
-            return _piece(paths, where[0], settings)
-        held = open_plates(Path(paths[0]), (settings.rows, settings.bins))
-        powers = (np.array(held[k], dtype=np.float32) for k in where)
-        plates = [normalize_block(power, cadence, channel=QUIET_CHANNEL) for power in powers]
-        beside = NormalizedBlock(
-            sigmas=np.concatenate([plate.sigmas for plate in plates], axis=-1),
-            noise=np.median([plate.noise for plate in plates], axis=0),
-            weights=np.median([plate.weights for plate in plates], axis=0),
+            return normalize_block(draw_power(rng, others, settings), cadence, channel=STAMP_CHANNEL), cadence
+        paths, indices = self.parts[number]
+        if not paths[0].endswith(STAMP_SUFFIX):
+            return _cut_band(paths, indices[0], settings)
+        file = open_plates(Path(paths[0]), (settings.rows, settings.bins))
+        powers = (np.array(file[k], dtype=np.float32) for k in indices)
+        stamps = [normalize_block(power, cadence, channel=STAMP_CHANNEL) for power in powers]
+        joined = NormalizedBlock(
+            sigmas=np.concatenate([stamp.sigmas for stamp in stamps], axis=-1),
+            noise=np.median([stamp.noise for stamp in stamps], axis=0),
+            weights=np.median([stamp.weights for stamp in stamps], axis=0),
         )
-        return beside, cadence
+        return joined, cadence
 
 
-def _piece(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[NormalizedBlock, Geometry]:
-    with open_cadence(paths) as six:
-        cadence = geometry_of([one.header for one in six])
-        power = np.stack([one.read(first, first + settings.chans)[: settings.rows] for one in six])
-    equalized = normalize_block(power, replace(cadence, rows=settings.rows), channel=first)
-    headers = tuple(replace(one, fch1=one.frequency(first), nchans=settings.chans) for one in cadence.headers)
-    return equalized, replace(cadence, headers=headers, rows=settings.rows)
+def _cut_band(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[NormalizedBlock, Geometry]:
+    with open_cadence(paths) as observations:
+        cadence = geometry_of([observation.header for observation in observations])
+        last = first + settings.chans
+        power = np.stack([observation.read(first, last)[: settings.rows] for observation in observations])
+    normalized = normalize_block(power, replace(cadence, rows=settings.rows), channel=first)
+    headers = (replace(header, fch1=header.frequency(first), nchans=settings.chans) for header in cadence.headers)
+    return normalized, replace(cadence, headers=tuple(headers), rows=settings.rows)
 
 
 def sources(
-    files: Sequence[Path], settings: ExampleSettings, seed: int, plates: int, chunk: int, chunks: int
+    files: Sequence[Path], settings: ExampleSettings, seed: int, stamps: int, run: int, runs: int
 ) -> tuple[Source, ...]:
-    """Return where backgrounds to learn on come from, and others to validate on: whole files where there are several.
+    """Return the training and the validation backgrounds. With several files, a file serves only one of the two.
 
     Args:
-        files: plates, or observations that make cadences; simulated where there are none.
-        settings: of examples.
-        seed: of simulated skies, and of the order of real ones.
-        plates: most backgrounds of `PLATE` channels to use.
-        chunk: of those, how many that lie together in a file are taken together.
-        chunks: how many times, at most, from one file or cadence, evenly over it.
+        files: stamps, or observations that form cadences; backgrounds are simulated if there are none.
+        settings: of the examples.
+        seed: of simulated backgrounds, and of the order of real ones.
+        stamps: most training backgrounds, counted in pieces of `STAMP` channels.
+        run: consecutive pieces of a file that are used together.
+        runs: most runs per file or cadence, spread evenly over it.
 
     Raises:
-        FormatError: a file holds something else than plates.
-        CadenceError: no cadence in the files, or none wide and long enough.
+        FormatError: a file holds no stamps.
+        CadenceError: the files form no cadence, or none with enough channels and rows.
     """
-    count = max(1, plates * PLATE // settings.chans)
+    count = max(1, stamps * STAMP // settings.chans)
     if not files:
-        validated = max(1, count // 8)
         return tuple(
-            Source(settings=settings, seed=seed, split=split, count=n)
-            for split, n in zip(Split, (count, validated), strict=True)
+            Source(settings=settings, seed=seed, split=split, count=number)
+            for split, number in zip(Split, (count, max(1, count // 8)), strict=True)
         )
-    rng, each = generator(seed, Stream.BACKGROUND_ORDER), settings.chans // PLATE
+    rng, width = generator(seed, Stream.BACKGROUND_ORDER), settings.chans // STAMP
     groups: list[list[Part]] = []
-    if str(files[0]).endswith(PLATES):
+    if str(files[0]).endswith(STAMP_SUFFIX):
         for file in files:
-            chosen = rng.permutation(_spread(len(open_plates(file, (settings.rows, settings.bins))), chunk, chunks))
-            whole = np.resize(chosen, (-(-len(chosen) // each), each))
-            groups.append([((str(file),), row.tolist()) for row in whole])
+            available = len(open_plates(file, (settings.rows, settings.bins)))
+            chosen = rng.permutation(_spread(available, run, runs))
+            complete = np.resize(chosen, (-(-len(chosen) // width), width))
+            groups.append([((str(file),), row.tolist()) for row in complete])
     else:
-        for paths, width in _cadences(files, settings):
-            firsts = _spread(width // settings.chans, -(-chunk // each), chunks)
-            groups.append([(paths, [int(k) * settings.chans]) for k in rng.permutation(firsts)])
+        for paths, chans in _cadences(files, settings):
+            pieces = _spread(chans // settings.chans, -(-run // width), runs)
+            groups.append([(paths, [int(piece) * settings.chans]) for piece in rng.permutation(pieces)])
     if len(groups) == 1:
         last = max(1, len(groups[0]) // 8)
         groups = [groups[0][:-last], groups[0][-last:]]
     last = max(1, len(groups) // 8)
-    seen, kept = ([part for group in some for part in group] for some in (groups[:-last], groups[-last:]))
-    if not seen:
-        raise CadenceError(f"{files[0]}: expected at least two backgrounds, one to validate on, found {len(kept)}")
-    orders = (rng.permutation(len(parts))[:count] for parts in (seen, kept))
+    splits = [[part for group in split for part in group] for split in (groups[:-last], groups[-last:])]
+    if not splits[0]:
+        expected = "at least two backgrounds, the second for validation"
+        raise CadenceError(f"{files[0]}: expected {expected}, found {len(splits[1])}")
+    orders = (rng.permutation(len(parts))[:count] for parts in splits)
     return tuple(
         Source(settings=settings, seed=seed, split=split, count=len(order), parts=tuple(parts[i] for i in order))
-        for split, parts, order in zip(Split, (seen, kept), orders, strict=True)
+        for split, parts, order in zip(Split, splits, orders, strict=True)
     )
 
 
-def _spread(count: int, step: int, most: int) -> list[int]:
-    """Return the places of at most so many runs of `step`, evenly over `count` of them."""
-    runs = -(-count // step)
+def _spread(count: int, run: int, most: int) -> list[int]:
+    """Return the indices of at most `most` runs of `run` consecutive items, spread evenly over `count` items."""
+    runs = -(-count // run)
     chosen = np.unique(np.linspace(0, runs - 1, min(most, runs)).round().astype(int))
-    return [k for run in chosen for k in range(run * step, min(count, (run + 1) * step))]
+    return [k for index in chosen for k in range(index * run, min(count, (index + 1) * run))]
 
 
 def _cadences(files: Sequence[Path], settings: ExampleSettings) -> list[tuple[tuple[str, ...], int]]:
-    """Return the files of each cadence that is wide and long enough, and its channels."""
+    """Return the files and the number of channels of each ABACAD cadence with enough channels and rows."""
     headers = []
     for file in files:
-        with open_observation(file) as one:
-            headers.append(one.header)
-    found = []
+        with open_observation(file) as observation:
+            headers.append(observation.header)
+    cadences = []
     for cadence in find_cadences(headers).cadences:
-        six = geometry_of([headers[i] for i in cadence.members])
-        if cadence.on == ON_POSITIONS and six.rows >= settings.rows and six.nchans >= settings.chans:
-            found.append((tuple(str(files[i]) for i in cadence.members), six.nchans))
-    if not found:
-        expected = f"a cadence (ABACAD) of {settings.rows} rows and {settings.chans} channels or more"
+        geometry = geometry_of([headers[i] for i in cadence.members])
+        if cadence.on == ON_POSITIONS and geometry.rows >= settings.rows and geometry.nchans >= settings.chans:
+            cadences.append((tuple(str(files[i]) for i in cadence.members), geometry.nchans))
+    if not cadences:
+        expected = f"a cadence (ABACAD) with at least {settings.rows} rows and {settings.chans} channels"
         raise CadenceError(f"{files[0]} and {len(files) - 1} others: expected {expected}, found none")
-    return found
+    return cadences

@@ -1,173 +1,162 @@
-"""What the encoder is fed: snippets as it is served them, made while it learns, by processes that share memory.
+"""Make training batches for the encoder while it trains, from backgrounds in memory.
 
-A quarter of the examples is quiet, one shows interference, one a signal, one a signal beside interference; windows as
-`--mode windows` has them are a share of each. Half of the interference is what the search found in the backgrounds, the
-rest is injected like the signals, so that none is seen twice. A snippet is centred as a search would centre it: on the
-track, as wrongly as tracks are measured. Example `place` of epoch `number` is the same whoever makes it and whenever.
+A quarter of the examples are background alone, a quarter interference, a quarter a signal, and a quarter a signal
+beside interference. A fraction of each is cut like the windows of `--mode windows`; the others are centered on a track
+like the snippets of a search, with the errors that searches make. Half of the interference was found in the
+backgrounds; the rest is injected like the signals, with brightness and position drawn for each example.
+
+Threads make the examples: the renderer is compiled and releases the interpreter lock. An example depends on the seed,
+the split, the epoch and its position in the epoch, not on the number of threads.
 """
 
-import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
-from aetherscan.errors import FeedError
 from aetherscan.search.cutouts import shade_table
-from aetherscan.train.background_cache import BackgroundArrays, fill, plan_of
+from aetherscan.train.background_cache import BackgroundArrays, empty_arrays, load_background
 from aetherscan.train.backgrounds import Source, sources
-from aetherscan.train.process_pool import Plan, ProcessPool, SharedArrays
 from aetherscan.train.random_skies import ExampleSettings
-from aetherscan.train.render import BLOCK, DRAWS, QUARTERS, SIGNAL, show
-from aetherscan.train.streams import Stream, generator
+from aetherscan.train.render import CLASSES, DRAWS, SIGNAL, render_examples
+from aetherscan.train.streams import Split, Stream, generator
 
-MOST_SLOTS = 64
-"""Blocks in flight at most: 100 MB, and no more questions and answers than pipes hold."""
-RENEWED = 4
-"""One in so many backgrounds is replaced from one epoch to the next."""
+GROUP = 32
+"""Examples that one thread makes at a time, from one random generator."""
+MOST_GROUPS = 64
+"""Most groups made ahead of the training: 100 MB."""
+EPOCHS_IN_MEMORY = 4
+"""Epochs for which a training background stays in memory: each epoch replaces a quarter of them."""
 
-Batch = tuple[UInt8[np.ndarray, "batch obs rows bins"], Float32[np.ndarray, " batch"]]
-"""Snippets in shades, and 1 where there is a signal from the target."""
+Snippets = UInt8[np.ndarray, "batch obs rows bins"]
+Batch = tuple[Snippets, Float32[np.ndarray, " batch"]]
+"""Snippets as uint8, and labels: 1 with a signal, 0 without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedSettings:
-    """What the encoder is fed, and how much of it is in memory."""
+class BatchSettings:
+    """What the examples are made from, and how much of it is held in memory."""
 
     seed: int = 1
-    train_files: tuple[Path, ...] = ()  # plates (`.npy`), or observations that make cadences; none: simulated
+    train_files: tuple[Path, ...] = ()  # stamps (`.npy`), or observations that form cadences; none: simulated
     num_target_backgrounds: int = 1200  # of 4,096 channels
     background_load_chunk_size: int = 300
     max_chunks_per_file: int = 4
-    signal_injection_chunk_size: int = 512
-    windows: float = 0.25  # share that `--mode windows` would show
+    signal_injection_chunk_size: int = 512  # examples made ahead of the training
+    windows: float = 0.25  # fraction of the examples that are cut as `--mode windows` cuts them
     examples: ExampleSettings = field(default_factory=ExampleSettings)
-    held_bytes: int = 2**30  # of backgrounds in memory at once, beside an eighth as many to validate on
+    held_bytes: int = 2**30  # of training backgrounds in memory; an eighth as many validation backgrounds come on top
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchSource:
-    """What a process needs to make examples."""
+def make_group(
+    arrays: BackgroundArrays,
+    settings: BatchSettings,
+    places: Int64[np.ndarray, " backgrounds"],
+    snr: tuple[float, float],
+    key: tuple[Split, int, int],
+) -> UInt8[np.ndarray, "group obs rows bins"]:
+    """Return a group of examples, the four classes in turn.
 
-    settings: FeedSettings
-    sources: tuple[Source, ...]  # to learn on, and to validate on: sides 0 and 1
-    held: tuple[int, int]  # how many backgrounds of each are in memory
-
-    @property
-    def plan(self) -> Plan:
-        """What is shared: backgrounds, and the ring of blocks that are ready or being made."""
-        examples = self.settings.examples
-        slots = min(MOST_SLOTS, max(1, self.settings.signal_injection_chunk_size // BLOCK))
-        ring = {"ring": ("u1", (slots, BLOCK, 6, examples.rows, examples.bins))}
-        return plan_of(examples, sum(self.held)) | ring
-
-    def place(self, number: int, side: int) -> int:
-        """Return where a background is."""
-        return side * self.held[0] + number % self.held[side]
-
-    def numbers(self, epoch: int, side: int) -> range:
-        """Return the backgrounds of an epoch."""
-        first = 0 if side else epoch * max(1, self.held[0] // RENEWED)
-        return range(first, first + self.held[side])
-
-
-def prepare(source: BatchSource, rooms: SharedArrays, number: int, side: int) -> None:
-    """Put a background where it belongs."""
-    fill(_shelf(rooms), source.place(number, side), source.sources[side], number)
-
-
-def cook(
-    source: BatchSource, rooms: SharedArrays, slot: int, epoch: int, block: int, snr: tuple[float, float], side: int
-) -> None:
-    """Fill a slot of the ring."""
-    rng = generator(source.settings.seed, Stream.EXAMPLES, side, epoch, block)
-    places = np.array([source.place(number, side) for number in source.numbers(epoch, side)])
-    show(
-        _shelf(rooms), shade_table(), places[rng.integers(places.size, size=BLOCK)], rng.random((BLOCK, DRAWS)),
-        rng.normal(size=(BLOCK, 3)), np.log(snr), source.settings.windows, rooms["ring"][slot],
+    Args:
+        arrays: backgrounds in memory.
+        settings: of the batches.
+        places: of the backgrounds to draw from, in `arrays`.
+        snr: lowest and highest SNR of a signal in an ON.
+        key: split, epoch and number of the group, which with the seed determine the examples.
+    """
+    rng, examples = generator(settings.seed, Stream.EXAMPLES, *key), settings.examples
+    group = np.empty((GROUP, 6, examples.rows, examples.bins), dtype=np.uint8)
+    render_examples(
+        arrays, shade_table(), places[rng.integers(places.size, size=GROUP)], rng.random((GROUP, DRAWS)),
+        rng.normal(size=(GROUP, 3)), np.log(snr), settings.windows, group,
     )  # fmt: skip
+    return group
 
 
-def _shelf(rooms: SharedArrays) -> BackgroundArrays:
-    return BackgroundArrays(*(rooms[name] for name in BackgroundArrays._fields))
+class BatchSource:
+    """Batches of examples, epoch after epoch. One epoch is open at a time: starting another ends it."""
 
-
-class Feed:
-    """Examples for the encoder, epoch after epoch. One epoch at a time: to begin another is to leave the last."""
-
-    def __init__(self, source: BatchSource, crew: ProcessPool) -> None:
-        self._kitchen, self._crew = source, crew
-        self._held: dict[int, int] = {}  # number of the background in each place
-        self._turn = 0
+    def __init__(self, settings: BatchSettings, backgrounds: tuple[Source, ...], pool: ThreadPoolExecutor) -> None:
+        one_background = sum(array.nbytes for array in empty_arrays(settings.examples, 1))
+        training = min(backgrounds[Split.TRAINING].count, max(1, settings.held_bytes // one_background))
+        self._held = (training, min(backgrounds[Split.VALIDATION].count, max(1, training // 8)))
+        self._settings, self._backgrounds, self._pool = settings, backgrounds, pool
+        self._arrays = empty_arrays(settings.examples, sum(self._held))
+        self._loaded: dict[int, int] = {}  # number of the background at each place
+        self._pending = deque[Future[UInt8[np.ndarray, "group obs rows bins"]]]()
 
     def epoch(
-        self, number: int, count: int, snr: tuple[float, float], *, batch: int = 32, unseen: bool = False
+        self, number: int, count: int, snr: tuple[float, float], *, batch: int = 32, validation: bool = False
     ) -> Iterator[Batch]:
-        """Yield `count` examples in batches, the last of them smaller.
+        """Yield `count` examples in batches; the last batch may be smaller.
 
         Args:
-            number: of the epoch; with the seed and their places it decides what the examples are.
+            number: of the epoch.
             count: a multiple of four.
-            snr: of signals, lowest and highest, before each ON's own 0.8 to 1.25.
-            batch: examples yielded together.
-            unseen: on backgrounds kept for validation, which no other epoch shows.
+            snr: lowest and highest SNR of a signal; each ON has 0.8 to 1.25 times the value drawn.
+            batch: examples in a batch.
+            validation: draw from the backgrounds kept for validation.
 
         Raises:
-            FeedError: a process ended or failed, or another epoch was begun meanwhile.
+            ValueError: the count is no multiple of four.
+            RuntimeError: another epoch was started before this one was read to its end.
+            ReadError: a file of backgrounds changed.
         """
-        if count < 4 or count % 4:
-            raise ValueError(f"count: expected a multiple of 4, found {count}")
-        waiting = list[UInt8[np.ndarray, "block obs rows bins"]]()
-        labels = (np.arange(count) % QUARTERS >= SIGNAL).astype(np.float32)
-        first = made = 0
-        for block in self._blocks(number, -(-count // BLOCK), snr, int(unseen)):
-            waiting.append(block[: count - made].copy())
-            made += len(waiting[-1])
-            while made - first >= batch or first < made == count:
-                joined = np.concatenate(waiting)
-                yield joined[:batch], labels[first : first + batch]
-                waiting, first = [joined[batch:]], min(first + batch, made)
+        if count < CLASSES or count % CLASSES:
+            raise ValueError(f"count: expected a multiple of {CLASSES}, found {count}")
+        labels = (np.arange(count) % CLASSES >= SIGNAL).astype(np.float32)
+        groups = self._groups(number, -(-count // GROUP), snr, Split(validation))
+        rest = next(groups)
+        for first in range(0, count, batch):
+            size, parts = min(batch, count - first), [rest]
+            while sum(map(len, parts)) < size:
+                parts.append(next(groups))
+            joined = np.concatenate(parts)
+            yield joined[:size], labels[first : first + size]
+            rest = joined[size:]
 
-    def _blocks(
-        self, number: int, blocks: int, snr: tuple[float, float], side: int
-    ) -> Iterator[UInt8[np.ndarray, "block obs rows bins"]]:
-        """Yield so many blocks in order, each good until the next is asked for."""
-        self._turn = turn = self._turn + 1
-        crew = self._crew
-        while crew.busy:  # with an epoch that was left
-            crew.answer()
-        self._stock(number, side)
-        ring, asked, made = crew.rooms["ring"], 0, dict[Any, int]()
-        free = list(range(len(ring)))
-        for block in range(blocks):
-            while free and asked < blocks:
-                slot = free.pop()
-                crew.ask((asked, slot), cook, slot, number, asked, snr, side)
-                asked += 1
-            while block not in made:
-                made |= [crew.answer()]
-            yield ring[made[block]]
-            if turn != self._turn:
-                raise FeedError(f"epoch {number}: expected to be read to its end, found another begun meanwhile")
-            free.append(made.pop(block))
+    def _groups(
+        self, epoch: int, count: int, snr: tuple[float, float], split: Split
+    ) -> Iterator[UInt8[np.ndarray, "group obs rows bins"]]:
+        """Yield the groups of an epoch in order, some of them made ahead."""
+        for future in self._pending:  # of an epoch that was not read to its end
+            future.cancel()
+        wait(self._pending)
+        make = partial(make_group, self._arrays, self._settings, self._load(epoch, split), snr)
+        coming = (self._pool.submit(make, (split, epoch, group)) for group in range(count))
+        ahead = min(MOST_GROUPS, max(1, self._settings.signal_injection_chunk_size // GROUP))
+        pending = self._pending = deque(islice(coming, ahead))
+        while pending:
+            group = pending.popleft().result()
+            pending.extend(islice(coming, 1))
+            yield group
+            if self._pending is not pending:
+                raise RuntimeError(f"epoch {epoch}: expected to be read to its end, found another epoch started")
 
-    def _stock(self, number: int, side: int) -> None:
-        """Have the backgrounds of an epoch in their places."""
-        for wanted in self._kitchen.numbers(number, side):
-            place = self._kitchen.place(wanted, side)
-            if self._held.get(place) != wanted:
-                self._crew.ask(f"background {wanted}", prepare, wanted, side)
-                self._held[place] = wanted
-        while self._crew.busy:
-            self._crew.answer()
+    def _load(self, epoch: int, split: Split) -> Int64[np.ndarray, " backgrounds"]:
+        """Load the backgrounds of an epoch that are not in memory, and return the places of all of them."""
+        held, offset = self._held[split], split * self._held[0]
+        first = 0 if split == Split.VALIDATION else epoch * max(1, held // EPOCHS_IN_MEMORY)
+        numbers = {offset + number % held: number for number in range(first, first + held)}
+        missing = {place: number for place, number in numbers.items() if self._loaded.get(place) != number}
+        for place in missing:
+            self._loaded.pop(place, None)
+        list(
+            self._pool.map(partial(load_background, self._arrays, self._backgrounds[split]), missing, missing.values())
+        )
+        self._loaded |= missing
+        return np.array(list(numbers))
 
 
-def sources_of(settings: FeedSettings) -> tuple[Source, ...]:
-    """Return where backgrounds come from, to learn on and to validate on; raises what `sources` does."""
+def sources_of(settings: BatchSettings) -> tuple[Source, ...]:
+    """Return the training and the validation backgrounds; raises what `sources` raises."""
     return sources(
         settings.train_files, settings.examples, settings.seed, settings.num_target_backgrounds,
         settings.background_load_chunk_size, settings.max_chunks_per_file,
@@ -175,18 +164,18 @@ def sources_of(settings: FeedSettings) -> tuple[Source, ...]:
 
 
 @contextmanager
-def feed(settings: FeedSettings, processes: int = 1) -> Iterator[Feed]:
-    """Open a feed that so many processes fill.
+def open_batches(settings: BatchSettings, threads: int = 1) -> Iterator[BatchSource]:
+    """Open a source of batches.
 
     Raises:
-        FormatError: a file of backgrounds holds something else.
-        CadenceError: files make no cadence that backgrounds can be cut from.
+        FormatError: a file of backgrounds holds no stamps.
+        CadenceError: the files form no cadence that backgrounds can be cut from.
+        ValueError: no threads.
     """
-    if processes < 1:
-        raise ValueError(f"processes: expected at least 1, found {processes}")
-    found = sources_of(settings)
-    each = sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in plan_of(settings.examples, 1).values())
-    held = min(found[0].count, max(1, settings.held_bytes // each))
-    source = BatchSource(settings=settings, sources=found, held=(held, min(found[1].count, max(1, held // 8))))
-    with ProcessPool(processes, source.plan, source) as crew:
-        yield Feed(source, crew)
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, found {threads}")
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield BatchSource(settings, sources_of(settings), pool)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from aetherscan.errors import TrainingError
 from aetherscan.options.train import TrainSettings
 from aetherscan.train import checkpoint
-from aetherscan.train.batches import Feed
+from aetherscan.train.batches import BatchSource
 from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ProgressBar
 from aetherscan.train.resources import Note, stage
 from aetherscan.train.streams import Stream, keras_seeds
@@ -129,7 +129,7 @@ def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
 def train_encoder(
     folder: Path,
     settings: TrainSettings,
-    open_feed: Callable[[], AbstractContextManager[Feed]],
+    open_batches: Callable[[], AbstractContextManager[BatchSource]],
     *,
     tell: Callable[[str], object] = print,
     note: Note = lambda _: None,
@@ -142,7 +142,7 @@ def train_encoder(
     Args:
         folder: of the release.
         settings: of the training; `load_tag` names the checkpoint to resume from.
-        open_feed: opens the source of batches.
+        open_batches: opens the source of batches.
         tell: receives lines for the user.
         note: receives each finished stage.
         wait: sleeps for a number of seconds.
@@ -165,10 +165,10 @@ def train_encoder(
                 history = [row for row in checkpoint.load(begun, model) if row["round"] <= done] if begun else []
                 if done == rounds:
                     break
-                with open_feed() as feed:
+                with open_batches() as source:
                     while done < rounds:
                         with stage(f"round {done + 1}", note) as results:
-                            history = one_round(model, feed, settings, plan, done + 1, history, logs, bar)
+                            history = one_round(model, source, settings, plan, done + 1, history, logs, bar)
                             results |= {key: history[-1][key] for key in ("loss", "val_loss")}
                         begun = checkpoint.save(
                             checkpoints, done + 1, model, shape_of(settings), history, settings.recorded()
@@ -222,7 +222,7 @@ def unused(folder: Path) -> Path:
 
 def one_round(
     model: BetaVAE,
-    feed: Feed,
+    source: BatchSource,
     settings: TrainSettings,
     plan: Plan,
     number: int,
@@ -234,7 +234,7 @@ def one_round(
 
     Args:
         model: compiled; trained in place.
-        feed: source of batches.
+        source: of batches.
         settings: of the training.
         plan: how an epoch is divided into steps.
         number: of the round, from 1.
@@ -251,7 +251,7 @@ def one_round(
     first, rows = (number - 1) * epochs, list(history)
 
     def batches(epoch: int, steps: int, size: int, *, unseen: bool) -> Iterator[Batch]:
-        yield from islice(feed.epoch(epoch, -(-steps * size // 4) * 4, snr, batch=size, unseen=unseen), steps)
+        yield from islice(source.epoch(epoch, -(-steps * size // 4) * 4, snr, batch=size, validation=unseen), steps)
 
     callbacks = [
         NanGuard(number),

@@ -1,10 +1,9 @@
-"""Labelled tracks and windows to learn from: skies in memory, searched by the code that serves.
+"""Draw labelled tracks and windows for the forests: sky patches, searched by the code that searches observations.
 
-A patch is simulated, or it is a background that tones and interference are put into: a piece of a cadence in files, or
-plates side by side, each equalized by itself, at whose borders what was there before ends. Its tracks are found and cut
-out as in a search; a track that lies on a tone is a signal, and whatever else got as far is not. What is drawn for
-patch k depends on the seed and k alone. Forests learn from these; the encoder, which needs many more and no
-measurements, from the feed.
+A patch is simulated, or it is a real background with injected signals and interference. Its tracks are found and cut
+out as in a search. A track that lies on an injected signal is labelled 1, other tracks that pass the gates 0. The
+examples of a patch depend only on the seed, the stream and the number of the patch. The encoder needs many more
+examples, without features; `aetherscan.train.batches` makes them.
 """
 
 import sys
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
-from aetherscan.search.cutouts import to_uint8, track_snippet, window_snippet
+from aetherscan.search.cutouts import WINDOW_LEVEL, to_uint8, track_snippet, window_snippet
 from aetherscan.search.features import measurements
 from aetherscan.search.follow import DRIFT, SNR, START, WIDTH
 from aetherscan.search.on_off import find_tracks
@@ -33,80 +32,77 @@ from aetherscan.train.backgrounds import Source
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Stream, generator
 
-AT_ONCE = 8
+PATCHES_PER_TASK = 8
 """Patches that a process draws at a time."""
 HINT = 3.0
-"""SNR in an OFF that one signal from the target in 250 has by chance."""
+"""SNR in an OFF that one signal in 250 reaches by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Snippets with what is known of them; tracks also with their measurements."""
+    """Snippets with their labels. Tracks also have features."""
 
-    snippets: UInt8[np.ndarray, "batch obs rows bins"]  # 0..1 in `UINT8_MAX`
-    labels: Float32[np.ndarray, " batch"]  # 1 where there is a signal from the target
-    snrs: Float32[np.ndarray, " batch"]  # of the signal, in an ON; 0 without one
+    snippets: UInt8[np.ndarray, "batch obs rows bins"]  # the encoder's input 0..1, times `UINT8_MAX`
+    labels: Float32[np.ndarray, " batch"]  # 1 with a signal from the target, 0 without
+    snrs: Float32[np.ndarray, " batch"]  # of the signal in its faintest ON; 0 without a signal
     measurements: Float32[np.ndarray, "batch measurements"]  # no columns for windows
 
     def only(self, chosen: np.ndarray) -> "Examples":
-        """Return some of them."""
-        return Examples(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
+        """Return the chosen examples, by index or by mask."""
+        return Examples(**{column.name: getattr(self, column.name)[chosen] for column in fields(self)})
 
     @staticmethod
     def join(parts: Sequence["Examples"]) -> "Examples":
-        """Return several as one."""
-        names = [one.name for one in fields(Examples)]
+        """Concatenate examples."""
+        names = [column.name for column in fields(Examples)]
         return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def draw_examples(
     rng: np.random.Generator, settings: ExampleSettings, background: tuple[NormalizedBlock, Geometry] | None = None
 ) -> tuple[Examples, Examples]:
-    """Return the tracks and some windows of one patch: a simulated one, or a background that tones are put into.
+    """Draw the tracks and some windows of one patch, simulated or on a real background.
 
-    Of what a search finds in a background by itself nobody knows what it is. Here it is taken for interference where an
-    OFF hints at it (`HINT`), and for nothing where it is in the ONs alone, nor are windows shown that hold such a line;
-    that windows hold no fainter signal from the target is assumed, as a target that has one is rare.
+    Lines already in a real background are unlabelled: interference if an OFF shows them (`HINT`), otherwise dropped.
+    Windows that hold a dropped line are dropped too. Windows are assumed to hold no fainter signal from the target.
     """
     cadence = background[1] if background else geometry_of(Sky(header=patch_header(settings)).headers())
-    tones, others = draw_emitters(rng, settings, cadence.headers[0])
+    signals, interference = draw_emitters(rng, settings, cadence.headers[0])
+    emitters = [*signals, *interference]
     if background:
-        equalized = background[0]
-        inject(equalized, [*tones, *others], cadence)
+        normalized = background[0]
+        inject(normalized, emitters, cadence)
     else:
-        equalized = normalize_block(draw_power(rng, [*tones, *others], settings), cadence)
+        normalized = normalize_block(draw_power(rng, emitters, settings), cadence)
     search = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
-    tracks, rejections, _ = find_tracks(equalized, (0, settings.chans), cadence, search)
+    tracks, rejections, _ = find_tracks(normalized, (0, settings.chans), cadence, search)
     tracks = tracks[rejections == ""]
-    on_tone = np.array([_match(track, tones, cadence) for track in tracks]).reshape(-1, 2)
-    clear = on_tone[:, 0] >= 0  # neither on a tone nor away from all of them: found, but measured wrongly
+    matches = np.array([_match(track, signals, cadence) for track in tracks]).reshape(-1, 2)
+    labelled = matches[:, 0] >= 0
     doubtful = np.empty(0)
     if background:
-        drawn = np.array([_match(track, [*tones, *others], cadence)[0] != 0 for track in tracks], dtype=bool)
-        unknown = ~drawn & (tracks[:, SNR:][:, cadence.off].max(axis=1, initial=0) < HINT)
-        clear &= ~unknown
+        injected = np.array([_match(track, emitters, cadence)[0] != 0 for track in tracks], dtype=bool)
+        unknown = ~injected & (tracks[:, SNR:][:, cadence.off].max(axis=1, initial=0) < HINT)
+        labelled &= ~unknown
         doubtful = tracks[unknown, START] + tracks[unknown, DRIFT] * cadence.middles.mean()
     shape = (settings.rows, settings.bins)
-    found = Examples(
-        snippets=to_uint8([track_snippet(equalized, track, cadence, shape) for track in tracks[clear]], shape),
-        labels=on_tone[clear, 0].astype(np.float32),
-        snrs=on_tone[clear, 1].astype(np.float32),
-        measurements=measurements(tracks[clear], cadence),
+    on_tracks = Examples(
+        snippets=to_uint8([track_snippet(normalized, track, cadence, shape) for track in tracks[labelled]], shape),
+        labels=matches[labelled, 0].astype(np.float32),
+        snrs=matches[labelled, 1].astype(np.float32),
+        measurements=measurements(tracks[labelled], cadence),
     )
-    middles = [_channels(tone, cadence).mean() for tone in tones]
-    half = settings.bins * 4
-    around = [middles[i] + rng.uniform(-0.8, 0.8) * half for i in rng.permutation(len(tones))[: settings.windows // 2]]
-    anywhere = rng.uniform(half, settings.chans - half, settings.windows - len(around))
-    starts = np.clip(np.array([*around, *anywhere]) - half, 0, settings.chans - 2 * half).round()
+    starts = _window_starts(rng, settings, [_channels(signal, cadence).mean() for signal in signals])
+    half = settings.bins * 2**WINDOW_LEVEL / 2
     starts = starts[~(np.abs(doubtful - starts[:, None] - half) < half).any(axis=1)]
-    held = [[tone for tone in tones if _inside(_channels(tone, cadence) - start, 2 * half)] for start in starts]
+    present = [[s for s in signals if _inside(_channels(s, cadence) - start, 2 * half)] for start in starts]
     windows = Examples(
-        snippets=to_uint8([window_snippet(equalized, start, cadence, shape) for start in starts], shape),
-        labels=np.array([bool(one) for one in held], dtype=np.float32),
-        snrs=np.array([max((tone.snr[0] for tone in one), default=0.0) for one in held], dtype=np.float32),
+        snippets=to_uint8([window_snippet(normalized, start, cadence, shape) for start in starts], shape),
+        labels=np.array([bool(inside) for inside in present], dtype=np.float32),
+        snrs=np.array([max((signal.snr[0] for signal in inside), default=0.0) for inside in present], dtype=np.float32),
         measurements=np.empty((len(starts), 0), dtype=np.float32),
     )
-    return found, windows
+    return on_tracks, windows
 
 
 def draw(
@@ -117,53 +113,76 @@ def draw(
     processes: int = 1,
     source: Source | None = None,
 ) -> Iterator[dict[str, Examples]]:
-    """Yield the tracks and the windows of so many patches, some at a time, on backgrounds or simulated.
+    """Yield the examples of each search mode, a few patches at a time, drawn a little ahead by several processes.
 
-    So many processes draw ahead of what is done with them, and never far.
+    Args:
+        seed: of the training.
+        stream: from which the patches are drawn.
+        patches: numbers of the patches, which are also the numbers of their backgrounds.
+        settings: of the examples.
+        processes: that draw.
+        source: of real backgrounds; patches are simulated without one.
     """
-    one = partial(draw_patches, seed=seed, stream=stream, settings=settings, source=source)
-    coming = deque[Future[dict[str, Examples]]]()
+    task = partial(draw_patches, seed=seed, stream=stream, settings=settings, source=source)
+    pending = deque[Future[dict[str, Examples]]]()
     with (
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
         tqdm(desc="patches", total=len(patches), leave=False, disable=not sys.stderr.isatty()) as bar,
     ):
-        for first in range(0, len(patches), AT_ONCE):
-            coming.append(pool.submit(one, patches[first : first + AT_ONCE]))
-            if len(coming) > 2 * processes:
-                yield coming.popleft().result()
-                bar.update(AT_ONCE)
-        yield from (ahead.result() for ahead in coming)
+        for first in range(0, len(patches), PATCHES_PER_TASK):
+            pending.append(pool.submit(task, patches[first : first + PATCHES_PER_TASK]))
+            if len(pending) > 2 * processes:
+                yield pending.popleft().result()
+                bar.update(PATCHES_PER_TASK)
+        yield from (future.result() for future in pending)
 
 
 def draw_patches(
     patches: Sequence[int], seed: int, stream: Stream, settings: ExampleSettings, source: Source | None
 ) -> dict[str, Examples]:
-    """Return the tracks and the windows of some patches, each drawn from its own generator."""
+    """Return the examples of each search mode from some patches, each drawn from its own generator.
+
+    Args:
+        patches: numbers of the patches.
+        seed: of the training.
+        stream: from which the patches are drawn.
+        settings: of the examples.
+        source: of real backgrounds, or None.
+    """
     drawn = (
-        draw_examples(generator(seed, stream, i), settings, source.equalized(i) if source else None) for i in patches
+        draw_examples(generator(seed, stream, i), settings, source.normalized(i) if source else None) for i in patches
     )
     return dict(zip(MODES, map(Examples.join, zip(*drawn, strict=True)), strict=True))
 
 
-def _channels(tone: Emitter, cadence: Geometry) -> np.ndarray:
-    """Return where a tone is in the middle of each observation."""
+def _window_starts(rng: np.random.Generator, settings: ExampleSettings, middles: list[float]) -> np.ndarray:
+    """Return the first channels of a patch's windows: half of them near a signal, the others anywhere."""
+    half = settings.bins * 2**WINDOW_LEVEL / 2
+    order = rng.permutation(len(middles))[: settings.windows // 2]
+    near = [middles[i] + rng.uniform(-0.8, 0.8) * half for i in order]
+    anywhere = rng.uniform(half, settings.chans - half, settings.windows - len(near))
+    return np.clip(np.array([*near, *anywhere]) - half, 0, settings.chans - 2 * half).round()
+
+
+def _channels(signal: Emitter, cadence: Geometry) -> np.ndarray:
+    """Return the channel of a signal in the middle of each observation."""
     header = cadence.headers[0]
-    return (tone.track_mhz(cadence.middles * header.tsamp) - header.fch1) / header.foff
+    return (signal.track_mhz(cadence.middles * header.tsamp) - header.fch1) / header.foff
 
 
 def _inside(channels: np.ndarray, width: float) -> bool:
-    """Say whether a track is in a window in all the ONs."""
+    """Return whether a track is inside a window in all three ONs."""
     return bool(((channels[list(ON_POSITIONS)] >= 0) & (channels[list(ON_POSITIONS)] < width)).all())
 
 
-def _match(track: np.ndarray, tones: list[Emitter], cadence: Geometry) -> tuple[float, float]:
-    """Return (1, SNR) for a track that lies on a tone, (0, 0) far from all of them, (-1, 0) in between."""
+def _match(track: np.ndarray, signals: list[Emitter], cadence: Geometry) -> tuple[float, float]:
+    """Return label and SNR of a track: (1, SNR) on a signal, (0, 0) far from all, (-1, 0) near one: not labelled."""
     label = (0.0, 0.0)
-    for tone in tones:
-        apart = np.abs(track[START] + track[DRIFT] * cadence.middles - _channels(tone, cadence))
-        reach = 4 + 0.5 * np.hypot(track[WIDTH], track[DRIFT]) + 0.5 * tone.width_hz / cadence.hz
-        if (apart < reach).all():
-            return 1.0, min(tone.snr[i] for i in ON_POSITIONS)
-        if apart.min() < 10 * reach:
+    for signal in signals:
+        distance = np.abs(track[START] + track[DRIFT] * cadence.middles - _channels(signal, cadence))
+        reach = 4 + 0.5 * np.hypot(track[WIDTH], track[DRIFT]) + 0.5 * signal.width_hz / cadence.hz
+        if (distance < reach).all():
+            return 1.0, min(signal.snr[i] for i in ON_POSITIONS)
+        if distance.min() < 10 * reach:
             label = (-1.0, 0.0)
     return label

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Read candidates that people have labelled, as examples for the forests."""
 
 from pathlib import Path
 from zipfile import BadZipFile
@@ -10,21 +10,26 @@ from aetherscan.errors import FormatError
 from aetherscan.train.examples import Examples
 
 
-def unpacked(path: Path, label: float, shape: tuple[int, int]) -> Examples:
-    """Return the example of a candidate that people have judged.
+def read_labelled(path: Path, label: float, shape: tuple[int, int]) -> Examples:
+    """Return a labelled candidate as one example.
+
+    Args:
+        path: `.npz` file of the candidate, with its snippet and its features.
+        label: 1 for a signal, 0 for interference.
+        shape: rows and bins of a snippet.
 
     Raises:
-        FormatError: the file holds none, or one that is not what is learned from now.
-        OSError: it cannot be read.
+        FormatError: the file holds no candidate, or one without the present snippet shape or features.
+        OSError: the file cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            told = dict(zip(kept["names"].tolist(), kept["told"], strict=True))
-            found = Examples(
-                snippets=kept["snippet"].reshape(1, 6, *shape), labels=np.array([label], np.float32),
-                snrs=np.zeros(1, np.float32), measurements=np.array([[told[one] for one in MEASUREMENTS]], np.float32),
+        with np.load(path, allow_pickle=False) as stored:
+            features = dict(zip(stored["names"].tolist(), stored["told"], strict=True))
+            return Examples(
+                snippets=stored["snippet"].reshape(1, 6, *shape), labels=np.array([label], np.float32),
+                snrs=np.zeros(1, np.float32),
+                measurements=np.array([[features[name] for name in MEASUREMENTS]], np.float32),
             )  # fmt: skip
     except (KeyError, ValueError, EOFError, BadZipFile) as error:
         expected = f"a snippet of {shape} and {len(MEASUREMENTS)} measurements"
         raise FormatError(f"{path}: expected {expected}, found {error!r}") from error
-    return found

@@ -26,7 +26,7 @@ from aetherscan.errors import ReleaseError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.backgrounds import Source
-from aetherscan.train.batches import FeedSettings, feed, sources_of
+from aetherscan.train.batches import BatchSettings, open_batches, sources_of
 from aetherscan.train.encoder import Plan, train_encoder
 from aetherscan.train.examples import Examples, draw
 from aetherscan.train.forest import FEWEST_ALARMS, LabelledFeatures, collect_features, labelled_features, train_forest
@@ -85,7 +85,7 @@ def train(
         rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
     )
     start = encoder_card(settings.start) if settings.start else None
-    batches = feed_settings(settings, examples)
+    batches = batch_settings(settings, examples)
 
     def record(finished: Mapping[str, Any]) -> None:
         stages.append(dict(finished))
@@ -93,7 +93,7 @@ def train(
 
     with interruptible():
         encoder, history = train_encoder(
-            folder, settings, lambda: feed(batches, settings.processes), tell=tell, note=record
+            folder, settings, lambda: open_batches(batches, settings.processes), tell=tell, note=record
         )
         export_onnx(encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
@@ -178,9 +178,9 @@ def encoder_card(folder: Path) -> dict[str, Any]:
     return {"name": release.name, **release.card["encoder"]}
 
 
-def feed_settings(settings: TrainSettings, examples: ExampleSettings) -> FeedSettings:
+def batch_settings(settings: TrainSettings, examples: ExampleSettings) -> BatchSettings:
     """Return the settings of the encoder's batches."""
-    return FeedSettings(
+    return BatchSettings(
         seed=settings.seed, examples=examples,
         num_target_backgrounds=settings.num_target_backgrounds,
         background_load_chunk_size=settings.background_load_chunk_size,

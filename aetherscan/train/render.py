@@ -1,4 +1,8 @@
-"""TODO."""
+"""Render training examples from backgrounds in memory, byte for byte as a search would cut them out.
+
+A binned snippet starts on a whole bin of its binning level, because the background's bins are stored. Injected lines
+keep their position to a fraction of a channel; only the background is shifted, by up to half a bin.
+"""
 
 import math
 from typing import no_type_check
@@ -8,22 +12,31 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from numba import njit
 
 from aetherscan.cadence.geometry import ON_POSITIONS as ON
-from aetherscan.search.cutouts import (
-    WINDOW_LEVEL,
-    shade,
-    snippet_level,
-)
+from aetherscan.search.cutouts import WINDOW_LEVEL, shade, snippet_level
 from aetherscan.simulate.injection import FWHM_TO_SIGMA, line_shares
 from aetherscan.train.background_cache import BackgroundArrays
+
+CLASSES = 4
+BACKGROUND, INTERFERENCE, SIGNAL, SIGNAL_AND_INTERFERENCE = range(CLASSES)
+CENTER_ERROR, UNCERTAIN_CENTER, SLOPE_ERROR, WIDTH_ERROR = 0.2, 0.55, 1.4, (0.08, 0.18)
+"""Errors of measured tracks, from 513 injected signals that searches found: of the center, a constant in channels and a
+part in units of box / SNR; of the drift over the cadence, in box / SNR; of the logarithm of the width, mean and sigma.
+The box is the hypotenuse of a line's width and its drift in one row."""
+FAINTEST = 4.0
+"""SNR below which the errors grow no further."""
+DETECTED = 0.5
+"""Fraction of the interference examples that are lines which a search found in the background."""
+DRAWS = 11
+"""Uniform random numbers that an example takes, beside the three normal ones of its measurement errors."""
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def compose(
+def render_snippet(
     sigmas: Float32[np.ndarray, "obs time freq"],
     noise: Float32[np.ndarray, "obs level time"],
-    shades: UInt8[np.ndarray, "obs time shades"],
-    table: tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " shades"]],
+    stored: UInt8[np.ndarray, "obs time all_levels"],
+    table: tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " values"]],
     firsts: Int64[np.ndarray, " obs"],
     level: int,
     edges: Float64[np.ndarray, "lines obs edges"],
@@ -32,20 +45,20 @@ def compose(
     snrs: Float64[np.ndarray, "lines obs"],
     out: UInt8[np.ndarray, "obs time bins"],
 ) -> None:
-    """Fill `out` with a snippet into whose native channels lines are injected, as the encoder is served it.
+    """Render a snippet of a background with lines injected into its native channels.
 
     Args:
-        sigmas: a background.
-        noise: of its rows' sums at each binning.
-        shades: of all its bins (`shade_all`).
-        table: of shades.
-        firsts: channel with which the snippet begins in each observation, on a whole bin.
+        sigmas: channels of the background, in sigma.
+        noise: sigma of the rows' sums at each binning level.
+        stored: bins of the background at all levels (`quantize_levels`).
+        table: for quantization.
+        firsts: first channel of the snippet in each observation, a multiple of 2**level.
         level: binning, as a power of two.
-        edges: each line's channels, counted from there, at the edges of the rows.
+        edges: channels of each line at the edges of the rows, relative to `firsts`.
         widths: sigma of each line, in channels.
-        brightness: of each line in each row, in the row's sigmas.
+        brightness: of each line in each row, relative to the row's sigma.
         snrs: of each line in each observation.
-        out: all of it is overwritten.
+        out: overwritten with the snippet.
     """
     lines, rows, bins, width = snrs.shape[0], out.shape[1], out.shape[2], 1 << level
     reach = 0
@@ -56,7 +69,7 @@ def compose(
     amplitudes = np.empty(lines)
     for i in range(firsts.size):
         column = 2 * sigmas.shape[2] - (2 * sigmas.shape[2] >> level) + (firsts[i] >> level)
-        out[i] = shades[i, :, column : column + bins]
+        out[i] = stored[i, :, column : column + bins]
         for e in range(lines):
             norm = line_shares(edges[e, i], widths[e], brightness[e, i], shares[e], spans[e])
             amplitudes[e] = snrs[e, i] / math.sqrt(norm) if norm > 0 else 0.0
@@ -65,7 +78,7 @@ def compose(
         for t in range(rows):
             row = sigmas[i, t, firsts[i] : firsts[i] + bins * width]
             unit = np.float32(1 / (math.sqrt(width) * noise[i, level, t]))
-            for e in range(lines):  # a bin that two lines touch is made twice, each time with both
+            for e in range(lines):  # a bin that two lines touch is computed twice, each time with both
                 for b in range(max(0, spans[e, t, 0] >> level), min(bins, ((spans[e, t, 1] - 1) >> level) + 1)):
                     total = _bin(row, b, width, amplitudes, shares[:, t], spans[:, t])
                     out[i, t, b] = shade(total * unit, table[0], table[1])
@@ -81,7 +94,7 @@ def _bin(
     shares: Float64[np.ndarray, "lines reach"],
     spans: Int64[np.ndarray, "lines 2"],
 ) -> float:
-    """Return the sum of a bin's channels and all that is injected into them, each rounded as an array would be."""
+    """Return the sum of a bin's channels and the lines in them, rounded after each addition as an array would be."""
     total = np.float32(0)
     for k in range(b * width, (b + 1) * width):
         pixel = row[k]
@@ -92,43 +105,38 @@ def _bin(
     return total
 
 
-QUARTERS = 4
-QUIET, INTERFERENCE, SIGNAL, BOTH = range(QUARTERS)
-BLOCK = 32
-"""Examples that are made at a time, from random numbers of their own."""
-APART, OFF_CENTRE, TILTED, WIDER = 0.2, 0.55, 1.4, (0.08, 0.18)
-"""How wrongly tracks are measured, over 513 tones that searches found: channels, and boxes over SNR, from the middle;
-boxes over SNR from the first observation to the last; and the logarithm of the box, mean and scatter."""
-FAINTEST = 4.0
-"""SNR at which a track is measured worst."""
-FOUND = 0.5
-"""Share of what interference is centred on that the search found in the backgrounds."""
-DRAWS = 11
-"""Random numbers that decide an example, beside those that say how wrongly it is measured."""
-
-
 @njit(cache=True, nogil=True)
 @no_type_check
-def _begin(
-    shelf: BackgroundArrays, place: int, line: int, snr: float, chance: Float64[np.ndarray, "3"], bins: int
+def _track_starts(
+    arrays: BackgroundArrays, place: int, line: int, snr: float, errors: Float64[np.ndarray, "3"], bins: int
 ) -> tuple[Float64[np.ndarray, " obs"], int]:
-    """Return where a snippet begins in each observation that shows a line as a search would, and its binning."""
-    at, middles = shelf.middles[place], _middles(shelf.edges[place, line])
+    """Return the first channel, in each observation, and the binning level of a snippet that follows a line.
+
+    Args:
+        arrays: backgrounds and their lines.
+        place: of the background.
+        line: number of the line.
+        snr: of the line; the fainter, the larger the errors.
+        errors: of tilt, center and width, in units of their sigma.
+        bins: of the snippet.
+    """
+    at, middles = arrays.middles[place], _middles(arrays.edges[place, line])
     drift = (middles[ON[2]] - middles[ON[0]]) / (at[ON[2]] - at[ON[0]])
-    box = math.hypot(shelf.widths[place, line] / FWHM_TO_SIGMA, drift)
-    unsure = box / max(snr, FAINTEST)
-    level = snippet_level(max(1.0, box * math.exp(WIDER[0] + WIDER[1] * chance[2])))
-    tilt = drift + TILTED * unsure * chance[0] / (at[-1] - at[0])
-    centre = (middles[ON[0]] + middles[ON[1]] + middles[ON[2]]) / 3 + math.hypot(APART, OFF_CENTRE * unsure) * chance[1]
-    return centre + tilt * (at - (at[ON[0]] + at[ON[1]] + at[ON[2]]) / 3) - (bins << level) / 2, level
+    box = math.hypot(arrays.widths[place, line] / FWHM_TO_SIGMA, drift)
+    uncertainty = box / max(snr, FAINTEST)
+    level = snippet_level(max(1.0, box * math.exp(WIDTH_ERROR[0] + WIDTH_ERROR[1] * errors[2])))
+    slope = drift + SLOPE_ERROR * uncertainty * errors[0] / (at[-1] - at[0])
+    scatter = math.hypot(CENTER_ERROR, UNCERTAIN_CENTER * uncertainty)
+    center = (middles[ON[0]] + middles[ON[1]] + middles[ON[2]]) / 3 + scatter * errors[1]
+    return center + slope * (at - (at[ON[0]] + at[ON[1]] + at[ON[2]]) / 3) - (bins << level) / 2, level
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _begin_window(
+def _window_starts(
     edges: Float64[np.ndarray, "obs edges"], chance: float, bins: int
 ) -> tuple[Float64[np.ndarray, " obs"], int]:
-    """Return where a window begins that holds a line in the middle of each ON, if any does, and its binning."""
+    """Return the first channel of a window that holds a line in the middle of every ON, if possible, and its level."""
     middles, width = _middles(edges), bins << WINDOW_LEVEL
     low = max(middles[ON[0]], middles[ON[1]], middles[ON[2]]) - width
     high = min(middles[ON[0]], middles[ON[1]], middles[ON[2]])
@@ -140,7 +148,7 @@ def _begin_window(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _middles(edges: Float64[np.ndarray, "obs edges"]) -> Float64[np.ndarray, " obs"]:
-    """Return where a line is in the middle of each observation."""
+    """Return the channel of a line in the middle of each observation."""
     middles = np.empty(edges.shape[0])
     for i in range(middles.size):
         middles[i] = edges[i].mean()
@@ -149,9 +157,9 @@ def _middles(edges: Float64[np.ndarray, "obs edges"]) -> Float64[np.ndarray, " o
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def show(
-    shelf: BackgroundArrays,
-    table: tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " shades"]],
+def render_examples(
+    arrays: BackgroundArrays,
+    table: tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " values"]],
     places: Int64[np.ndarray, " batch"],
     chances: Float64[np.ndarray, "batch draws"],
     errors: Float64[np.ndarray, "batch 3"],
@@ -159,56 +167,56 @@ def show(
     windows: float,
     out: UInt8[np.ndarray, "batch obs time bins"],
 ) -> None:
-    """Fill `out` with examples, a quarter of each kind.
+    """Render examples, the four classes in turn.
 
     Args:
-        shelf: of backgrounds.
-        table: of shades.
-        places: background of each example.
-        chances: uniform in 0..1.
-        errors: normal, of scatter 1.
-        snr: logarithms of the lowest and the highest.
-        windows: share of them.
-        out: all of it is overwritten.
+        arrays: backgrounds and their lines.
+        table: for quantization.
+        places: index of each example's background.
+        chances: random numbers, uniform in 0..1.
+        errors: random numbers, normal with sigma 1.
+        snr: logarithms of the lowest and the highest SNR of a signal.
+        windows: fraction of the examples that are cut like the windows of `--mode windows`.
+        out: overwritten with the examples.
     """
-    bins, tracks, chans = out.shape[-1], shelf.widths.shape[1] // 2, shelf.sigmas.shape[-1]
+    bins, lines, chans = out.shape[-1], arrays.widths.shape[1] // 2, arrays.sigmas.shape[-1]
     for n in range(places.size):
-        place, quarter, chance, window = places[n], n % QUARTERS, chances[n], chances[n, 0] < windows
-        count = shelf.counts[place, 0]
-        if quarter == INTERFERENCE and not window and count and chance[1] < FOUND:
-            out[n] = shelf.found[place, int(chance[2] * count)]
+        place, kind, chance, window = places[n], n % CLASSES, chances[n], chances[n, 0] < windows
+        count = arrays.counts[place, 0]
+        if kind == INTERFERENCE and not window and count and chance[1] < DETECTED:
+            out[n] = arrays.detections[place, int(chance[2] * count)]
             continue
-        tone, other = int(chance[3] * tracks), tracks + int(chance[4] * tracks)
-        focus, brighter = (
-            (other, 1.0) if quarter == INTERFERENCE else (tone, math.exp(snr[0] + chance[5] * (snr[1] - snr[0])))
+        signal, other = int(chance[3] * lines), lines + int(chance[4] * lines)
+        line, factor = (
+            (other, 1.0) if kind == INTERFERENCE else (signal, math.exp(snr[0] + chance[5] * (snr[1] - snr[0])))
         )
         if window:
-            lefts, level = _begin_window(shelf.edges[place, focus], chance[6], bins)
+            starts, level = _window_starts(arrays.edges[place, line], chance[6], bins)
         else:
-            strength = shelf.snrs[place, focus]
-            mean = brighter * (strength[ON[0]] + strength[ON[1]] + strength[ON[2]]) / 3
-            lefts, level = _begin(shelf, place, focus, mean, errors[n], bins)
+            strength = arrays.snrs[place, line]
+            mean = factor * (strength[ON[0]] + strength[ON[1]] + strength[ON[2]]) / 3
+            starts, level = _track_starts(arrays, place, line, mean, errors[n], bins)
         width = bins << level
-        anchor, quiet = 0.0, -1.0  # the quietest of a few places, unless something else is to be near
-        for candidate in chance[7:10] if quarter in (QUIET, SIGNAL) else chance[7:8]:
+        shift, clearance = 0.0, -1.0  # the place farthest from any line, unless interference is wanted
+        for candidate in chance[7:10] if kind in (BACKGROUND, SIGNAL) else chance[7:8]:
             middle = width / 2 + candidate * (chans - width)
-            alone = np.abs(shelf.lines[place] - middle).min()
-            if alone > quiet:
-                anchor, quiet = middle - lefts.mean() - width / 2, alone
-        beside = lefts.mean() + chance[10] * width - shelf.edges[place, other].mean()
-        chosen = np.array([tone, other])[1 if quarter == INTERFERENCE else 0 : (0, 2, 1, 2)[quarter]]
-        begins = np.floor(lefts + anchor + 0.5)
-        firsts = np.empty(begins.size, dtype=np.int64)
-        edges = shelf.edges[place][chosen]
+            distance = np.abs(arrays.tracks[place] - middle).min()
+            if distance > clearance:
+                shift, clearance = middle - starts.mean() - width / 2, distance
+        beside = starts.mean() + chance[10] * width - arrays.edges[place, other].mean()
+        chosen = np.array([signal, other])[1 if kind == INTERFERENCE else 0 : (0, 2, 1, 2)[kind]]
+        lefts = np.floor(starts + shift + 0.5)
+        firsts = np.empty(lefts.size, dtype=np.int64)
+        edges = arrays.edges[place][chosen]
         for i in range(firsts.size):
-            firsts[i] = min(max(0, int(np.rint(begins[i] / (1 << level)))), (chans - width) >> level) << level
+            firsts[i] = min(max(0, int(np.rint(lefts[i] / (1 << level)))), (chans - width) >> level) << level
             for e in range(chosen.size):
-                edges[e, i] += anchor + (0.0 if chosen[e] == focus else beside) - begins[i]
-        snrs = shelf.snrs[place][chosen]
+                edges[e, i] += shift + (0.0 if chosen[e] == line else beside) - lefts[i]
+        snrs = arrays.snrs[place][chosen]
         for e in range(chosen.size):
-            if chosen[e] == tone:
-                snrs[e] *= brighter
-        compose(
-            shelf.sigmas[place], shelf.noise[place], shelf.shades[place], table, firsts, level, edges,
-            shelf.widths[place][chosen], shelf.brightness[place][chosen], snrs, out[n],
+            if chosen[e] == signal:
+                snrs[e] *= factor
+        render_snippet(
+            arrays.sigmas[place], arrays.noise[place], arrays.bins[place], table, firsts, level, edges,
+            arrays.widths[place][chosen], arrays.brightness[place][chosen], snrs, out[n],
         )  # fmt: skip

@@ -23,7 +23,7 @@ class Stream(IntEnum):
     BACKGROUND_ORDER = 0  # (): which parts of real files are used, and in what order
     BACKGROUND = 1  # (split, number): power of a simulated background
     LINES = 2  # (split, number): lines that may be injected into a background
-    EXAMPLES = 3  # (split, epoch, block): snippets for the encoder
+    EXAMPLES = 3  # (split, epoch, group): snippets for the encoder
     FOREST_FIT = 4  # (patch,): tracks and windows that forests are fitted to
     FOREST_CALIBRATE = 5  # (patch,): that calibrate a forest
     FOREST_MEASURE = 6  # (patch,): that measure it

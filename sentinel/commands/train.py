@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from aetherscan.errors import FormatError
 from aetherscan.train.examples import Examples
-from aetherscan.train.labels import unpacked
+from aetherscan.train.labels import read_labelled
 from sentinel.errors import PostError, StoreError
 from sentinel.notify.messages import plain
 from sentinel.notify.outbox import Message
@@ -106,7 +106,7 @@ def labelled(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dic
     for row in judged:
         outcome = "used"
         try:
-            examples.append(unpacked(paths[row["id"]], LABELS[row["label"]], shape))
+            examples.append(read_labelled(paths[row["id"]], LABELS[row["label"]], shape))
         except KeyError:
             outcome = "without a saved example"
         except FormatError as error:

@@ -52,11 +52,11 @@ class BreaksAt:
         opener = self
 
         class Breaking(LinesAndNoise):
-            def epoch(self, number, count, snr, *, batch, unseen=False):
-                if opener.error and number >= opener.number and not unseen:
+            def epoch(self, number, count, snr, *, batch, validation=False):
+                if opener.error and number >= opener.number and not validation:
                     error, opener.error = opener.error, None
                     raise error
-                return super().epoch(number, count, snr, batch=batch, unseen=unseen)
+                return super().epoch(number, count, snr, batch=batch, validation=validation)
 
         return nullcontext(Breaking())
 
@@ -67,10 +67,10 @@ import tiny_training as t
 from aetherscan.train import vae
 vae.STAGES = t.NARROW
 class Dies(t.LinesAndNoise):
-    def epoch(self, number, count, snr, *, batch, unseen=False):
+    def epoch(self, number, count, snr, *, batch, validation=False):
         if number == 3:
             os.kill(os.getpid(), 9)
-        return super().epoch(number, count, snr, batch=batch, unseen=unseen)
+        return super().epoch(number, count, snr, batch=batch, validation=validation)
 t.LinesAndNoise = Dies
 t.trained(pathlib.Path({str(tmp_path)!r}), t.settings.__wrapped__(pathlib.Path({str(tmp_path)!r})))"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
@@ -87,10 +87,10 @@ def test_sigterm_ends_a_training_and_names_the_checkpoint_to_resume_from(setting
     from aetherscan.train.pipeline import interruptible
 
     class Stops(LinesAndNoise):
-        def epoch(self, number, count, snr, *, batch, unseen=False):
+        def epoch(self, number, count, snr, *, batch, validation=False):
             if number == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().epoch(number, count, snr, batch=batch, unseen=unseen)
+            return super().epoch(number, count, snr, batch=batch, validation=validation)
 
     lines = []
     with pytest.raises(KeyboardInterrupt), interruptible():
@@ -108,10 +108,10 @@ def test_a_failed_round_is_repeated_from_the_last_checkpoint(settings, tmp_path,
 
 def test_the_pause_doubles_with_each_failure_and_the_last_error_is_raised(settings, tmp_path):
     def broken():
-        raise RuntimeError("no feed")
+        raise RuntimeError("no batches")
 
     waits = []
-    with pytest.raises(RuntimeError, match="no feed"):
+    with pytest.raises(RuntimeError, match="no batches"):
         trained(tmp_path, settings, broken, wait=waits.append)
     assert waits == [0.5, 1.0]
 
@@ -137,8 +137,8 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_complete(settin
 
 def test_a_loss_of_nan_stops_the_training_at_once(settings, tmp_path):
     class Bad(LinesAndNoise):
-        def epoch(self, number, count, snr, *, batch, unseen=False):
-            for snippets, labels in super().epoch(number, count, snr, batch=batch, unseen=unseen):
+        def epoch(self, number, count, snr, *, batch, validation=False):
+            for snippets, labels in super().epoch(number, count, snr, batch=batch, validation=validation):
                 yield snippets, labels * (np.float32("nan") if number == 2 else 1)
 
     with pytest.raises(TrainingError, match=r"round 2, batch 1: .+ NaN .+ in .*clustering.*: lower base_learning_rate"):
@@ -161,15 +161,15 @@ def test_a_collapsed_posterior_stops_the_training_with_advice(settings, tmp_path
 
 def test_every_epoch_has_new_examples_and_a_round_validates_on_the_same(settings, tmp_path):
     trained(tmp_path, replace(settings, final_snr_range=14.0))
-    requests = [(number, unseen) for number, _, _, unseen in LinesAndNoise.requests]
+    requests = [(number, validation) for number, _, _, validation in LinesAndNoise.requests]
     assert requests == [
         (0, False), (0, True), (1, False), (0, True), (2, False), (2, True), (3, False), (2, True),
     ]  # fmt: skip
-    assert {(count, unseen) for _, count, _, unseen in LinesAndNoise.requests} == {(32, False), (8, True)}
+    assert {(count, validation) for _, count, _, validation in LinesAndNoise.requests} == {(32, False), (8, True)}
     assert [snr for _, _, snr, _ in LinesAndNoise.requests][::4] == [(6.0, 60.0), (6.0, 20.0)]
     LinesAndNoise.requests.clear()
     trained(tmp_path, replace(settings, num_training_rounds=1, fresh=False))
-    assert [number for number, _, _, unseen in LinesAndNoise.requests if not unseen] == [0, 0]
+    assert [number for number, _, _, validation in LinesAndNoise.requests if not validation] == [0, 0]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["checkpoints", "checkpoints-1"]
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aetherscan.train.batches import BatchSource, FeedSettings, cook, prepare, sources_of
+from aetherscan.train.background_cache import empty_arrays, load_background
+from aetherscan.train.batches import BatchSettings, make_group, sources_of
 from aetherscan.train.examples import draw_patches
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.streams import Split, Stream, generator, keras_seeds
@@ -31,14 +32,13 @@ def drawn(monkeypatch):
 
 def test_no_two_generators_of_a_training_give_the_same_numbers(drawn):
     for seed in (0, 1, 2):
-        settings = FeedSettings(seed=seed, num_target_backgrounds=64, signal_injection_chunk_size=32, examples=SMALL)
-        source = BatchSource(settings=settings, sources=sources_of(settings), held=(2, 2))
-        arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in source.plan.items()}
+        settings = BatchSettings(seed=seed, num_target_backgrounds=64, examples=SMALL)
+        arrays = empty_arrays(SMALL, 2)
         for split in Split:
             for number in range(2):
-                prepare(source, arrays, number, split)
-            for epoch, block in ((0, 0), (0, 1), (1, 0)):
-                cook(source, arrays, 0, epoch, block, (6.0, 20.0), split)
+                load_background(arrays, sources_of(settings)[split], number, number)
+            for epoch, group in ((0, 0), (0, 1), (1, 0)):
+                make_group(arrays, settings, np.arange(2), (6.0, 20.0), (split, epoch, group))
         for stream in FOREST_STREAMS:
             draw_patches(range(2), seed, stream, SMALL, None)
     assert len(drawn) == 3 * (2 * (2 * 2 + 3) + len(FOREST_STREAMS) * 2)
