@@ -142,7 +142,7 @@ def train_encoder(
     Args:
         folder: of the release.
         settings: of the training; `load_tag` names the checkpoint to resume from.
-        open_batches: opens the source of batches.
+        open_batches: opens a source of batches.
         tell: receives lines for the user.
         note: receives each finished stage.
         wait: sleeps for a number of seconds.
@@ -234,7 +234,7 @@ def one_round(
 
     Args:
         model: compiled; trained in place.
-        source: of batches.
+        source: makes the batches.
         settings: of the training.
         plan: how an epoch is divided into steps.
         number: of the round, from 1.
