@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from aetherscan.errors import HeaderError
 
 SECONDS_PER_DAY = 86_400.0
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation of normal noise over its median absolute deviation."""
 COARSE_MHZ = 2.9296875
 """Width of one coarse channel of the BL recorders (187.5 MHz / 64), for files that do not carry `nfpc`."""
 SCAN_STEP_S = 341.0

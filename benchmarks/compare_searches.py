@@ -30,10 +30,10 @@ from numba import njit
 
 from aetherscan.detector.detector import load_detector
 from aetherscan.evaluate.pipeline import evaluate
-from aetherscan.evaluate.scenarios import CADENCE_CHANS, MAD_TO_SIGMA, SCENARIOS
+from aetherscan.evaluate.scenarios import CADENCE_CHANS, SCENARIOS
 from aetherscan.evaluate.searchers import Detection, Searcher, SearchOutput, release_search
 from aetherscan.evaluate.statistics import BRIGHT, labels
-from aetherscan.header import SECONDS_PER_DAY, gbt_header
+from aetherscan.header import MAD_TO_SIGMA, SECONDS_PER_DAY, gbt_header
 from aetherscan.io import Observation, open_cadence
 from aetherscan.options.search import SearchSettings
 

@@ -34,7 +34,7 @@ from scipy.stats import norm
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.detector import Detector, forest_features, load_detector
 from aetherscan.detector.random_forest import fit_forest, tree_share
-from aetherscan.search.stamps import geometries, lines_of
+from aetherscan.search.stamps import stamp_geometries, stamp_lines
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power
 
 PACKAGE = "aetherscan==1.2.0"
@@ -106,7 +106,7 @@ def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
 
 def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detector) -> np.ndarray:
     """Return the features of each line in a window."""
-    snippets, told = lines_of(window, timings, detector.release.snippet)
+    snippets, told = stamp_lines(window, timings, detector.release.snippet)
     return forest_features(["mean"], detector.encode_snippets(snippets), told)
 
 
@@ -114,7 +114,7 @@ def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str
     """Return the lines found in windows of each kind; a thousand are searched while the next are drawn."""
     found, timings, batches = (
         {},
-        geometries((ROWS, BINS), BINS),
+        stamp_geometries((ROWS, BINS), BINS),
         {kind: range(0, count, BATCH) for kind, count in counts.items()},
     )
 

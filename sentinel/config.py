@@ -32,6 +32,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from aetherscan.errors import RecipeError
+from aetherscan.options.search import SearchSettings
 from aetherscan.options.train import TrainSettings
 from sentinel.errors import ConfigError
 
@@ -126,31 +127,22 @@ class Cluster(_Section):
         return self
 
 
-class Search(_Section):
-    """How a cadence is searched: the fields of `aetherscan.search.SearchSettings`."""
+def _mirror(name: str, settings: Any, **defaults: Any) -> Any:
+    """Return a section with the options of a dataclass of settings, which checks the values."""
 
-    mode: Literal["tracks", "windows"] = "tracks"
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_drift_hz_s: Annotated[float, Field(gt=0, le=10)] = 4.0
-    hit_snr: Annotated[float, Field(ge=4)] = 5.0
-    min_on_snr: float = 4.0
-    min_together_snr: float = 9.0
-    max_off_snr: float = 5.0
-    block_channels: Annotated[int, Field(ge=2**15)] = 2**20
-    threads: PositiveInt = 2
+    def check(section: Any) -> Any:
+        settings(**section.model_dump())
+        return section
 
-
-class _Checked(_Section):
-    """What can only be checked together, by the recipe itself."""
-
-    @model_validator(mode="after")
-    def _together(self) -> Any:
-        TrainSettings(**self.model_dump())
-        return self
+    options: Any = {
+        declared.name: (declared.type, defaults.get(declared.name, declared.default)) for declared in fields(settings)
+    }
+    checks: Any = {"check": model_validator(mode="after")(check)}
+    return create_model(name, __base__=_Section, __validators__=checks, **options)
 
 
-_OPTIONS: Any = {one.name: (one.type, one.default) for one in fields(TrainSettings)}
-Train: Any = create_model("Train", __base__=_Checked, **_OPTIONS)
+Search: Any = _mirror("Search", SearchSettings, threads=2)
+Train: Any = _mirror("Train", TrainSettings)
 FOLDERS = {f"{kind}_path": f"AETHERSCAN_{kind.upper()}_PATH" for kind in ("data", "model", "output")}
 
 

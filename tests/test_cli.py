@@ -71,7 +71,7 @@ def test_a_wrong_configuration_is_exit_2(configured, capsys):
 
 def test_an_option_out_of_range_is_exit_2_with_the_value(configured, capsys):
     assert cli.main(["search", "a.h5", "--threshold", "7"]) == 2
-    assert "threshold: Input should be less than or equal to 1, found 7.0" in capsys.readouterr().err
+    assert "threshold: expected at least 0 and at most 1, found 7.0" in capsys.readouterr().err
 
 
 def test_a_search_of_files_that_are_no_cadence_says_so_and_leaves_an_empty_table(configured, capsys):

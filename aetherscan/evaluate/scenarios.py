@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from aetherscan.cadence.geometry import ON_POSITIONS
-from aetherscan.header import SECONDS_PER_DAY, Header, gbt_header
+from aetherscan.header import MAD_TO_SIGMA, SECONDS_PER_DAY, Header, gbt_header
 from aetherscan.io import write_fil
+from aetherscan.search.blocks import BLOCK_CHANNELS
 from aetherscan.simulate.injection import Emitter, add_emitter
 from aetherscan.simulate.interference import log_uniform, random_interference, zoo
 from aetherscan.simulate.noise import BURST_NOISE
@@ -26,8 +27,6 @@ COARSE_CHANS = 2**20
 CADENCE_CHANS = 8 * COARSE_CHANS
 SNRS = (6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 """SNRs that tones are drawn from, of the ideal matched filter in each ON."""
-MAD_TO_SIGMA = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
 TONE = "tone"
 """Kind of the emitters that a search should report."""
 WIDTHS_HZ, MAX_DRIFT_HZ_S = (2.0, 50.0), 4.0
@@ -35,14 +34,12 @@ SLOW_SHARE, SLOW_DRIFT_HZ_S = 0.15, 0.02
 """Fraction of tones that hardly drift, and the standard deviation of their drift rates."""
 TONE_ROOM_MHZ = 0.01
 """Band that the fastest tone crosses in a cadence, with a margin; tones are drawn at least this far apart."""
-BLOCK_CHANS = 2**18
-"""Channels of a block of the search."""
 TONE_OFFSETS = (-450, -150, 150, 450)
 """Channels from a place to its four parallel tones, half-way through the cadence; each varies by up to 50."""
 PLACES = {
     "spike": (COARSE_CHANS, COARSE_CHANS // 2),
     "edge": (COARSE_CHANS, 0),
-    "border": (2 * BLOCK_CHANS, BLOCK_CHANS),
+    "border": (2 * BLOCK_CHANNELS, BLOCK_CHANNELS),
 }
 """Channels from one place to the next, and the channel of the first."""
 STREAM = zlib.crc32(b"aetherscan.evaluate")

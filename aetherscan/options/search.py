@@ -1,34 +1,57 @@
-"""TODO."""
+"""Options of a search, each declared once: `sentinel.config` makes the `search:` section from them."""
 
 from dataclasses import dataclass
+
+from aetherscan.errors import RecipeError
+from aetherscan.options.declare import option, out_of_range
 
 MODES = ("tracks", "windows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchSettings:
-    """How to search. A threshold of None is the release's own; SNR is in sigma, of a line along its drift."""
+class Gates:
+    """What a line must show to become a track, and a track to become a candidate. SNR is along the line's drift."""
 
-    mode: str = "tracks"
-    threshold: float | None = None
-    max_drift_hz_s: float = 4.0
-    hit_snr: float = 5.0
-    min_on_snr: float = 4.0
-    min_together_snr: float = 9.0
-    max_off_snr: float = 5.0
-    block_channels: int = 2**20
-    threads: int = 1
+    max_drift_hz_s: float
+    hit_snr: float
+    min_on_snr: float
+    min_together_snr: float
+    max_off_snr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How to search a cadence.
+
+    Raises:
+        RecipeError: every value that is out of range, one per line.
+    """
+
+    mode: str = option("tracks", "tracks: score each line; windows: score every window of 4,096 channels")
+    threshold: float | None = option(None, "least probability of a candidate (default: the release's)", least=0, most=1)
+    max_drift_hz_s: float = option(4.0, "largest drift rate searched, Hz/s in either direction", above=0, most=10)
+    hit_snr: float = option(5.0, "SNR in one ON from which a line is followed; noise alone reaches 4", least=4)
+    min_on_snr: float = option(4.0, "lowest SNR in each ON")
+    min_together_snr: float = option(9.0, "lowest SNR of the three ONs together")
+    max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the three OFFs together")
+    block_channels: int = option(2**20, "channels read at once", least=2**15)
+    threads: int = option(1, "threads of one search", least=1)
 
     def __post_init__(self) -> None:
+        """Report every invalid value at once."""
+        errors = out_of_range(self)
         if self.mode not in MODES:
-            raise ValueError(f"mode: expected one of {', '.join(MODES)}, found {self.mode!r}")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold: expected a probability in 0-1, found {self.threshold}")
-        if not 0 < self.max_drift_hz_s <= 10:
-            raise ValueError(f"max_drift_hz_s: expected Hz/s above 0, at most 10, found {self.max_drift_hz_s}")
-        if self.hit_snr < 4:
-            raise ValueError(f"hit_snr: expected at least 4, below which noise alone is a hit, found {self.hit_snr}")
-        if self.block_channels < 2**15:
-            raise ValueError(f"block_channels: expected at least {2**15}, found {self.block_channels}")
-        if self.threads < 1:
-            raise ValueError(f"threads: expected at least 1, found {self.threads}")
+            errors.append(f"mode: expected one of {', '.join(MODES)}, found {self.mode!r}")
+        if errors:
+            raise RecipeError("\n".join(errors))
+
+    @property
+    def gates(self) -> Gates:
+        """What a track must show."""
+        return Gates(
+            max_drift_hz_s=self.max_drift_hz_s,
+            hit_snr=self.hit_snr,
+            min_on_snr=self.min_on_snr,
+            min_together_snr=self.min_together_snr,
+            max_off_snr=self.max_off_snr,
+        )

@@ -10,15 +10,15 @@ default differs from Aetherscan's, a comment gives the reason.
 """
 
 import math
-import operator
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from aetherscan.errors import RecipeError
 from aetherscan.header import SCAN_STEP_S
+from aetherscan.options.declare import option, out_of_range
 
 PLATES = (".npy",)
 CADENCES = (".h5", ".hdf5", ".fil")
@@ -27,18 +27,6 @@ TAGS = {"final_vX": r"final_v\d+", "round_XX": r"round_\d+", "YYYYMMDD_HHMMSS": 
 SHRINK = (16, 128)
 """Factors by which the encoder reduces rows and bins: four strides of 2, then bins are pooled by 8."""
 WINDOW_BINNING = 8
-LIMITS = {
-    "least": (operator.ge, "at least {}"),
-    "above": (operator.gt, "more than {}"),
-    "most": (operator.le, "at most {}"),
-    "below": (operator.lt, "less than {}"),
-    "multiple": (lambda value, factor: value % factor == 0, "a multiple of {}"),
-}
-
-
-def _option(default: Any, text: str, *, heading: str = "", **limits: float) -> Any:
-    """Return a field with its help text and limits; `heading` begins a group of options."""
-    return field(default=default, metadata={"help": text, "heading": heading, **limits})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,97 +37,95 @@ class TrainSettings:
         RecipeError: values are out of range or contradict each other; one line for each.
     """
 
-    data_path: Path = _option(Path("data"), "data folder (AETHERSCAN_DATA_PATH)", heading="folders")
-    model_path: Path = _option(Path("models"), "folder of releases and checkpoints (AETHERSCAN_MODEL_PATH)")
-    output_path: Path = _option(Path("var/training"), "folder of logs and reports (AETHERSCAN_OUTPUT_PATH)")
+    data_path: Path = option(Path("data"), "data folder (AETHERSCAN_DATA_PATH)", heading="folders")
+    model_path: Path = option(Path("models"), "folder of releases and checkpoints (AETHERSCAN_MODEL_PATH)")
+    output_path: Path = option(Path("var/training"), "folder of logs and reports (AETHERSCAN_OUTPUT_PATH)")
 
-    vae_latent_dim: int = _option(8, "number of latents of one observation", heading="encoder", least=1)
-    vae_dense_layer_size: int = _option(512, "units of the dense layer between convolutions and latents", least=1)
-    vae_kernel_size: tuple[int, int] = _option((3, 3), "size of every convolution kernel, rows and bins", least=1)
-    vae_beta: float = _option(1.5, "weight of the KL divergence relative to the reconstruction loss", least=0)
-    vae_alpha: float = _option(10.0, "weight of the loss that clusters ONs and OFFs", least=0)
+    vae_latent_dim: int = option(8, "number of latents of one observation", heading="encoder", least=1)
+    vae_dense_layer_size: int = option(512, "units of the dense layer between convolutions and latents", least=1)
+    vae_kernel_size: tuple[int, int] = option((3, 3), "size of every convolution kernel, rows and bins", least=1)
+    vae_beta: float = option(1.5, "weight of the KL divergence relative to the reconstruction loss", least=0)
+    vae_alpha: float = option(10.0, "weight of the loss that clusters ONs and OFFs", least=0)
 
-    rf_n_estimators: int = _option(1000, "number of trees of a forest", heading="forests", least=1)
-    rf_bootstrap: bool = _option(default=True, text="fit each tree to a random sample of the examples")
-    rf_max_features: float | Literal["sqrt", "log2"] = _option(
+    rf_n_estimators: int = option(1000, "number of trees of a forest", heading="forests", least=1)
+    rf_bootstrap: bool = option(default=True, text="fit each tree to a random sample of the examples")
+    rf_max_features: float | Literal["sqrt", "log2"] = option(
         "sqrt", "features tried at a split: sqrt, log2 or a fraction"
     )
-    rf_n_jobs: int = _option(-1, "cores that fit a forest; -1: all", least=-1)
-    rf_seed: int | None = _option(None, "random seed of the forests (default: --seed)", least=0)
+    rf_n_jobs: int = option(-1, "cores that fit a forest; -1: all", least=-1)
+    rf_seed: int | None = option(None, "random seed of the forests (default: --seed)", least=0)
 
-    num_observations: int = _option(
-        6, "observations of a cadence; 6, as cadences are ABACAD", heading="windows of band"
-    )
-    width_bin: int = _option(4096, "channels of a window", least=1)
-    downsample_factor: int = _option(WINDOW_BINNING, "channels averaged into one bin of a window")
-    time_bins: int = _option(16, "rows (spectra) of an observation", least=1, multiple=SHRINK[0])
-    freq_resolution: float = _option(2.7939677238464355, "channel width, Hz", above=0)
-    time_resolution: float = _option(18.253611008, "integration time of a row, s", above=0)
+    num_observations: int = option(6, "observations of a cadence; 6, as cadences are ABACAD", heading="windows of band")
+    width_bin: int = option(4096, "channels of a window", least=1)
+    downsample_factor: int = option(WINDOW_BINNING, "channels averaged into one bin of a window")
+    time_bins: int = option(16, "rows (spectra) of an observation", least=1, multiple=SHRINK[0])
+    freq_resolution: float = option(2.7939677238464355, "channel width, Hz", above=0)
+    time_resolution: float = option(18.253611008, "integration time of a row, s", above=0)
 
-    train_files: tuple[str, ...] = _option(  # Aetherscan's three files are in no public archive
+    train_files: tuple[str, ...] = option(  # Aetherscan's three files are in no public archive
         (), "backgrounds, in data_path or data_path/training: .npy files of (n, 6, rows, channels), or .h5 and .fil"
         " files that form cadences (default: simulated skies)", heading="backgrounds",
     )  # fmt: skip
-    num_target_backgrounds: int = _option(1200, "background windows held in memory", least=1)  # 1.6 MB each
-    background_load_chunk_size: int = _option(300, "background windows read at once", least=1)  # 0.5 GB
-    max_chunks_per_file: int = _option(4, "most chunks read from one file", least=1)  # more, as ours are smaller
+    num_target_backgrounds: int = option(1200, "background windows held in memory", least=1)  # 1.6 MB each
+    background_load_chunk_size: int = option(300, "background windows read at once", least=1)  # 0.5 GB
+    max_chunks_per_file: int = option(4, "most chunks read from one file", least=1)  # more, as ours are smaller
 
     # Aetherscan's 50 rounds of 100 epochs of 499,200 cadences take two days on five GPUs.
-    num_training_rounds: int = _option(
+    num_training_rounds: int = option(
         10, "number of curriculum rounds; 0 with --start retrains only the forests", heading="rounds", least=0
     )
-    epochs_per_round: int = _option(10, "epochs of a round", least=1)
-    num_samples_beta_vae: int = _option(9600, "cadences generated for each round of the encoder", least=4, multiple=4)
-    num_samples_rf: int = _option(19_200, "most examples that a forest is fitted to", least=4, multiple=4)
-    train_val_split: float = _option(0.8, "fraction of the cadences to train on; the rest validate", above=0, below=1)
-    per_replica_batch_size: int = _option(32, "cadences per device and step", least=1)  # larger is no faster on a CPU
-    effective_batch_size: int = _option(32, "cadences per optimizer step, all devices", least=1)  # small: steps matter
-    per_replica_val_batch_size: int = _option(64, "cadences per device and validation step", least=1)
-    signal_injection_chunk_size: int = _option(512, "cadences in preparation at once", least=4, multiple=4)  # 25 MB
+    epochs_per_round: int = option(10, "epochs of a round", least=1)
+    num_samples_beta_vae: int = option(9600, "cadences generated for each round of the encoder", least=4, multiple=4)
+    num_samples_rf: int = option(19_200, "most examples that a forest is fitted to", least=4, multiple=4)
+    train_val_split: float = option(0.8, "fraction of the cadences to train on; the rest validate", above=0, below=1)
+    per_replica_batch_size: int = option(32, "cadences per device and step", least=1)  # larger is no faster on a CPU
+    effective_batch_size: int = option(32, "cadences per optimizer step, all devices", least=1)  # small: steps matter
+    per_replica_val_batch_size: int = option(64, "cadences per device and validation step", least=1)
+    signal_injection_chunk_size: int = option(512, "cadences in preparation at once", least=4, multiple=4)  # 25 MB
 
     # SNR is the matched filter's in one observation. Aetherscan's is over six, of signals eight times as wide.
-    snr_base: float = _option(6.0, "SNR of the faintest signals", heading="curriculum", above=0)
-    initial_snr_range: float = _option(54.0, "SNR of the brightest signals of the first round, above snr_base", least=0)
+    snr_base: float = option(6.0, "SNR of the faintest signals", heading="curriculum", above=0)
+    initial_snr_range: float = option(54.0, "SNR of the brightest signals of the first round, above snr_base", least=0)
     # Rounds with SNR 6-20 alone make the encoder forget bright signals: docs/performance.md has the figures.
-    final_snr_range: float | None = _option(
+    final_snr_range: float | None = option(
         None, "SNR of the brightest signals of the last round, above snr_base (default: initial_snr_range)", least=0
     )
-    curriculum_schedule: Literal["linear", "exponential", "step"] = _option(
+    curriculum_schedule: Literal["linear", "exponential", "step"] = option(
         "exponential", "how the SNR range narrows: linear, exponential, step"
     )
-    exponential_decay_rate: float = _option(-3.0, "rate of the exponential schedule; lower narrows it sooner", below=0)
-    step_easy_rounds: int = _option(2, "rounds with the first SNR range, in the step schedule", least=0)
-    step_hard_rounds: int = _option(8, "rounds with the last SNR range, in the step schedule", least=0)
+    exponential_decay_rate: float = option(-3.0, "rate of the exponential schedule; lower narrows it sooner", below=0)
+    step_easy_rounds: int = option(2, "rounds with the first SNR range, in the step schedule", least=0)
+    step_hard_rounds: int = option(8, "rounds with the last SNR range, in the step schedule", least=0)
 
-    base_learning_rate: float = _option(1e-3, "learning rate at the start of a round", heading="learning rate", above=0)
-    min_learning_rate: float = _option(1e-6, "lowest learning rate", above=0)
-    min_pct_improvement: float = _option(
+    base_learning_rate: float = option(1e-3, "learning rate at the start of a round", heading="learning rate", above=0)
+    min_learning_rate: float = option(1e-6, "lowest learning rate", above=0)
+    min_pct_improvement: float = option(
         1e-3, "smallest decrease of the validation loss that counts, as a fraction", least=0, below=1
     )
-    patience_threshold: int = _option(3, "epochs without such a decrease before the learning rate is lowered", least=1)
-    lr_reduction_factor: float = _option(0.2, "fraction by which the learning rate is lowered", above=0, below=1)
+    patience_threshold: int = option(3, "epochs without such a decrease before the learning rate is lowered", least=1)
+    lr_reduction_factor: float = option(0.2, "fraction by which the learning rate is lowered", above=0, below=1)
 
-    max_retries: int = _option(3, "attempts after a failure", heading="failures and resuming", least=0)
-    retry_delay: float = _option(60.0, "seconds before the first retry; doubles with each retry", least=0)
-    load_dir: str | None = _option(None, "folder of the checkpoint, below model_path")
-    load_tag: str | None = _option(None, f"checkpoint to resume from: {', '.join(TAGS)}")
-    start_round: int | None = _option(None, "first round to train (default: the one after the checkpoint's)", least=1)
-    save_tag: str | None = _option(None, f"name of the release: {', '.join(TAGS)} (default: the time)")
+    max_retries: int = option(3, "attempts after a failure", heading="failures and resuming", least=0)
+    retry_delay: float = option(60.0, "seconds before the first retry; doubles with each retry", least=0)
+    load_dir: str | None = option(None, "folder of the checkpoint, below model_path")
+    load_tag: str | None = option(None, f"checkpoint to resume from: {', '.join(TAGS)}")
+    start_round: int | None = option(None, "first round to train (default: the one after the checkpoint's)", least=1)
+    save_tag: str | None = option(None, f"name of the release: {', '.join(TAGS)} (default: the time)")
 
-    seed: int = _option(1, "random seed of the training", heading="additions to Aetherscan's options", least=0)
-    start: Path | None = _option(None, "release folder whose encoder is trained further, from round 1")
-    forest_patches: int = _option(3000, "simulated patches of band whose tracks the forests are fitted to", least=1)
+    seed: int = option(1, "random seed of the training", heading="additions to Aetherscan's options", least=0)
+    start: Path | None = option(None, "release folder whose encoder is trained further, from round 1")
+    forest_patches: int = option(3000, "simulated patches of band whose tracks the forests are fitted to", least=1)
     # The second half, 32,000 windows of band, has three false alarms at a rate of one in ten thousand.
-    judge_patches: int = _option(
+    judge_patches: int = option(
         4000, "further patches: one half calibrates the forests, the other measures them", least=2
     )
-    processes: int = _option(2, "processes that draw examples", least=1)
-    fresh: bool = _option(default=True, text="draw new examples for every epoch, not only for every round")
-    mixed_precision: bool = _option(default=False, text="compute in bfloat16 with float32 weights, if the device can")
+    processes: int = option(2, "processes that draw examples", least=1)
+    fresh: bool = option(default=True, text="draw new examples for every epoch, not only for every round")
+    mixed_precision: bool = option(default=False, text="compute in bfloat16 with float32 weights, if the device can")
 
     def __post_init__(self) -> None:
         """Check every option."""
-        if mistakes := [*_out_of_range(self), *_contradictions(self)]:
+        if mistakes := [*out_of_range(self), *_contradictions(self)]:
             raise RecipeError("\n".join(mistakes))
 
     @property
@@ -203,19 +189,6 @@ def find_files(folder: Path, inner: str, names: Sequence[str]) -> list[Path]:
         expected = f"expected a file in {', '.join(map(str, folders))}, found none"
         raise RecipeError("\n".join(f"{name}: {expected}" for name in missing))
     return [path for path in paths.values() if path]
-
-
-def _out_of_range(settings: TrainSettings) -> list[str]:
-    """Return a line for each value outside the limits of its option."""
-    mistakes = []
-    for option in fields(settings):
-        value = getattr(settings, option.name)
-        limits = {name: option.metadata[name] for name in LIMITS if name in option.metadata}
-        parts = value if isinstance(value, tuple) else () if value is None else (value,)
-        if not all(LIMITS[name][0](part, limit) for part in parts for name, limit in limits.items()):
-            expected = " and ".join(LIMITS[name][1].format(limit) for name, limit in limits.items())
-            mistakes.append(f"{option.name}: expected {expected}, found {value}")
-    return mistakes
 
 
 def _contradictions(s: TrainSettings) -> list[str]:

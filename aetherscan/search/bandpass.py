@@ -1,10 +1,11 @@
-"""Flatten a stretch of band: what is left is noise of unit scatter around zero, and whatever stands above it.
+"""Normalize the bandpass: turn power into units of its own noise, with mean zero and unit scatter.
 
-Noise is multiplicative, so power is divided by its level, never only shifted: at the edge of a coarse channel, where
-the filter passes half, a line of the same SNR then looks as in the middle. The level is measured in each row in blocks
-of `BLOCK` channels, and its inverse drawn straight between their centres; so filter shape, gain steps, notches and a
-burst's own spectrum all go the same way, and nothing needs to be known about the recorder. The scatter is one number
-for each row of the stretch. Both come from clipped moments around a rough median, so that lines do not move them.
+Radiometer noise is proportional to power, so power is divided by its level and not merely shifted. A line then has the
+same SNR at the edge of a coarse channel, where the filter passes half of the power, as in its middle. The level is
+measured in every row in segments of `SEGMENT` channels; the gain, its inverse, is interpolated linearly between segment
+centers. This removes the filter shape, gain steps, notches and the spectrum of a broadband burst alike, without any
+knowledge of the recorder. The scatter is one number for each row of a block. Level and scatter are clipped moments
+around a rough median, so that lines do not bias them. See decision 0004.
 """
 
 from dataclasses import dataclass
@@ -17,32 +18,33 @@ from numba import njit
 from aetherscan.cadence.geometry import Geometry, spikes
 from aetherscan.search.dedoppler import row_noise, row_weights
 
-BLOCK, NARROWEST_BLOCK = 1024, 128
-"""Channels with one level in a row: 3 kHz, sixteen times the widest line that is looked for."""
-BLOCKS = 256
-"""To a coarse channel at least: its filter's flanks are a twentieth of it wide."""
+SEGMENT, NARROWEST_SEGMENT = 1024, 128
+"""Channels with one level in a row: 3 kHz, sixteen times the widest line searched for."""
+SEGMENTS = 256
+"""Fewest segments in a coarse channel, whose filter flanks are a twentieth of its width."""
 SAMPLES = 31
 CLIP = np.float32(3.5)
 CLIPPED_SCATTER = np.float32(0.997)
-"""Standard deviation of a normal distribution that is cut at 3.5 sigmas."""
-MOSTLY, AT_HOME = np.float32(0.95), np.float32(0.3)
-"""Share of a block that must lie within the clip, and sigmas that its mean may be off, to trust the block before."""
+"""Standard deviation of a unit normal distribution clipped at 3.5 sigma."""
+MIN_INSIDE, MAX_SHIFT = np.float32(0.95), np.float32(0.3)
+"""A segment is clipped around the level of the previous one if this fraction of it lies within the clip and its mean
+is off by at most this many sigma."""
 LIFTED = np.float32(1.0)
-"""A block that stands so many sigmas above its neighbours holds an emitter as wide as itself: theirs counts."""
+"""A segment this many sigma above its neighbors holds an emitter as wide as itself; it takes their level."""
 BROKEN = np.float32(1e9)
-"""Sigmas that no emitter reaches: such a pixel is as good as missing."""
-REASSOCIATED = {"reassoc", "contract", "nsz", "arcp"}  # lets sums run in vectors; NaN keeps its meaning
+"""Sigma that no emitter reaches: such a pixel is treated as missing."""
+REASSOCIATED = {"reassoc", "contract", "nsz", "arcp"}  # vectorizes sums; NaN keeps its meaning
 
 
-def block_of(coarse_chans: int) -> int:
-    """Return how many channels to give one level, in a band of coarse channels of so many."""
-    return min(BLOCK, max(NARROWEST_BLOCK, 1 << (coarse_chans // BLOCKS).bit_length() >> 1))
+def segment_channels(coarse_chans: int) -> int:
+    """Return the number of channels with one level, for coarse channels of `coarse_chans` fine channels."""
+    return min(SEGMENT, max(NARROWEST_SEGMENT, 1 << (coarse_chans // SEGMENTS).bit_length() >> 1))
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _rough(row: Float32[np.ndarray, " freq"], samples: Float32[np.ndarray, " samples"]) -> tuple[float, float]:
-    """Return median and scatter of a few pixels of a block; NaN where none is finite."""
+def _rough_level(row: Float32[np.ndarray, " freq"], samples: Float32[np.ndarray, " samples"]) -> tuple[float, float]:
+    """Return the median and scatter of a few pixels of a segment; NaN where fewer than three are finite."""
     step = max(1, row.size // samples.size)
     count = 0
     for k in range(min(samples.size, row.size)):
@@ -64,35 +66,43 @@ def _rough(row: Float32[np.ndarray, " freq"], samples: Float32[np.ndarray, " sam
 
 @njit(cache=True, nogil=True, fastmath=REASSOCIATED)
 @no_type_check
-def _moments(row: Float32[np.ndarray, " freq"], level: float, reach: float) -> tuple[float, float, float]:
-    """Return count, sum and sum of squares of what lies within `reach` of `level`, counted from there."""
+def _clipped_moments(row: Float32[np.ndarray, " freq"], level: float, reach: float) -> tuple[float, float, float]:
+    """Return count, sum and sum of squares of the distances from `level` that are at most `reach`."""
     count = np.float32(0)
     total = np.float32(0)
     squares = np.float32(0)
     for f in range(row.size):
-        above = row[f] - level
-        inside = np.float32(1) if abs(above) <= reach else np.float32(0)
-        kept = above if abs(above) <= reach else np.float32(0)
+        distance = row[f] - level
+        inside = np.float32(1) if abs(distance) <= reach else np.float32(0)
+        clipped = distance if abs(distance) <= reach else np.float32(0)
         count += inside
-        total += kept
-        squares += kept * kept
+        total += clipped
+        squares += clipped * clipped
     return count, total, squares
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _middle(values: Float32[np.ndarray, " values"]) -> float:
-    """Return the median of the finite values, NaN where there is none."""
+def _median(values: Float32[np.ndarray, " values"]) -> float:
+    """Return the median of the finite values, NaN where there are none."""
     finite = np.sort(values[np.isfinite(values)])
     return finite[finite.size // 2] if finite.size else np.nan
 
 
 @njit(cache=True, nogil=True, fastmath=REASSOCIATED)
 @no_type_check
-def _scale(
+def _apply_gain(
     row: Float32[np.ndarray, " freq"], out: Float32[np.ndarray, " freq"], gain: float, slope: float, scatter: float
 ) -> None:
-    """Write (power * gain - 1) / scatter, with a gain that changes by `slope` a channel; 0 where it is not finite."""
+    """Write (power * gain - 1) / scatter, with a gain that changes by `slope` per channel; 0 where it is not finite.
+
+    Args:
+        row: power.
+        out: sigma.
+        gain: inverse of the level in the first channel.
+        slope: change of the gain per channel.
+        scatter: standard deviation of power * gain.
+    """
     unit = np.float32(1) / scatter
     gain *= unit
     slope *= unit
@@ -101,41 +111,48 @@ def _scale(
         out[f] = sigmas if abs(sigmas) < BROKEN else np.float32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # dividing by zero is NaN, which means nothing found
+@njit(cache=True, nogil=True, error_model="numpy")  # division by zero gives NaN, which means "no level"
 @no_type_check
-def _measure(
+def _measure_levels(
     row: Float32[np.ndarray, " freq"],
     edges: Int64[np.ndarray, " edges"],
-    levels: Float32[np.ndarray, " blocks"],
-    scatters: Float32[np.ndarray, " blocks"],
+    levels: Float32[np.ndarray, " segments"],
+    scatters: Float32[np.ndarray, " segments"],
 ) -> None:
-    """Fill in the level and the relative scatter of every block of a row; NaN where there is none."""
+    """Fill in the level and the relative scatter of every segment of a row; NaN where there is none.
+
+    Args:
+        row: power.
+        edges: first channel of each segment, and the end of the last.
+        levels: filled with the mean power of each segment.
+        scatters: filled with the standard deviation over the level.
+    """
     samples = np.empty(SAMPLES, dtype=np.float32)
     level = scatter = np.float32(np.nan)
-    for b in range(levels.size):
-        block = row[edges[b] : edges[b + 1]]
-        # The block before mostly says well enough where to clip; where it does not, a look at the pixels does.
-        count, total, squares = _moments(block, level, CLIP * scatter)
-        if not (count > MOSTLY * block.size and abs(total) < AT_HOME * scatter * count):
-            level, scatter = _rough(block, samples)
-            count, total, squares = _moments(block, level, CLIP * scatter)
-        levels[b] = scatters[b] = np.nan
+    for s in range(levels.size):
+        segment = row[edges[s] : edges[s + 1]]
+        # The previous segment usually gives a good clip; otherwise sample the pixels.
+        count, total, squares = _clipped_moments(segment, level, CLIP * scatter)
+        if not (count > MIN_INSIDE * segment.size and abs(total) < MAX_SHIFT * scatter * count):
+            level, scatter = _rough_level(segment, samples)
+            count, total, squares = _clipped_moments(segment, level, CLIP * scatter)
+        levels[s] = scatters[s] = np.nan
         if count > 0:
             mean = total / count
             level += mean
             scatter = np.sqrt(max(squares / count - mean * mean, np.float32(0))) / CLIPPED_SCATTER
-            levels[b], scatters[b] = level, scatter / level
+            levels[s], scatters[s] = level, scatter / level
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _gain(levels: Float32[np.ndarray, " blocks"], b: int, spread: float) -> float:
-    """Return one over the level of a block, or of those around it if that one is lifted; NaN without a level."""
-    level, around = levels[b], levels[max(0, b - 2) : b + 3]
-    if not level <= np.min(around) * (1 + LIFTED * spread):
-        middle = _middle(around)
-        if not level <= middle * (1 + LIFTED * spread):
-            level = middle
+def _gain(levels: Float32[np.ndarray, " segments"], s: int, spread: float) -> float:
+    """Return the inverse level of segment `s`, or the median of its neighbors' if it is lifted; NaN without a level."""
+    level, neighbors = levels[s], levels[max(0, s - 2) : s + 3]
+    if not level <= np.min(neighbors) * (1 + LIFTED * spread):
+        median = _median(neighbors)
+        if not level <= median * (1 + LIFTED * spread):
+            level = median
     return np.float32(1 / level) if level > 0 else np.float32(np.nan)
 
 
@@ -144,81 +161,93 @@ def _gain(levels: Float32[np.ndarray, " blocks"], b: int, spread: float) -> floa
 def normalize_bandpass(
     power: Float32[np.ndarray, "time freq"],
     start: int,
-    out: Float32[np.ndarray, "time stretch"],
-    block: int = BLOCK,
+    out: Float32[np.ndarray, "time block"],
+    segment: int = SEGMENT,
     coarse: tuple[int, int] = (0, 0),
 ) -> Float32[np.ndarray, " time"]:
-    """Fill `out` with `power` from channel `start`, in units of its noise; return each row's relative scatter.
+    """Fill `out` with `power` from column `start` on, in units of its noise; return the relative scatter of each row.
 
-    Pixels that are not finite become 0, and so does a row without power or without spread: its scatter is 0.
+    Pixels that are not finite become 0. A row without power or without scatter becomes 0 and has scatter 0.
 
     Args:
-        power: linear, at least as wide as `start` and `out` together.
-        start: channel of `power` in the first column of `out`.
-        out: where to write.
-        block: channels with one level (`block_of`).
-        coarse: width of a coarse channel, and a column of `out` in which one begins; (0, 0) where there are none.
+        power: linear, with at least as many columns as `start` and the width of `out` together.
+        start: column of `power` that goes to the first column of `out`.
+        out: receives sigma.
+        segment: channels with one level (`segment_channels`).
+        coarse: width of a coarse channel in channels, and a column of `out` in which one begins; (0, 0) if there are
+            none.
     """
     rows, chans = out.shape
-    blocks = max(1, chans // block)
-    edges = np.arange(blocks + 1) * block
-    edges[blocks] = chans
-    levels, scatters, gains = np.empty((3, blocks), dtype=np.float32)
-    found = np.zeros(rows, dtype=np.float32)
+    segments = max(1, chans // segment)
+    edges = np.arange(segments + 1) * segment
+    edges[segments] = chans
+    levels, scatters, gains = np.empty((3, segments), dtype=np.float32)
+    row_scatter = np.zeros(rows, dtype=np.float32)
     for t in range(rows):
         row = power[t, start : start + chans]
-        _measure(row, edges, levels, scatters)
-        spread = _middle(scatters)
-        if not spread > 0 or not _middle(levels) > 0:
+        _measure_levels(row, edges, levels, scatters)
+        spread = _median(scatters)
+        if not spread > 0 or not _median(levels) > 0:
             out[t] = 0
             continue
-        found[t] = spread
-        for b in range(blocks):
-            gains[b] = _gain(levels, b, spread)
-        for b in range(blocks):
-            # Two halves: from the centre of the block before to this one's, and on to the next one's. Where a coarse
-            # channel begins or ends the level has a kink: each side goes on as it came.
-            first, last = edges[b], edges[b + 1]
-            centre = (first + last) // 2
-            rise = (gains[b] - gains[max(0, b - 1)]) / np.float32(block)
-            fall = (gains[min(blocks - 1, b + 1)] - gains[b]) / np.float32(block)
-            if b == 0 or (coarse[0] and (first - coarse[1]) % coarse[0] == 0):
+        row_scatter[t] = spread
+        for s in range(segments):
+            gains[s] = _gain(levels, s, spread)
+        for s in range(segments):
+            # Two halves: from the center of the previous segment to this center, and on to the next one. The level has
+            # a kink where a coarse channel begins or ends, so each side is extrapolated to such an edge.
+            first, last = edges[s], edges[s + 1]
+            center = (first + last) // 2
+            rise = (gains[s] - gains[max(0, s - 1)]) / np.float32(segment)
+            fall = (gains[min(segments - 1, s + 1)] - gains[s]) / np.float32(segment)
+            if s == 0 or (coarse[0] and (first - coarse[1]) % coarse[0] == 0):
                 rise = fall
-            if b == blocks - 1 or (coarse[0] and (last - coarse[1]) % coarse[0] == 0):
+            if s == segments - 1 or (coarse[0] and (last - coarse[1]) % coarse[0] == 0):
                 fall = rise
-            entry = gains[b] - rise * np.float32(centre - first)
-            _scale(row[first:centre], out[t, first:centre], entry, rise, spread)
-            _scale(row[centre:last], out[t, centre:last], gains[b], fall, spread)
-    return found
+            entry = gains[s] - rise * np.float32(center - first)
+            _apply_gain(row[first:center], out[t, first:center], entry, rise, spread)
+            _apply_gain(row[center:last], out[t, center:last], gains[s], fall, spread)
+    return row_scatter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizedBlock:
-    """A stretch in units of its noise, and what its rows count."""
+    """Part of the band of a cadence in units of its noise, with the noise and the weight of every row.
+
+    Functions that take a block take and return file channels; `first` is subtracted inside them.
+    """
 
     sigmas: Float32[np.ndarray, "obs time freq"]
-    noise: Float32[np.ndarray, "obs level time"]
-    weights: Float32[np.ndarray, "obs level time"]
+    noise: Float32[np.ndarray, "obs level time"]  # of the row's sums at each binning (`row_noise`)
+    weights: Float32[np.ndarray, "obs level time"]  # of the row's sums at each binning (`row_weights`)
+    first: int = 0  # file channel of column 0
+    overlap: tuple[int, int] = (0, 0)  # columns at either end whose hits belong to the neighboring blocks
 
 
 def normalize_block(
     power: Float32[np.ndarray, "obs _ freq"],
     cadence: Geometry,
-    first: int = 0,
-    out: Float32[np.ndarray, "obs time stretch"] | None = None,
+    column: int = 0,
+    out: Float32[np.ndarray, "obs time block"] | None = None,
     channel: int = 0,
 ) -> NormalizedBlock:
-    """Return six observations in units of their noise, as wide as `out`, the DC spikes of coarse channels set to zero.
+    """Return six observations in units of their noise, with the DC spikes of coarse channels set to zero.
 
-    Column `first` of `power` is the band's channel number `channel`.
+    Args:
+        power: linear.
+        cadence: of the observations.
+        column: of `power`, in which the result begins.
+        out: receives sigma; its width is that of the result. None: as wide as `power`.
+        channel: number of that column's channel in the band, from which the places of DC spikes follow.
     """
     sigmas = np.empty_like(power) if out is None else out
     header, noise, weights = cadence.headers[0], [], []
-    block, coarse = block_of(header.nfpc or header.coarse_chans), (header.coarse_chans, -channel % header.coarse_chans)
+    segment = segment_channels(header.nfpc or header.coarse_chans)
+    coarse = (header.coarse_chans, -channel % header.coarse_chans)
     dead = spikes(header, channel, channel + sigmas.shape[-1])
-    for one, equal in zip(power, sigmas, strict=True):
-        scatter = normalize_bandpass(one[: cadence.rows], first, equal, block, coarse)
-        equal[:, dead] = 0
-        noise.append(row_noise(equal))
+    for observed, normalized in zip(power, sigmas, strict=True):
+        scatter = normalize_bandpass(observed[: cadence.rows], column, normalized, segment, coarse)
+        normalized[:, dead] = 0
+        noise.append(row_noise(normalized))
         weights.append(row_weights(noise[-1], scatter))
     return NormalizedBlock(sigmas=sigmas, noise=np.stack(noise), weights=np.stack(weights))

@@ -1,120 +1,143 @@
-"""The band of a cadence, a stretch at a time: read once, in whole chunks, while the last part is being searched.
+"""Read the band of a cadence in blocks: every part of a file once, in whole chunks, ahead of the search.
 
-Stretches lie on a grid that depends on the files alone. What is computed of a stretch, with the halo it is given, is
-therefore the same to the last bit, however much is read at once, by however many threads and whatever worker.
+The block boundaries depend on the files alone. The result for a block is therefore identical to the last bit, whatever
+the read size, the number of threads and the worker.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
 
+from aetherscan.cadence.geometry import Geometry
 from aetherscan.header import SECONDS_PER_DAY, Header
 from aetherscan.io import Observation
+from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 
-STRETCH = 2**18
-"""Channels of 16 rows that one thread works on."""
+BLOCK_CHANNELS = 2**18
+"""Channels of a block with 16 rows. Blocks with more rows are narrower. One thread searches one block."""
 SNIPPET_REACH = 2**12
-"""Channels to either side of a track that the encoder sees at the coarsest binning."""
-LARGEST_HALO = 2**16
-POWER_BYTES = 2**30
-"""Of power in memory at once, halo and all, unless a chunk of the file is larger."""
+"""Channels on either side of a track in a snippet at the coarsest binning."""
+LARGEST_OVERLAP = 2**16
+READ_BYTES = 2**30
+"""Largest size of a read buffer, overlap included, unless a single chunk of the file is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A part of the band: channels `start` to `stop` are its own, `low` to `high` what it may look at."""
+    """File channels `start` to `stop`, with an overlap into the neighboring blocks, in a buffer of power."""
 
     start: int
     stop: int
-    low: int
-    high: int
-    power: Float32[np.ndarray, "obs time _"]  # from channel `origin`; good until the next block is asked for
-    origin: int
+    overlap: tuple[int, int]  # channels before `start` and from `stop` on that the buffer also holds
+    power: Float32[np.ndarray, "obs time _"]  # valid until the next block is requested
+    column: int  # of `power` in which the overlap begins
+
+    def normalize(self, cadence: Geometry, scratch: Float32[np.ndarray, " pixels"] | None = None) -> NormalizedBlock:
+        """Return the block in units of its noise, stored in `scratch` if given."""
+        first = self.start - self.overlap[0]
+        shape = (len(self.power), cadence.rows, self.stop + self.overlap[1] - first)
+        sigmas = np.empty(shape, np.float32) if scratch is None else scratch[: math.prod(shape)].reshape(shape)
+        block = normalize_block(self.power, cadence, self.column, sigmas, first)
+        return replace(block, first=first, overlap=self.overlap)
 
 
-def halo(headers: Sequence[Header], max_drift: float) -> int:
-    """Return how far, in whole blocks of 1,024 channels, a track of `max_drift` channels a row gets from its hit."""
+def overlap_channels(headers: Sequence[Header], max_drift: float) -> int:
+    """Return the overlap that holds any track of up to `max_drift` channels per row, in steps of 1,024 channels."""
     rows = (headers[-1].tstart - headers[0].tstart) * SECONDS_PER_DAY / headers[0].tsamp + headers[0].ntime
     reach = SNIPPET_REACH + max_drift * rows + 256
-    return min(LARGEST_HALO, -(-int(reach) // 1024) * 1024)
+    return min(LARGEST_OVERLAP, -(-int(reach) // 1024) * 1024)
 
 
-def grid(nchans: int, rows: int, start: int = 0) -> list[tuple[int, int]]:
-    """Return (start, stop) of each stretch from the one that holds channel `start`; narrower where rows are many."""
+def block_pixels(rows: int, overlap: int) -> int:
+    """Return the largest number of pixels in one observation of a block."""
+    return rows * (BLOCK_CHANNELS * 16 // max(rows, 16) + 2 * overlap)
+
+
+def block_limits(nchans: int, rows: int, start: int = 0) -> list[tuple[int, int]]:
+    """Return (start, stop) of each block, beginning with the block that holds channel `start`."""
     width = 2**13
-    while width < STRETCH and width * 2 * max(rows, 16) <= STRETCH * 16:
+    while width < BLOCK_CHANNELS and width * 2 * max(rows, 16) <= BLOCK_CHANNELS * 16:
         width *= 2
     first = start // width * width
     return [(a, min(a + width, nchans)) for a in range(first, nchans, width)]
 
 
-def block_width(chunk: int, *, rows: int, wanted: int, carried: int) -> int:
-    """Return how many channels to read at once: whole chunks, near `wanted`, within `POWER_BYTES` where that can be."""
-    most = POWER_BYTES // (6 * rows * 4) - carried
-    return max(1, min(wanted, most) // chunk) * chunk
+def read_width(chunk: int, *, rows: int, preferred: int, retained: int) -> int:
+    """Return the number of channels to read at once.
+
+    Args:
+        chunk: channels that the file decodes together; the result is a multiple of it.
+        rows: of each observation.
+        preferred: channels to read where memory allows.
+        retained: channels that stay in the buffer from the previous read; they count toward `READ_BYTES`.
+    """
+    largest = READ_BYTES // (6 * rows * 4) - retained
+    return max(1, min(preferred, largest) // chunk) * chunk
 
 
-def blocks(
+def read_blocks(
     observations: Sequence[Observation],
-    reach: int,
+    overlap: int,
     *,
-    block: int,
+    read_channels: int,
     pool: ThreadPoolExecutor | None = None,
     only: int | None = None,
 ) -> Iterator[list[Block]]:
-    """Yield the stretches of the band in channel order, as many at a time as a block of reading completes.
+    """Yield the blocks of the band in channel order, each time those that one read completes.
 
     Args:
         observations: open, of the same channels.
-        reach: channels of halo.
-        block: channels to read at once, roughly.
-        pool: reads the next block while this one is searched; without one, reading waits its turn.
-        only: a channel; just the stretch that holds it.
+        overlap: channels to include on either side of a block.
+        read_channels: approximate number of channels to read at once.
+        pool: threads that read ahead while the caller searches; None reads on demand.
+        only: a channel; yield just the block that holds it.
     """
     nchans = min(observation.header.nchans for observation in observations)
     rows = max(observation.header.ntime for observation in observations)
-    todo = grid(nchans, rows, only or 0)[: None if only is None else 1]
-    carried = todo[0][1] - todo[0][0] + 2 * reach
-    begin = max(0, todo[0][0] - reach)
-    end = nchans if only is None else min(nchans, todo[0][1] + reach)
-    chunk = max(observation.chunk_channels for observation in observations)
-    width = (
-        min(block_width(chunk, rows=rows, wanted=block, carried=carried), end - begin) if only is None else end - begin
-    )
-    # Two buffers where there is a use for them and room: one is filled while the other is searched.
-    room = 2 * len(observations) * rows * 4 * (carried + width) <= 2 * POWER_BYTES
-    shape = (len(observations), rows, carried + width)
-    buffers = [np.empty(shape, np.float32) for _ in range(2 if pool and room and end - begin > width else 1)]
+    limits = block_limits(nchans, rows, only or 0)[: None if only is None else 1]
+    retained = limits[0][1] - limits[0][0] + 2 * overlap
+    begin = max(0, limits[0][0] - overlap)
+    end = nchans if only is None else min(nchans, limits[0][1] + overlap)
+    width = end - begin
+    if only is None:
+        chunk = max(observation.chunk_channels for observation in observations)
+        width = min(read_width(chunk, rows=rows, preferred=read_channels, retained=retained), width)
+    # Two buffers where threads can use them and memory allows: one is filled while the other is searched.
+    allowed = 2 * len(observations) * rows * 4 * (retained + width) <= 2 * READ_BYTES
+    shape = (len(observations), rows, retained + width)
+    buffers = [np.empty(shape, np.float32) for _ in range(2 if pool and allowed and end - begin > width else 1)]
 
-    def fetch(first: int, into: Float32[np.ndarray, "obs time _"]) -> list[Callable[[], object]]:
+    def fetch(first: int, buffer: Float32[np.ndarray, "obs time _"]) -> list[Callable[[], object]]:
         last = min(first + width, end)
-        jobs = [
-            partial(observation.read, first, last, power[: observation.header.ntime, carried : carried + last - first])
-            for observation, power in zip(observations, into, strict=True)
+        reads = [
+            partial(observation.read, first, last, part[: observation.header.ntime, retained : retained + last - first])
+            for observation, part in zip(observations, buffer, strict=True)
         ]
-        return [pool.submit(job).result for job in jobs] if pool else list(jobs)
+        return [pool.submit(read).result for read in reads] if pool else list(reads)
 
     power = buffers[0]
-    waiting = fetch(begin, power)
+    pending = fetch(begin, power)
     for count, first in enumerate(range(begin, end, width), 1):
-        for done in waiting:
-            done()
+        for wait in pending:
+            wait()
         last, ready = min(first + width, end), []
-        while todo and (last == end or todo[0][1] + reach <= last):
-            start, stop = todo.pop(0)
-            low, high = max(0, start - reach), min(stop + reach, nchans)
-            ready.append(Block(start=start, stop=stop, low=low, high=high, power=power, origin=first - carried))
+        while limits and (last == end or limits[0][1] + overlap <= last):
+            start, stop = limits.pop(0)
+            below, above = min(start, overlap), min(nchans - stop, overlap)
+            column = start - below - first + retained
+            ready.append(Block(start=start, stop=stop, overlap=(below, above), power=power, column=column))
         following = buffers[count % len(buffers)]
         if following is power or last == end:
             yield ready
         if last < end:
-            tail = power[..., width : width + carried]
-            following[..., :carried] = tail.copy() if following is power else tail
-            waiting = fetch(last, following)
+            tail = power[..., width : width + retained]
+            following[..., :retained] = tail.copy() if following is power else tail
+            pending = fetch(last, following)
             if following is not power:
                 yield ready
             power = following

@@ -1,4 +1,4 @@
-"""What a search finds: one row per signal, with enough on it to find it again and to doubt it."""
+"""Candidates, and the tables they are written to: one row per signal."""
 
 import csv
 import json
@@ -10,38 +10,38 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A signal in the ONs and not in the OFFs, as a release scored it."""
+    """A signal in the ONs and not in the OFFs, with its measurements and the score of a release."""
 
     frequency_mhz: float  # at the start of the first ON
     drift_rate_hz_s: float
     bandwidth_hz: float
-    snr: tuple[float, ...]  # in each of the six observations
+    snr: tuple[float, ...]  # along the track, in each of the six observations
     probability: float
-    probability_spread: float  # over draws of the encoder's posterior
-    strangeness: float | None  # how far its latents are from those of the signals learned from; 1 is usual for a signal
-    proposer_score: float  # SNR of the hit it was found by
+    probability_spread: float  # standard deviation over draws of the encoder's posterior
+    strangeness: float | None  # distance of its latents from those of the training signals; 1 is typical
+    proposer_score: float  # SNR of the hit that was followed
     latents: tuple[float, ...]
-    binning: int  # channels in one bin of what the encoder saw
-    allocations: tuple[str, ...]  # who is licensed to transmit there
-    clock: str  # the multiple of a clock's frequency that it is
-    comb_spacing_hz: float | None  # of the comb that it is a tooth of
-    comb_teeth: int
+    binning: int  # channels per bin of the encoder's input
+    allocations: tuple[str, ...]  # services licensed to transmit at this frequency
+    clock: str  # "multiple of 10 MHz" (or 4, or 1) if it is one
+    comb_spacing_hz: float | None  # of the comb that the line belongs to
+    comb_teeth: int  # lines of that comb; 0 without one
     neighbours: int  # other lines within 10 kHz
-    nearest_hz: float | None  # distance of the nearest
+    nearest_hz: float | None  # distance of the nearest other line
     target: str
     tstart_mjd: float
     release: str
     mode: str
 
     def row(self) -> dict[str, Any]:
-        """Return the columns of a table: `snr` one column per observation, latents left out."""
+        """Return the values of `COLUMNS`: one column per observation for `snr`, latents left out."""
         values = asdict(self) | dict(zip(EXPANDED["snr"], self.snr, strict=True))
         values["allocations"] = "; ".join(self.allocations)
         return {name: values[name] for name in COLUMNS}
 
 
 EXPANDED = {"snr": tuple(f"snr_{i}" for i in range(6)), "latents": ()}
-"""What stands in a table for a field that is many numbers."""
+"""Columns of a table for a field with several numbers."""
 COLUMNS = tuple(name for field in fields(Candidate) for name in EXPANDED.get(field.name, (field.name,)))
 
 
@@ -55,9 +55,9 @@ def write_csv(path: Path, rows: Sequence[Candidate]) -> None:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the named columns of `rows` as CSV with a header line; numbers keep every digit.
+    """Write the named columns of `rows` as CSV with a header line. Numbers keep all their digits.
 
-    An apostrophe goes before text that a spreadsheet would run as a formula: the name of a target comes from a file.
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, because target names come from files.
     """
     with path.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -70,5 +70,5 @@ def _safe_cell(value: object) -> object:
 
 
 def write_json(path: Path, rows: Sequence[Candidate]) -> None:
-    """Write candidates as a JSON list, latents included."""
+    """Write candidates as a JSON list, with their latents."""
     path.write_text(json.dumps([asdict(candidate) for candidate in rows], indent=1) + "\n", encoding="utf-8")

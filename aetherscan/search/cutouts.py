@@ -1,9 +1,10 @@
-"""The one normalization: what training, serving and evaluation all feed the encoder.
+"""Cut a snippet around a track and normalize it: the one input of the encoder in training, search and evaluation.
 
-The papers take a logarithm and stretch each cadence between its own minimum and maximum. One hot pixel then decides
-the contrast of everything else, and a broadband burst fills the range. Here every row is in units of its own noise
-already (`equalize`), so that a gain step or a burst has vanished while the strength of a signal, in sigma, is the same
-number in the ONs and in the OFFs and in every cadence. Bins stay in sigma; asinh makes 0..1 of them. Decision 0004.
+The papers take the logarithm of each cadence and scale it between its own minimum and maximum (Ma et al. 2023,
+arXiv:2301.12670). One hot pixel then decides the contrast of everything else, and a broadband burst fills the range.
+Here every row is already in units of its own noise (`bandpass`): gain steps and bursts are gone, and the strength of a
+signal in sigma is the same number in ONs and OFFs and in every cadence. The sums in each bin stay in sigma, and asinh
+maps them to 0..1. See decision 0004.
 """
 
 import math
@@ -17,27 +18,27 @@ from numba import njit
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.search.bandpass import NormalizedBlock
-from aetherscan.search.follow import (
-    DRIFT,
-    START,
-    WIDTH,
-)
+from aetherscan.search.follow import DRIFT, START, WIDTH
 
 FLOOR, SPAN = np.float32(2.5), np.float32(8.0)
 """The encoder's 0 is 6 sigma below the noise and its 1 is 122 sigma above: asinh(z) from -2.5 to 5.5."""
-
-
+COARSEST = 4
+"""Snippets are binned by 16 at most: 512 bins are then 8,192 channels, 23 kHz."""
+BOX_BINS = 1.5
+"""Smallest number of bins that a signal's width and smear cover in a snippet."""
+WINDOW_LEVEL = 3
+"""Windows are binned by eight, as in the papers: 512 bins of 22 Hz."""
 UINT8_MAX = 255
-"""Examples to learn from are kept as bytes: 0.03 of a row's noise is one shade."""
+"""Training examples are stored as uint8; near zero one step is 0.03 sigma."""
 CELLS_FROM, CELLS_TO, CELL_BITS = np.float32(1), np.float32(255), 14
-"""Bins, 8 sigmas added, between which `shade` tells shades apart, in cells of a 512th part of an octave."""
+"""`quantize` looks up a bin's sigma + 8 between these limits, in cells of 1/512 of an octave."""
 FIRST_CELL = int(CELLS_FROM.view(np.int32)) >> CELL_BITS
 
 
 @njit(cache=True, nogil=True, inline="always")
 @no_type_check
-def seen(sigmas: float) -> float:
-    """Return what the encoder sees of a bin that stands so many sigmas above the noise, in 0..1."""
+def encoder_value(sigmas: float) -> float:
+    """Return the encoder's input, in 0..1, for a bin of so many sigma."""
     value = (np.float32(np.arcsinh(sigmas)) + FLOOR) / SPAN
     return min(max(value, np.float32(0)), np.float32(1))
 
@@ -47,45 +48,45 @@ def seen(sigmas: float) -> float:
 def snippet(
     sigmas: Float32[np.ndarray, "obs time freq"],
     noise: Float32[np.ndarray, "obs level time"],
-    centres: Float64[np.ndarray, " obs"],
+    centers: Float64[np.ndarray, " obs"],
     level: int,
     rows: int,
     bins: int,
 ) -> Float32[np.ndarray, "obs rows bins"]:
-    """Return what the encoder sees: `bins` bins of 2**level channels around a centre in each observation, in 0..1.
+    """Return `bins` bins of 2**level channels around a center in each observation, as input of the encoder in 0..1.
 
-    Linear through the noise, logarithmic above it. What lies outside the array is noise of value zero; rows beyond
-    `rows` are left off, missing ones repeat the last.
+    The scale is linear through the noise and logarithmic above it. Pixels outside the array are noise of value zero.
+    Rows beyond `rows` are dropped; missing rows repeat the last one.
 
     Args:
-        sigmas: equalized observations of a cadence.
+        sigmas: normalized observations of a cadence.
         noise: of each row's sums at each binning (`dedoppler.row_noise`).
-        centres: channel in the middle of the snippet.
+        centers: column in the middle of the snippet, for each observation.
         level: binning, as a power of two.
-        rows: what the encoder takes.
-        bins: what the encoder takes.
+        rows: of the encoder's input.
+        bins: of the encoder's input.
     """
-    found, chans = sigmas.shape[1], sigmas.shape[2]
+    present, chans = sigmas.shape[1], sigmas.shape[2]
     width = 1 << level
-    out = np.empty((len(centres), rows, bins), dtype=np.float32)
-    for i in range(len(centres)):
-        first = math.floor(centres[i] + 0.5) - bins * width // 2
+    out = np.empty((len(centers), rows, bins), dtype=np.float32)
+    for i in range(len(centers)):
+        first = math.floor(centers[i] + 0.5) - bins * width // 2
         for t in range(rows):
-            row = sigmas[i, min(t, found - 1)]
-            unit = np.float32(1 / (math.sqrt(width) * noise[i, level, min(t, found - 1)]))
+            row = sigmas[i, min(t, present - 1)]
+            unit = np.float32(1 / (math.sqrt(width) * noise[i, level, min(t, present - 1)]))
             for b in range(bins):
                 total = np.float32(0)
                 low = first + b * width
                 for k in range(max(0, low), min(chans, low + width)):
                     total += row[k]
-                out[i, t, b] = seen(total * unit)
+                out[i, t, b] = encoder_value(total * unit)
     return out
 
 
 def to_uint8(
     snippets: Sequence[Float32[np.ndarray, "obs rows bins"]], shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "batch obs rows bins"]:
-    """Return snippets of `shape`, rows and bins, as the bytes that examples are kept as; there may be none."""
+    """Return any number of snippets of `shape` (rows, bins) as the uint8 bins in which examples are stored."""
     return np.rint(np.reshape(snippets, (-1, 6, *shape)) * np.float32(UINT8_MAX)).astype(np.uint8)
 
 
@@ -98,76 +99,78 @@ def _cell(sigmas: float) -> int:
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _shades(sigmas: Float32[np.ndarray, " bins"]) -> tuple[Int64[np.ndarray, " bins"], Int64[np.ndarray, " bins"]]:
-    """Return the shade of each bin, the slow way, and its cell."""
-    shades, cells = np.empty(sigmas.size, dtype=np.int64), np.empty(sigmas.size, dtype=np.int64)
+def _quantize_exactly(
+    sigmas: Float32[np.ndarray, " bins"],
+) -> tuple[Int64[np.ndarray, " bins"], Int64[np.ndarray, " bins"]]:
+    """Return the uint8 value of each bin, computed without a table, and its cell."""
+    values, cells = np.empty(sigmas.size, dtype=np.int64), np.empty(sigmas.size, dtype=np.int64)
     for b in range(sigmas.size):
-        shades[b] = np.int64(np.rint(seen(sigmas[b]) * np.float32(UINT8_MAX)))
+        values[b] = np.int64(np.rint(encoder_value(sigmas[b]) * np.float32(UINT8_MAX)))
         cells[b] = _cell(sigmas[b])
-    return shades, cells
+    return values, cells
 
 
 @lru_cache(maxsize=1)
-def shade_table() -> tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " shades"]]:
-    """Return what `shade` looks up: the shade in which each cell begins, and the sigmas at which each shade ends.
+def quantization_table() -> tuple[UInt8[np.ndarray, " cells"], Float32[np.ndarray, " values"]]:
+    """Return the table that `quantize` reads: the uint8 value at which each cell begins, and where each value ends.
 
-    Found by halving from what the encoder is served, so that the table gives the same byte for every float.
+    The ends, in sigma, are found by bisection of `encoder_value`, so that the table gives the same byte for every
+    float32.
     """
-    wanted = np.arange(1, UINT8_MAX + 1)
+    targets = np.arange(1, UINT8_MAX + 1)
     low, high = np.full(UINT8_MAX, -100, np.float32), np.full(UINT8_MAX, 1000, np.float32)
     for _ in range(80):
         middle = (low + high) / np.float32(2)
-        reached = _shades(middle)[0] >= wanted
+        reached = _quantize_exactly(middle)[0] >= targets
         low, high = np.where(reached, low, middle), np.where(reached, middle, high)
-    cells = _shades(high)[1]
-    last = _shades(np.array([CELLS_TO]))[1][0]
-    assert (np.diff(cells) > 0).all(), "two shades end in one cell"
+    cells = _quantize_exactly(high)[1]
+    last = _quantize_exactly(np.array([CELLS_TO]))[1][0]
+    assert (np.diff(cells) > 0).all(), "two values end in one cell"
     return np.searchsorted(cells, np.arange(last + 1)).astype(np.uint8), np.append(high, np.float32(np.inf))
 
 
 @njit(cache=True, nogil=True, inline="always")
 @no_type_check
-def shade(sigmas: float, begins: UInt8[np.ndarray, " cells"], ends: Float32[np.ndarray, " shades"]) -> int:
-    """Return `seen` as a byte, from `shade_table`, ten times as fast."""
-    at = begins[_cell(sigmas)]
-    return at + np.uint8(sigmas >= ends[at])
-
-
-COARSEST = 4
-"""Snippets are binned by 16 at most: their 512 bins are then 8,192 channels, 23 kHz."""
-BOX_BINS = 1.5
-"""Bins that a signal's width and smear should take, at least, in a snippet."""
-WINDOW_LEVEL = 3
-"""Windows are binned by eight, as in the papers: 512 bins of 22 Hz."""
+def quantize(sigmas: float, begins: UInt8[np.ndarray, " cells"], ends: Float32[np.ndarray, " values"]) -> int:
+    """Return `encoder_value` as uint8, looked up in `quantization_table`: ten times as fast as computing it."""
+    value = begins[_cell(sigmas)]
+    return value + np.uint8(sigmas >= ends[value])
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def snippet_level(box: float) -> int:
-    """Return the binning, as a power of two, at which a box of so many channels takes a bin and a half in each row."""
+    """Return the binning, as a power of two, at which a box of so many channels covers `BOX_BINS` bins in each row."""
     return max(0, min(COARSEST, math.floor(math.log2(box / BOX_BINS))))
 
 
 def track_snippet(
-    equalized: NormalizedBlock, track: Float64[np.ndarray, " fields"], cadence: Geometry, shape: tuple[int, int]
+    block: NormalizedBlock, track: Float64[np.ndarray, " fields"], cadence: Geometry, shape: tuple[int, int]
 ) -> Float32[np.ndarray, "obs rows bins"]:
-    """Return what the encoder sees of a track, centred on it in each observation."""
-    centres = track[START] + track[DRIFT] * cadence.middles
-    return _shown(equalized, centres, snippet_level(math.hypot(track[WIDTH], track[DRIFT])), cadence, shape)
+    """Return the encoder's input for a track, centered on it in each observation, ONs and OFFs in turn.
+
+    Args:
+        block: that holds the track.
+        track: a row of `follow.FIELDS`, in file channels.
+        cadence: its geometry.
+        shape: rows and bins of the encoder's input.
+    """
+    centers = (track[START] - block.first) + track[DRIFT] * cadence.middles
+    level = snippet_level(math.hypot(track[WIDTH], track[DRIFT]))
+    return snippet(block.sigmas, block.noise, centers, level, *shape)[cadence.order]
 
 
 def window_snippet(
-    equalized: NormalizedBlock, start: float, cadence: Geometry, shape: tuple[int, int], level: int = WINDOW_LEVEL
+    block: NormalizedBlock, start: float, cadence: Geometry, shape: tuple[int, int], level: int = WINDOW_LEVEL
 ) -> Float32[np.ndarray, "obs rows bins"]:
-    """Return what the encoder sees of the window that begins at channel `start`, binned by eight, or by 2**level."""
-    return _shown(equalized, np.full(6, start + shape[1] * 2**level / 2), level, cadence, shape)
+    """Return the encoder's input for a window of the band, the same channels in each observation.
 
-
-def _shown(
-    equalized: NormalizedBlock,
-    centres: Float64[np.ndarray, " obs"],
-    level: int,
-    cadence: Geometry,
-    shape: tuple[int, int],
-) -> Float32[np.ndarray, "obs rows bins"]:
-    return snippet(equalized.sigmas, equalized.noise, centres, level, *shape)[cadence.order]
+    Args:
+        block: that holds the window.
+        start: first file channel of the window.
+        cadence: its geometry.
+        shape: rows and bins of the encoder's input.
+        level: binning, as a power of two.
+    """
+    centers = np.full(6, start - block.first + shape[1] * 2**level / 2)
+    return snippet(block.sigmas, block.noise, centers, level, *shape)[cadence.order]

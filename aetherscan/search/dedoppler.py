@@ -1,13 +1,14 @@
-"""Propose the drifting lines of one observation: a Taylor tree at every binning by a power of two.
+"""Propose the drifting lines of one observation with a Taylor tree at every binning by a power of two.
 
-A line that drifts k channels a row smears its power over k channels anyway, so a fast drift loses nothing in channels
-k wide, and a wide signal gains: each level need only follow drifts up to one bin a row. See Taylor (1974) for the
-tree. Every sum is looked at alone and with its neighbour's, so that a line across two bins is not lost to both.
+The tree is that of Taylor (1974), A&AS 15, 367. A line that drifts k channels per row smears its power over k channels,
+so a fast drift loses no SNR in bins k channels wide, and a wide signal gains. Each binning therefore only needs drifts
+of up to one bin per row. Every sum is tested alone and together with its neighbor's, because a line may lie across two
+bins.
 
-Sums are in sigma of what rows really scatter by. Where a broadband burst carries a row, few integrations make its
-noise, and neighbouring channels rise and fall together: a sum of n scatters by far more than sqrt(n). So each row has a
-weight at every binning, the matched filter's for a steady line: what a row shows of it, over its variance.
-Pixels count up to `CEILING` sigmas: what crosses a carrier, or holds one hot pixel, must not look like a line itself.
+Sums are in units of the measured scatter of the rows. In a row dominated by a broadband burst, neighboring channels
+rise and fall together, and a sum of n channels scatters by far more than sqrt(n). Each row therefore has a weight at
+every binning, that of the matched filter for a steady line: its signal over its variance. Pixels are clipped at
+`CEILING` sigma, so that a carrier crossed by the sum, or one hot pixel, is not mistaken for a line.
 """
 
 import math
@@ -17,26 +18,28 @@ import numpy as np
 from jaxtyping import Float32
 from numba import njit
 
+from aetherscan.header import MAD_TO_SIGMA
+
 LEVELS = 7
 """Binnings 1, 2, 4 ... 64."""
 CEILING, NO_CEILING = np.float32(8), np.float32(np.inf)
 PIECE, PIECES = 4096, 16
-"""What a row's scatter is taken from: channels in a piece, and pieces across a stretch."""
+"""Sample from which a row's scatter is measured: channels in a piece, and pieces across a block."""
 PAIR = np.float32(math.sqrt(0.5))
 CLEARLY_MORE = 1.3
-"""A scatter taken from some hundred sums is uncertain by some per cent."""
+"""Smallest scatter that is corrected for; one measured from a few hundred sums is uncertain by several percent."""
 TILE = 2048
-"""Bins whose tree stays in a core's own cache."""
+"""Bins processed together, so that their tree fits into the cache of a core."""
 HIT = np.dtype([("channel", "f8"), ("drift", "f8"), ("width", "f8"), ("snr", "f8")])
-"""A line in one observation: centre half-way through it, channels per row, channels, sigmas."""
+"""A line in one observation: center at mid-observation (channel), drift (channels per row), width (channels), SNR."""
 MOST_HITS = 200_000
-"""From one stretch of one observation: a hundred times what the densest band holds; more is counted, not kept."""
+"""Hits kept from one observation of a block, the brightest: a hundred times as many as the densest known band has."""
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def halve(binned: Float32[np.ndarray, "time bins"], ceiling: float = NO_CEILING) -> Float32[np.ndarray, "time half"]:
-    """Return sums of two neighbours, neither counted beyond `ceiling`; a remainder is left off."""
+    """Return the sums of pairs of neighbors, each clipped at `ceiling`; an odd last bin is dropped."""
     rows, bins = binned.shape[0], binned.shape[1] // 2
     out = np.empty((rows, bins), dtype=np.float32)
     for t in range(rows):
@@ -49,24 +52,24 @@ def halve(binned: Float32[np.ndarray, "time bins"], ceiling: float = NO_CEILING)
 @njit(cache=True, nogil=True)
 @no_type_check
 def _scatter(row: Float32[np.ndarray, " bins"], unit: float) -> float:
-    """Return the scatter of `row` in `unit`s from the median of its distances from zero, of 2,048 bins at most."""
+    """Return the scatter of `row` in units of `unit`: the median absolute value of at most 2,048 bins, as sigma."""
     counts = np.zeros(256, dtype=np.int64)
     step = max(1, row.size // 2048)
-    seen = 0
+    count = 0
     for f in range(0, row.size, step):
         counts[min(255, int(abs(row[f]) / unit * np.float32(16)))] += 1
-        seen += 1
+        count += 1
     below, at = 0, 0
-    while below + counts[at] < seen / 2:
+    while below + counts[at] < count / 2:
         below += counts[at]
         at += 1
-    return np.float32((at + (seen / 2 - below) / counts[at]) / 16 * 1.4826)
+    return np.float32((at + (count / 2 - below) / counts[at]) / 16 * MAD_TO_SIGMA)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Float32[np.ndarray, "level time"]:
-    """Return the scatter of each row's sums at every binning, in sigmas of independent noise; 1 unless clearly more."""
+    """Return the scatter of each row's sums at every binning, over that of independent noise; 1 unless clearly more."""
     rows, chans = sigmas.shape
     noise = np.empty((levels, rows), dtype=np.float32)
     pieces = min(PIECES, max(1, chans // PIECE))
@@ -86,36 +89,36 @@ def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) ->
 def row_weights(
     noise: Float32[np.ndarray, "level time"], scatter: Float32[np.ndarray, " time"]
 ) -> Float32[np.ndarray, "level time"]:
-    """Return what each row's sum over a box counts, at every binning: weighted, the sum of all rows has unit scatter.
+    """Return the weight of each row's sum over a box at every binning; the weighted sum of all rows has unit scatter.
 
     Args:
-        noise: of each row at each binning, as `row_noise` has it.
-        scatter: each row's relative scatter, as `equalize` has it; a row without any counts nothing.
+        noise: of each row's sums at each binning (`row_noise`).
+        scatter: relative scatter of each row (`normalize_bandpass`); a row with scatter 0 has weight 0.
     """
-    lit = scatter > 0
-    if not lit.any():
+    alive = scatter > 0
+    if not alive.any():
         return np.zeros_like(noise)
-    shown = np.where(lit, np.minimum(1, np.median(scatter[lit]) / np.where(lit, scatter, 1)), 0)
-    weights = shown / noise**2
+    signal = np.where(alive, np.minimum(1, np.median(scatter[alive]) / np.where(alive, scatter, 1)), 0)
+    weights = signal / noise**2
     return (weights / np.sqrt(np.sum((weights * noise) ** 2, axis=1, keepdims=True))).astype(np.float32)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _stage(
-    tree: Float32[np.ndarray, "lines bins"], out: Float32[np.ndarray, "lines bins"], half: int, sign: int, gone: int
+    tree: Float32[np.ndarray, "lines bins"], out: Float32[np.ndarray, "lines bins"], half: int, sign: int, lost: int
 ) -> None:
-    """Join lines over `half` rows to lines over twice as many; `gone` bins at the far end are no longer whole."""
+    """Join lines over `half` rows to lines over twice as many rows; `lost` bins at the far end are incomplete."""
     lines, bins = tree.shape
-    first, last = (0, bins - gone) if sign > 0 else (gone, bins)
-    for block in range(0, lines, 2 * half):
+    first, last = (0, bins - lost) if sign > 0 else (lost, bins)
+    for group in range(0, lines, 2 * half):
         for drift in range(2 * half):
-            near = tree[block + drift // 2]
-            far = tree[block + half + drift // 2]
+            early = tree[group + drift // 2]
+            late = tree[group + half + drift // 2]
             shift = sign * ((drift + 1) // 2)
-            joined = out[block + drift, first:last]
-            a = near[first:last]
-            b = far[first + shift : last + shift]
+            joined = out[group + drift, first:last]
+            a = early[first:last]
+            b = late[first + shift : last + shift]
             for f in range(joined.size):
                 joined[f] = a[f] + b[f]
 
@@ -130,9 +133,9 @@ def _peaks(
     line: Float32[np.ndarray, " bins"],
     peak: Float32[np.ndarray, " tile"],
 ) -> None:
-    """Fill `peak` with the brightest of the first `drifts` lines that start in each bin, alone or with a neighbour.
+    """Fill `peak` with the brightest of the first `drifts` lines that start in each bin, alone or with a neighbor.
 
-    The last stage of the tree, without its storage: the lines are looked at as they are made.
+    This is the last stage of the tree, without its storage.
     """
     half = tree.shape[0] // 2
     peak[:] = -np.inf
@@ -143,10 +146,10 @@ def _peaks(
         for f in range(line.size):
             line[f] = a[f] + b[f]
         alone = line[1:-1]
-        # The neighbour is the one that lies whole in the tree: after it where lines rise, before it where they fall.
-        beside = line[2:] if sign > 0 else line[:-2]
+        # Take the neighbor that is complete in the tree: the next bin where lines rise, the previous where they fall.
+        neighbor = line[2:] if sign > 0 else line[:-2]
         for f in range(peak.size):
-            peak[f] = max(peak[f], alone[f], (alone[f] + beside[f]) * PAIR)
+            peak[f] = max(peak[f], alone[f], (alone[f] + neighbor[f]) * PAIR)
 
 
 @njit(cache=True, nogil=True)
@@ -158,7 +161,7 @@ def _load(
     origin: int,
     tree: Float32[np.ndarray, "lines bins"],
 ) -> None:
-    """Fill the leaves of `tree` with weighted rows from bin `origin`; zero beyond the band, and for missing rows."""
+    """Fill the leaves of `tree` with weighted rows from bin `origin` on; zero beyond the band and for missing rows."""
     rows, bins = binned.shape
     low, high = max(0, origin), min(bins, origin + tree.shape[1])
     for t in range(rows):
@@ -174,13 +177,13 @@ def _load(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _brightest(tree: Float32[np.ndarray, "lines bins"], at: int, drifts: int, sign: int) -> tuple[float, int, int]:
-    """Return (snr, drift, boxes) of the brightest line that starts in bin `at`, as `_peaks` looked at them."""
+    """Return (snr, drift, boxes) of the brightest line that starts in bin `at`, by the sums of `_peaks`."""
     best, slope, boxes = np.float32(-1), 0, 1
     for drift in range(drifts):
         shift = sign * ((drift + 1) // 2)
-        near, far = tree[drift // 2], tree[tree.shape[0] // 2 + drift // 2]
-        alone = near[at] + far[at + shift]
-        two = (alone + near[at + sign] + far[at + sign + shift]) * PAIR
+        early, late = tree[drift // 2], tree[tree.shape[0] // 2 + drift // 2]
+        alone = early[at] + late[at + shift]
+        two = (alone + early[at + sign] + late[at + sign + shift]) * PAIR
         if alone > best:
             best, slope, boxes = alone, drift, 1
         if two > best:
@@ -200,7 +203,7 @@ def _level_hits(
     hits: np.ndarray,
     count: int,
 ) -> int:
-    """Append the hits at one binning to `hits` from place `count`; return how many there were, kept or not."""
+    """Append the hits at one binning to `hits`, of which `count` are filled; return the new count."""
     rows, bins = binned.shape
     lines = 2
     while lines < rows:
@@ -212,12 +215,12 @@ def _level_hits(
     unit = weights / np.float32(math.sqrt(factor))
     for start in range(0, bins, TILE):
         for sign in (1, -1):
-            first = 1 if sign > 0 else 1 + lines  # lines that rise need bins above the tile; those that fall, below it
+            first = 1 if sign > 0 else 1 + lines  # rising lines need bins above the tile, falling lines below it
             _load(binned, unit, ceiling, start - first, tree)
-            half, gone = 1, 0
+            half, lost = 1, 0
             while 2 * half < lines:
-                gone += half
-                _stage(tree, spare, half, sign, gone)
+                lost += half
+                _stage(tree, spare, half, sign, lost)
                 tree, spare = spare, tree
                 half *= 2
             _peaks(tree, drifts, sign, first, line, peak)
@@ -242,44 +245,49 @@ def find_hits(
     max_drift: float,
     min_snr: float,
 ) -> tuple[np.ndarray, int]:
-    """Return the lines of one observation, brightest first, one for each place; and how many sums were above `min_snr`.
+    """Return the lines of one observation, the brightest at each place, brightest first; and the number of peaks.
+
+    A peak is a sum of at least `min_snr` with no brighter sum beside it. One line gives several, at several binnings.
+    Beyond `MOST_HITS` peaks only the brightest are examined.
 
     Args:
         sigmas: power in units of each row's noise.
-        weights: of each row at each binning (`row_weights`); as many binnings are searched.
-        max_drift: channels per row, either way.
-        min_snr: of the line at its best binning.
+        weights: of each row at each binning (`row_weights`), which also sets the number of binnings searched.
+        max_drift: channels per row, in either direction.
+        min_snr: SNR of a line at its best binning.
     """
-    hits, count = np.zeros(MOST_HITS, dtype=HIT), 0
+    # Of two neighboring bins one at most is a peak: rising and falling, that is one per bin of each binning.
+    room = sum((sigmas.shape[1] >> level) + TILE for level in range(len(weights)))
+    hits, count = np.empty(room, dtype=HIT), 0
     binned, ceiling = sigmas, CEILING
     for level in range(len(weights)):
         if level:
             binned, ceiling = halve(binned, ceiling), NO_CEILING
         count = _level_hits(binned, weights[level], 1 << level, ceiling, max_drift, min_snr, hits, count)
-    found = hits[: min(count, MOST_HITS)]
-    order = np.lexsort((found["drift"], found["channel"], -found["snr"]))
-    return _distinct(found[order], sigmas.shape[0]), count
+    hits = hits[:count]
+    order = np.lexsort((hits["drift"], hits["channel"], -hits["snr"]))[:MOST_HITS]
+    return _distinct(hits[order], sigmas.shape[0]), count
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _distinct(hits: np.ndarray, rows: int) -> np.ndarray:
-    """Return the brightest of every group of hits that lie on one another: the same power summed another way.
+    """Return the brightest of every group of overlapping hits, which sum the same power in different ways.
 
-    Two lines overlap where they come nearer, somewhere in the observation, than their widths together.
+    Two hits overlap if, somewhere in the observation, they are closer than their widths together.
     """
     kept = np.empty(hits.size, dtype=np.int64)
     count = 0
     for i in range(hits.size):
         hit = hits[i]
-        alone = True
+        overlaps = False
         for j in range(count):
             other = hits[kept[j]]
             reach = hit["width"] + other["width"] + abs(hit["drift"] - other["drift"]) * rows / 2
             if abs(hit["channel"] - other["channel"]) <= reach:
-                alone = False
+                overlaps = True
                 break
-        if alone:
+        if not overlaps:
             kept[count] = i
             count += 1
     return hits[kept[:count]]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Measurements of a track that the forest reads besides the latents, and the file that keeps an example of them."""
 
 import io
 
@@ -7,13 +7,13 @@ from jaxtyping import Float32, Float64, UInt8
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.release import MEASUREMENTS
-from aetherscan.search.follow import DRIFT, HIT_SNR, OFF_AROUND, OFF_NEAR, RESIDUAL, SNR, STEADY, WIDTH
+from aetherscan.search.follow import DRIFT, HIT_SNR, OFF_CLOSE, OFF_WIDE, RESIDUAL, SNR, STEADY, WIDTH
 
 
 def measurements(
     tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry
 ) -> Float32[np.ndarray, "tracks measurements"]:
-    """Return what the forest is told of each track beside its latents: the columns of `MEASUREMENTS`."""
+    """Return the measurements of each track, one column for each name in `MEASUREMENTS`."""
     on, off = tracks[:, SNR:][:, cadence.on], tracks[:, SNR:][:, cadence.off]
     box = np.hypot(tracks[:, WIDTH], tracks[:, DRIFT])
     together = on.sum(axis=1) / 3**0.5
@@ -24,9 +24,9 @@ def measurements(
         "off_together": off.sum(axis=1) / 3**0.5,
         "off_brightest": off.max(axis=1),
         "off_to_on": off.sum(axis=1) / on.sum(axis=1),
-        "off_near": tracks[:, OFF_NEAR],
-        "off_around": tracks[:, OFF_AROUND],
-        "around_to_on": tracks[:, OFF_AROUND] / on.mean(axis=1),
+        "off_near": tracks[:, OFF_CLOSE],
+        "off_around": tracks[:, OFF_WIDE],
+        "around_to_on": tracks[:, OFF_WIDE] / on.mean(axis=1),
         "drift_hz_s": np.abs(tracks[:, DRIFT]) * cadence.hz / cadence.headers[0].tsamp,
         "width_hz": tracks[:, WIDTH] * cadence.hz,
         "box_channels": box,
@@ -38,8 +38,11 @@ def measurements(
     return np.stack(list(columns.values()), axis=1).astype(np.float32)
 
 
-def packed(snippet: UInt8[np.ndarray, "obs rows bins"], told: Float32[np.ndarray, " measurements"]) -> bytes:
-    """Return what a search showed of a candidate as a file, the same bytes each time: latents are another encoder's."""
+def pack_example(snippet: UInt8[np.ndarray, "obs rows bins"], features: Float32[np.ndarray, " measurements"]) -> bytes:
+    """Return a candidate's snippet and measurements as the bytes of an .npz file, for training on people's labels.
+
+    Latents are left out, because another encoder has others. Equal input gives equal bytes.
+    """
     stream = io.BytesIO()
-    np.savez_compressed(stream, snippet=snippet, told=told, names=np.array(MEASUREMENTS))
+    np.savez_compressed(stream, snippet=snippet, told=features, names=np.array(MEASUREMENTS))
     return stream.getvalue()

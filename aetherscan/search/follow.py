@@ -1,14 +1,15 @@
 """Follow one signal through the six observations of a cadence, and measure it in each.
 
-The ONs are searched where the brightest hit says the signal should be; a straight line through what they found says,
-far better than any one of them, how fast the signal drifts. The OFFs are then measured on that line, where a signal
-from the target must be absent and a side lobe shows faintly in all three; and a second time nearby, where an emitter
-that wanders may be. A row of an OFF counts up to 3 sigmas: what merely crosses the line is not on it.
+A hit in one ON predicts where the signal is in the other ONs. A straight line through the three positions then gives
+the drift far more precisely than one observation can. The OFFs are measured on that line, where a signal from the
+target must be absent and a side lobe appears faintly in all three. They are measured again beside the line, where an
+emitter whose frequency wanders may be. In an OFF each row is clipped at 3 sigma, so that a line that merely crosses the
+track does not count as a signal on it.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -18,16 +19,16 @@ from aetherscan.search.dedoppler import CEILING
 
 WIDTHS = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], dtype=np.float64)
 LONGEST_SLACK = 24.0
-"""Channels a signal may stray from the straight line between two ONs before it is another signal."""
+"""Channels that a signal may stray from the straight line between two ONs; farther away it is another signal."""
 REFINEMENTS = 2
-NEAREST = 8.0
-"""Channels to either side of a track, or two boxes, in which an OFF must not hold a line of the same drift either."""
-AROUND = 64.0
-"""Channels to either side, or four boxes, in which an emitter that wanders is, between one ON and the next."""
+CLOSE_CHANNELS = 8.0
+"""Channels on either side of a track, or two boxes, in which an OFF must not hold a line of the same drift either."""
+WIDE_CHANNELS = 64.0
+"""Channels on either side, or four boxes, within which an emitter wanders between one ON and the next."""
 CAPPED, OPEN, CROSSED = (float(CEILING), 1e9), (1e9, 1e9), (float(CEILING), 3.0)
-"""What a pixel and a row of a box count up to: in ONs, in ONs that all are `BRIGHT`, in OFFs."""
+"""Sigma at which pixels, and sums of a row over a box, are clipped: in ONs, in ONs brighter than `BRIGHT`, in OFFs."""
 BRIGHT = 20.0
-"""SNR from which the pixels of a narrow line come near the ceiling: cut there, it would seem wider than it is."""
+"""SNR from which the pixels of a narrow line approach the ceiling; clipped there, it would seem wider than it is."""
 OBSERVATIONS = 6
 FIELDS = (
     "start",
@@ -36,43 +37,52 @@ FIELDS = (
     "hit_snr",
     "residual",
     "steady",
-    "off_near",
-    "off_around",
+    "off_close",
+    "off_wide",
     *(f"snr_{i}" for i in range(OBSERVATIONS)),
 )
-"""A track as a row of numbers, while there are many of them; see `Track`."""
-START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_NEAR, OFF_AROUND, SNR = range(9)
+"""Columns of an array of tracks; `Track` defines them."""
+START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_CLOSE, OFF_WIDE, SNR = range(9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """One signal through a cadence, in channels of the searched array and seconds after the first row."""
+    """One signal through a cadence, in channels, and in rows after the start of the first observation."""
 
-    start: float  # channel of its centre at the start of the first observation
+    start: float  # channel of its center at the start of the first observation
     drift: float  # channels per row
-    width: float  # channels, without the smear of the drift inside a row
-    hit_snr: float  # of the hit it began with
-    residual: float  # furthest an ON lies from the straight line, in boxes
-    steady: float  # share of the ONs' rows that show at least half of the mean
-    off_near: float  # SNR of the brightest line near the track in an OFF
-    off_around: float  # SNR of the brightest line around the track, in the OFF where it is faintest
-    snr: tuple[float, ...]  # one per observation, on the track
+    width: float  # channels, without the smear of the drift within a row
+    hit_snr: float  # SNR of the hit that was followed
+    residual: float  # largest distance of an ON from the straight line, in boxes
+    steady: float  # fraction of the ONs' rows with at least half of the mean brightness
+    off_close: float  # SNR of the brightest line within `CLOSE_CHANNELS` in any OFF
+    off_wide: float  # SNR of the brightest line within `WIDE_CHANNELS`, in the OFF where that is faintest
+    snr: tuple[float, ...]  # on the track, in each observation
 
     @property
     def box(self) -> float:
-        """Channels that its power takes in one row: width and smear."""
+        """Channels that its power covers in one row: width and smear."""
         return math.hypot(self.width, self.drift)
 
     def channel(self, at_rows: float) -> float:
-        """Return the channel, so many rows after the start of the first observation."""
+        """Return the channel of the center, `at_rows` rows after the start of the first observation."""
         return self.start + self.drift * at_rows
 
 
-def as_track(row: Float64[np.ndarray, " fields"], first_channel: float = 0.0) -> Track:
-    """Return a row of `follow` as a `Track`, counted in channels of a band in which the array starts there."""
+def as_track(row: Float64[np.ndarray, " fields"]) -> Track:
+    """Return a row of an array of tracks as a `Track`."""
     values = [float(value) for value in row]
-    names = dict(zip(FIELDS[:SNR], values[:SNR], strict=True))
-    return Track(**{**names, "start": names["start"] + first_channel}, snr=tuple(values[SNR:]))
+    return Track(**dict(zip(FIELDS[:SNR], values[:SNR], strict=True)), snr=tuple(values[SNR:]))
+
+
+class Arrays(NamedTuple):
+    """What the compiled functions below read of a cadence; they accept no other kind of class."""
+
+    sigmas: Float32[np.ndarray, "obs time freq"]
+    weights: Float32[np.ndarray, "obs level time"]  # of the rows (`row_weights`)
+    middles: Float64[np.ndarray, " obs"]  # middle of each observation, in rows after the start of the first
+    ons: tuple[int, ...]  # positions of the three ONs, in time order
+    sums: Float64[np.ndarray, " time"]  # scratch space for the sums of one line's rows
 
 
 @njit(cache=True, nogil=True)
@@ -85,9 +95,17 @@ def line_rows(
     pixel_ceiling: float,
     out: Float64[np.ndarray, " time"],
 ) -> None:
-    """Fill `out` with each row's sum over a box along a line through `channel` half-way through, in sigmas.
+    """Fill `out` with each row's sum over a box along a line, in sigma.
 
-    The box's edges take fractions of channels. What lies outside the array counts as noise of value zero.
+    The box's edges take fractions of channels. Pixels outside the array count as noise of value zero.
+
+    Args:
+        sigmas: one observation.
+        channel: of the line's center at mid-observation.
+        drift: channels per row.
+        box: width of the sum, in channels.
+        pixel_ceiling: sigma at which pixels are clipped.
+        out: receives one sum per row.
     """
     rows, chans = sigmas.shape
     norm = 1 / math.sqrt(box)
@@ -98,7 +116,7 @@ def line_rows(
         first, last = max(0, math.floor(low)), min(chans, math.ceil(high))
         for k in range(first, last):
             total += min(pixel_ceiling, sigmas[t, k])
-        # The pixels at the two edges count by the share of them that is inside.
+        # Subtract the part of the two edge pixels that lies outside the box.
         if first < last:
             if first < low:
                 total -= min(pixel_ceiling, sigmas[t, first]) * (low - first)
@@ -110,17 +128,21 @@ def line_rows(
 @njit(cache=True, nogil=True)
 @no_type_check
 def line_snr(
-    sigmas: Float32[np.ndarray, "time freq"],
-    weights: Float32[np.ndarray, "level time"],
-    channel: float,
-    drift: float,
-    box: float,
-    ceilings: tuple[float, float],
-    sums: Float64[np.ndarray, " time"],
+    arrays: Arrays, position: int, channel: float, drift: float, box: float, ceilings: tuple[float, float]
 ) -> float:
-    """Return the SNR of a box along a line, pixels and rows counted up to a ceiling each; `sums` is room for them."""
+    """Return the SNR of a box along a line in one observation.
+
+    Args:
+        arrays: the cadence.
+        position: of the observation.
+        channel: of the line's center at mid-observation.
+        drift: channels per row.
+        box: width of the sum, in channels.
+        ceilings: sigma at which pixels, and rows, are clipped.
+    """
+    sums, weights = arrays.sums, arrays.weights[position]
     level = min(weights.shape[0] - 1, max(0, math.ceil(math.log2(box) - 0.5)))
-    line_rows(sigmas, channel, drift, box, ceilings[0], sums)
+    line_rows(arrays.sigmas[position], channel, drift, box, ceilings[0], sums)
     total = 0.0
     for t in range(sums.size):
         total += weights[level, t] * min(sums[t], ceilings[1])
@@ -130,32 +152,32 @@ def line_snr(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _locate(
-    sigmas: Float32[np.ndarray, "time freq"],
-    weights: Float32[np.ndarray, "level time"],
-    around: float,
+    arrays: Arrays,
+    position: int,
+    middle: float,
     reach: float,
-    drift: float,
-    drift_step: float,
-    drift_steps: int,
+    drift: tuple[float, float, int],
     box: float,
     ceilings: tuple[float, float],
-    sums: Float64[np.ndarray, " time"],
 ) -> tuple[float, float, float]:
-    """Return (snr, channel, drift) of the brightest line within `reach` channels: coarsely, then finely."""
-    best, place, slope = -np.inf, around, drift
+    """Return (snr, channel, drift) of the brightest line within `reach` channels of `middle`: coarsely, then finely.
+
+    The drifts tried are `drift`: the central one, the step, and the number of steps to either side.
+    """
+    best, channel, slope = -np.inf, middle, drift[0]
     step = max(0.5, box / 4)
     count = math.ceil(reach / step)
-    for d in range(-drift_steps, drift_steps + 1):
+    for d in range(-drift[2], drift[2] + 1):
         for k in range(-count, count + 1):
-            snr = line_snr(sigmas, weights, around + k * step, drift + d * drift_step, box, ceilings, sums)
+            snr = line_snr(arrays, position, middle + k * step, drift[0] + d * drift[1], box, ceilings)
             if snr > best:
-                best, place, slope = snr, around + k * step, drift + d * drift_step
-    coarse = place
+                best, channel, slope = snr, middle + k * step, drift[0] + d * drift[1]
+    coarse = channel
     for k in range(-2, 3):
-        snr = line_snr(sigmas, weights, coarse + k * step / 4, slope, box, ceilings, sums)
+        snr = line_snr(arrays, position, coarse + k * step / 4, slope, box, ceilings)
         if snr > best:
-            best, place = snr, coarse + k * step / 4
-    return best, place, slope
+            best, channel = snr, coarse + k * step / 4
+    return best, channel, slope
 
 
 @njit(cache=True, nogil=True)
@@ -163,7 +185,7 @@ def _locate(
 def _line(
     middles: Float64[np.ndarray, " ons"], places: Float64[np.ndarray, " ons"], snrs: Float64[np.ndarray, " ons"]
 ) -> tuple[float, float]:
-    """Return channel at row zero, and drift, of the straight line through the ONs, weighed by their SNR squared."""
+    """Return the channel at row zero and the drift of the line through the ONs, fitted with weights SNR squared."""
     total = along = across = 0.0
     for i in range(middles.size):
         total += max(snrs[i], 0.1) ** 2
@@ -182,21 +204,15 @@ def _line(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _fit_width(
-    sigmas: Float32[np.ndarray, "obs time freq"],
-    weights: Float32[np.ndarray, "obs level time"],
-    ons: tuple[int, int, int],
-    places: Float64[np.ndarray, " ons"],
-    drift: float,
-    box: float,
-    ceilings: tuple[float, float],
-    sums: Float64[np.ndarray, " time"],
+    arrays: Arrays, places: Float64[np.ndarray, " ons"], drift: float, box: float, ceilings: tuple[float, float]
 ) -> float:
-    """Return the width whose median SNR in the ONs is highest, and move `places` to where that is, half a box at most.
+    """Return the width with the highest median SNR in the ONs; move `places` to the maxima, half a box at most.
 
-    The median: a line that crosses one of the ONs must not decide.
+    The median is used so that a line crossing one of the ONs does not decide.
     """
+    ons = arrays.ons
     best, width = -np.inf, 1.0
-    snrs, at, centres = np.empty(len(ons)), np.empty(len(ons)), places.copy()
+    snrs, at, centers = np.empty(len(ons)), np.empty(len(ons)), places.copy()
     for w in WIDTHS:
         own = math.hypot(w, drift)
         step = max(0.25, own / 4)
@@ -204,8 +220,8 @@ def _fit_width(
         for i in range(len(ons)):
             snrs[i] = -np.inf
             for k in range(-count, count + 1):
-                place = centres[i] + k * step
-                snr = line_snr(sigmas[ons[i]], weights[ons[i]], place, drift, own, ceilings, sums)
+                place = centers[i] + k * step
+                snr = line_snr(arrays, ons[i], place, drift, own, ceilings)
                 if snr > snrs[i]:
                     snrs[i], at[i] = snr, place
         if np.median(snrs) > best:
@@ -219,37 +235,33 @@ def _fit_width(
 def _find_in_ons(
     hit: Any,
     home: int,
-    sigmas: Float32[np.ndarray, "obs time freq"],
-    weights: Float32[np.ndarray, "obs level time"],
-    ons: tuple[int, int, int],
+    arrays: Arrays,
     at: Float64[np.ndarray, " ons"],
     snrs: Float64[np.ndarray, " ons"],
     places: Float64[np.ndarray, " ons"],
     min_on_snr: float,
-    sums: Float64[np.ndarray, " time"],
 ) -> tuple[float, float]:
-    """Fill `snrs` and `places` with where a hit of the ON `home` is in each of them; return its drift and box.
+    """Fill `snrs` and `places` with the signal in each ON, given a hit in the ON `home`; return its drift and box.
 
-    The nearer of the other two first: what it says of the drift leads to the third. Where it is not, the search ends.
+    The nearer of the other two ONs comes first: it gives the drift that predicts the third. If an ON is too faint, the
+    search ends and the rest of `snrs` is left as it is.
     """
-    rows, box = sums.size, max(1.0, hit["width"])
+    ons, rows, box = arrays.ons, arrays.sums.size, max(1.0, hit["width"])
     snrs[home], places[home], drift = _locate(
-        sigmas[ons[home]], weights[ons[home]], hit["channel"], box, hit["drift"], box / (2 * rows), 2, box, CAPPED,
-        sums,
-    )  # fmt: skip
+        arrays, ons[home], hit["channel"], box, (hit["drift"], box / (2 * rows), 2), box, CAPPED
+    )
     nearer, third = (home + 1) % 3, (home + 2) % 3
     if abs(at[third] - at[home]) < abs(at[nearer] - at[home]):
         nearer, third = third, nearer
     for i in (nearer, third):
         base = nearer if i == third and abs(at[nearer] - at[i]) < abs(at[home] - at[i]) else home
         gap = at[i] - at[base]
-        # One observation knows the drift to about a box over its length; two of them far better.
+        # One observation gives the drift to about a box over its length; two give it far more precisely.
         slack = min(box * abs(gap) / rows, LONGEST_SLACK) + box if i == nearer else 1.5 * box + 4
         snrs[i], places[i], _ = _locate(
-            sigmas[ons[i]], weights[ons[i]], places[base] + drift * gap, slack, drift, box / rows, 1, box, CAPPED,
-            sums,
-        )  # fmt: skip
-        if not snrs[i] >= min_on_snr - 1:  # its own box may still bring it up by one
+            arrays, ons[i], places[base] + drift * gap, slack, (drift, box / rows, 1), box, CAPPED
+        )
+        if not snrs[i] >= min_on_snr - 1:  # fitting the box later may raise the SNR by one
             break
         if i == nearer:
             drift = (places[i] - places[base]) / gap
@@ -258,79 +270,59 @@ def _find_in_ons(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _look_in_offs(
-    track: Float64[np.ndarray, " fields"],
-    box: float,
-    ceilings: tuple[float, float],
-    sigmas: Float32[np.ndarray, "obs time freq"],
-    weights: Float32[np.ndarray, "obs level time"],
-    middles: Float64[np.ndarray, " obs"],
-    ons: tuple[int, int, int],
-    sums: Float64[np.ndarray, " time"],
+def _measure_offs(
+    track: Float64[np.ndarray, " fields"], box: float, ceilings: tuple[float, float], arrays: Arrays
 ) -> None:
-    """Fill in what the OFFs hold on a track, near it, and, unless that says enough, around it."""
-    track[OFF_NEAR], track[OFF_AROUND] = -np.inf, np.inf
-    drift, step = track[DRIFT], box / sums.size
-    for i in range(len(middles)):
-        if i not in ons:
-            place = track[START] + drift * middles[i]
-            track[SNR + i] = line_snr(sigmas[i], weights[i], place, drift, box, CROSSED, sums)
-            reach = max(NEAREST, 2 * box)
-            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, step, 1, box, CROSSED, sums)
-            track[OFF_NEAR] = max(track[OFF_NEAR], snr)
-            track[OFF_AROUND] = min(track[OFF_AROUND], snr)
-    if track[OFF_NEAR] > BRIGHT:  # so is most of what is not from the target
+    """Fill in the OFFs' SNR on a track, close to it and, unless that is bright already, in the wider neighborhood."""
+    track[OFF_CLOSE], track[OFF_WIDE] = -np.inf, np.inf
+    drift, step = track[DRIFT], box / arrays.sums.size
+    for i in range(len(arrays.middles)):
+        if i not in arrays.ons:
+            place = track[START] + drift * arrays.middles[i]
+            track[SNR + i] = line_snr(arrays, i, place, drift, box, CROSSED)
+            snr, _, _ = _locate(arrays, i, place, max(CLOSE_CHANNELS, 2 * box), (drift, step, 1), box, CROSSED)
+            track[OFF_CLOSE] = max(track[OFF_CLOSE], snr)
+            track[OFF_WIDE] = min(track[OFF_WIDE], snr)
+    if track[OFF_CLOSE] > BRIGHT:  # most interference ends here
         return
-    track[OFF_AROUND] = np.inf
-    for i in range(len(middles)):
-        if i not in ons:
-            place, reach = track[START] + drift * middles[i], max(AROUND, 4 * box)
-            snr, _, _ = _locate(sigmas[i], weights[i], place, reach, drift, step, 2, box, ceilings, sums)
-            track[OFF_AROUND] = min(track[OFF_AROUND], snr)
+    track[OFF_WIDE] = np.inf
+    for i in range(len(arrays.middles)):
+        if i not in arrays.ons:
+            place = track[START] + drift * arrays.middles[i]
+            snr, _, _ = _locate(arrays, i, place, max(WIDE_CHANNELS, 4 * box), (drift, step, 2), box, ceilings)
+            track[OFF_WIDE] = min(track[OFF_WIDE], snr)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def follow(
-    hit: Any,
-    position: int,
-    sigmas: Float32[np.ndarray, "obs time freq"],
-    weights: Float32[np.ndarray, "obs level time"],
-    middles: Float64[np.ndarray, " obs"],
-    ons: tuple[int, int, int],
-    min_on_snr: float,
-) -> Float64[np.ndarray, " fields"]:
-    """Return the track through a hit of observation `position` as a row of `FIELDS`.
+def follow(hit: Any, position: int, arrays: Arrays, min_on_snr: float) -> Float64[np.ndarray, " fields"]:
+    """Return the track through a hit as a row of `FIELDS`, in columns of the arrays.
 
-    Where an ON turns out fainter than `min_on_snr` the rest is not looked for, and stays NaN.
+    If an ON is fainter than `min_on_snr` the other observations are not measured and stay NaN.
 
     Args:
         hit: one record of `dedoppler.HIT`.
         position: of the observation that holds it; one of the ONs.
-        sigmas: six equalized observations of the same channels.
-        weights: of their rows (`row_weights`).
-        middles: middle of each observation, in rows after the start of the first.
-        ons: positions of the ONs, in time order.
-        min_on_snr: what each ON must show.
+        arrays: the cadence.
+        min_on_snr: SNR that each ON must have.
     """
-    count, rows = len(ons), sigmas.shape[1]
-    sums, track = np.empty(rows), np.full(len(FIELDS), np.nan)
+    ons, middles, sums = arrays.ons, arrays.middles, arrays.sums
+    count, rows = len(ons), sums.size
+    track = np.full(len(FIELDS), np.nan)
     snrs, places, at = np.full(count, np.nan), np.zeros(count), np.empty(count)
     for i in range(count):
         at[i] = middles[ons[i]]
     home = ons.index(position)
-    drift, box = _find_in_ons(hit, home, sigmas, weights, ons, at, snrs, places, min_on_snr, sums)
+    drift, box = _find_in_ons(hit, home, arrays, at, snrs, places, min_on_snr)
     start, width, ceilings = places[home] - drift * at[home], box, CAPPED
     present = np.min(snrs) >= min_on_snr - 1  # NaN where the search ended early
     for _ in range(REFINEMENTS if present else 0):
         start, drift = _line(at, places, snrs)
         ceilings = OPEN if np.min(snrs) > BRIGHT else CAPPED
-        width = _fit_width(sigmas, weights, ons, places, drift, box, ceilings, sums)
+        width = _fit_width(arrays, places, drift, box, ceilings)
         box = math.hypot(width, drift)
         for i in range(count):
-            snrs[i], places[i], _ = _locate(
-                sigmas[ons[i]], weights[ons[i]], places[i], box / 4, drift, 0.0, 0, box, ceilings, sums
-            )
+            snrs[i], places[i], _ = _locate(arrays, ons[i], places[i], box / 4, (drift, 0.0, 0), box, ceilings)
     if present:
         start, drift = _line(at, places, snrs)
     track[START], track[DRIFT], track[WIDTH], track[HIT_SNR] = start, drift, width, hit["snr"]
@@ -338,43 +330,44 @@ def follow(
         track[SNR + ons[i]] = snrs[i]
     if not present:
         return track
-    lit, track[RESIDUAL] = 0, 0.0
+    bright_rows, track[RESIDUAL] = 0, 0.0
     for i in range(count):
         track[RESIDUAL] = max(track[RESIDUAL], abs(places[i] - start - drift * at[i]) / box)
-        line_rows(sigmas[ons[i]], places[i], drift, box, ceilings[0], sums)
-        lit += np.sum(sums > 0.5 * snrs[i] / math.sqrt(rows))
-    track[STEADY] = lit / (rows * count)
-    _look_in_offs(track, box, ceilings, sigmas, weights, middles, ons, sums)
+        line_rows(arrays.sigmas[ons[i]], places[i], drift, box, ceilings[0], sums)
+        bright_rows += np.sum(sums > 0.5 * snrs[i] / math.sqrt(rows))
+    track[STEADY] = bright_rows / (rows * count)
+    _measure_offs(track, box, ceilings, arrays)
     return track
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def follow_hits(
-    hits: np.ndarray,
-    position: int,
-    sigmas: Float32[np.ndarray, "obs time freq"],
-    weights: Float32[np.ndarray, "obs level time"],
-    middles: Float64[np.ndarray, " obs"],
-    ons: tuple[int, int, int],
-    min_on_snr: float,
-    known: Float64[np.ndarray, "tracks fields"],
+    hits: np.ndarray, position: int, arrays: Arrays, min_on_snr: float, known: Float64[np.ndarray, "tracks fields"]
 ) -> tuple[Float64[np.ndarray, "hits fields"], int]:
-    """Follow every hit that no `known` track explains; return their tracks and how many hits were explained."""
-    found = np.empty((hits.size, len(FIELDS)))
+    """Follow every hit that no known track explains; return their tracks and the number of hits explained.
+
+    Args:
+        hits: records of `dedoppler.HIT` from one observation, in columns of the arrays.
+        position: of that observation; one of the ONs.
+        arrays: the cadence.
+        min_on_snr: SNR that each ON must have.
+        known: tracks found from earlier ONs, in columns of the arrays.
+    """
+    tracks = np.empty((hits.size, len(FIELDS)))
     count = 0
     for h in range(hits.size):
         hit = hits[h]
         explained = False
         for k in range(known.shape[0]):
-            there = known[k, START] + known[k, DRIFT] * middles[position]
+            there = known[k, START] + known[k, DRIFT] * arrays.middles[position]
             box = math.hypot(known[k, WIDTH], known[k, DRIFT]) + hit["width"]
             near = abs(there - hit["channel"]) < box
-            along = abs(known[k, DRIFT] - hit["drift"]) * sigmas.shape[1] < 2 * box
+            along = abs(known[k, DRIFT] - hit["drift"]) * arrays.sigmas.shape[1] < 2 * box
             if near and along and hit["snr"] < 1.5 * known[k, SNR + position]:
                 explained = True
                 break
         if not explained:
-            found[count] = follow(hit, position, sigmas, weights, middles, ons, min_on_snr)
+            tracks[count] = follow(hit, position, arrays, min_on_snr)
             count += 1
-    return found[:count], hits.size - count
+    return tracks[:count], hits.size - count

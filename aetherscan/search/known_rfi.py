@@ -1,6 +1,6 @@
-"""Known facts about a frequency: who transmits there, whether a clock or a comb explains it, what lies beside it.
+"""RFI context of a frequency: licensed transmitters, clock harmonics, combs of lines, and neighboring lines.
 
-A fact is written beside a candidate and never removes one: a signal from elsewhere may well lie inside an allocation.
+The context is reported with a candidate and never rejects one: a signal from elsewhere may lie inside an allocation.
 """
 
 from dataclasses import dataclass
@@ -33,137 +33,155 @@ ALLOCATIONS: tuple[tuple[str, float, float], ...] = (
     ("Space research", 8450, 8500), ("Radar X", 8500, 10550), ("Marine and airborne radar X", 9300, 9500),
     ("Amateur 3 cm", 10000, 10500), ("Fixed links", 10550, 10680), ("Ku-band satellite down-link", 10700, 12700),
 )
-"""Transmitters that L, S, C and X band meet: name, low and high in MHz. From the ITU Radio Regulations (region 2),
-the FCC's rules (47 CFR 2.106 and part 15) and the navigation systems' interface documents. GPS L1, L3 and L5,
-Inmarsat, GLONASS G1, Iridium, MSS, GOES and NOAA span what this project's data show of them."""
+"""Transmitters in L, S, C and X band: name, lowest and highest frequency in MHz. From the ITU Radio Regulations
+(region 2), the FCC's rules (47 CFR 2.106 and part 15) and the interface documents of the navigation systems. The limits
+of GPS L1, L3 and L5, Inmarsat, GLONASS G1, Iridium, MSS, GOES and NOAA are those observed in this project's data."""
 # fmt: on
 CLOCKS_MHZ = (10, 4, 1)
-"""Reference oscillators whose harmonics a receiver picks up, the rarest first; combs of 1 and 4 MHz are in the data."""
-NEAREST = 40
-"""Lines on either side whose distances are tried as the spacing of a comb."""
-MOST_TEETH = 32
-"""Teeth followed to either side."""
-FEWEST_TEETH = 5
+"""Reference oscillators whose harmonics a receiver picks up, the rarest first. Combs of 1 and 4 MHz are observed."""
+NEAREST_LINES = 40
+"""Number of lines on either side whose distances are tried as the spacing of a comb."""
+MAX_COMB_LINES = 32
+"""Largest number of comb lines followed to either side."""
+MIN_COMB_LINES = 5
 SPACINGS_HZ = (100.0, 4e6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comb:
-    """Equally spaced lines, the one asked about among them."""
+    """Equally spaced lines, one of which is the line in question."""
 
     spacing_hz: float
-    teeth: int
+    lines: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RfiContext:
-    """What is known of a frequency and of the lines around it."""
+    """RFI context of a frequency; the fields are columns of the candidate table."""
 
     allocations: tuple[str, ...]
     clock: str
     comb_spacing_hz: float | None
-    comb_teeth: int  # 0 where there is no comb
+    comb_teeth: int  # lines of the comb; 0 without one
     neighbours: int  # other lines within 10 kHz
-    nearest_hz: float | None  # distance of the nearest other line; None where there is none
+    nearest_hz: float | None  # distance of the nearest other line
 
 
 def rfi_context(at_mhz: float, lines_mhz: Float64[np.ndarray, " lines"], tolerance_hz: float) -> RfiContext:
-    """Return what is known about `at_mhz`, given every line in the ONs (ascending, MHz), measured to `tolerance_hz`."""
-    found = combs(lines_mhz, at_mhz, tolerance_hz=tolerance_hz)
-    count, nearest_hz = neighbours(lines_mhz, at_mhz, tolerance_hz=tolerance_hz)
+    """Return the RFI context of a frequency.
+
+    Args:
+        at_mhz: the frequency.
+        lines_mhz: every line in the ONs, ascending.
+        tolerance_hz: accuracy of a line's frequency.
+    """
+    comb = find_comb(lines_mhz, at_mhz, tolerance_hz=tolerance_hz)
+    count, nearest_hz = neighbors(lines_mhz, at_mhz, tolerance_hz=tolerance_hz)
     return RfiContext(
         allocations=allocations(at_mhz),
         clock=clock(at_mhz, tolerance_hz),
-        comb_spacing_hz=found.spacing_hz if found else None,
-        comb_teeth=found.teeth if found else 0,
+        comb_spacing_hz=comb.spacing_hz if comb else None,
+        comb_teeth=comb.lines if comb else 0,
         neighbours=count,
         nearest_hz=nearest_hz if nearest_hz < inf else None,
     )
 
 
 def allocations(frequency_mhz: float) -> tuple[str, ...]:
-    """Return the name of every transmitter that may use a frequency, in the order of the table."""
+    """Return the names of all transmitters allowed at a frequency, in the order of the table."""
     return tuple(name for name, low, high in ALLOCATIONS if low <= frequency_mhz <= high)
 
 
 def clock(frequency_mhz: float, tolerance_hz: float) -> str:
-    """Return "multiple of 10 MHz" (or 4, or 1) for a frequency within `tolerance_hz` of one, else nothing."""
+    """Return "multiple of 10 MHz" (or 4, or 1) for a frequency within `tolerance_hz` of one, '' for any other."""
     near = (mhz for mhz in CLOCKS_MHZ if abs(frequency_mhz - round(frequency_mhz / mhz) * mhz) * 1e6 <= tolerance_hz)
     return next((f"multiple of {mhz} MHz" for mhz in near), "")
 
 
-def neighbours(
-    frequencies_mhz: Float64[np.ndarray, " lines"], at_mhz: float, within_hz: float = 10_000, tolerance_hz: float = 0
+def neighbors(
+    lines_mhz: Float64[np.ndarray, " lines"], at_mhz: float, within_hz: float = 10_000, tolerance_hz: float = 0
 ) -> tuple[int, float]:
-    """Return how many other lines lie within `within_hz`, and how far the nearest is in Hz (inf where there is none).
+    """Return the number of other lines within `within_hz`, and the distance of the nearest in Hz (inf without one).
 
-    A line within `tolerance_hz` of `at_mhz` is that line itself.
+    Args:
+        lines_mhz: every line.
+        at_mhz: the line in question.
+        within_hz: largest distance of a line that is counted.
+        tolerance_hz: distance up to which a line is the one in question.
     """
-    away_hz = np.abs(frequencies_mhz - at_mhz) * 1e6
-    others = away_hz[away_hz > tolerance_hz]
+    distance_hz = np.abs(lines_mhz - at_mhz) * 1e6
+    others = distance_hz[distance_hz > tolerance_hz]
     return int(np.count_nonzero(others <= within_hz)), float(others.min(initial=inf))
 
 
-def combs(
-    frequencies_mhz: Float64[np.ndarray, " lines"], at_mhz: float, *, tolerance_hz: float, chance: float = 1e-3
+def find_comb(
+    lines_mhz: Float64[np.ndarray, " lines"], at_mhz: float, *, tolerance_hz: float, chance: float = 1e-3
 ) -> Comb | None:
-    """Return the comb that the line at `at_mhz` is a tooth of; None where chance explains what was found.
+    """Return the comb that the line at `at_mhz` belongs to, None if chance explains the equally spaced lines.
 
-    As spacing we try the distance to each of the nearest lines, half of it, and the clocks. Teeth are followed to both
-    sides, one missing tooth allowed on each, the spacing corrected at every tooth; a line within 4 x `tolerance_hz` of
-    where it should be is a tooth (two measured lines foretell a third no better). How many teeth are enough? Beside
-    the line itself and the one that gave the spacing, j others fell into such windows. Where lines lie at random,
-    `density` to the Hz, a window holds one with p = 1 - exp(-8 tolerance density). Let R of the j be to the right: the
-    gap there may be in R + 1 places, that to the left in j - R + 1, which over all R makes C(j+3, 3). So m spacings
-    give up to m C(j+3, 3) p^j combs by chance, and a comb is one where that is at most `chance`. The density is that
-    of the nearest lines, or of the comb's own stretch, its teeth among them, where that is higher.
+    The spacings tried are the distance to each of the nearest lines, half of it, and the clocks. Comb lines are
+    followed to both sides. One may be missing on each side, and the spacing is corrected at every line. A line within
+    4 x `tolerance_hz` of the predicted frequency belongs to the comb: two measured lines predict a third no better.
+
+    The number of lines that make a comb follows from chance. Besides the line itself and the one that gave the
+    spacing, j lines lie in windows of 8 x tolerance. If lines lie at random with `density` per Hz, a window holds one
+    with probability p = 1 - exp(-8 tolerance density). If R of the j lines are on the right, the missing line there
+    may be in R + 1 places and that on the left in j - R + 1, which summed over R gives C(j+3, 3). Hence m spacings
+    give up to m C(j+3, 3) p^j combs by chance, and the lines are a comb if that is at most `chance`. The density is
+    that of the nearest lines or that within the comb, whichever is higher.
 
     Args:
-        frequencies_mhz: of every line, interference included, ascending.
-        at_mhz: the line asked about.
-        tolerance_hz: how far from the truth a line may have been measured, above 0.
-        chance: combs expected by chance for each line that is asked about.
+        lines_mhz: every line, interference included, ascending.
+        at_mhz: the line in question.
+        tolerance_hz: accuracy of a line's frequency, above 0.
+        chance: combs expected by chance for each line in question.
     """
-    lines = (frequencies_mhz - at_mhz) * 1e6
-    lines = lines[np.diff(lines, prepend=-inf) > tolerance_hz]  # a line found twice is one
-    if len(lines) < FEWEST_TEETH:
+    lines = (lines_mhz - at_mhz) * 1e6
+    lines = lines[np.diff(lines, prepend=-inf) > tolerance_hz]  # count a line found twice once
+    if len(lines) < MIN_COMB_LINES:
         return None
     middle, reach = int(np.searchsorted(lines, 0.0)), 4 * tolerance_hz
-    near = lines[max(0, middle - NEAREST) : middle + NEAREST]
+    near = lines[max(0, middle - NEAREST_LINES) : middle + NEAREST_LINES]
     tried = np.concatenate([np.abs(near), np.abs(near) / 2, np.array(CLOCKS_MHZ) * 1e6])
     tried = tried[(tried >= max(SPACINGS_HZ[0], 2 * reach)) & (tried <= SPACINGS_HZ[1])]
-    for _ in range(2):  # once more with the spacing that both sides agree on
-        right, right_hz, right_steps = _teeth(lines, tried, reach)
-        left, left_hz, left_steps = _teeth(lines, -tried, reach)
-        teeth, span_hz, steps = 1 + right + left, right_hz - left_hz, right_steps + left_steps
+    for _ in range(2):  # again with the spacing that both sides agree on
+        right, right_hz, right_steps = _follow_comb(lines, tried, reach)
+        left, left_hz, left_steps = _follow_comb(lines, -tried, reach)
+        count, span_hz, steps = 1 + right + left, right_hz - left_hz, right_steps + left_steps
         tried = np.where(steps, span_hz / np.maximum(steps, 1), tried)
-    many = np.flatnonzero(teeth >= FEWEST_TEETH)
+    many = np.flatnonzero(count >= MIN_COMB_LINES)
     if not len(many):
         return None
-    crowd = np.searchsorted(lines, right_hz + tolerance_hz) - np.searchsorted(lines, left_hz - tolerance_hz)
-    density = np.maximum(len(near) / np.ptp(near), crowd[many] / span_hz[many])
-    j = teeth[many] - 2
+    inside = np.searchsorted(lines, right_hz + tolerance_hz) - np.searchsorted(lines, left_hz - tolerance_hz)
+    density = np.maximum(len(near) / np.ptp(near), inside[many] / span_hz[many])
+    j = count[many] - 2
     log_p = np.log(-np.expm1(-2 * reach * density))
     log_expected = np.log(len(tried) * (j + 1) * (j + 2) * (j + 3) / 6) + j * log_p
     if log_expected.min() > np.log(chance):
         return None
     best = many[np.argmin(log_expected)]
-    return Comb(spacing_hz=float(tried[best]), teeth=int(teeth[best]))
+    return Comb(spacing_hz=float(tried[best]), lines=int(count[best]))
 
 
-def _teeth(
+def _follow_comb(
     lines: Float64[np.ndarray, " lines"], spacings: Float64[np.ndarray, " tried"], reach: float
 ) -> tuple[Int64[np.ndarray, " tried"], Float64[np.ndarray, " tried"], Int64[np.ndarray, " tried"]]:
-    """Return for each spacing (negative: leftward) how many teeth were met, and of the last its Hz and its number."""
-    met, missed, last = (np.zeros(len(spacings), dtype=np.int64) for _ in range(3))
+    """Return, for each spacing (negative: leftward), the number of comb lines, and the last one's distance and number.
+
+    Args:
+        lines: distances of all lines from the one in question, Hz, ascending.
+        spacings: to try, Hz.
+        reach: largest distance of a comb line from its predicted place, Hz.
+    """
+    matched, missed, last = (np.zeros(len(spacings), dtype=np.int64) for _ in range(3))
     last_hz = np.zeros(len(spacings))
-    for tooth in range(1, MOST_TEETH + 1):
-        expected = np.where(last, last_hz / np.maximum(last, 1), spacings) * tooth
+    for number in range(1, MAX_COMB_LINES + 1):
+        expected = np.where(last, last_hz / np.maximum(last, 1), spacings) * number
         after = np.clip(np.searchsorted(lines, expected), 1, len(lines) - 1)
         nearest = np.where(lines[after] - expected < expected - lines[after - 1], lines[after], lines[after - 1])
         hit = (np.abs(nearest - expected) <= reach) & (missed <= 1)
-        met, missed = met + hit, missed + ~hit
-        last, last_hz = np.where(hit, tooth, last), np.where(hit, nearest, last_hz)
+        matched, missed = matched + hit, missed + ~hit
+        last, last_hz = np.where(hit, number, last), np.where(hit, nearest, last_hz)
         if (missed > 1).all():
             break
-    return met, last_hz, last
+    return matched, last_hz, last

@@ -1,6 +1,10 @@
-"""From power to tracks that may be candidates: equalize, propose in the ONs, follow through the cadence, gate, show.
+"""From a normalized block to tracks: propose lines in the ONs, follow them, apply the ON/OFF rule.
 
-The search, the training examples and the trace call these same functions.
+A signal from the target is in every ON and in no OFF of the ABACAD cadence: the rule of Enriquez et al. 2017
+(arXiv:1709.03491) and Price et al. 2020 (arXiv:1906.07750), which Ma et al. 2023 (arXiv:2301.12670) leave to a neural
+network. Those searches compare the hits of single observations. Here each observation is measured along one track, so
+that a faint side lobe in all OFFs counts too. The search, the training examples and `search --trace` call these
+functions.
 """
 
 from collections import Counter
@@ -11,90 +15,114 @@ import numpy as np
 from jaxtyping import Float64
 
 from aetherscan.cadence.geometry import Geometry
-from aetherscan.options.search import SearchSettings
+from aetherscan.options.search import Gates
 from aetherscan.search.bandpass import NormalizedBlock
-from aetherscan.search.dedoppler import find_hits
-from aetherscan.search.follow import (
-    DRIFT,
-    FIELDS,
-    OFF_NEAR,
-    SNR,
-    START,
-    WIDTH,
-    follow_hits,
-)
+from aetherscan.search.dedoppler import MOST_HITS, find_hits
+from aetherscan.search.follow import DRIFT, FIELDS, OFF_CLOSE, SNR, START, WIDTH, Arrays, follow_hits
 
-LOOKED_AROUND = 1.5
-"""SNR by which the brightest of many lines near a track may exceed what a line on it may: noise gives it that much."""
+CLOSE_SNR_EXCESS = 1.5
+"""SNR by which the brightest of many lines close to a track exceeds, in noise, that of the one line on it."""
+DRIFT_TOLERANCE = 0.05
+"""Channels per row by which a track may exceed the largest drift."""
 SAME_LINE = 16
-"""Channels, beyond their widths, within which two tracks that lie together all cadence long are one signal."""
+"""Channels, beyond their widths, within which two tracks that stay together all cadence long are one signal."""
 
 
 def find_tracks(
-    equalized: NormalizedBlock,
-    own: tuple[int, int],
+    block: NormalizedBlock,
     cadence: Geometry,
-    settings: SearchSettings,
+    gates: Gates,
     clock: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> tuple[Float64[np.ndarray, "tracks fields"], np.ndarray, Counter[str]]:
-    """Return every track that a hit in the channels `own` leads to, why it is no candidate ('' if it is), and counts.
+    """Return the tracks of all hits outside the block's overlap, why each is rejected, and counts by stage.
 
-    A hit that an earlier ON's track explains is not followed again.
+    Tracks are rows of `follow.FIELDS` in file channels. A rejection reason is '' for a track that may be a candidate. A
+    hit that the track of an earlier ON explains is not followed again.
+
+    Args:
+        block: the six observations.
+        cadence: their geometry; its channels are those of the file.
+        gates: what a track must show.
+        clock: measures the time spent in a stage.
     """
-    max_drift = cadence.max_drift(settings.max_drift_hz_s)
+    max_drift = cadence.max_drift(gates.max_drift_hz_s)
+    low, high = block.overlap[0], block.sigmas.shape[-1] - block.overlap[1]
+    rows = np.empty(block.sigmas.shape[1])
+    arrays = Arrays(block.sigmas, block.weights, cadence.middles, cadence.on, rows)
     counts = Counter[str]()
     tracks, rejections = np.empty((0, len(FIELDS))), np.empty(0, dtype="U32")
     for position in cadence.on:
         with clock("propose"):
-            hits, sums = find_hits(
-                equalized.sigmas[position], equalized.weights[position], max_drift=max_drift, min_snr=settings.hit_snr
+            hits, peaks = find_hits(
+                block.sigmas[position], block.weights[position], max_drift=max_drift, min_snr=gates.hit_snr
             )
-            hits = hits[(own[0] <= hits["channel"]) & (hits["channel"] < own[1])]
+            hits = hits[(low <= hits["channel"]) & (hits["channel"] < high)]
         with clock("follow"):
             known = tracks[(rejections == "") | (rejections == "in_an_off")]
-            followed, explained = follow_hits(
-                hits, position, equalized.sigmas, equalized.weights, cadence.middles, cadence.on,
-                settings.min_on_snr, known,
-            )  # fmt: skip
-        counts.update(sums_above_threshold=sums, hits=len(hits), hits_on_a_track_already_followed=explained)
+            followed, explained = follow_hits(hits, position, arrays, gates.min_on_snr, known)
+        counts.update(
+            sums_above_threshold=peaks,
+            sums_dropped=max(0, peaks - MOST_HITS),
+            hits=len(hits),
+            hits_on_a_track_already_followed=explained,
+        )
         tracks = np.concatenate([tracks, followed])
-        rejections = np.concatenate([rejections, rejection_reasons(followed, cadence, settings)])
-    counts.update(f"tracks_{why}" for why in rejections if why)
+        rejections = np.concatenate([rejections, rejection_reasons(followed, cadence, gates)])
+    counts.update(f"tracks_{reason}" for reason in rejections if reason)
     counts["tracks"] = len(tracks)
+    tracks[:, START] += block.first
     return tracks, rejections, counts
 
 
-def rejection_reasons(
-    tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, settings: SearchSettings
+def hits_between(
+    block: NormalizedBlock, position: int, limits: tuple[float, float], max_drift: float, min_snr: float
 ) -> np.ndarray:
-    """Return for each track why it is no candidate: the first reason of several, '' where there is none.
+    """Return the hits of one observation in part of a block, brightest first: records of `dedoppler.HIT`.
 
-    An emitter that wanders or curves may miss the line in the OFFs by a little: it shows near it.
+    Args:
+        block: the six observations.
+        position: of the observation.
+        limits: file channels between which to search; beyond the block there are none.
+        max_drift: channels per row, in either direction.
+        min_snr: of a hit.
+    """
+    low, high = (int(max(0, limit - block.first)) for limit in limits)
+    part = np.ascontiguousarray(block.sigmas[position, :, low:high])
+    hits, _ = find_hits(part, block.weights[position], max_drift=max_drift, min_snr=min_snr)
+    hits["channel"] += low + block.first
+    return hits
+
+
+def rejection_reasons(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, gates: Gates) -> np.ndarray:
+    """Return for each track the first reason why it is not a candidate, '' if there is none.
+
+    The OFFs are also tested close to the track, for an emitter that wanders or curves may miss the straight line in
+    them by a little.
     """
     on, off = tracks[:, SNR:][:, cadence.on], tracks[:, SNR:][:, cadence.off]
     reasons = {
-        "weak_in_an_on": ~(on.min(axis=1) >= settings.min_on_snr),
-        "weak_together": ~(on.sum(axis=1) / 3**0.5 >= settings.min_together_snr),
-        "too_fast": np.abs(tracks[:, DRIFT]) > cadence.max_drift(settings.max_drift_hz_s) + 0.05,
-        # Of one OFF or of all of them, as a side lobe shows faintly in each.
-        "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / 3**0.5) <= settings.max_off_snr)
-        | (tracks[:, OFF_NEAR] > settings.max_off_snr + LOOKED_AROUND),
+        "weak_in_an_on": ~(on.min(axis=1) >= gates.min_on_snr),
+        "weak_together": ~(on.sum(axis=1) / 3**0.5 >= gates.min_together_snr),
+        "too_fast": np.abs(tracks[:, DRIFT]) > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
+        # In one OFF or in all of them together, as a side lobe is.
+        "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / 3**0.5) <= gates.max_off_snr)
+        | (tracks[:, OFF_CLOSE] > gates.max_off_snr + CLOSE_SNR_EXCESS),
     }
     return np.select(list(reasons.values()), list(reasons), default="").astype("U32")
 
 
 def merge(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> list[int]:
-    """Return which is the brightest of each group of tracks that follow the same line, by channel."""
+    """Return the indices of the brightest track of each group that follows the same line, by channel."""
     last = cadence.middles[-1] + cadence.rows / 2
     order = np.lexsort((tracks[:, START], -tracks[:, SNR:][:, cadence.on].sum(axis=1)))
     kept: list[int] = []
     for i in order:
-        one, others = tracks[i], tracks[kept]
-        reach = SAME_LINE + 2 * (np.hypot(one[WIDTH], one[DRIFT]) + np.hypot(others[:, WIDTH], others[:, DRIFT]))
-        apart = np.maximum(
-            np.abs(others[:, START] - one[START]),
-            np.abs(others[:, START] + others[:, DRIFT] * last - one[START] - one[DRIFT] * last),
+        track, others = tracks[i], tracks[kept]
+        reach = SAME_LINE + 2 * (np.hypot(track[WIDTH], track[DRIFT]) + np.hypot(others[:, WIDTH], others[:, DRIFT]))
+        distance = np.maximum(
+            np.abs(others[:, START] - track[START]),
+            np.abs(others[:, START] + others[:, DRIFT] * last - track[START] - track[DRIFT] * last),
         )
-        if not (apart < reach).any():
+        if not (distance < reach).any():
             kept.append(int(i))
     return sorted(kept, key=lambda i: float(tracks[i, START]))

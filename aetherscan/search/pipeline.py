@@ -1,12 +1,12 @@
-"""The whole search of a cadence, read aloud: stretches of band -> hits in the ONs -> tracks -> scores -> candidates.
+"""Search a cadence: blocks of the band -> hits in the ONs -> tracks -> scores -> candidates.
 
-Every stretch is equalized, the lines in its ONs proposed at every binning, each followed through the six observations
-and measured there. What is not in all three ONs, or is in an OFF, goes no further; what is left is shown to the encoder
-and the forest, centred and at the binning that suits it, with its measurements beside it. `--mode windows` keeps the
-papers' way of choosing: every window of 4,096 channels, half overlapping, goes through the encoder and the forest, and
-only tracks in a window that passes are told of. They are measured all the same.
+Every block is normalized. Lines in its ONs are proposed at every binning, followed through the six observations and
+measured there. A track that is not in all ONs, or is in an OFF, is rejected. The others are cut out, centered, at a
+binning that suits their width, and scored by the encoder and the forest together with their measurements.
+`--mode windows` selects as the papers do: every window of 4,096 channels, half overlapping, is scored by the encoder
+and the forest, and only tracks in a window that passes are candidates. They are measured in the same way.
 
-Nothing is dropped without a name: `counts` has what every stage took in and why it let go of what it let go.
+`SearchResult.counts` accounts for every hit and every track: what entered each stage and why it was rejected.
 """
 
 import math
@@ -25,10 +25,9 @@ from jaxtyping import Float32, Float64, UInt8
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.detector.detector import Detector, Latents
-from aetherscan.io import Observation
-from aetherscan.options.search import SearchSettings
-from aetherscan.search.bandpass import NormalizedBlock, normalize_block
-from aetherscan.search.blocks import STRETCH, Block, blocks, halo
+from aetherscan.io import ArrayObservation, Observation
+from aetherscan.options.search import Gates, SearchSettings
+from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
 from aetherscan.search.features import measurements
@@ -39,14 +38,14 @@ from aetherscan.search.on_off import find_tracks, merge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Candidates by frequency, what every stage took in and let through, and what it cost in seconds of work."""
+    """Candidates by frequency, how many hits and tracks each stage took in and rejected, and what the search cost."""
 
     candidates: tuple[Candidate, ...]
-    snippets: UInt8[np.ndarray, "candidates obs rows bins"]  # of their tracks, in `UINT8_MAX`, whatever the mode
+    snippets: UInt8[np.ndarray, "candidates obs rows bins"]  # of the candidates' tracks, in either mode
     measurements: Float32[np.ndarray, "candidates measurements"]
     counts: dict[str, int]
-    stage_s: dict[str, float]
-    bytes_read: int
+    stage_s: dict[str, float]  # seconds of work, over all threads
+    bytes_read: int  # decoded, in the number format of the files
 
 
 class Clock:
@@ -58,7 +57,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Count the time inside to `stage`."""
+        """Add the time spent inside to `stage`."""
         began = time.perf_counter()
         yield
         with self._lock:
@@ -66,14 +65,14 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What came of a stretch: tracks as rows of `track.FIELDS`, in channels of the file, and what the encoder saw."""
+class BlockResult:
+    """Tracks of one block as rows of `follow.FIELDS`, and their latents; all channels are those of the file."""
 
     tracks: Float64[np.ndarray, "tracks fields"]  # in every ON and in no OFF
     snippets: UInt8[np.ndarray, "tracks obs rows bins"]
     latents: Latents  # of each track's snippet, or of each window
-    windows: Float64[np.ndarray, " windows"]  # where they begin, in `--mode windows`
-    interference: Float64[np.ndarray, " lines"]  # where lines begin that are in every ON, and in an OFF too
+    windows: Float64[np.ndarray, " windows"]  # first channel of each window, with `--mode windows`
+    interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
     counts: Counter[str]
 
 
@@ -89,147 +88,176 @@ def search_cadence(
     Args:
         observations: open, of the same channels.
         detector: a release in memory.
-        settings: how to search; the defaults where not given.
-        progress: called often with the share of the band that is done.
-        on: positions of the ONs: (1, 3, 5) where the target came second.
+        settings: how to search; None for the defaults.
+        progress: called often with the fraction of the band that is done.
+        on: positions of the ONs: (1, 3, 5) if the target came second.
 
     Raises:
-        CadenceError: the observations do not share a band, or are not six.
-        ReadError: a file could not be read, or changed meanwhile.
+        CadenceError: the observations are not six or do not share a band.
+        ReadError: a file could not be read, or changed during the search.
         ReleaseError: the release cannot search in this mode.
     """
     settings = settings or SearchSettings()
     detector = detector.for_mode(settings.mode)
+    threshold = detector.threshold if settings.threshold is None else settings.threshold
     cadence = geometry_of([observation.header for observation in observations], on)
-    reach = halo(cadence.headers, cadence.max_drift(settings.max_drift_hz_s))
-    clock, found, rooms = Clock(), list[Found](), SimpleQueue[Float32[np.ndarray, " pixels"]]()
-    for _ in range(settings.threads):  # used again and again: a fresh large array costs more than what is done in it
-        rooms.put(np.empty(6 * cadence.rows * (STRETCH * 16 // max(cadence.rows, 16) + 2 * reach), np.float32))
-    work = partial(_search_stretch, cadence=cadence, detector=detector, settings=settings, clock=clock, rooms=rooms)
+    overlap = overlap_channels(cadence.headers, cadence.max_drift(settings.max_drift_hz_s))
+    clock, results, buffers = Clock(), list[BlockResult](), SimpleQueue[Float32[np.ndarray, " pixels"]]()
+    for _ in range(settings.threads):  # reused: allocating a large array for each block takes longer than filling it
+        buffers.put(np.empty(6 * block_pixels(cadence.rows, overlap), np.float32))
+    search = partial(
+        _search_block, cadence=cadence, detector=detector, gates=settings.gates, clock=clock, buffers=buffers
+    )
     with ThreadPoolExecutor(settings.threads) as pool:
         threads = pool if settings.threads > 1 else None
-        ahead = blocks(observations, reach, block=settings.block_channels, pool=threads)
+        batches = read_blocks(observations, overlap, read_channels=settings.block_channels, pool=threads)
         while True:
             with clock("read"):
-                ready = next(ahead, None)
-            if ready is None:
+                batch = next(batches, None)
+            if batch is None:
                 break
-            for stretch, one in zip(ready, threads.map(work, ready) if threads else map(work, ready), strict=True):
-                found.append(one)
-                progress(stretch.stop / cadence.nchans)
-    return _conclude(found, cadence, detector, settings, clock)
+            for block, result in zip(batch, threads.map(search, batch) if threads else map(search, batch), strict=True):
+                results.append(result)
+                progress(block.stop / cadence.nchans)
+    candidates, snippets, features, counts = _score(results, cadence, detector, threshold, clock)
+    return SearchResult(
+        candidates=candidates,
+        snippets=snippets,
+        measurements=features,
+        counts=counts,
+        stage_s=clock.stage_s,
+        bytes_read=_bytes_read(observations),
+    )
 
 
-def _search_stretch(
-    stretch: Block,
+def _bytes_read(observations: Sequence[Observation]) -> int:
+    """Return the decoded bytes read from files, of at most two polarization products; arrays in memory count 0."""
+    headers = [observation.header for observation in observations if not isinstance(observation, ArrayObservation)]
+    nchans = min((header.nchans for header in headers), default=0)
+    return sum(nchans * header.ntime * header.nbits * min(header.nifs, 2) // 8 for header in headers)
+
+
+def _search_block(
+    raw: Block,
     cadence: Geometry,
     detector: Detector,
-    settings: SearchSettings,
+    gates: Gates,
     clock: Clock,
-    rooms: SimpleQueue[Float32[np.ndarray, " pixels"]],
-) -> Found:
+    buffers: SimpleQueue[Float32[np.ndarray, " pixels"]],
+) -> BlockResult:
+    """Return the tracks of a block that pass the gates, with their latents or those of the block's windows.
+
+    Args:
+        raw: power.
+        cadence: its geometry.
+        detector: in the mode of the search.
+        gates: what a track must show.
+        clock: measures the time spent in each stage.
+        buffers: free arrays for normalized blocks.
+    """
     shape = detector.release.snippet
-    with _borrowed(rooms) as room:
+    with _borrowed(buffers) as buffer:
         with clock("equalize"):
-            equalized = _equalized(stretch, cadence, room)
-        own = (stretch.start - stretch.low, stretch.stop - stretch.low)
-        tracks, rejections, counts = find_tracks(equalized, own, cadence, settings, clock)
-        free = tracks[rejections == ""]
-        kept = free[merge(free, cadence)]
+            block = raw.normalize(cadence, buffer)
+        tracks, rejections, counts = find_tracks(block, cadence, gates, clock)
+        passed = tracks[rejections == ""]
+        merged = passed[merge(passed, cadence)]
         with clock("encode"):
-            shown = cut = [track_snippet(equalized, track, cadence, shape) for track in kept]
-            if settings.mode == "windows":
-                windows = _windows_of(stretch, cadence, shape[1] << WINDOW_LEVEL)
-                shown = [window_snippet(equalized, start - stretch.low, cadence, shape) for start in windows]
-            else:
-                windows = np.empty(0)
-            latents = detector.encode_snippets(shown)
-    counts.update(windows=len(windows), merged_into_another=len(free) - len(kept))
-    kept[:, START] += stretch.low
-    lines = tracks[rejections == "in_an_off", START] + stretch.low
-    return Found(
-        tracks=kept, snippets=to_uint8(cut, shape), latents=latents, windows=windows, interference=lines, counts=counts
+            snippets = [track_snippet(block, track, cadence, shape) for track in merged]
+            starts = _window_starts(raw, cadence, shape[1] << WINDOW_LEVEL) if detector.mode == "windows" else None
+            latents = detector.encode_snippets(
+                snippets if starts is None else [window_snippet(block, start, cadence, shape) for start in starts]
+            )
+    windows = np.empty(0) if starts is None else starts
+    counts.update(windows=len(windows), merged_into_another=len(passed) - len(merged))
+    return BlockResult(
+        tracks=merged,
+        snippets=to_uint8(snippets, shape),
+        latents=latents,
+        windows=windows,
+        interference=tracks[rejections == "in_an_off", START],
+        counts=counts,
     )
 
 
 @contextmanager
-def _borrowed(rooms: SimpleQueue[Float32[np.ndarray, " pixels"]]) -> Iterator[Float32[np.ndarray, " pixels"]]:
-    room = rooms.get()
+def _borrowed(buffers: SimpleQueue[Float32[np.ndarray, " pixels"]]) -> Iterator[Float32[np.ndarray, " pixels"]]:
+    buffer = buffers.get()
     try:
-        yield room
+        yield buffer
     finally:
-        rooms.put(room)
+        buffers.put(buffer)
 
 
-def _equalized(stretch: Block, cadence: Geometry, room: Float32[np.ndarray, " pixels"]) -> NormalizedBlock:
-    """Return a stretch in units of its noise, in `room`."""
-    shape = (6, cadence.rows, stretch.high - stretch.low)
-    out = room[: math.prod(shape)].reshape(shape)
-    return normalize_block(stretch.power, cadence, stretch.low - stretch.origin, out, stretch.low)
-
-
-def _windows_of(stretch: Block, cadence: Geometry, width: int) -> Float64[np.ndarray, " windows"]:
-    """Return where the windows begin that belong to a stretch: half overlapping, the last flush with the band's end."""
+def _window_starts(block: Block, cadence: Geometry, width: int) -> Float64[np.ndarray, " windows"]:
+    """Return the first channels of a block's windows: half overlapping, the last one flush with the end of the band."""
     step = width // 2
     last = cadence.nchans - width
-    starts = np.arange(-(-stretch.start // step) * step, min(stretch.stop, last), step, dtype=np.float64)
-    return np.append(starts, last) if stretch.stop == cadence.nchans else starts
+    starts = np.arange(-(-block.start // step) * step, min(block.stop, last), step, dtype=np.float64)
+    return np.append(starts, last) if block.stop == cadence.nchans else starts
 
 
-def _conclude(
-    found: Sequence[Found], cadence: Geometry, detector: Detector, settings: SearchSettings, clock: Clock
-) -> SearchResult:
-    counts = sum((one.counts for one in found), Counter[str]())
-    tracks = np.concatenate([one.tracks for one in found])
-    latents = Latents.join([one.latents for one in found])
-    kept = merge(tracks, cadence)
-    counts["merged_into_another"] += len(tracks) - len(kept)
-    tracks, snippets = tracks[kept], np.concatenate([one.snippets for one in found])[kept]
-    told = measured = measurements(tracks, cadence)
+def _score(
+    results: Sequence[BlockResult], cadence: Geometry, detector: Detector, threshold: float, clock: Clock
+) -> tuple[
+    tuple[Candidate, ...],
+    UInt8[np.ndarray, "candidates obs rows bins"],
+    Float32[np.ndarray, "candidates measurements"],
+    dict[str, int],
+]:
+    """Merge and score the tracks of all blocks; return the candidates, their snippets, their measurements, and counts.
+
+    Args:
+        results: of the blocks, in channel order.
+        cadence: its geometry.
+        detector: in the mode of the search.
+        threshold: lowest probability of a candidate.
+        clock: measures the time spent scoring.
+    """
+    counts = sum((result.counts for result in results), Counter[str]())
+    tracks = np.concatenate([result.tracks for result in results])
+    latents = Latents.join([result.latents for result in results])
+    merged = merge(tracks, cadence)
+    counts["merged_into_another"] += len(tracks) - len(merged)
+    tracks, snippets = tracks[merged], np.concatenate([result.snippets for result in results])[merged]
+    features = scored = measurements(tracks, cadence)
     with clock("score"):
-        if settings.mode == "windows":
-            starts = np.concatenate([one.windows for one in found])
-            told = np.empty((len(starts), 0), np.float32)
-            shares = detector.score(latents, told)
-            kept = [_best_window(track, starts, shares, cadence, detector) for track in tracks]
-            shares, told = shares[kept], told[kept]
+        if detector.mode == "windows":
+            starts = np.concatenate([result.windows for result in results])
+            scored = np.empty((len(starts), 0), np.float32)
+            probabilities = detector.score(latents, scored)
+            rows = [_best_window(track, starts, probabilities, cadence, detector) for track in tracks]
+            probabilities, scored, latents = probabilities[rows], scored[rows], latents.of(rows)
         else:
-            shares = detector.score(latents.of(kept), told)
-        latents = latents.of(kept)
-        threshold = detector.threshold if settings.threshold is None else settings.threshold
-        passed = np.flatnonzero(shares >= threshold)
-        spreads = detector.spread(latents.of(passed), told[passed])
+            latents = latents.of(merged)
+            probabilities = detector.score(latents, scored)
+        passed = np.flatnonzero(probabilities >= threshold)
+        spreads = detector.spread(latents.of(passed), scored[passed])
         strangeness = detector.strangeness(latents.of(passed))
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(passed), len(passed)
-    lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *(one.interference for one in found)])))
+    interference = [result.interference for result in results]
+    lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
     candidates = [
-        _candidate(tracks[i], (shares[i], spread, strange), latents.mean[i], lines, cadence, detector, settings)
+        _candidate(tracks[i], (probabilities[i], spread, strange), latents.mean[i], lines, cadence, detector)
         for i, spread, strange in zip(passed, spreads, strangeness, strict=True)
     ]
     order = sorted(range(len(passed)), key=lambda i: candidates[i].frequency_mhz)
-    return SearchResult(
-        candidates=tuple(candidates[i] for i in order),
-        snippets=snippets[passed[order]],
-        measurements=measured[passed[order]],
-        counts=dict(counts),
-        stage_s=clock.stage_s,
-        bytes_read=sum(header.nchans * header.ntime * 4 for header in cadence.headers),
-    )
+    return tuple(candidates[i] for i in order), snippets[passed[order]], features[passed[order]], dict(counts)
 
 
 def _best_window(
     track: Float64[np.ndarray, " fields"],
     starts: Float64[np.ndarray, " windows"],
-    shares: Float64[np.ndarray, " windows"],
+    probabilities: Float64[np.ndarray, " windows"],
     cadence: Geometry,
     detector: Detector,
 ) -> int:
-    """Return which window shows a signal best, of those that hold the track half-way through the cadence."""
+    """Return the index of the most probable of the windows that hold the track half-way through the cadence."""
     middle = track[START] + track[DRIFT] * cadence.middles.mean()
     width = detector.release.snippet[1] << WINDOW_LEVEL
     first, last = np.searchsorted(starts, [middle - width, middle], side="right")
     first = min(first, len(starts) - 1)
-    return int(first + np.argmax(shares[first : max(last, first + 1)]))
+    return int(first + np.argmax(probabilities[first : max(last, first + 1)]))
 
 
 def _candidate(
@@ -239,13 +267,22 @@ def _candidate(
     lines: Float64[np.ndarray, " lines"],
     cadence: Geometry,
     detector: Detector,
-    settings: SearchSettings,
 ) -> Candidate:
+    """Return a track as a candidate, in physical units.
+
+    Args:
+        row: the track, in channels and rows.
+        scores: probability, its spread, and strangeness (NaN if the release does not give one).
+        latents: their mean in each observation.
+        lines: frequency of every line in the ONs, MHz, ascending.
+        cadence: its geometry.
+        detector: that scored the track.
+    """
     track, header = as_track(row), cadence.headers[cadence.on[0]]
     probability, spread, strangeness = map(float, scores)
     start = cadence.middles[cadence.on[0]] - cadence.rows / 2
-    level = WINDOW_LEVEL if settings.mode == "windows" else snippet_level(track.box)
-    facts = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
+    level = WINDOW_LEVEL if detector.mode == "windows" else snippet_level(track.box)
+    context = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
     return Candidate(
         frequency_mhz=float(cadence.mhz(track.channel(start))),
         drift_rate_hz_s=track.drift * cadence.headers[0].foff * 1e6 / header.tsamp,
@@ -260,6 +297,6 @@ def _candidate(
         target=header.source_name,
         tstart_mjd=header.tstart,
         release=detector.release.name,
-        mode=settings.mode,
-        **asdict(facts),
+        mode=detector.mode,
+        **asdict(context),
     )

@@ -18,7 +18,7 @@ from numba import njit
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
-from aetherscan.search.cutouts import COARSEST, shade, shade_table, to_uint8, track_snippet
+from aetherscan.search.cutouts import COARSEST, quantization_table, quantize, to_uint8, track_snippet
 from aetherscan.search.dedoppler import LEVELS
 from aetherscan.search.follow import DRIFT, START
 from aetherscan.search.on_off import find_tracks
@@ -82,9 +82,8 @@ def load_background(arrays: BackgroundArrays, source: Source, place: int, number
         ReadError: a file changed since it was chosen.
     """
     settings, (background, cadence) = source.settings, source.normalized(number)
-    tracks, rejections, _ = find_tracks(
-        background, (0, settings.chans), cadence, SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
-    )
+    gates = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s).gates
+    tracks, rejections, _ = find_tracks(background, cadence, gates)
     tracks = np.concatenate([tracks[rejections == ""], tracks[rejections == "in_an_off"]])
     positions = tracks[:MOST_TRACKS, START] + tracks[:MOST_TRACKS, DRIFT] * cadence.middles.mean()
     arrays.tracks[place] = np.inf
@@ -95,7 +94,7 @@ def load_background(arrays: BackgroundArrays, source: Source, place: int, number
     arrays.detections[place, : len(snippets)] = to_uint8(snippets, shape)
     arrays.sigmas[place], arrays.noise[place] = background.sigmas, background.noise
     arrays.middles[place] = cadence.middles
-    quantize_levels(background.sigmas, background.noise, *shade_table(), arrays.bins[place])
+    quantize_levels(background.sigmas, background.noise, *quantization_table(), arrays.bins[place])
     rng = generator(source.seed, Stream.LINES, source.split, number)
     header, strength = cadence.headers[0], row_strength(background)
     starts_s = (cadence.middles - settings.rows / 2) * header.tsamp
@@ -162,4 +161,4 @@ def quantize_levels(
                     total = np.float32(0)
                     for k in range(b * width, (b + 1) * width):
                         total += row[k]
-                    out[i, t, first + b] = shade(total * unit, begins, ends)
+                    out[i, t, first + b] = quantize(total * unit, begins, ends)

@@ -16,7 +16,7 @@ from aetherscan.cadence.grouping import find_cadences
 from aetherscan.errors import CadenceError
 from aetherscan.io import open_cadence, open_observation
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
-from aetherscan.search.stamps import open_plates
+from aetherscan.search.stamps import open_stamps
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.random_skies import COARSE, ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Split, Stream, generator
@@ -55,7 +55,7 @@ class Source:
         paths, indices = self.parts[number]
         if not paths[0].endswith(STAMP_SUFFIX):
             return _cut_band(paths, indices[0], settings)
-        file = open_plates(Path(paths[0]), (settings.rows, settings.bins))
+        file = open_stamps(Path(paths[0]), (settings.rows, settings.bins))
         powers = (np.array(file[k], dtype=np.float32) for k in indices)
         stamps = [normalize_block(power, cadence, channel=STAMP_CHANNEL) for power in powers]
         joined = NormalizedBlock(
@@ -103,7 +103,7 @@ def sources(
     groups: list[list[Part]] = []
     if str(files[0]).endswith(STAMP_SUFFIX):
         for file in files:
-            available = len(open_plates(file, (settings.rows, settings.bins)))
+            available = len(open_stamps(file, (settings.rows, settings.bins)))
             chosen = rng.permutation(_spread(available, run, runs))
             complete = np.resize(chosen, (-(-len(chosen) // width), width))
             groups.append([((str(file),), row.tolist()) for row in complete])

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from aetherscan.search.cutouts import shade_table
+from aetherscan.search.cutouts import quantization_table
 from aetherscan.train.background_cache import BackgroundArrays, empty_arrays, load_background
 from aetherscan.train.backgrounds import Source, sources
 from aetherscan.train.random_skies import ExampleSettings
@@ -74,7 +74,7 @@ def make_group(
     rng, examples = generator(settings.seed, Stream.EXAMPLES, *key), settings.examples
     group = np.empty((GROUP, 6, examples.rows, examples.bins), dtype=np.uint8)
     render_examples(
-        arrays, shade_table(), places[rng.integers(places.size, size=GROUP)], rng.random((GROUP, DRAWS)),
+        arrays, quantization_table(), places[rng.integers(places.size, size=GROUP)], rng.random((GROUP, DRAWS)),
         rng.normal(size=(GROUP, 3)), np.log(snr), settings.windows, group,
     )  # fmt: skip
     return group

@@ -74,8 +74,8 @@ def draw_examples(
         inject(normalized, emitters, cadence)
     else:
         normalized = normalize_block(draw_power(rng, emitters, settings), cadence)
-    search = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s)
-    tracks, rejections, _ = find_tracks(normalized, (0, settings.chans), cadence, search)
+    gates = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s).gates
+    tracks, rejections, _ = find_tracks(normalized, cadence, gates)
     tracks = tracks[rejections == ""]
     matches = np.array([_match(track, signals, cadence) for track in tracks]).reshape(-1, 2)
     labelled = matches[:, 0] >= 0

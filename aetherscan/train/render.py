@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from numba import njit
 
 from aetherscan.cadence.geometry import ON_POSITIONS as ON
-from aetherscan.search.cutouts import WINDOW_LEVEL, shade, snippet_level
+from aetherscan.search.cutouts import WINDOW_LEVEL, quantize, snippet_level
 from aetherscan.simulate.injection import FWHM_TO_SIGMA, line_shares
 from aetherscan.train.background_cache import BackgroundArrays
 
@@ -81,7 +81,7 @@ def render_snippet(
             for e in range(lines):  # a bin that two lines touch is computed twice, each time with both
                 for b in range(max(0, spans[e, t, 0] >> level), min(bins, ((spans[e, t, 1] - 1) >> level) + 1)):
                     total = _bin(row, b, width, amplitudes, shares[:, t], spans[:, t])
-                    out[i, t, b] = shade(total * unit, table[0], table[1])
+                    out[i, t, b] = quantize(total * unit, table[0], table[1])
 
 
 @njit(cache=True, nogil=True)

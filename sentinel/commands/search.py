@@ -60,12 +60,12 @@ def score(
     paths: Sequence[Path], output: Path, *, detector: Any, threshold: float | None, batch: int, table: str = "csv"
 ) -> str:
     """Score windows that were cut out already; write a row for each, and return how many are signals."""
-    from aetherscan.search.stamps import COLUMNS, LEVELS, open_plates, score_plates
+    from aetherscan.search.stamps import COLUMNS, LEVELS, open_stamps, score_stamps
 
     for path in paths:  # all of them before the first is scored
-        open_plates(path, detector.release.snippet, LEVELS)
+        open_stamps(path, detector.release.snippet, LEVELS)
     least = detector.threshold if threshold is None else threshold
-    rows = [row for path in paths for row in score_plates(path, detector, least, batch)]
+    rows = [row for path in paths for row in score_stamps(path, detector, least, batch)]
     output.mkdir(parents=True, exist_ok=True)
     with (output / f"plates.{table}").open("w", newline="", encoding="utf-8") as stream:
         if table == "json":

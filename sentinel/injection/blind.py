@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from aetherscan.header import SECONDS_PER_DAY
+from aetherscan.header import MAD_TO_SIGMA, SECONDS_PER_DAY
 from aetherscan.io import Observation, open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
@@ -50,7 +50,7 @@ class InjectedObservation(Observation):
         low = min(max(middle - NOISE_CHANNELS, 0), max(width - 2 * NOISE_CHANNELS, 0))
         power = observation.read(first + low, first + min(low + 2 * NOISE_CHANNELS, width))
         level = np.median(power, axis=1, keepdims=True)
-        self._noise = 1.4826 * np.median(np.abs(power - level), axis=1).astype(np.float64)
+        self._noise = MAD_TO_SIGMA * np.median(np.abs(power - level), axis=1).astype(np.float64)
 
     @property
     def chunk_channels(self) -> int:

@@ -17,7 +17,7 @@ from aetherscan.header import Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.plotting.waterfall import waterfall_png
-from aetherscan.search.features import packed
+from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel.config import Config
 from sentinel.failpoint import failpoint
@@ -136,7 +136,7 @@ def write_pictures(
         progress(1.0)
         path = stem.with_name(f"{stem.name}-{row.frequency_mhz:.6f}MHz-{rank + 1}.png")
         pictures.append((rank, *write_file(path, waterfall_png(observations, row, on))))
-        example = packed(result.snippets[rank], result.measurements[rank])
+        example = pack_example(result.snippets[rank], result.measurements[rank])
         examples.append((rank, *write_file(path.with_suffix(".npz"), example)))
     return pictures, examples
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aetherscan.evaluate.scenarios import SCENARIOS, Scenario, cadence_headers, cadence_seeds, draw_sky, write_sky
-from aetherscan.header import SCAN_STEP_S, gbt_header
+from aetherscan.header import MAD_TO_SIGMA, SCAN_STEP_S, gbt_header
 from aetherscan.io import open_observation
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.noise import BURST_NOISE, NOISE
@@ -34,7 +34,7 @@ def test_a_tone_keeps_its_snr_where_a_burst_raises_the_noise(tmp_path, real):
     sigma = np.full(16, NOISE * LEVEL)
     sigma[3:5] *= 5 * BURST_NOISE
     if power is not None:
-        sigma = 1.4826 * np.median(np.abs(power - np.median(power, axis=1)[:, None]), axis=1)
+        sigma = MAD_TO_SIGMA * np.median(np.abs(power - np.median(power, axis=1)[:, None]), axis=1)
     signal = (powers[0] - powers[1]) / sigma[:, None]
     assert np.sqrt((signal**2).sum()) == pytest.approx(20.0, rel=0.02)
 

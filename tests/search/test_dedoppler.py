@@ -1,4 +1,4 @@
-"""Lines are proposed at the channel, drift and strength they have, once each."""
+"""Every line is proposed once, with its channel, drift rate and SNR."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def hits(sigmas: np.ndarray, scatter=None, **options) -> np.ndarray:
 @pytest.mark.parametrize(
     ("drift", "width"), [(0, 1), (0.5, 2), (-0.9, 3), (3.3, 2), (-8, 10), (20, 3), (-25, 30), (0, 50)]
 )
-def test_a_line_is_found_once_where_it_is(drift, width, rows):
+def test_a_line_gives_one_hit_with_its_channel_drift_and_snr(drift, width, rows):
     found = hits(lit(3000.3, drift, width, 25, rows=rows), max_drift=26, min_snr=7)
     best = found[0]
     assert abs(best["channel"] - 3000.3) < 2 + max(width, abs(drift))
@@ -39,7 +39,7 @@ def test_a_line_is_found_once_where_it_is(drift, width, rows):
 
 @settings(deadline=None, max_examples=25)
 @given(st.floats(-26, 26), st.floats(0.7, 40), st.floats(0, 1), st.integers(0, 1000))
-def test_the_sums_hold_most_of_any_line(drift, width, part, seed):
+def test_a_hit_has_most_of_the_snr_of_any_line(drift, width, part, seed):
     best = hits(lit(4000 + part, drift, width, 30, seed), max_drift=26, min_snr=7)[0]
     assert best["snr"] > 0.52 * 30
     assert abs(best["channel"] - 4000 - part) < 2 + max(width, abs(drift))
@@ -55,13 +55,13 @@ def test_faint_lines_beside_a_carrier_are_still_found():
     )
 
 
-def test_one_hot_pixel_is_no_line():
+def test_one_hot_pixel_gives_no_hit():
     sigmas = lit(0, 0, 1, 0)
     sigmas[5, 4000] = 1e6
     assert len(hits(sigmas, max_drift=26, min_snr=6)) == 0
 
 
-def test_noise_alone_has_no_bright_lines():
+def test_noise_gives_no_bright_hits():
     quiet = np.random.default_rng(9).standard_normal((ROWS, 2**15), dtype=np.float32)
     assert len(hits(quiet, max_drift=26, min_snr=6.5)) == 0
 
@@ -75,13 +75,23 @@ def test_flipping_the_band_mirrors_the_hits():
     assert mirrored["snr"] == pytest.approx(hit["snr"], rel=0.1)
 
 
+def test_the_brightest_hits_are_kept_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("aetherscan.search.dedoppler.MOST_HITS", 5)
+    sigmas = lit(8000.0, 0.5, 2, 40)
+    for channel in range(300, 7000, 300):
+        add_line(sigmas, np.full(ROWS + 1, float(channel)), width=2, snr=10, noise=np.ones(ROWS))
+    found = hits(sigmas, max_drift=26, min_snr=6)
+    assert 1 <= len(found) <= 5
+    assert abs(found[0]["channel"] - 8000) < 3
+
+
 def test_drifts_beyond_the_limit_by_more_than_a_step_are_not_reported():
     found = hits(lit(900, 12, 2, 60), max_drift=5, min_snr=6)
     assert len(found)
     assert (np.abs(found["drift"]) <= 5 + found["width"] / (ROWS - 1)).all()
 
 
-def test_a_burst_whose_channels_rise_and_fall_together_has_no_bright_lines_and_hides_none():
+def test_a_burst_with_correlated_channels_gives_no_hits_and_hides_no_line():
     rng = np.random.default_rng(3)
     sigmas = lit(4000, 0.5, 2, 12)
     sigmas[4:7] = np.repeat(rng.standard_normal((3, CHANS // 32), dtype=np.float32), 32, axis=1)
@@ -89,7 +99,7 @@ def test_a_burst_whose_channels_rise_and_fall_together_has_no_bright_lines_and_h
     assert abs(found["channel"] - 4000) < 3
 
 
-def test_a_row_counts_by_what_it_shows_over_its_variance_and_the_sum_has_unit_scatter():
+def test_a_row_is_weighted_by_signal_over_variance_and_the_sum_has_unit_scatter():
     scatter = np.full(ROWS, 0.1, np.float32)
     scatter[3], scatter[9] = 0.4, 0
     noise = np.ones((2, ROWS), np.float32)

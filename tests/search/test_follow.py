@@ -1,10 +1,10 @@
-"""A track has the drift, width and strength of its signal in every observation, and is not led astray."""
+"""A track has the drift, width and SNR of its signal in every observation, whatever crosses or lies beside it."""
 
 import numpy as np
 import pytest
 
 from aetherscan.search.dedoppler import HIT, row_weights
-from aetherscan.search.follow import FIELDS, as_track, follow, follow_hits
+from aetherscan.search.follow import FIELDS, Arrays, as_track, follow, follow_hits
 from aetherscan.simulate.injection import add_line
 
 ROWS, CHANS, ON = 16, 2**13, (0, 2, 4)
@@ -26,8 +26,12 @@ def hit(channel, drift, width, snr=10.0):
     return np.array([(channel, drift, width, snr)], dtype=HIT)
 
 
-def tracked(sigmas, one, position=2, on=ON, least=4.0):
-    return as_track(follow(one[0], position, sigmas, WEIGHTS, MIDDLES, on, least))
+def arrays(sigmas):
+    return Arrays(sigmas, WEIGHTS, MIDDLES, ON, np.empty(ROWS))
+
+
+def tracked(sigmas, hits, position=2, least=4.0):
+    return as_track(follow(hits[0], position, arrays(sigmas), least))
 
 
 @pytest.mark.parametrize("position", ON)
@@ -46,39 +50,39 @@ def test_a_tone_is_measured_in_all_six(drift, width, box, position):
     assert track.width < 3 * max(width, 2)
 
 
-def test_a_side_lobe_shows_in_the_offs_at_its_own_strength():
+def test_a_side_lobe_is_measured_in_the_offs_at_its_own_snr():
     track = tracked(sky((4000, 0.4, 2, (30, 6, 30, 6, 30, 6))), hit(4000 + 0.4 * MIDDLES[2], 0.4, 2))
     assert np.mean([track.snr[i] for i in (1, 3, 5)]) == pytest.approx(6, abs=1.5)
 
 
-def test_what_merely_crosses_an_off_is_not_on_the_track_and_what_wanders_beside_it_is_near():
+def test_a_line_that_crosses_an_off_is_not_on_the_track_and_a_parallel_line_is_close():
     tone = (4000, 0.4, 2, (20, 0, 20, 0, 20, 0))
     crossing = (4000 + 0.4 * MIDDLES[3] + 9 * MIDDLES[3], -9, 2, (0, 0, 0, 500, 0, 0))
     assert tracked(sky(tone, crossing), hit(4000 + 0.4 * MIDDLES[2], 0.4, 2)).snr[3] < 4
     beside = (4003.5, 0.4, 2, (0, 0, 0, 30, 0, 0))
     track = tracked(sky(tone, beside), hit(4000 + 0.4 * MIDDLES[2], 0.4, 2))
-    assert track.snr[3] < 5 < track.off_near
+    assert track.snr[3] < 5 < track.off_close
 
 
-def test_an_emitter_that_strays_from_its_line_is_around_it_in_every_off():
+def test_an_emitter_that_wanders_is_in_the_wide_neighborhood_in_every_off():
     tone = (4000, 0.4, 2, (20, 0, 20, 0, 20, 0))
     strayed = [
         (4000 + away, 0.4, 2, tuple(30 * (i == off) for i in range(6))) for off, away in ((1, 25), (3, -40), (5, 18))
     ]
-    one = hit(4000 + 0.4 * MIDDLES[2], 0.4, 2)
-    everywhere, in_two = tracked(sky(tone, *strayed), one), tracked(sky(tone, *strayed[:2]), one)
-    assert everywhere.off_near < 5
-    assert everywhere.off_around > 15
-    assert in_two.off_around < 5
+    start = hit(4000 + 0.4 * MIDDLES[2], 0.4, 2)
+    everywhere, in_two = tracked(sky(tone, *strayed), start), tracked(sky(tone, *strayed[:2]), start)
+    assert everywhere.off_close < 5
+    assert everywhere.off_wide > 15
+    assert in_two.off_wide < 5
 
 
-def test_where_an_on_is_empty_the_rest_is_not_looked_for():
+def test_the_offs_are_not_measured_when_an_on_is_empty():
     track = tracked(sky((4000, 0.4, 2, (0, 0, 20, 0, 0, 0))), hit(4000 + 0.4 * MIDDLES[2], 0.4, 2), least=6.0)
     assert track.snr[2] > 15
     assert np.isnan(track.snr[1])
 
 
-def test_a_signal_that_shines_half_of_the_time_is_less_steady():
+def test_a_signal_that_is_on_half_of_the_time_is_less_steady():
     whole = sky((4000, 0.0, 2, (30, 0, 30, 0, 30, 0)))
     half = sky()
     half[:, ::2] = whole[:, ::2]
@@ -91,8 +95,8 @@ def test_a_hit_that_a_known_track_explains_is_not_followed_again():
     sigmas = sky((4000, 0.4, 2, (20, 0, 20, 0, 20, 0)))
     none = np.empty((0, len(FIELDS)))
     hits = np.concatenate([hit(4000 + 0.4 * MIDDLES[0], 0.4, 2), hit(2000, 0, 2)])
-    known, explained = follow_hits(hits[:1], 0, sigmas, WEIGHTS, MIDDLES, ON, 4.0, none)
+    known, explained = follow_hits(hits[:1], 0, arrays(sigmas), 4.0, none)
     assert (len(known), explained) == (1, 0)
     again = np.concatenate([hit(4000 + 0.4 * MIDDLES[2], 0.4, 2), hit(2000, 0, 2)])
-    followed, explained = follow_hits(again, 2, sigmas, WEIGHTS, MIDDLES, ON, 4.0, known)
+    followed, explained = follow_hits(again, 2, arrays(sigmas), 4.0, known)
     assert (len(followed), explained) == (1, 1)

@@ -1,4 +1,4 @@
-"""A signal from the target comes out once, with its numbers; what is elsewhere too does not."""
+"""A signal in the ONs alone is one candidate with the right numbers; a signal in an OFF is none."""
 
 import csv
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_detector
+from factories import make_detector, make_header, make_power
 
 from aetherscan.cadence.geometry import check_cadence, geometry_of
 from aetherscan.errors import CadenceError
 from aetherscan.evaluate.searchers import release_search
-from aetherscan.header import SCAN_STEP_S, gbt_header
-from aetherscan.io import open_cadence, write_h5
+from aetherscan.header import MAD_TO_SIGMA, SCAN_STEP_S, SECONDS_PER_DAY, gbt_header
+from aetherscan.io import open_cadence, write_fil, write_h5
 from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.plotting.waterfall import waterfall_png
-from aetherscan.search.blocks import block_width, blocks, grid
+from aetherscan.search.blocks import block_limits, read_blocks, read_width
 from aetherscan.search.candidates import COLUMNS, write_csv, write_json
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.search.explain import trace
@@ -48,7 +48,7 @@ def search(folder, *emitters, settings=None, seed=1, suffix=".h5", on=(0, 2, 4),
 
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
 @pytest.mark.parametrize(("drift", "width"), [(0.0, 2.0), (1.2, 6.0), (-3.9, 3.0), (0.4, 40.0)])
-def test_a_tone_in_the_ons_is_one_candidate_with_its_own_numbers(tmp_path, drift, width, suffix):
+def test_a_tone_in_the_ons_is_one_candidate_with_the_right_frequency_drift_and_snr(tmp_path, drift, width, suffix):
     (found,) = search(tmp_path, tone(16000, drift, width), suffix=suffix).candidates
     assert abs(found.frequency_mhz - HEADER.frequency(16000)) < 12e-6
     assert found.drift_rate_hz_s == pytest.approx(drift, abs=0.02)
@@ -57,8 +57,31 @@ def test_a_tone_in_the_ons_is_one_candidate_with_its_own_numbers(tmp_path, drift
     assert (found.target, found.tstart_mjd, found.mode) == ("HIP99427", HEADER.tstart, "tracks")
 
 
+def brightness(snippet):
+    """Return latents of the brightest bin of the first observation, averaged over its rows."""
+    latents = np.full((6, 8), snippet[0].mean(axis=0).max(), np.float32)
+    return latents, np.zeros_like(latents)
+
+
+class PassesBright:
+    def predict_proba(self, features):
+        passes = (features[:, 0] > 0.65).astype(float)
+        return np.column_stack([1 - passes, passes])
+
+
+def test_windows_mode_reports_the_tracks_in_windows_that_pass_and_no_others(tmp_path):
+    bright, faint = tone(9000, 0.1, 4, 200.0), tone(24_000, 0.1, 4, 15.0)
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(bright, faint)), 1)
+    detector = replace(make_detector(), encode=brightness, forests=dict.fromkeys(MODES, PassesBright()))
+    with open_cadence(paths) as observations:
+        result = search_cadence(observations, detector, SearchSettings(mode="windows"))
+    (candidate,) = result.candidates
+    assert abs(candidate.frequency_mhz - bright.frequency_mhz) < 12e-6
+    assert (result.counts["below_threshold"], candidate.binning, candidate.probability) == (1, 8, 1.0)
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_a_faint_tone_is_found_in_either_mode(tmp_path, mode):
+def test_a_faint_tone_is_measured_alike_in_both_modes(tmp_path, mode):
     (found,) = search(tmp_path, tone(16000, -2.0, 4.0, 11.0), settings=SearchSettings(mode=mode)).candidates
     assert abs(found.frequency_mhz - HEADER.frequency(16000)) < 20e-6
     assert found.drift_rate_hz_s == pytest.approx(-2.0, abs=0.03)
@@ -86,7 +109,7 @@ def test_interference_is_no_candidate(tmp_path, kind):
     assert kind == "off_only" or result.counts["hits"] > 0
 
 
-def test_a_side_lobe_that_no_off_shows_alone_is_shown_by_all_of_them(tmp_path):
+def test_a_side_lobe_too_faint_in_each_off_is_rejected_by_the_three_offs_together(tmp_path):
     leaking = replace(tone(), snr=(30.0, 4.2, 30.0, 4.2, 30.0, 4.2))
     assert search(tmp_path, leaking).counts["tracks_in_an_off"] > 0
     assert search(tmp_path, leaking).candidates == ()
@@ -97,7 +120,7 @@ def test_a_cadence_with_on_and_off_swapped_is_no_candidate(tmp_path):
     assert search(tmp_path, swapped).candidates == ()
 
 
-def test_when_the_target_comes_second_its_tone_is_timed_from_its_own_first_scan(tmp_path):
+def test_the_frequency_is_that_at_the_first_on_when_the_target_comes_second(tmp_path):
     swapped = replace(tone(), snr=(0, 25.0, 0, 25.0, 0, 25.0))
     (found,) = search(tmp_path, swapped, on=(1, 3, 5)).candidates
     expected = swapped.track_mhz(np.array([SCAN_STEP_S]))[0]
@@ -105,7 +128,7 @@ def test_when_the_target_comes_second_its_tone_is_timed_from_its_own_first_scan(
     assert found.target == "HIP1_OFF"
 
 
-def test_bursts_gains_and_the_dc_spike_are_no_candidates_and_hide_nothing(tmp_path):
+def test_bursts_gain_steps_and_the_dc_spike_are_no_candidates_and_do_not_hide_a_tone(tmp_path):
     result = search(
         tmp_path,
         tone(),
@@ -117,7 +140,7 @@ def test_bursts_gains_and_the_dc_spike_are_no_candidates_and_hide_nothing(tmp_pa
     assert abs(found.frequency_mhz - tone().frequency_mhz) < 12e-6
 
 
-def test_the_answer_is_the_same_to_the_byte_for_any_block_chunk_and_number_of_threads(tmp_path):
+def test_candidates_are_identical_for_any_read_size_chunk_size_and_number_of_threads(tmp_path):
     wide = gbt_header(2**19)
     edges = (2**18 - 40, 2**18 + 160, 2**15 - 50)
     tones = [replace(tone(drift=3.0), frequency_mhz=wide.frequency(channel)) for channel in (*edges, 60_000, 400_000)]
@@ -135,7 +158,7 @@ def test_the_answer_is_the_same_to_the_byte_for_any_block_chunk_and_number_of_th
     assert tables[0].count(b"frequency_mhz") == len(tones)
 
 
-def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_path, monkeypatch):
+def test_training_search_and_evaluation_give_the_encoder_the_same_input(tmp_path, monkeypatch):
     settings, rng = ExampleSettings(chans=2**15, tones=6, interference=6), np.random.default_rng(4)
     emitters = draw_emitters(rng, settings)
     power = draw_power(rng, [*emitters[0], *emitters[1]], settings)
@@ -169,7 +192,7 @@ def test_training_serving_and_evaluation_show_the_encoder_the_same_bytes(tmp_pat
 COMPILED = """
 import sys
 from pathlib import Path
-from factories import make_detector
+from factories import make_detector, make_header, make_power
 from numba.core.dispatcher import Dispatcher
 from aetherscan.io import open_cadence
 from aetherscan.search.pipeline import search_cadence
@@ -187,7 +210,7 @@ print(len(found.candidates), len(before), sorted(compiled() - before))
 """
 
 
-def test_a_worker_that_is_ready_compiles_nothing_more(tmp_path):
+def test_a_warmed_up_worker_compiles_nothing_during_a_search(tmp_path):
     paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(),)), 1)
     asked = [sys.executable, "-c", COMPILED, *map(str, paths)]
     here = Path(__file__).parents[1]
@@ -207,7 +230,7 @@ def test_every_hit_and_every_track_is_accounted_for(tmp_path):
     assert counts["candidates"] == 2
 
 
-def test_a_tone_by_a_dc_spike_a_coarse_edge_or_the_bands_end_is_found(tmp_path):
+def test_tones_beside_a_dc_spike_a_coarse_channel_edge_and_the_band_edge_are_found(tmp_path):
     header = replace(gbt_header(2**16), nfpc=2**14)
     places = (2**13 + 12, 2**14 + 6, 60, 2**16 - 200, 3 * 2**14 - 90)
     tones = [
@@ -219,38 +242,60 @@ def test_a_tone_by_a_dc_spike_a_coarse_edge_or_the_bands_end_is_found(tmp_path):
     assert found == pytest.approx(sorted(one.frequency_mhz for one in tones), abs=12e-6)
 
 
-def test_stretches_cover_the_band_once_and_blocks_hold_each_with_its_halo(tmp_path):
+def test_blocks_cover_the_band_once_and_hold_their_overlap(tmp_path):
     header = gbt_header(100_000, rows=64)
     paths = write_cadence(tmp_path, Sky(header=header), 1, suffix=".fil")
     with open_cadence(paths) as observations:
         expected = [observation.read(0, header.nchans) for observation in observations]
-        seen = []
-        for ready in blocks(observations, 2048, block=30_000):
-            for one in ready:
-                columns = slice(one.low - one.origin, one.high - one.origin)
-                for held, power in zip(one.power, expected, strict=True):
-                    np.testing.assert_array_equal(held[:, columns], power[:, one.low : one.high])
-                assert (one.low, one.high) == (max(0, one.start - 2048), min(one.stop + 2048, header.nchans))
-                seen.append((one.start, one.stop))
-        assert seen == grid(header.nchans, 64)
-        ((alone,),) = blocks(observations, 2048, block=30_000, only=70_000)
-        assert alone.start <= 70_000 < alone.stop
+        limits = []
+        for batch in read_blocks(observations, 2048, read_channels=30_000):
+            for block in batch:
+                low, high = block.start - block.overlap[0], block.stop + block.overlap[1]
+                for held, power in zip(block.power, expected, strict=True):
+                    columns = held[:, block.column : block.column + high - low]
+                    np.testing.assert_array_equal(columns, power[:, low:high])
+                assert (low, high) == (max(0, block.start - 2048), min(block.stop + 2048, header.nchans))
+                limits.append((block.start, block.stop))
+        assert limits == block_limits(header.nchans, 64)
+        ((block,),) = read_blocks(observations, 2048, read_channels=30_000, only=70_000)
+        assert block.start <= 70_000 < block.stop
+
+
+def test_bytes_read_counts_the_bits_of_a_sample(tmp_path):
+    nchans, sizes = 2**13, {}
+    for nbits in (8, 32):
+        paths = []
+        for position in range(6):
+            header = make_header(nchans=nchans, nbits=nbits, tstart=59103 + position * SCAN_STEP_S / SECONDS_PER_DAY)
+            paths.append(tmp_path / f"{nbits}-{position}.fil")
+            write_fil(paths[-1], header, [make_power(header, position)])
+        with open_cadence(paths) as observations:
+            sizes[nbits] = search_cadence(observations, make_detector()).bytes_read
+    assert sizes == {8: 6 * 16 * nchans, 32: 6 * 16 * nchans * 4}
+
+
+def test_sums_dropped_beyond_the_limit_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("aetherscan.search.dedoppler.MOST_HITS", 3)
+    monkeypatch.setattr("aetherscan.search.on_off.MOST_HITS", 3)
+    result = search(tmp_path, *(tone(channel, 0.1) for channel in range(3000, 30_000, 3000)))
+    assert result.counts["sums_dropped"] == result.counts["sums_above_threshold"] - 3 * 3
+    assert result.counts["sums_dropped"] > 0
 
 
 def test_memory_is_bounded_unless_a_chunk_is_larger():
-    assert block_width(2**20, rows=16, wanted=10**9, carried=0) == 2 * 2**20
-    assert block_width(2**16, rows=16, wanted=10**6, carried=0) == 15 * 2**16
-    assert block_width(2**20, rows=300, wanted=10**9, carried=10**6) == 2**20
+    assert read_width(2**20, rows=16, preferred=10**9, retained=0) == 2 * 2**20
+    assert read_width(2**16, rows=16, preferred=10**6, retained=0) == 15 * 2**16
+    assert read_width(2**20, rows=300, preferred=10**9, retained=10**6) == 2**20
 
 
-def test_of_tracks_on_one_line_the_brightest_is_kept_and_neighbours_are_left_alone():
+def test_tracks_on_one_line_are_merged_into_the_brightest_and_neighbors_are_kept():
     tracks = np.zeros((3, len(FIELDS)))
     tracks[:, START], tracks[:, WIDTH] = (1000.0, 1004.0, 1200.0), 2.0
     tracks[:, SNR:] = [[10] * 6, [12] * 6, [9] * 6]
     assert merge(tracks, geometry_of(Sky(header=HEADER).headers())) == [1, 2]
 
 
-def test_a_trace_says_where_a_signal_was_lost(tmp_path):
+def test_a_trace_reports_the_stage_that_rejected_a_signal(tmp_path):
     faint = replace(tone(25_000), snr=(30.0, 0, 0, 0, 30.0, 0))
     rfi = replace(tone(3000, 0.0), snr=(30.0,) * 6)
     paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(), faint, rfi)), 1)
@@ -263,11 +308,11 @@ def test_a_trace_says_where_a_signal_was_lost(tmp_path):
     assert "stops here: weak in an on" in story(faint.frequency_mhz)
     assert "stops here: in an off" in story(rfi.frequency_mhz)
     assert "nothing above SNR 4" in story(HEADER.frequency(14_000))
-    assert "a DC spike's channel" in story(HEADER.frequency(2**14))
+    assert "channel of a DC spike" in story(HEADER.frequency(2**14))
     assert "is not in it" in story(1600.0)
 
 
-def test_observations_that_are_no_cadence_are_named():
+def test_observations_that_make_no_cadence_are_refused_with_the_reason():
     six = list(Sky(header=HEADER).headers())
     with pytest.raises(CadenceError, match="expected six observations, found 5"):
         check_cadence(six[:5])
@@ -278,17 +323,18 @@ def test_observations_that_are_no_cadence_are_named():
 
 
 @pytest.mark.parametrize("lit", [False, True])
-def test_a_real_slice_with_its_burst_and_spike_raises_nothing_but_the_tone_put_into_it(tmp_path, lit):
+def test_in_a_real_slice_with_a_burst_and_a_spike_only_the_injected_tone_is_a_candidate(tmp_path, lit):
     real = np.load(Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz")["data"]
     header = gbt_header(real.shape[1], source_name="DDO210")
     one = Emitter(frequency_mhz=header.frequency(5000), drift_hz_s=0.8, width_hz=5.0, snr=(25.0, 0, 25.0, 0, 25.0, 0))
+    noise_of_rows = (MAD_TO_SIGMA * np.median(np.abs(real - np.median(real, 1)[:, None]), 1)).astype(float)
     paths = []
     for position, each in enumerate(Sky(header=header).headers()):
         power = real.copy()
         if lit:
             add_emitter(
                 power, one, position=position, start_s=position * SCAN_STEP_S, tsamp=header.tsamp, fch1=header.fch1,
-                foff=header.foff, noise=1.4826 * np.median(np.abs(real - np.median(real, 1)[:, None]), 1).astype(float),
+                foff=header.foff, noise=noise_of_rows,
             )  # fmt: skip
         paths.append(tmp_path / f"{position}.h5")
         write_h5(paths[-1], each, [power])
@@ -308,7 +354,7 @@ def test_a_real_slice_with_its_burst_and_spike_raises_nothing_but_the_tone_put_i
         {"threads": 0},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
         SearchSettings(**wrong)
 
@@ -330,9 +376,9 @@ def test_a_target_named_like_a_formula_is_text_to_a_spreadsheet(tmp_path):
     assert float(row["drift_rate_hz_s"]) == found.drift_rate_hz_s
 
 
-def test_the_picture_is_a_png_whatever_the_target_is_called(tmp_path):
+def test_a_target_named_like_a_formula_of_tex_does_not_break_the_picture(tmp_path):
     paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(),)), 1)
     with open_cadence(paths) as observations:
         (found,) = search_cadence(observations, make_detector()).candidates
-        png = waterfall_png(observations, replace(found, target="$\\frac{x}\n<!channel>"))
+        png = waterfall_png(observations, replace(found, target="$\\frac{x}$\n<!channel>"))
     assert png.startswith(b"\x89PNG")

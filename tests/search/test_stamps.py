@@ -1,4 +1,4 @@
-"""What the first seed's `inference` could be told, `search` can; and what a file lacks is said, never guessed."""
+"""Stamps (plates) are scored; `search` accepts every option of the first Aetherscan's `inference`."""
 
 import csv
 
@@ -9,7 +9,7 @@ from seed_options import ACCEPTED
 from aetherscan.detector.detector import load_detector
 from aetherscan.errors import FormatError
 from aetherscan.header import SCAN_STEP_S, gbt_header
-from aetherscan.search.stamps import open_plates, score_plates
+from aetherscan.search.stamps import open_stamps, score_stamps
 from aetherscan.simulate.injection import Emitter, add_emitter
 from aetherscan.simulate.noise import NOISE, noise
 from sentinel import cli
@@ -19,14 +19,14 @@ SHIPPED = ROOT / "models" / "azimuth"
 
 
 def sky(count, snr=0.0, drift_hz_s=0.3, step_s=SCAN_STEP_S):
-    """Return plates of noise, or with a drifting tone in the ONs, of scans that begin so many seconds apart."""
+    """Return stamps of noise, or with a drifting tone in the ONs, of scans that start `step_s` seconds apart."""
     header, rng = gbt_header(4096), np.random.default_rng(3)
     tone = Emitter(frequency_mhz=header.frequency(2000), drift_hz_s=drift_hz_s, width_hz=4.0, snr=(snr, 0.0) * 3)
     power = np.stack([[noise(rng, 16, 4096) for _ in range(6)] for _ in range(count)])
-    for plate in power if snr else ():
+    for stamp in power if snr else ():
         for position in (0, 2, 4):
             add_emitter(
-                plate[position], tone, position=position, start_s=position * step_s, tsamp=header.tsamp,
+                stamp[position], tone, position=position, start_s=position * step_s, tsamp=header.tsamp,
                 fch1=header.fch1, foff=header.foff, noise=np.full(16, NOISE),
             )  # fmt: skip
     return power
@@ -39,19 +39,19 @@ def detector():
 
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory):
-    """Four plates of noise and three with a tone, under the seed's folders."""
+    """Four stamps of noise and three with a tone, in the folder layout of the first Aetherscan."""
     data = tmp_path_factory.mktemp("data")
     (data / "testing").mkdir()
     np.save(data / "testing" / "seven.npy", np.concatenate([sky(4), sky(3, 60.0)]))
     return data / "testing" / "seven.npy"
 
 
-@pytest.mark.parametrize(("option", "form"), [one[1:] for one in ACCEPTED if one[0] == "inference"])
-def test_every_option_of_the_seeds_inference_is_one_of_search(option, form):
+@pytest.mark.parametrize(("option", "form"), [form[1:] for form in ACCEPTED if form[0] == "inference"])
+def test_search_accepts_every_option_of_inference(option, form):
     cli.parser().parse_args(["search", "a.h5", option, *form])
 
 
-def test_plates_get_a_probability_each_and_those_with_a_tone_are_told_apart(plates, tmp_path, monkeypatch, capsys):
+def test_each_stamp_has_a_probability_and_those_with_a_tone_are_signals(plates, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AETHERSCAN_DATA_PATH", str(plates.parent.parent))
     asked = ["--test-files", plates.name, "--classification-threshold", "0.6", "--save-tag", "test_v1"]
     card = ["--config-path", str(SHIPPED / "release.json")]
@@ -64,17 +64,17 @@ def test_plates_get_a_probability_each_and_those_with_a_tone_are_told_apart(plat
 
 
 @pytest.mark.parametrize("mode", ["tracks", "windows"])
-def test_what_plates_score_depends_neither_on_the_batch_nor_on_gains(plates, tmp_path, mode, detector):
+def test_scores_of_stamps_depend_neither_on_the_batch_size_nor_on_gains(plates, tmp_path, mode, detector):
     detector = detector.for_mode(mode)
-    one = list(score_plates(plates, detector, 0.5, 7))
-    assert one == list(score_plates(plates, detector, 0.5, 3))
+    rows = list(score_stamps(plates, detector, 0.5, 7))
+    assert rows == list(score_stamps(plates, detector, 0.5, 3))
     np.save(tmp_path / "gained.npy", np.load(plates) * np.float32([1, 3, 0.5, 8, 2, 1])[None, :, None, None])
-    for row, gained in zip(one, score_plates(tmp_path / "gained.npy", detector, 0.5, 7), strict=True):
+    for row, gained in zip(rows, score_stamps(tmp_path / "gained.npy", detector, 0.5, 7), strict=True):
         assert gained["probability"] == pytest.approx(row["probability"], abs=0.02)
 
 
 def stretched(power):
-    """Return the logarithm of every observation between 0 and 1, as the first seed keeps it."""
+    """Return the logarithm of every observation scaled to 0..1, as the first Aetherscan stores it."""
     logarithm = np.log(power)
     logarithm -= logarithm.min(axis=(-2, -1), keepdims=True)
     return logarithm / logarithm.max(axis=(-2, -1), keepdims=True)
@@ -83,33 +83,33 @@ def stretched(power):
 @pytest.mark.parametrize("kept", [np.asarray, stretched])
 @pytest.mark.parametrize("binning", [1, 8])
 @pytest.mark.parametrize("step_s", [SCAN_STEP_S, 16 * 18.253611008])
-def test_a_faint_fast_tone_in_a_plate_is_found_whenever_its_scans_began(tmp_path, binning, step_s, kept, detector):
+def test_a_faint_fast_tone_in_a_stamp_is_found_for_either_scan_spacing(tmp_path, binning, step_s, kept, detector):
     power = np.concatenate([sky(3), sky(3, 12.0, 3.0, step_s)])
     np.save(tmp_path / "six.npy", kept(power.reshape(*power.shape[:3], -1, binning).sum(axis=-1)))
-    rows = list(score_plates(tmp_path / "six.npy", detector, 0.5, 6))
+    rows = list(score_stamps(tmp_path / "six.npy", detector, 0.5, 6))
     assert [row["prediction"] for row in rows] == [0, 0, 0, 1, 1, 1]
 
 
-def test_what_is_no_plate_is_refused_with_what_is(tmp_path):
+def test_a_file_without_stamps_is_refused_with_the_expected_shape(tmp_path):
     np.save(tmp_path / "small.npy", np.zeros((2, 6, 16, 256), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("none")
     for name, wrong in (("small", r"\(n, 6, 16, 4096\), found float32"), ("objects", "of numbers"), ("text", "found")):
         with pytest.raises(FormatError, match=rf"{name}\.npy: expected .*{wrong}"):
-            open_plates(tmp_path / f"{name}.npy", (16, 512))
+            open_stamps(tmp_path / f"{name}.npy", (16, 512))
 
 
 @pytest.mark.parametrize(
     ("asked", "wrong"),
     [
-        ([], "expected either FILE ... or --test-files"),
-        (["a.h5", "--test-files", "b.npy"], "expected either"),
-        (["--test-files", "b.npy", "--trace", "1500"], "plates have no frequency"),
+        ([], "expected FILE ... or --test-files"),
+        (["a.h5", "--test-files", "b.npy"], "and not both"),
+        (["--test-files", "b.npy", "--trace", "1500"], "expected files with frequencies"),
         (["--test-files", "b.npy", "c.npy"], "c.npy: expected a file"),
         (["a.h5", "--save-tag", "mine"], "save_tag: expected final_vX"),
         (["a.h5", "--config-path", "config_final_v1.json"], "config_final_v1.json: expected a file"),
     ],
 )
-def test_a_search_that_cannot_be_is_exit_2_with_the_reason(asked, wrong, capsys):
+def test_invalid_arguments_exit_2_with_the_reason(asked, wrong, capsys):
     assert cli.main(["search", *asked]) == 2
     assert wrong in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Voyager 1, as Green Bank recorded it, in the ONs of a simulated cadence: carrier and side bands are candidates."""
+"""Voyager 1 as recorded at Green Bank, placed in the ONs of a simulated cadence: carrier and side bands are found."""
 
 import json
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ START = 9000
 
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: f"{entry['signal_freq_MHz']:.6f}")
-def test_a_real_stamp_in_the_ons_is_one_candidate_with_the_catalogues_drift(tmp_path, entry):
+def test_a_recorded_signal_in_the_ons_is_one_candidate_with_the_cataloged_drift(tmp_path, entry):
     stamp = np.load(HERE / "voyager_stamps.npz")[f"stamp{entry['i']}"]
     header = gbt_header(2**15, fch1=8420.0, source_name="VOYAGER-1")
     rng = np.random.default_rng(entry["i"])
@@ -34,8 +34,8 @@ def test_a_real_stamp_in_the_ons_is_one_candidate_with_the_catalogues_drift(tmp_
             write_h5(tmp_path / f"{position}.h5", each, [power])
             observations.append(opened.enter_context(open_observation(tmp_path / f"{position}.h5")))
         found = search_cadence(observations, make_detector()).candidates
-    (one,) = found
-    assert one.drift_rate_hz_s == pytest.approx(entry["drift_Hz_s"], abs=0.02)
+    (candidate,) = found
+    assert candidate.drift_rate_hz_s == pytest.approx(entry["drift_Hz_s"], abs=0.02)
     expected = header.frequency(START) + entry["signal_freq_MHz"] - entry["fch1_MHz"]
-    assert abs(one.frequency_mhz - expected) < 20e-6
-    assert min(one.snr[::2]) > 20
+    assert abs(candidate.frequency_mhz - expected) < 20e-6
+    assert min(candidate.snr[::2]) > 20

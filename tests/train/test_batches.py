@@ -13,7 +13,14 @@ from aetherscan.cadence.geometry import geometry_of
 from aetherscan.errors import CadenceError, FormatError
 from aetherscan.header import gbt_header
 from aetherscan.search.bandpass import NormalizedBlock
-from aetherscan.search.cutouts import UINT8_MAX, _shades, shade, shade_table, snippet_level, track_snippet
+from aetherscan.search.cutouts import (
+    UINT8_MAX,
+    _quantize_exactly,
+    quantization_table,
+    quantize,
+    snippet_level,
+    track_snippet,
+)
 from aetherscan.search.features import MEASUREMENTS
 from aetherscan.search.follow import DRIFT, FIELDS, START, WIDTH
 from aetherscan.simulate.injection import Emitter, add_line
@@ -62,11 +69,11 @@ def two_epochs():
 
 
 def test_the_quantization_table_gives_the_byte_that_the_formula_rounds_to():
-    begins, ends = shade_table()
+    begins, ends = quantization_table()
     near = [np.nextafter(ends[:-1], np.float32(side)) for side in (-1000, 1000)]
     rng = np.random.default_rng(1)
     values = np.concatenate([ends[:-1], *near, rng.normal(0, 3, 2000), rng.uniform(-50, 300, 2000)]).astype(np.float32)
-    assert [shade(value, begins, ends) for value in values] == _shades(values)[0].tolist()
+    assert [quantize(value, begins, ends) for value in values] == _quantize_exactly(values)[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def test_an_example_is_byte_for_byte_what_a_search_cuts_out_around_a_signal_in_n
     )
     out = np.empty((6, 16, bins), np.uint8)
     render_snippet(
-        arrays.sigmas[0], arrays.noise[0], arrays.bins[0], shade_table(), firsts, level,
+        arrays.sigmas[0], arrays.noise[0], arrays.bins[0], quantization_table(), firsts, level,
         edges - firsts[:, None], widths / 2.3548200450309493, brightness, snrs, out,
     )  # fmt: skip
     np.testing.assert_array_equal(out, np.rint(served * UINT8_MAX).astype(np.uint8))
