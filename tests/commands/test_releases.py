@@ -11,7 +11,8 @@ from factories import make_detector
 from rows import queue
 from sqlalchemy import insert, select
 
-from aetherscan.detector.release import MEASUREMENTS, read_release, write_card
+from aetherscan.detector import detector as detector_module
+from aetherscan.detector.release import file_sha256, read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.header import gbt_header
 from aetherscan.io import open_cadence
@@ -56,6 +57,25 @@ def searched(store):
         row = {"cadence_id": 1, "attempt_id": 1, "latents": [], "target": "X", "tstart_mjd": 1, "mode": "tracks"}
         rows.execute(insert(candidate).values(**where, **named, **row))
     return store
+
+
+@pytest.fixture(scope="module")
+def forests():
+    """Forests that were loaded already, by the checksum of their file."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def forests_loaded_once(monkeypatch, forests):
+    """Load each shipped forest once: the releases here differ in their names only."""
+    load = detector_module.load_forest
+
+    def load_once(path):
+        key = file_sha256(path)
+        forests[key] = forests.get(key) or load(path)
+        return forests[key]
+
+    monkeypatch.setattr(detector_module, "load_forest", load_once)
 
 
 @pytest.fixture
