@@ -12,7 +12,7 @@ from rows import queue
 from sqlalchemy import insert, select
 
 from aetherscan.detector import detector as detector_module
-from aetherscan.detector.release import file_sha256, read_release, write_card
+from aetherscan.detector.release import MEASUREMENTS, file_sha256, read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.header import gbt_header
 from aetherscan.io import open_cadence
