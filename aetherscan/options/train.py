@@ -119,7 +119,7 @@ class TrainSettings:
     judge_patches: int = option(
         4000, "further patches: one half calibrates the forests, the other measures them", least=2
     )
-    processes: int = option(2, "processes that draw examples", least=1)
+    processes: int = option(2, "threads that make batches, and processes that draw examples for forests", least=1)
     fresh: bool = option(default=True, text="draw new examples for every epoch, not only for every round")
     mixed_precision: bool = option(default=False, text="compute in bfloat16 with float32 weights, if the device can")
 

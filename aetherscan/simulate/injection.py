@@ -1,10 +1,11 @@
-"""Put narrowband signals into power, exactly: true width, drift, the smear of the drift inside a row, true SNR.
+"""Inject narrowband signals into power with exact width, drift, smear within a row and SNR.
 
-A signal is a Gaussian line whose centre moves along a track. While a row integrates, the centre moves from one row edge
-to the next, so the power a channel gets is the line convolved with that step, integrated over the channel; that
-integral has a closed form, in channels; binned arrays get the mean of what their channels got.
+A signal is a Gaussian line whose center moves along a track. During a row the center moves from one row edge to the
+next. The power in a channel is the line convolved with that step and integrated over the channel, which has a closed
+form. setigen (Brzycki et al. 2022, arXiv:2203.09668) samples the same line in frequency and time; a test compares the
+two. A bin of a binned array gets the mean of its channels.
 
-SNR is the ideal matched filter's, per observation: sqrt(sum over rows and channels of (signal / sigma)^2).
+SNR is that of an ideal matched filter in one observation: sqrt(sum over rows and channels of (signal / sigma)^2).
 """
 
 import math
@@ -17,7 +18,7 @@ from numba import njit
 
 FWHM_TO_SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
 LAST, STEPS = 8, 64
-"""Of the table below: sigmas to either side, and entries to one of them."""
+"""Range of the tables below, in sigma to either side, and entries per sigma."""
 _PLACES = np.arange(-LAST * STEPS, LAST * STEPS + 1) / STEPS
 SLOPE = np.array([0.5 * math.erfc(-u / math.sqrt(2)) for u in _PLACES])
 REACH = _PLACES * SLOPE + np.exp(-0.5 * _PLACES**2) / math.sqrt(2 * math.pi)
@@ -26,9 +27,9 @@ REACH = _PLACES * SLOPE + np.exp(-0.5 * _PLACES**2) / math.sqrt(2 * math.pi)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emitter:
-    """Something that radiates on one frequency: a target's signal or interference.
+    """A narrowband source: a signal from the target or interference.
 
-    `snr` is per observation, so an ON-only tone is `(20, 0, 20, 0, 20, 0)`.
+    `snr` has a value for each observation: a signal in the ONs alone is `(20, 0, 20, 0, 20, 0)`.
     """
 
     frequency_mhz: float  # at the start of the first observation
@@ -37,7 +38,7 @@ class Emitter:
     snr: tuple[float, ...]
     kind: str = "tone"
     curvature_hz_s2: float = 0.0
-    wander_hz: float = 0.0  # to either side of its line, once in `wander_s`
+    wander_hz: float = 0.0  # amplitude of a sinusoidal wander with period `wander_s`
     wander_s: float = 1000.0
     period_s: float = 0.0  # on for half of each period; 0: steady
     phase_s: float = 0.0
@@ -48,7 +49,7 @@ class Emitter:
         return self.frequency_mhz + (self.drift_hz_s * at_s + 0.5 * self.curvature_hz_s2 * at_s**2 + wander_hz) * 1e-6
 
     def shine(self, at_s: Float64[np.ndarray, " times"]) -> Float64[np.ndarray, " times"]:
-        """Return the relative brightness at each time: 1, or 0 in the dark half of a pulsed emitter's period."""
+        """Return the relative brightness at times in seconds: 1, or 0 in the second half of a pulse's period."""
         if not self.period_s:
             return np.ones(at_s.shape)
         return ((at_s + self.phase_s) % self.period_s < self.period_s / 2).astype(np.float64)
@@ -57,9 +58,9 @@ class Emitter:
 @njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def _reach(x: float, sigma: float) -> float:
-    """Integral of the normal distribution function from minus infinity to x, from a table, to 1e-10 sigma.
+    """Integrate the normal distribution function from minus infinity to x, to 1e-10 sigma.
 
-    Between two entries runs the cubic that has their values and their slopes, which are the distribution function.
+    Cubic Hermite interpolation of a table: the slopes at its entries are the distribution function.
     """
     u = x / sigma
     if u >= LAST:
@@ -83,14 +84,14 @@ def line_shares(
     shares: Float64[np.ndarray, "time reach"],
     spans: Int64[np.ndarray, "time 2"],
 ) -> float:
-    """Fill in what each channel gets of a line that moves from row edge to row edge; return the norm, squared.
+    """Compute the share of a line's power in each channel of each row, and return the sum of the squared shares.
 
     Args:
-        edges: the track's channel (with fraction) at the time + 1 row edges.
+        edges: channel (with fraction) of the track at the row edges.
         sigma: of the line, in channels.
-        brightness: relative strength per row.
-        shares: of a row's power, from the first of the channels that the line reaches.
-        spans: those channels of each row, first and one past the last.
+        brightness: relative strength in each row.
+        shares: overwritten with the shares of a row's power, from the first channel that the line reaches.
+        spans: overwritten with the channels that the line reaches in each row: first, and one past the last.
     """
     norm = 0.0
     for t in range(brightness.size):
@@ -122,7 +123,7 @@ def _add(
     rows, chans = power.shape[0], power.shape[1] * binning
     reach = math.ceil(np.max(np.abs(np.diff(edges))) + 10 * sigma) + 4
     shares, spans = np.empty((rows, reach)), np.empty((rows, 2), dtype=np.int64)
-    # The norm counts what falls outside the array too: a track that leaves it must not be made brighter inside.
+    # The norm includes channels outside the array, so that a track that leaves it is not brighter inside.
     norm = line_shares(edges, sigma, brightness, shares, spans)
     if norm == 0:
         return
@@ -142,16 +143,16 @@ def add_line(
     brightness: Float64[np.ndarray, " time"] | None = None,
     binning: int = 1,
 ) -> None:
-    """Add one signal to `power`, in place.
+    """Add a line to the power of one observation, in place.
 
     Args:
         power: linear power of one observation.
-        edges: the track's channel (with fraction) at the time + 1 row edges.
+        edges: channel (with fraction) of the track at the row edges.
         width: full width at half maximum, in channels.
-        snr: the matched filter's, over the whole observation, before any binning.
-        noise: sigma of one channel in each row, in the unit of `power`.
-        brightness: relative strength per row; all ones where not given.
-        binning: channels that were averaged into one bin of `power`; everything else counts in channels.
+        snr: matched-filter SNR over the whole observation, before binning.
+        noise: sigma of one channel in each row, in units of `power`.
+        brightness: relative strength in each row; 1 by default.
+        binning: channels averaged into one bin of `power`. All other arguments are in channels.
     """
     if snr <= 0:
         return
@@ -161,7 +162,7 @@ def add_line(
 
 
 def row_edges_s(start_s: float, rows: int, tsamp: float) -> Float64[np.ndarray, " edges"]:
-    """Return the rows + 1 times at which rows begin and end, in seconds."""
+    """Return the times of the rows + 1 row edges, in seconds."""
     return start_s + tsamp * np.arange(rows + 1, dtype=np.float64)
 
 
@@ -177,7 +178,19 @@ def add_emitter(
     noise: Float64[np.ndarray, " time"],
     binning: int = 1,
 ) -> None:
-    """Add what `emitter` does in observation `position` of a cadence, which began `start_s` after the first."""
+    """Add an emitter to the power of one observation of a cadence, in place.
+
+    Args:
+        power: linear power.
+        emitter: the source.
+        position: of the observation in the cadence, 0 to 5.
+        start_s: start of the observation, in seconds after the start of the first.
+        tsamp: length of a row, in seconds.
+        fch1: center of the first channel, in MHz.
+        foff: step to the next channel, in MHz.
+        noise: sigma of one channel in each row, in units of `power`.
+        binning: channels averaged into one bin of `power`.
+    """
     times = row_edges_s(start_s, power.shape[0], tsamp)
     add_line(
         power,

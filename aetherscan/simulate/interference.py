@@ -1,4 +1,4 @@
-"""TODO."""
+"""Draw signals from a target, and interference of the kinds that radio telescopes record."""
 
 import numpy as np
 
@@ -8,7 +8,14 @@ from aetherscan.simulate.injection import Emitter
 
 
 def random_signal(rng: np.random.Generator, frequency_mhz: float, snr: float, max_drift_hz_s: float = 4.0) -> Emitter:
-    """Draw an ON-only signal: width log-uniform in 1-100 Hz, drift uniform with a share of near-zero ones."""
+    """Draw a signal that is in the ONs alone.
+
+    Args:
+        rng: of the draw.
+        frequency_mhz: at the start of the cadence.
+        snr: in an ON; each ON has 0.8 to 1.25 times this value.
+        max_drift_hz_s: drift rates are uniform up to this value; 15% are near zero. Widths are log-uniform, 1-100 Hz.
+    """
     drift = rng.uniform(-max_drift_hz_s, max_drift_hz_s) if rng.random() > 0.15 else rng.normal(0, 0.02)
     return Emitter(
         frequency_mhz=frequency_mhz,
@@ -19,7 +26,7 @@ def random_signal(rng: np.random.Generator, frequency_mhz: float, snr: float, ma
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw between two positive bounds, each factor as likely as the next."""
+    """Draw from a log-uniform distribution between two positive bounds."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -36,7 +43,7 @@ def _off_only(_: np.random.Generator, snr: float) -> tuple[float, ...]:
 
 
 def _intermittent(rng: np.random.Generator, snr: float) -> tuple[float, ...]:
-    """Present in some observations, at least one, but never in the three ONs alone: that would be a signal."""
+    """Return an SNR for random observations, but never for exactly the three ONs, as a signal has."""
     while True:
         present = rng.random(6) < rng.uniform(0.3, 0.9)
         if present.any() and not (present[list(ON_POSITIONS)].all() and not present[list(OFF_POSITIONS)].any()):
@@ -44,7 +51,7 @@ def _intermittent(rng: np.random.Generator, snr: float) -> tuple[float, ...]:
 
 
 INTERFERENCE = {
-    # kind: (strength over the six observations, drift Hz/s, width Hz, curvature Hz/s^2, wander Hz, pulse period s)
+    # kind: (SNR in the six observations, drift Hz/s, width Hz, curvature Hz/s^2, wander Hz, pulse period s)
     "persistent": (_steady, (0, 0), (1, 30), 0, 0, 0),
     "drifting": (_steady, (-4, 4), (1, 30), 0, 0, 0),
     "curved": (_steady, (-2, 2), (1, 30), 2e-3, 0, 0),
@@ -58,7 +65,14 @@ INTERFERENCE = {
 
 
 def random_interference(rng: np.random.Generator, frequency_mhz: float, snr: float, kind: str | None = None) -> Emitter:
-    """Draw one emitter of the zoo at `frequency_mhz`; of any kind where none is named."""
+    """Draw interference.
+
+    Args:
+        rng: of the draw.
+        frequency_mhz: at the start of the cadence.
+        snr: in an observation where the interference is strongest.
+        kind: of `INTERFERENCE`; any kind by default.
+    """
     kind = kind or str(rng.choice(list(INTERFERENCE)))
     strength, drift, width, curvature, wander, period = INTERFERENCE[kind]
     return Emitter(
@@ -76,7 +90,7 @@ def random_interference(rng: np.random.Generator, frequency_mhz: float, snr: flo
 
 
 def zoo(rng: np.random.Generator, header: Header, per_mhz: float = 15.0) -> tuple[Emitter, ...]:
-    """Draw the interference of a band: `per_mhz` emitters in each MHz, SNR log-uniform from 8 to 3,000."""
+    """Draw the interference of a band: on average `per_mhz` emitters per MHz, SNR log-uniform from 8 to 3,000."""
     low, high = header.band_mhz
     count = rng.poisson(per_mhz * (high - low))
     return tuple(random_interference(rng, rng.uniform(low, high), log_uniform(rng, 8, 3000)) for _ in range(count))

@@ -1,9 +1,10 @@
-"""Noise, four times as fast as NumPy draws normals: simulated skies are mostly noise.
+"""Draw chi-squared noise four times as fast as NumPy draws normal deviates.
 
-Sixteen xoshiro128+ generators run side by side (Blackman & Vigna 2021), so that the processor's vectors hold one each;
-their bits become normal by the inverse of the error function, for which Giles (2010) has two short polynomials, with
-the logarithm of the Cephes library; the cube of a normal is chi-squared (Wilson and Hilferty 1931). Nothing here may be
-contracted or reordered: a seed gives the same sky on every machine. The largest deviate is 6.3 sigma.
+Sixteen xoshiro128+ generators (Blackman & Vigna 2021, doi:10.1145/3460772) run side by side, one in each vector lane.
+The inverse error function turns their bits into normal deviates: two polynomials of Giles (2010, "Approximating the
+erfinv function", GPU Computing Gems) and the logarithm of the Cephes library. The cube of a normal deviate approximates
+a chi-squared one (Wilson & Hilferty 1931, doi:10.1073/pnas.17.12.684). The compiler may not contract or reorder the
+arithmetic, so that a seed gives the same noise on every machine. The largest deviate is 6.3 sigma.
 """
 
 from typing import no_type_check
@@ -20,7 +21,7 @@ def _constants(*values: float) -> tuple[np.float32, ...]:
     return tuple(np.float32(value) for value in values)
 
 
-CENTRE = _constants(
+CENTER = _constants(
     2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
     0.246640727, 1.50140941,
 )  # fmt: skip
@@ -62,10 +63,10 @@ def _ln(x: float) -> float:
 def _normal(bits: int) -> float:
     upper = np.uint32(bits >> np.uint32(31))
     mirrored = np.uint32(bits ^ np.uint32(np.uint32(0) - upper))
-    p = (np.float32(mirrored) + HALF) * SMALLEST  # below one half: what lies beyond the deviate
+    p = (np.float32(mirrored) + HALF) * SMALLEST  # tail probability, below one half
     w = -_ln(FOUR * p * (ONE - p))
-    centre, tail = _polynomial(w - TURN, CENTRE), _polynomial(np.sqrt(w) - TAIL_TURN, TAIL)
-    deviate = (centre if w < IN_TAIL else tail) * (ONE - p - p) * ROOT2
+    center, tail = _polynomial(w - TURN, CENTER), _polynomial(np.sqrt(w) - TAIL_TURN, TAIL)
+    deviate = (center if w < IN_TAIL else tail) * (ONE - p - p) * ROOT2
     return deviate if upper == np.uint32(0) else -deviate
 
 
@@ -74,13 +75,13 @@ def _normal(bits: int) -> float:
 def fill_chi_squared(
     out: Float32[np.ndarray, " flat"], seeds: UInt32[np.ndarray, "4 lanes"], ninth: np.float32, root: np.float32
 ) -> None:
-    """Fill `out` with chi-squared noise of mean 1.
+    """Fill an array with chi-squared noise of mean 1.
 
     Args:
-        out: all of it is overwritten.
-        seeds: the states of `LANES` generators, none of them all zero.
-        ninth: 2 / (9 x degrees of freedom), the variance of the normal that is cubed.
-        root: its square root.
+        out: overwritten.
+        seeds: states of the `LANES` generators; no state may be all zero.
+        ninth: 2 / (9 x degrees of freedom), the variance of the normal deviate that is cubed.
+        root: square root of `ninth`.
     """
     s0, s1, s2, s3 = seeds[0].copy(), seeds[1].copy(), seeds[2].copy(), seeds[3].copy()
     bits = np.empty(BATCH, dtype=np.uint32)
@@ -94,7 +95,7 @@ def fill_chi_squared(
                 b, a = np.uint32(b ^ c), np.uint32(a ^ d)
                 c, d = np.uint32(c ^ shifted), np.uint32(np.uint32(d << np.uint32(11)) | np.uint32(d >> np.uint32(21)))
                 s0[k], s1[k], s2[k], s3[k] = a, b, c, d
-        part = out[first : first + BATCH]  # its own index from zero: only then does this loop run in vectors
+        part = out[first : first + BATCH]  # a slice indexed from zero, because only then is this loop vectorized
         for k in range(part.size):
             cubed = ONE - ninth + root * _normal(bits[k])
             part[k] = cubed * cubed * cubed
@@ -102,15 +103,21 @@ def fill_chi_squared(
 
 DEGREES_OF_FREEDOM = 204
 NOISE = (2 / DEGREES_OF_FREEDOM) ** 0.5
-"""Sigma of one pixel, as a fraction of the level: 0.099."""
+"""Sigma of one pixel, as a fraction of the mean: 0.099."""
 BURST_NOISE = 4.0
-"""How much noisier than its level a row of a burst is: few integrations carry it (0.32-0.46 instead of 0.099)."""
+"""Factor on the relative noise of a row during a burst, which lasts only a few of the row's integrations."""
 
 
 def noise(rng: np.random.Generator, rows: int, chans: int, binning: int = 1) -> Float32[np.ndarray, "time freq"]:
-    """Return noise power around 1: chi-squared by Wilson and Hilferty's cube of a normal.
+    """Return noise power of mean 1: chi-squared with 204 degrees of freedom.
 
-    Five sigma out, where it is worst, it is off by 1e-3. With `binning`, each value is the mean of so many channels.
+    At five sigma the approximation of Wilson & Hilferty is off by 1e-3.
+
+    Args:
+        rng: seeds the generators.
+        rows: of the array.
+        chans: of the array.
+        binning: channels averaged into each value.
     """
     ninth = 2 / (9 * DEGREES_OF_FREEDOM * binning)
     power = np.empty((rows, chans), dtype=np.float32)
@@ -120,5 +127,5 @@ def noise(rng: np.random.Generator, rows: int, chans: int, binning: int = 1) -> 
 
 
 def burst(noise: Float32[np.ndarray, " freq"], times: float) -> Float32[np.ndarray, " freq"]:
-    """Return a row of noise as a broadband burst leaves it: so many times brighter, and noisier than its level."""
+    """Return a row of noise during a broadband burst: `times` brighter, with `BURST_NOISE` times the relative noise."""
     return times * (1 + BURST_NOISE * (noise - 1))

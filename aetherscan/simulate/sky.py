@@ -1,11 +1,11 @@
-"""A sky to test on: whole cadences in exactly the recorders' format, from a seed.
+"""Simulate whole cadences from a seed, and write them in the recorder's format.
 
-Noise is chi-squared with 204 degrees of freedom (two polarisations of 51 spectra). Each coarse channel carries the
-shape of its polyphase filter and a spike in its middle channel; each observation has its own gain, and broadband bursts
-lift some rows. On top lie emitters: interference of every kind an observer knows, and the signals we hope for.
+Noise is chi-squared with 204 degrees of freedom (two polarizations of 51 spectra). Each coarse channel has the response
+of its polyphase filter and a DC spike in its middle channel. Each observation has its own gain, and broadband bursts
+raise some rows. Emitters are added to that: interference and signals.
 
-The whole sky is drawn a coarse channel at a time, each from its own child of the seed, so memory stays small and the
-same coarse channel looks the same in a wider file.
+A sky is drawn one coarse channel at a time, each from its own child of the seed. Memory stays small, and a coarse
+channel has the same noise in a wider file.
 """
 
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ from aetherscan.simulate.injection import Emitter, add_emitter
 from aetherscan.simulate.noise import NOISE, burst, noise
 
 LEVEL = 1e9
-"""What the recorder writes for noise alone: an arbitrary unit."""
+"""Power of noise alone in a file, in arbitrary units."""
 TAPS = 12
 THREADS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sky:
-    """What six observations of a cadence see. `header` is the first ON's; the others follow it."""
+    """The sky and the instrument during the six observations of a cadence. `header` is that of the first ON."""
 
     header: Header
     emitters: tuple[Emitter, ...] = ()
     off_names: tuple[str, str, str] = ("HIP1_OFF", "HIP2_OFF", "HIP3_OFF")
     gains: tuple[float, ...] = (1.0,) * 6
-    bursts: tuple[tuple[int, int, float], ...] = ()  # observation, row, times brighter
-    spike: float = 100.0  # DC spike, in levels
+    bursts: tuple[tuple[int, int, float], ...] = ()  # observation, row, factor of brightness
+    spike: float = 100.0  # DC spike, in units of the level
 
     def headers(self) -> tuple[Header, ...]:
         """Return the six headers in time order."""
@@ -57,9 +57,9 @@ class Sky:
 
 @lru_cache(maxsize=4)
 def filter_shape(chans: int) -> Float32[np.ndarray, " freq"]:
-    """Return the power response of one coarse channel: a 12-tap Hamming polyphase filter bank, 1 in the middle.
+    """Return the power response of one coarse channel of a 12-tap Hamming polyphase filter bank, 1 in the middle.
 
-    A neighbouring channel's skirt folds back over each edge, so the edges stand at 0.5.
+    The skirts of the neighboring channels alias into the edges; the response is 0.5 there.
     """
     length = TAPS * 64
     prototype = np.hamming(length) * np.sinc(np.arange(length) / 64 - TAPS / 2)
@@ -71,7 +71,7 @@ def filter_shape(chans: int) -> Float32[np.ndarray, " freq"]:
 
 
 def coarse_blocks(sky: Sky, position: int, seed: np.random.SeedSequence) -> Iterator[Float32[np.ndarray, "time freq"]]:
-    """Yield the power of observation `position`, one coarse channel after the other.
+    """Yield the power of observation `position`, one coarse channel at a time.
 
     Each coarse channel draws from a child of `seed`: its position and its number are appended to the spawn key.
     """

@@ -32,7 +32,7 @@ def test_the_filter_is_flat_in_the_middle_and_half_at_the_edges():
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
-def test_a_cadence_is_six_files_that_read_back_as_they_were_drawn(tmp_path, suffix):
+def test_a_cadence_is_six_files_that_read_back_as_drawn(tmp_path, suffix):
     sky = Sky(header=HEADER, emitters=zoo(np.random.default_rng(1), HEADER, 50))
     paths = write_cadence(tmp_path, sky, 7, suffix=suffix)
     starts = []
@@ -44,7 +44,7 @@ def test_a_cadence_is_six_files_that_read_back_as_they_were_drawn(tmp_path, suff
     assert np.diff(starts) * 86400 == pytest.approx([341] * 5, abs=1e-3)
 
 
-def test_the_same_seed_gives_the_same_sky_and_another_seed_another():
+def test_the_same_seed_gives_the_same_sky_and_another_seed_another_sky():
     sky = Sky(header=HEADER)
     first, again, other = (next(coarse_blocks(sky, 0, np.random.SeedSequence(seed))) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -74,14 +74,14 @@ def test_noise_is_seeded_by_position_and_coarse_channel_as_the_reference_skies_a
     np.testing.assert_array_equal(power, expected)
 
 
-def test_a_burst_lifts_its_rows_and_makes_them_noisier():
+def test_a_burst_raises_the_level_and_the_noise_of_its_rows():
     power = next(coarse_blocks(Sky(header=HEADER, bursts=((0, 4, 5.0),), spike=0), 0, np.random.SeedSequence(1)))
     middle = power[:, 6000:10000]
     assert middle[4].mean() / middle[3].mean() == pytest.approx(5, rel=0.05)
     assert middle[4].std() / middle[4].mean() == pytest.approx(0.4, rel=0.1)
 
 
-def test_the_last_off_of_a_tone_is_dark_and_its_on_is_not():
+def test_a_signal_is_added_to_the_ons_and_not_to_the_offs():
     tone = Emitter(frequency_mhz=HEADER.frequency(5000), snr=(300, 0, 300, 0, 300, 0))
     lit = Sky(header=HEADER, emitters=(tone,))
     for position in range(6):
@@ -91,7 +91,7 @@ def test_the_last_off_of_a_tone_is_dark_and_its_on_is_not():
         assert (with_tone != without).any() == (position in ON_POSITIONS)
 
 
-def test_no_interference_looks_like_a_signal_from_the_target():
+def test_no_interference_is_in_exactly_the_three_ons():
     rng = np.random.default_rng(5)
     for kind in INTERFERENCE:
         for _ in range(100):
