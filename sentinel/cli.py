@@ -465,7 +465,7 @@ def _candidates(options: Options) -> int:
     if options.verb == "ls":
         print("\n".join(candidates.newest(store, options.n)) or "none")
     elif options.verb == "show":
-        print(candidates.one(store, options.id))
+        print(candidates.as_json(store, options.id))
     elif options.verb == "label":
         from getpass import getuser
 

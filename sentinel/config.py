@@ -1,9 +1,10 @@
-"""The configuration: one file, read once, passed on as values.
+"""Read the configuration: one file and the environment, validated once and passed on as values.
 
-Layers, later ones win: the defaults below, `config.yaml`, environment variables `SENTINEL__SECTION__KEY` (for the
-folders of a training also the seed's, AETHERSCAN_DATA_PATH and its like). Unknown keys fail, and every mistake is
-listed at once. Relative paths count from the file's folder. Secrets are no part of it: `secret` reads them from the
-environment, or from a file that it names, where they are used, so that no dump of the configuration can hold one.
+The defaults below are overridden by `config.yaml`, and that by environment variables `SENTINEL__SECTION__KEY`. For the
+folders of a training, Aetherscan's variables AETHERSCAN_DATA_PATH, _MODEL_PATH and _OUTPUT_PATH are read too. Unknown
+keys are errors, and all errors are listed at once. Relative paths start at the folder of the file. Secrets are not part
+of the configuration: `secret` reads them where they are used, from the environment or from a file that the environment
+names, so a dump of the configuration never holds one.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def has_secret(name: str) -> bool:
-    """Return whether somebody has set a secret; reading it may still fail, and must fail no search."""
+    """Return whether a secret is set. An unreadable file counts as set, so that it does not fail a search."""
     try:
         return secret(name) is not None
     except ConfigError:
@@ -54,7 +55,7 @@ def secret(name: str) -> str | None:
     """Return a secret from the environment: from `NAME`, or from the file that `NAME_FILE` names.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file cannot be read.
     """
     if value := os.environ.get(name):
         return value
@@ -71,7 +72,7 @@ class _Section(BaseModel):
 
 
 class Complete(_Section):
-    """Which rules a complete file must pass, beside what its reader needs: that it opens and lacks no chunk."""
+    """Conditions for a complete file, in addition to those of its reader: it opens and has all its chunks."""
 
     settled: bool = True
     decoded: bool = True
@@ -79,7 +80,7 @@ class Complete(_Section):
 
 
 class Signals(_Section):
-    """What says that a file is complete before it has settled."""
+    """Signs that a file is complete before it has settled."""
 
     done_file: bool = True
     manifest: bool = True
@@ -88,7 +89,7 @@ class Signals(_Section):
 
 
 class Watch(_Section):
-    """Which files are looked at, when one is complete, and what becomes of cadences that are not."""
+    """Which files are watched, when a file is complete, and what happens to partial cadences."""
 
     roots: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("data/incoming"),)
     include: tuple[str, ...] = ("**/*.h5", "**/*.hdf5", "**/*.fil")
@@ -106,7 +107,7 @@ class Watch(_Section):
 
 
 class Cluster(_Section):
-    """Who searches: a LocalCluster on this machine, or a scheduler elsewhere."""
+    """Workers: a Dask LocalCluster on this machine, or a scheduler elsewhere."""
 
     scheduler: Annotated[str, Field(pattern=r"^(tcp|tls)://.+:\d+$")] | None = None
     tls_ca: Path | None = None
@@ -121,9 +122,9 @@ class Cluster(_Section):
         address = urlsplit(self.scheduler or "")
         here = address.hostname in (None, "localhost", "::1") or str(address.hostname).startswith("127.")
         if address.scheme == "tcp" and not here:
-            raise ValueError("a scheduler runs any code it is sent: expected tls://, or tcp:// on this machine alone")
+            raise ValueError("a scheduler runs any code that it receives: expected tls://, or tcp:// on this machine")
         if address.scheme == "tls" and not (self.tls_ca and self.tls_cert and self.tls_key):
-            raise ValueError("tls:// needs tls_ca, tls_cert and tls_key, which say who may send it code")
+            raise ValueError("tls:// needs tls_ca, tls_cert and tls_key, which decide who may connect")
         return self
 
 
@@ -147,7 +148,7 @@ FOLDERS = {f"{kind}_path": f"AETHERSCAN_{kind.upper()}_PATH" for kind in ("data"
 
 
 class Store(_Section):
-    """Where rows live; SQLite in `state_dir` unless a URL says otherwise."""
+    """The database: SQLite in `state_dir` unless there is a URL."""
 
     url: str | None = None
 
@@ -156,13 +157,13 @@ class Store(_Section):
     def _no_password(cls, url: str | None) -> str | None:
         if url and urlsplit(url).password:
             raise PydanticCustomError(
-                "secret", "a password belongs in PGPASSWORD, or in the file that PGPASSFILE names"
+                "secret", "expected no password here: set PGPASSWORD, or PGPASSFILE to a file that holds it"
             )
         return url
 
 
 class Slack(_Section):
-    """Where people hear of candidates."""
+    """Messages to a Slack channel."""
 
     channel: str | None = None
     api_url: str = "https://slack.com/api/"
@@ -172,7 +173,7 @@ class Slack(_Section):
 
 
 class Webhook(_Section):
-    """Where other programs hear of candidates."""
+    """Messages to another program."""
 
     url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     per_second: PositiveFloat = 1.0
@@ -180,7 +181,7 @@ class Webhook(_Section):
 
 
 class Web(_Section):
-    """Where monitors ask how the service is: on loopback, or behind TLS."""
+    """HTTP for monitors and people: on loopback, or with TLS."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] | None = 9421
@@ -192,12 +193,12 @@ class Web(_Section):
     def _guarded(self) -> Self:
         beyond = self.port is not None and self.host not in LOOPBACK
         if beyond and not (self.certificate and self.key):
-            raise ValueError(f"{self.host} lies beyond loopback: expected web.certificate and web.key, found none")
+            raise ValueError(f"{self.host} is not loopback: expected web.certificate and web.key, found none")
         return self
 
 
 class Injections(_Section):
-    """Signals of our own, by which it is known what would be found."""
+    """Canaries and blind injections, which measure what the service finds."""
 
     canary_s: NonNegativeFloat = 3600.0
     canary_dir: Path | None = None
@@ -206,7 +207,7 @@ class Injections(_Section):
 
 
 class Config(_Section):
-    """Everything the service can be told."""
+    """All settings of the service."""
 
     state_dir: Path = Path("var")
     picture_dir: Path | None = None
@@ -229,12 +230,12 @@ class Config(_Section):
 
     @property
     def canaries(self) -> Path:
-        """Folder that the service lands files of its own in: watched like the others, and never told of."""
+        """Folder of the canaries: watched like the roots, never announced."""
         return self.injections.canary_dir or self.state_dir / "canary"
 
     @property
     def sends_canaries(self) -> bool:
-        """Whether it does: where hosts share a store, only into a folder that all of them see."""
+        """Whether canaries are written. Hosts that share a store need a folder that all of them see."""
         return bool(self.injections.canary_s and (self.injections.canary_dir or not self.store.url))
 
     @property
@@ -244,39 +245,39 @@ class Config(_Section):
 
     @property
     def has_store(self) -> bool:
-        """Whether there may be one: SQLite makes its file when it is first opened."""
+        """Whether the store may exist: SQLite creates its file when it is first opened."""
         return bool(self.store.url) or (self.state_dir / "sentinel.db").exists()
 
     @property
     def service(self) -> str:
-        """Name of the workers that this service hands cadences to: a scheduler's, or this host's own."""
+        """Name of the pool of workers: the address of the scheduler, or the name of this host."""
         return self.cluster.scheduler or socket.gethostname()
 
     @property
     def pictures(self) -> Path:
-        """Where waterfalls are drawn: a folder that all hosts see, where there are several."""
+        """Folder of the waterfalls; several hosts need one that all of them see."""
         return self.picture_dir or self.state_dir / "pictures"
 
     @property
     def slack_channel(self) -> str | None:
-        """Channel that messages go to, or None when Slack is off: no token, or nowhere to post."""
+        """Slack channel of the messages; None without a channel or a token."""
         channel = os.environ.get("SLACK_CHANNEL") or self.slack.channel
         return channel if has_secret("SLACK_BOT_TOKEN") else None
 
     @property
     def webhook_url(self) -> str | None:
-        """Address that messages are sent to, or None: from the environment where the address itself is a secret."""
+        """Address of the webhook, from the environment or the configuration; None without one."""
         return secret("SENTINEL_WEBHOOK_URL") or self.webhook.url
 
     @property
     def posters(self) -> tuple[str, ...]:
-        """Names of those who carry messages."""
-        wanted = {"slack": self.slack_channel, "webhook": has_secret("SENTINEL_WEBHOOK_URL") or self.webhook.url}
-        return tuple(name for name, where in wanted.items() if where)
+        """Names of the posters that are configured."""
+        places = {"slack": self.slack_channel, "webhook": has_secret("SENTINEL_WEBHOOK_URL") or self.webhook.url}
+        return tuple(name for name, place in places.items() if place)
 
     @property
     def sha256(self) -> str:
-        """Hash of all that decides what a search finds."""
+        """Checksum of the settings that decide what a search finds."""
         return hashlib.sha256(self.search.model_dump_json().encode()).hexdigest()
 
 
@@ -298,7 +299,7 @@ class _Layers(Config, BaseSettings):
 
 
 def config_path(named: str | None = None) -> Path | None:
-    """Return the file to read: the one named, `SENTINEL_CONFIG`, or `config.yaml` beside the packages."""
+    """Return the path of the file: `named`, or `SENTINEL_CONFIG`, or `config.yaml` beside the packages if it exists."""
     if path := named or os.environ.get("SENTINEL_CONFIG"):
         return Path(path).absolute()
     default = ROOT / "config.yaml"
@@ -306,20 +307,20 @@ def config_path(named: str | None = None) -> Path | None:
 
 
 def _mistakes(error: ValidationError) -> Iterator[str]:
-    for one in error.errors():
-        raised = one.get("ctx", {}).get("error")
+    for mistake in error.errors():
+        raised = mistake.get("ctx", {}).get("error")
         if isinstance(raised, RecipeError):
-            yield from (".".join(map(str, [*one["loc"], line])) for line in str(raised).splitlines())
+            yield from (".".join(map(str, [*mistake["loc"], line])) for line in str(raised).splitlines())
         else:
-            found = "" if one["type"] == "secret" else f", found {one['input']!r}"
-            yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}{found}"
+            found = "" if mistake["type"] == "secret" else f", found {mistake['input']!r}"
+            yield f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}{found}"
 
 
 def changed(section: Any, given: Mapping[str, Any]) -> Any:
-    """Return a section of the configuration with what was `given` (is not None) on the command line.
+    """Return a section of the configuration, changed by the options that are not None.
 
     Raises:
-        ConfigError: every value that is not valid, one a line.
+        ConfigError: every invalid value, one per line.
     """
     mistakes: list[str] = []
     given = {name: value for name, value in given.items() if value is not None}
@@ -328,8 +329,8 @@ def changed(section: Any, given: Mapping[str, Any]) -> Any:
             valid = type(section).model_validate(section.model_dump() | given)
         except ValidationError as error:
             mistakes += _mistakes(error)
-            # What is no value at all hides what is wrong with the rest.
-            hiding = given.keys() & {one["loc"][0] for one in error.errors() if one["loc"]}
+            # A value of the wrong type hides errors that concern several values: validate again without it.
+            hiding = given.keys() & {mistake["loc"][0] for mistake in error.errors() if mistake["loc"]}
             given = {name: value for name, value in given.items() if name not in hiding}
             if hiding:
                 continue
@@ -339,10 +340,10 @@ def changed(section: Any, given: Mapping[str, Any]) -> Any:
 
 
 def train_settings(config: "Config", given: Mapping[str, Any]) -> TrainSettings:
-    """Return what to train: as configured, with what was `given` on the command line, where numbers are still text.
+    """Return the settings of a training: the configuration, changed by options that are text.
 
     Raises:
-        ConfigError: every value that is not valid, one a line.
+        ConfigError: every invalid value, one per line.
     """
     return TrainSettings(**changed(config.train, given).model_dump())
 
@@ -356,19 +357,19 @@ def _unreadable() -> Iterator[str]:
 
 
 def _placed(value: Any, base: Path) -> Any:
-    """Return a value with every path in it counted from `base`."""
+    """Return a value with every relative path in it below `base`."""
     if isinstance(value, Path):
         return base / value
     if isinstance(value, dict):
-        return {name: _placed(one, base) for name, one in value.items()}
-    return [_placed(one, base) for one in value] if isinstance(value, list | tuple) else value
+        return {name: _placed(item, base) for name, item in value.items()}
+    return [_placed(item, base) for item in value] if isinstance(value, list | tuple) else value
 
 
 def load_config(path: Path | None) -> Config:
     """Read the configuration from `path` (None: defaults) and the environment.
 
     Raises:
-        ConfigError: every mistake, one a line: where, what was expected, what was found.
+        ConfigError: every error, one per line: where, what was expected, what was found.
     """
     mistakes = [
         f"{name}: no such section or key"

@@ -136,9 +136,9 @@ def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
         "59103.0200  DSN X down-link, Earth exploration",
         "59103.0200",
     ]
-    shown = json.loads(candidates.one(store, 2))
+    shown = json.loads(candidates.as_json(store, 2))
     assert (shown["allocations"], shown["comb_teeth"], shown["seen_before"]) == (known["allocations"], 0, 0)
-    assert json.loads(candidates.one(store, 1))["latents"] == [0.0] * 48
+    assert json.loads(candidates.as_json(store, 1))["latents"] == [0.0] * 48
     assert candidates.export(store, tmp_path / "all.csv") == 2
     header, first, _ = (tmp_path / "all.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))
@@ -219,7 +219,7 @@ def test_a_release_is_fetched_checked_and_listed(tmp_path, published):
     url, sha256 = published(release_files())
     assert releases.fetch(url, sha256, tmp_path / "models") == tmp_path / "models" / "r1"
     assert [name for name, _ in releases.releases(tmp_path / "models")] == ["r1"]
-    with pytest.raises(FetchError, match="here already"):
+    with pytest.raises(FetchError, match="expected the name of a new folder"):
         releases.fetch(url, sha256, tmp_path / "models")
 
 
@@ -229,7 +229,7 @@ def test_a_release_is_fetched_checked_and_listed(tmp_path, published):
         ({"../../evil": b"x"}, "expected a file inside"),
         ({"r1/notes.txt": b"x"}, "StopIteration"),
         ({**release_files(), "r1/encoder.keras": b"other"}, "ReleaseError"),
-        (release_files("../evil"), "no folder's"),
+        (release_files("../evil"), "expected the name of a new folder"),
     ],
 )
 def test_an_archive_that_is_no_release_changes_nothing(tmp_path, published, files, wrong):

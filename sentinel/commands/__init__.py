@@ -1,1 +1,1 @@
-"""One module for each command that does more than call one function."""
+"""Commands that do more than call one function of another package, one module each."""

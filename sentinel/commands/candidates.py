@@ -1,4 +1,4 @@
-"""Candidates, and what was set aside, as people and other programs read them."""
+"""List, show, export and label candidates; list what was quarantined."""
 
 import json
 from pathlib import Path
@@ -12,25 +12,29 @@ from sentinel.store.queue import Store
 from sentinel.store.schema import attempt, cadence, candidate, file, label, labeled, now, outbox
 
 HIDDEN = ("latents", "snr")
-"""Columns that a table of numbers has no place for; `snr` becomes six."""
+"""Columns that the table leaves out; `snr` becomes six columns."""
 
 
 def newest(store: Store, count: int) -> list[str]:
-    """Return one line for each of the newest candidates."""
+    """Return one line for each of the newest `count` candidates."""
     with store.read() as rows:
         newest_first = labeled().order_by(candidate.c.id.desc()).limit(count)
-        found = [dict(one) for one in rows.execute(newest_first).mappings()]
+        found = [dict(row) for row in rows.execute(newest_first).mappings()]
     return [
-        f"{one['id']:>6}  {one_line(one['target'], 16):<16} "
-        f"{one['frequency_mhz']:.6f} MHz {one['drift_rate_hz_s']:+.3f} Hz/s  p {one['probability']:.3f}  "
-        f"SNR {' '.join(f'{snr:.1f}' for snr in one['snr'])}  "
-        f"MJD {one['tstart_mjd']:.4f}  {remarks(one)}".rstrip()
-        for one in found
+        f"{row['id']:>6}  {one_line(row['target'], 16):<16} "
+        f"{row['frequency_mhz']:.6f} MHz {row['drift_rate_hz_s']:+.3f} Hz/s  p {row['probability']:.3f}  "
+        f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  "
+        f"MJD {row['tstart_mjd']:.4f}  {remarks(row)}".rstrip()
+        for row in found
     ]
 
 
-def one(store: Store, candidate_id: int) -> str:
-    """Return everything on a candidate's row, as JSON."""
+def as_json(store: Store, candidate_id: int) -> str:
+    """Return all columns of a candidate as JSON.
+
+    Raises:
+        StoreError: there is no such row.
+    """
     with store.read() as rows:
         found = rows.execute(labeled().where(candidate.c.id == candidate_id)).mappings().one_or_none()
     if found is None:
@@ -39,26 +43,30 @@ def one(store: Store, candidate_id: int) -> str:
 
 
 def set_aside(store: Store) -> list[str]:
-    """Return one line for each quarantined cadence and each invalid file, newest first, with the cause."""
-    of = select(cadence).where(cadence.c.state == "quarantined").order_by(cadence.c.tstart.desc())
+    """Return one line for each quarantined cadence and each invalid file, newest first, with its cause."""
+    quarantined = select(cadence).where(cadence.c.state == "quarantined").order_by(cadence.c.tstart.desc())
     invalid = select(file.c.path, file.c.cause).where(file.c.state == "invalid").order_by(file.c.id.desc())
     with store.read() as rows:
         return [
             *(
-                f"{one.id:>6}  {one.target:<16.16} MJD {one.tstart:.4f}  "
-                f"{one.band_low_mhz:.3f}-{one.band_high_mhz:.3f} MHz  {one.attempts} attempts: {one.why}"
-                for one in rows.execute(of)
+                f"{row.id:>6}  {row.target:<16.16} MJD {row.tstart:.4f}  "
+                f"{row.band_low_mhz:.3f}-{row.band_high_mhz:.3f} MHz  {row.attempts} attempts: {row.why}"
+                for row in rows.execute(quarantined)
             ),
             *(f"  file  {path!a}: {cause}" for path, cause in rows.execute(invalid)),
         ]
 
 
 def history(store: Store, cadence_id: int) -> str:
-    """Return a cadence's row, where its files are and what became of each attempt, as JSON."""
+    """Return a cadence, the paths of its files and its attempts as JSON.
+
+    Raises:
+        StoreError: there is no such row.
+    """
     tried = select(attempt).where(attempt.c.cadence_id == cadence_id).order_by(attempt.c.id)
     with store.read() as rows:
         found = rows.execute(select(cadence).where(cadence.c.id == cadence_id)).mappings().one_or_none()
-        attempts = [dict(one) for one in rows.execute(tried).mappings()]
+        attempts = [dict(row) for row in rows.execute(tried).mappings()]
     if found is None:
         raise StoreError(f"cadence {cadence_id}: no such row")
     files = [str(path) for path in store.paths(cadence_id)]
@@ -66,9 +74,9 @@ def history(store: Store, cadence_id: int) -> str:
 
 
 def export(store: Store, path: Path) -> int:
-    """Write every candidate to a .csv or .json file; return how many there were."""
+    """Write all candidates to a .csv or .json file; return their number."""
     with store.read() as rows:
-        found = [dict(one) for one in rows.execute(labeled().order_by(candidate.c.id)).mappings()]
+        found = [dict(row) for row in rows.execute(labeled().order_by(candidate.c.id)).mappings()]
     if path.suffix == ".json":
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return len(found)
@@ -79,12 +87,22 @@ def export(store: Store, path: Path) -> int:
 
 
 def put_label(store: Store, candidate_id: int, word: str, by: str) -> None:
-    """Say what a person takes a candidate for; the message that told of it will say so too. The last word counts."""
+    """Record what a person takes a candidate for, and mark its message to be edited. The last label counts.
+
+    Args:
+        store: that holds the candidate.
+        candidate_id: number of its row.
+        word: candidate, RFI or unsure.
+        by: name of the person.
+
+    Raises:
+        StoreError: there is no such row.
+    """
     with store.write() as rows:
-        of = rows.scalar(select(candidate.c.cadence_id).where(candidate.c.id == candidate_id))
-        if of is None:
+        cadence_id = rows.scalar(select(candidate.c.cadence_id).where(candidate.c.id == candidate_id))
+        if cadence_id is None:
             raise StoreError(f"candidate {candidate_id}: no such row")
         rows.execute(insert(label).values(candidate_id=candidate_id, label=word, by=by, at=now()))
-        speak = select(func.coalesce(outbox.c.parent_id, outbox.c.id)).where(outbox.c.cadence_id == of)
-        shown = outbox.c.id.in_(speak) & (outbox.c.state != "off")
-        rows.execute(update(outbox).where(shown).values(stale_at=now()))
+        messages = select(func.coalesce(outbox.c.parent_id, outbox.c.id)).where(outbox.c.cadence_id == cadence_id)
+        posted = outbox.c.id.in_(messages) & (outbox.c.state != "off")
+        rows.execute(update(outbox).where(posted).values(stale_at=now()))

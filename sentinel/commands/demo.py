@@ -1,7 +1,7 @@
-"""Show that the whole path works: one synthetic cadence lands, and is followed to its candidate, picture and message.
+"""Write a synthetic cadence into a watched folder and follow it to its candidate, picture and message.
 
-A drifting tone that is there only when the telescope points at the target, among interference that is there always.
-Each demo is observed just now by a telescope of its own, so that it mixes with no other scans.
+The cadence holds a drifting tone that is present in the ONs only, and interference in all six observations. Each demo
+has the current time and a telescope number of its own, so it forms no cadence with other files.
 """
 
 import os
@@ -24,7 +24,7 @@ SETTLED = ("done", "quarantined", "skipped")
 
 
 def land(paths: tuple[Path, ...], folder: Path, slow_s: float) -> None:
-    """Bring files into a watched folder: moved at once or copied in pieces, the last scan first."""
+    """Move files into a watched folder, or copy them in pieces over `slow_s` seconds each; the last scan first."""
     folder.mkdir(parents=True)
     for path in reversed(paths):
         if not slow_s:
@@ -41,7 +41,17 @@ def land(paths: tuple[Path, ...], folder: Path, slow_s: float) -> None:
 def run(
     config: Config, store: Store, *, seed: int, suffix: str, slow_s: float, keep: bool, tell: Callable[[str], object]
 ) -> bool:
-    """Land a cadence, follow it, tell what becomes of it; return whether the tone came back."""
+    """Write a cadence, follow it and report the result; return whether the tone was found.
+
+    Args:
+        config: of the running service; the files go to its first root.
+        store: of the running service.
+        seed: of the synthetic sky.
+        suffix: of the files, .h5 or .fil.
+        slow_s: seconds over which each file is copied; 0: moved at once.
+        keep: leave the files there.
+        tell: receives each line of the report.
+    """
     folder = config.watch.roots[0] / f"demo-{seed}-{int(time.time())}"
     with tempfile.TemporaryDirectory() as scratch:
         paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
@@ -59,7 +69,7 @@ def run(
 
 
 def _follow(store: Store, target: str, tell: Callable[[str], object]) -> Any:
-    """Return the cadence's row when it has ended, or as it is when patience has."""
+    """Return the row of the cadence when it has ended, or after `GIVE_UP_S`."""
     last, end = "", time.monotonic() + GIVE_UP_S
     newest = select(cadence).where(cadence.c.target == target).order_by(cadence.c.tstart.desc()).limit(1)
     while True:
@@ -85,13 +95,13 @@ def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], obj
     tell(f"injected  {tone.frequency_mhz:.6f} MHz  {tone.drift_hz_s:+.3f} Hz/s")
     put_in = {"frequency_mhz": tone.frequency_mhz, "drift_rate_hz_s": tone.drift_hz_s}
     close = None
-    for one in found:
-        off_hz = (one.frequency_mhz - tone.frequency_mhz) * 1e6
-        same = is_tone(put_in, one.frequency_mhz, one.drift_rate_hz_s)
-        close = one if same else close
+    for row in found:
+        off_hz = (row.frequency_mhz - tone.frequency_mhz) * 1e6
+        same = is_tone(put_in, row.frequency_mhz, row.drift_rate_hz_s)
+        close = row if same else close
         tell(
-            f"{'found   ' if same else 'other   '}  {one.frequency_mhz:.6f} MHz  {one.drift_rate_hz_s:+.3f} Hz/s  "
-            f"p {one.probability:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in one.snr)}  off by {off_hz:+.1f} Hz"
+            f"{'found   ' if same else 'other   '}  {row.frequency_mhz:.6f} MHz  {row.drift_rate_hz_s:+.3f} Hz/s  "
+            f"p {row.probability:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in row.snr)}  off by {off_hz:+.1f} Hz"
         )
     if close is None:
         tell("the tone was not found")

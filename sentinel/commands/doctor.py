@@ -1,4 +1,4 @@
-"""Check the machine before trusting it: one line for each thing that has broken somebody's service."""
+"""Check what the service needs from the machine; report one line for each check."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ FEW_WATCHES = 8192
 
 
 def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
-    """Yield the name of each check, whether it passed, and what was found."""
+    """Yield for each check its name, whether it passed, and what was found."""
     checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
         ("python", lambda _: f"{sys.version.split()[0]} at {sys.executable}"),
         ("state", _state),
@@ -50,19 +50,17 @@ def _state(config: Config) -> str:
 
 def _root(root: Path) -> str:
     if not os.access(root, os.R_OK | os.X_OK):
-        raise OSError("expected a folder that can be read; `up` makes it where it can")
+        raise OSError("expected a readable folder, found none; `up` creates it if it may")
     kind = file_system(root)
-    return f"{kind}, {'scanned only: other hosts write unseen' if is_network(kind) else 'scanned, sooner on events'}"
+    return f"{kind}, {'scans only: writes of other hosts cause no events' if is_network(kind) else 'scans and events'}"
 
 
 def _inotify(_: Config) -> str:
     if not WATCHES.exists():
-        return "not on this system: scanned only"
+        return "not on this system: scans only"
     count = int(WATCHES.read_text())
     if count < FEW_WATCHES:
-        raise OSError(
-            f"{count} watches, expected {FEW_WATCHES}: raise fs.inotify.max_user_watches, or scanning alone must do"
-        )
+        raise OSError(f"expected at least {FEW_WATCHES} watches, found {count}: raise fs.inotify.max_user_watches")
     return f"{count} watches"
 
 

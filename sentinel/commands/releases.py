@@ -1,4 +1,4 @@
-"""Releases as files: what is here, whether it is what was published, and fetching one. The only HTTP besides Slack."""
+"""List and verify the releases in a folder, and download one."""
 
 import hashlib
 import shutil
@@ -19,7 +19,7 @@ CHUNK = 2**20
 
 
 def releases(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the name of each release in `folder`, and its sha256 or what is wrong with it."""
+    """Yield the name of each release in `folder` with its sha256, or with the reason why it is not usable."""
     for path in sorted(card.parent for card in folder.glob("*/release.json")):
         try:
             yield path.name, read_release(path).sha256
@@ -28,17 +28,17 @@ def releases(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def fetch(url: str, sha256: str, folder: Path) -> Path:
-    """Download a release archive, check it, and put it into `folder` under its own name; return where it lies.
+    """Download a release archive, verify it, and move it into `folder` under its own name; return its path.
 
     Raises:
-        FetchError: unreachable, altered, no release, or one of that name is here: nothing was changed.
+        FetchError: unreachable, altered, not a release, or the name exists already; nothing was changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
         archive, unpacked = Path(scratch) / "archive", Path(scratch) / "unpacked"
         found = _download(url, archive)
         if found != sha256.lower():
-            raise FetchError(f"{url}: expected sha256 {sha256}, found {found}: nothing was unpacked")
+            raise FetchError(f"{url}: expected sha256 {sha256}, found {found}; nothing was unpacked")
         try:
             with tarfile.open(archive) as tar:
                 _extract(tar, unpacked)
@@ -47,13 +47,13 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
         except (tarfile.TarError, StopIteration, ReleaseError, OSError) as error:
             raise FetchError(f"{url}: expected a release in a tar archive, found {error!r}") from error
         if release.name in (".", "..") or "/" in release.name or (folder / release.name).exists():
-            raise FetchError(f"{folder}: release {release.name!r} is here already, or its name is no folder's")
+            raise FetchError(f"{folder}: expected the name of a new folder, found release {release.name!r}")
         shutil.move(card.parent, folder / release.name)
         return folder / release.name
 
 
 def _extract(tar: tarfile.TarFile, folder: Path) -> None:
-    """Unpack regular files below `folder`; Python's own filter came only with 3.11.4."""
+    """Unpack regular files below `folder`; Python has a filter of its own only since 3.11.4."""
     for member in tar:
         if not (member.isfile() or member.isdir()) or {"..", "/"} & set(Path(member.name).parts):
             raise tarfile.TarError(f"{member.name}: expected a file inside the archive's folder")

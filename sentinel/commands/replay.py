@@ -1,7 +1,7 @@
-"""Search recorded cadences again, and tell what comes out otherwise.
+"""Search recorded cadences again and report every difference.
 
-With the same release, code and settings nothing may: rows are compared as text, so that the last digit of a number
-counts, and pictures by their checksums. Nothing is written to the store.
+With the same release, code and settings there is none: rows are compared as text, including the last digit of each
+number, and pictures by checksum. Nothing is written to the store.
 """
 
 import json
@@ -27,14 +27,14 @@ from sentinel.workers.search import search_files
 
 SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 OWN = ("id", "cadence_id", "attempt_id", "picture", "seen_before")
-"""Columns that a search does not decide."""
+"""Columns that do not depend on the search."""
 
 
 def moment(text: str) -> float:
-    """Return seconds since 1970 for a date, an MJD or a length of time before now.
+    """Return seconds since 1970 (UTC) for a date, an MJD, or an age such as 12h.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: the text is none of these.
     """
     if length := re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text):
         return time.time() - float(length[1]) * SECONDS[length[2]]
@@ -43,46 +43,55 @@ def moment(text: str) -> float:
             return (float(text) - UNIX_EPOCH_MJD) * SECONDS["d"]
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError(f"--since: expected a date, an MJD or a length such as 12h, found {text!r}") from error
+        raise ConfigError(f"--since: expected a date, an MJD or an age such as 12h, found {text!r}") from error
     return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
 
 
 def replay(config: Config, store: Store, since: float, tell: Callable[[str], object]) -> bool:
-    """Search what was recorded since then with the release as it is now; return whether nothing came out otherwise."""
+    """Search cadences again with the active release; return whether every result is the same.
+
+    Args:
+        config: of the service.
+        store: that holds the cadences.
+        since: start of the period, seconds since 1970: cadences recorded from then on.
+        tell: receives each difference, and a summary.
+    """
     detector = detector_for(active_release(store, config.release))
     recorded = select(cadence).where(cadence.c.state == "done", cadence.c.ended_at >= since).order_by(cadence.c.id)
     with store.read() as rows:
         cadences = rows.execute(recorded).all()
     changed = away = 0
-    for one in cadences:
-        paths = store.paths(one.id)
-        if len(paths) != 6 - one.pattern.count("."):
+    for entry in cadences:
+        paths = store.paths(entry.id)
+        if len(paths) != 6 - entry.pattern.count("."):
             away += 1
-            tell(f"cadence {one.id}: {one.target}: its files are not there")
+            tell(f"cadence {entry.id}: {entry.target}: its files are missing")
             continue
         with tempfile.TemporaryDirectory() as folder:
             ours = config.model_copy(update={"picture_dir": Path(folder)})
             try:
-                found = search_files(paths, one.pattern, lambda _: None, ours, detector, one.id)
-                said = list(differences(store, one, found))
+                found = search_files(paths, entry.pattern, lambda _: None, ours, detector, entry.id)
+                said = list(differences(store, entry, found))
             except AetherscanError as error:
                 said = [f"{type(error).__name__}: {error}"]
         changed += bool(said)
         for line in said:
-            tell(f"cadence {one.id}: {one.target}: {line}")
+            tell(f"cadence {entry.id}: {entry.target}: {line}")
     by = f"release {detector.release.name} ({detector.release.sha256[:12]}), code {code_version()}"
-    tell(f"{len(cadences) - away} cadences searched again by {by}: {changed} differ; the files of {away} are away")
+    tell(f"{len(cadences) - away} cadences searched again by {by}: {changed} differ; {away} have missing files")
     return not changed
 
 
-def differences(store: Store, one: Row[Any], found: SearchRecord) -> Iterator[str]:
-    """Yield what a search found otherwise than is recorded of a cadence, a line each."""
+def differences(store: Store, entry: Row[Any], found: SearchRecord) -> Iterator[str]:
+    """Yield one line for each difference between a new search of a cadence and its record."""
     with store.read() as rows:
-        old = [dict(row) for row in rows.execute(select(candidate).where(candidate.c.cadence_id == one.id)).mappings()]
-        drawn = rows.execute(select(artefact.c.path, artefact.c.sha256).where(artefact.c.cadence_id == one.id)).all()
+        old = [
+            dict(row) for row in rows.execute(select(candidate).where(candidate.c.cadence_id == entry.id)).mappings()
+        ]
+        drawn = rows.execute(select(artefact.c.path, artefact.c.sha256).where(artefact.c.cadence_id == entry.id)).all()
     before, after = _by_frequency(old), _by_frequency(found.candidates)
     for place in sorted(before.keys() - after.keys()):
-        yield f"no longer there: {place} MHz, {_brief(before[place])}"
+        yield f"missing: {place} MHz, {_brief(before[place])}"
     for place in sorted(after.keys() - before.keys()):
         yield f"new: {place} MHz, {_brief(after[place])}"
     for place in sorted(before.keys() & after.keys()):
@@ -93,11 +102,11 @@ def differences(store: Store, one: Row[Any], found: SearchRecord) -> Iterator[st
     pictures = {Path(path).name: sha256 for path, sha256 in drawn}
     for name, sha256 in sorted({Path(path).name: sha256 for _, path, sha256 in found.pictures}.items()):
         if pictures.get(name, sha256) != sha256:
-            yield f"another picture: {name}"
+            yield f"different picture: {name}"
 
 
 def _by_frequency(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return the columns of each row as text, by frequency; rows at one frequency stay apart."""
+    """Return the columns of each row as text, by frequency; several rows at one frequency get different keys."""
     texts: dict[str, dict[str, str]] = {}
     for row in rows:
         place = repr(float(row["frequency_mhz"]))

@@ -21,7 +21,7 @@ PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin
 
 
 def listed(names: Sequence[str]) -> list[Path]:
-    """Return the files that `names` mean; a .csv lists them, one in each row, below its own folder where relative."""
+    """Return the paths in `names`; a .csv file is replaced by the paths in its rows, relative to its folder."""
     paths: list[Path] = []
     for path in map(Path, names):
         if path.suffix != ".csv":
@@ -34,10 +34,16 @@ def listed(names: Sequence[str]) -> list[Path]:
 
 
 def detector_of(release: Path, search: Search, encoder: Path | None = None, forest: Path | None = None) -> Any:
-    """Return the detector of a release, or with what is not its own, for a mode of searching.
+    """Return the detector of a release for the configured mode, with another encoder or forest if given.
+
+    Args:
+        release: folder of the release.
+        search: settings; the mode and the threshold are used.
+        encoder: .onnx or .keras file in place of the release's.
+        forest: .skops file in place of the release's.
 
     Raises:
-        ReleaseError: something is missing, altered, or does not fit.
+        ReleaseError: a file is missing or altered, or encoder and forest do not fit each other.
     """
     from aetherscan.detector.detector import exchange, load_detector
     from aetherscan.detector.release import file_sha256, weights
@@ -51,31 +57,39 @@ def detector_of(release: Path, search: Search, encoder: Path | None = None, fore
         if encoder and encoder.suffix == ".keras":
             from aetherscan.train.onnx_export import convert
 
-            convert(encoder, served := Path(folder) / f"{encoder.stem}.onnx")
-            encoder = served
+            convert(encoder, onnx := Path(folder) / f"{encoder.stem}.onnx")
+            encoder = onnx
         return exchange(loaded, search.threshold, encoder=encoder, forest=forest)
 
 
 def score(
     paths: Sequence[Path], output: Path, *, detector: Any, threshold: float | None, batch: int, table: str = "csv"
 ) -> str:
-    """Score windows that were cut out already; write a row for each, and return how many are signals."""
+    """Score stamps, write a row for each, and return a line that says how many are signals.
+
+    Args:
+        paths: .npy files of stamps.
+        output: folder of the table.
+        detector: that scores them.
+        threshold: lowest probability of a signal; None: the release's.
+        batch: stamps scored at once.
+        table: format, csv or json.
+    """
+    from aetherscan.search.candidates import write_table
     from aetherscan.search.stamps import COLUMNS, LEVELS, open_stamps, score_stamps
 
-    for path in paths:  # all of them before the first is scored
+    for path in paths:  # check all files before scoring any
         open_stamps(path, detector.release.snippet, LEVELS)
     least = detector.threshold if threshold is None else threshold
     rows = [row for path in paths for row in score_stamps(path, detector, least, batch)]
     output.mkdir(parents=True, exist_ok=True)
-    with (output / f"plates.{table}").open("w", newline="", encoding="utf-8") as stream:
-        if table == "json":
-            json.dump(rows, stream, indent=1)
-        else:
-            lines = csv.DictWriter(stream, COLUMNS)
-            lines.writeheader()
-            lines.writerows(rows)
+    path = output / f"plates.{table}"
+    if table == "json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    else:
+        write_table(path, COLUMNS, rows)
     found = sum(row["prediction"] for row in rows)
-    return f"{found} of {len(rows)} plates from probability {least:.4g} with {detector.release.name}: {stream.name}"
+    return f"{found} of {len(rows)} stamps from probability {least:.4g} with {detector.release.name}: {path}"
 
 
 def search(
@@ -88,9 +102,18 @@ def search(
     progress: Callable[[float], None] = lambda _: None,
     tell: Callable[[str], None] = print,
 ) -> int:
-    """Search every cadence among `paths`; write candidates and `run.json`; return how many cadences there were.
+    """Search every cadence among files; write candidates and `run.json`; return the number of cadences.
 
-    A file that cannot be read and observations that make no cadence are told, and named in `run.json`.
+    Unreadable files, and observations that form no cadence, are reported and listed in `run.json`.
+
+    Args:
+        paths: files, in any order.
+        output: folder of the table and of `run.json`.
+        detect: returns the detector; called only if there is a cadence.
+        search: settings.
+        table: format, csv or json.
+        progress: receives the fraction of the work that is done, 0 to 1.
+        tell: receives lines for the user.
     """
     from aetherscan.search.candidates import write_csv, write_json
 
@@ -103,8 +126,8 @@ def search(
             passed_over.append(str(error))
     grouping = find_cadences(list(headers.values()))
     passed_over += [f"{group.target}: {group.reason}" for group in grouping.ungrouped]
-    for one in passed_over:
-        tell(f"not searched: {one}")
+    for reason in passed_over:
+        tell(f"not searched: {reason}")
     runs: list[dict[str, Any]] = []
     found: list[Any] = []
     used = None
@@ -114,7 +137,7 @@ def search(
     for count, cadence in enumerate(grouping.cadences):
         share = partial(_share, progress, count, len(grouping.cadences))
         members = [list(headers)[i] for i in cadence.members]
-        candidates, costs = _search_one(members, cadence.on, detector, search, share)
+        candidates, costs = _search_cadence(members, cadence.on, detector, search, share)
         found += candidates
         names = [str(path) for path in members]
         runs.append({"target": cadence.target, "files": names, "candidates": len(candidates), **costs})
@@ -135,7 +158,14 @@ def search(
 
 
 def trace(paths: Sequence[Path], frequency_mhz: float, *, detect: Callable[[], Any], search: Search) -> Iterator[str]:
-    """Yield what every stage of a search makes of one frequency, for each cadence among `paths` that holds it."""
+    """Yield lines that explain what each stage of a search does at one frequency, for every cadence.
+
+    Args:
+        paths: files, in any order.
+        frequency_mhz: to explain, MHz.
+        detect: returns the detector.
+        search: settings.
+    """
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.explain import trace as trace_cadence
 
@@ -152,7 +182,7 @@ def _share(progress: Callable[[float], None], count: int, total: int, done: floa
     progress((count + done) / total)
 
 
-def _search_one(
+def _search_cadence(
     paths: Sequence[Path], on: tuple[int, ...], detector: Any, search: Search, progress: Callable[[float], None]
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     from aetherscan.options.search import SearchSettings

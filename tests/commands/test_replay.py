@@ -58,7 +58,7 @@ def test_what_is_searched_again_by_the_same_code_and_release_is_the_same_to_the_
     assert same
     (line,) = said
     assert line.startswith("1 cadences searched again by release test (000000000000), code ")
-    assert line.endswith(": 0 differ; the files of 0 are away")
+    assert line.endswith(": 0 differ; 0 have missing files")
 
 
 def test_every_difference_is_told(recorded, monkeypatch):
@@ -77,8 +77,8 @@ def test_every_difference_is_told(recorded, monkeypatch):
     at = f"cadence 1: HIP99427: {one['frequency_mhz']!r} MHz: "
     assert f"{at}drift_rate_hz_s was {nearly}, is {one['drift_rate_hz_s']}" in text
     assert f'{at}release_name was "test", is "other"' in text
-    assert "no longer there: 1400.0 MHz" in text
-    assert "another picture: 000001-" in text
+    assert "missing: 1400.0 MHz" in text
+    assert "different picture: 000001-" in text
     assert "1 differ" in said[-1]
     change(recorded, delete(artefact))
     change(recorded, delete(candidate))
@@ -91,8 +91,8 @@ def test_what_cannot_be_searched_again_is_told(recorded):
     folder.passes()
     same, said = told(recorded)
     assert same
-    assert said[0] == "cadence 1: HIP99427: its files are not there"
-    assert said[1].endswith("the files of 1 are away")
+    assert said[0] == "cadence 1: HIP99427: its files are missing"
+    assert said[1].endswith("1 have missing files")
 
 
 @pytest.mark.parametrize("lost", [1, 3, 5])
@@ -112,5 +112,5 @@ def test_a_moment_is_a_date_an_mjd_or_a_length_of_time():
     assert moment("59103.5") == day + 43_200
     assert moment("2020-09-11") == moment("2020-09-11T00:00:00+00:00") == day
     assert time.time() - moment("2d") == pytest.approx(172_800, abs=5)
-    with pytest.raises(ConfigError, match="expected a date, an MJD or a length"):
+    with pytest.raises(ConfigError, match="expected a date, an MJD or an age"):
         moment("yesterday")

@@ -56,7 +56,7 @@ def test_each_stamp_has_a_probability_and_those_with_a_tone_are_signals(plates, 
     asked = ["--test-files", plates.name, "--classification-threshold", "0.6", "--save-tag", "test_v1"]
     card = ["--config-path", str(SHIPPED / "release.json")]
     assert cli.main(["search", *asked, *card, "--output-path", str(tmp_path), "--per-replica-batch-size", "2"]) == 0
-    assert "3 of 7 plates from probability 0.6" in capsys.readouterr().out
+    assert "3 of 7 stamps from probability 0.6" in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "test_v1" / "plates.csv").read_text().splitlines()))
     assert list(rows[0]) == ["file", "plate", "probability", "spread", "prediction"]
     assert [row["prediction"] for row in rows] == list("0000111")

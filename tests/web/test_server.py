@@ -92,4 +92,4 @@ def test_a_hostile_name_is_text_wherever_it_is_shown(store, tmp_path, served, mo
     with (tmp_path / "all.csv").open(newline="") as stream:
         (exported,) = csv.DictReader(stream)
     assert exported["clock"] == "'=HYPERLINK(1)"
-    assert json.loads(candidates.one(store, 1))["target"] == HOSTILE
+    assert json.loads(candidates.as_json(store, 1))["target"] == HOSTILE
