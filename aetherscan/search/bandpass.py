@@ -33,7 +33,9 @@ LIFTED = np.float32(1.0)
 """A segment this many sigma above its neighbors holds an emitter as wide as itself; it takes their level."""
 BROKEN = np.float32(1e9)
 """Sigma that no emitter reaches: such a pixel is treated as missing."""
-REASSOCIATED = {"reassoc", "contract", "nsz", "arcp"}  # vectorizes sums; NaN keeps its meaning
+LANES = 32
+"""Partial sums of the moments. Their order is written out, because a compiler that may reorder a sum does so differently
+when it compiles a kernel and when it loads one from the cache: the last digits of a candidate then differ."""
 
 
 def segment_channels(coarse_chans: int) -> int:
@@ -64,21 +66,33 @@ def _rough_level(row: Float32[np.ndarray, " freq"], samples: Float32[np.ndarray,
     return samples[count // 2], (high - low) / np.float32(1.3)
 
 
-@njit(cache=True, nogil=True, fastmath=REASSOCIATED)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _clipped_moments(row: Float32[np.ndarray, " freq"], level: float, reach: float) -> tuple[float, float, float]:
     """Return count, sum and sum of squares of the distances from `level` that are at most `reach`."""
-    count = np.float32(0)
-    total = np.float32(0)
-    squares = np.float32(0)
-    for f in range(row.size):
+    counts, totals, squares = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    whole = row.size // LANES * LANES
+    for first in range(0, whole, LANES):
+        part = row[first : first + LANES]
+        for k in range(LANES):
+            distance = part[k] - level
+            inside = abs(distance) <= reach
+            clipped = distance if inside else np.float32(0)
+            counts[k] += np.float32(1) if inside else np.float32(0)
+            totals[k] += clipped
+            squares[k] += clipped * clipped
+    for f in range(whole, row.size):
         distance = row[f] - level
-        inside = np.float32(1) if abs(distance) <= reach else np.float32(0)
-        clipped = distance if abs(distance) <= reach else np.float32(0)
-        count += inside
-        total += clipped
-        squares += clipped * clipped
-    return count, total, squares
+        if abs(distance) <= reach:
+            counts[0] += np.float32(1)
+            totals[0] += distance
+            squares[0] += distance * distance
+    count = total = square = np.float32(0)
+    for k in range(LANES):
+        count += counts[k]
+        total += totals[k]
+        square += squares[k]
+    return count, total, square
 
 
 @njit(cache=True, nogil=True)
@@ -89,7 +103,7 @@ def _median(values: Float32[np.ndarray, " values"]) -> float:
     return finite[finite.size // 2] if finite.size else np.nan
 
 
-@njit(cache=True, nogil=True, fastmath=REASSOCIATED)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _apply_gain(
     row: Float32[np.ndarray, " freq"], out: Float32[np.ndarray, " freq"], gain: float, slope: float, scatter: float

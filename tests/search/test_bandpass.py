@@ -1,5 +1,10 @@
 """The normalized bandpass is noise of unit scatter for any filter shape, gain, burst or gap."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -96,3 +101,21 @@ def test_any_width_is_filled(width):
 
 def test_flipping_the_band_mirrors_the_sigmas():
     np.testing.assert_allclose(normalized(NOISE[:, ::-1].copy())[0][:, ::-1], normalized(NOISE)[0], atol=0.05)
+
+
+DIGEST = """
+import hashlib, numpy as np
+from aetherscan.search.bandpass import normalize_bandpass
+power = np.random.default_rng(1).chisquare(204, (4, 2**14)).astype(np.float32)
+out = np.empty_like(power)
+scatter = normalize_bandpass(power, 0, out)
+print(hashlib.sha256(out.tobytes() + scatter.tobytes()).hexdigest())
+"""
+
+
+def test_a_kernel_compiled_now_and_one_from_the_cache_give_the_same_bits(tmp_path):
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    runs = [
+        subprocess.run([sys.executable, "-P", "-c", DIGEST], env=env, capture_output=True, check=True) for _ in "12"
+    ]
+    assert runs[0].stdout == runs[1].stdout
