@@ -34,8 +34,8 @@ LIFTED = np.float32(1.0)
 BROKEN = np.float32(1e9)
 """Sigma that no emitter reaches: such a pixel is treated as missing."""
 LANES = 32
-"""Partial sums of the moments. Their order is written out, because a compiler that may reorder a sum does so differently
-when it compiles a kernel and when it loads one from the cache: the last digits of a candidate then differ."""
+"""Partial sums of the moments. Their order is written out: a compiler that may reorder sums does so differently when it
+compiles a kernel and when it loads one from the cache, and the last digits of a candidate then differ."""
 
 
 def segment_channels(coarse_chans: int) -> int:

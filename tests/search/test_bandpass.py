@@ -106,7 +106,8 @@ def test_flipping_the_band_mirrors_the_sigmas():
 DIGEST = """
 import hashlib, numpy as np
 from aetherscan.search.bandpass import normalize_bandpass
-power = np.random.default_rng(1).chisquare(204, (4, 2**14)).astype(np.float32)
+from aetherscan.simulate.sky import filter_shape
+power = np.random.default_rng(1).chisquare(204, (16, 2**14)).astype(np.float32) / 204 * filter_shape(2**18)[:2**14]
 out = np.empty_like(power)
 scatter = normalize_bandpass(power, 0, out)
 print(hashlib.sha256(out.tobytes() + scatter.tobytes()).hexdigest())
