@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
 """Start Sentinel on a machine that has nothing but Python 3.11 to 3.13.
 
-Every command of the service needs packages; this file needs none. It makes `.venv` beside itself, out of
-`pyproject.toml` (which packages) and `requirements.lock` (which versions of them), and then becomes that interpreter
-running `sentinel.cli`. What needs no packages (`--help`, `--version`, a misspelled command) is answered at once by the
-Python at hand.
+The commands need packages; this file needs only the standard library. It creates `.venv` beside itself from
+`pyproject.toml` (which packages) and `requirements.lock` (which versions), and then executes `sentinel.cli` with that
+interpreter. `--help`, `--version` and usage errors are answered without packages.
 
-Setting up goes in steps: the environment, the packages to run, and for `test` the packages to test. A finished step
-leaves a stamp, written last, that says what it was made from. So an interrupted set-up goes on with the step it was in,
-a changed lock installs what changed, and a checkout that was moved is set up anew. One start at a time does this, by a
-lock that pip inherits: a start also waits for the pip of a start that was killed.
+The set-up has steps: the environment, the packages of the service, and for `test` and `docs` the test packages. A
+finished step writes a stamp file with a checksum of its inputs. An interrupted set-up therefore continues with the
+step it was in, a changed lock installs what changed, and a checkout that was moved is set up again. A file lock, which
+pip inherits, allows one set-up at a time: a second start also waits for the pip of a start that was killed.
 
-Whatever stops a set-up is told in one line that names the remedy, with exit status 3. Which index packages come from,
-through which proxy and cache, is pip's own configuration.
+If the set-up fails, one line says why and what to do; the exit status is 3. The configuration of pip decides the
+package index, proxy and cache.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ from typing import NoReturn
 
 SETUP_FAILED = 3
 
-# Up to the end of this block nothing is newer than Python 3.6: the old interpreters of observatory hosts must get here.
+# This block and everything above must parse with Python 3.6, so that old interpreters reach the message.
 if not (3, 11) <= sys.version_info[:2] <= (3, 13) or os.name != "posix":
     others = [name for name in ("python3.13", "python3.12", "python3.11") if shutil.which(name)]
     remedy = f"run it as `{others[0]} sentinel.py`" if others else "install one of those"
@@ -47,7 +46,7 @@ PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 GUARD = VENV / "setup.lock"
 ROOM_BYTES = 4_000_000_000
-"""Free space that a first set-up needs: 2.9 GB stay, the rest is what pip unpacks on the way."""
+"""Free space that the first set-up needs: 2.9 GB installed, the rest is temporary."""
 
 FULL = r"No space left on device|Disk quota exceeded"
 OFFLINE = (
@@ -57,15 +56,15 @@ OFFLINE = (
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the text is the one line that a person needs."""
+    """The set-up cannot continue; the message says why and what to do."""
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Answer what needs no packages; for all else make `.venv` complete and hand over to it."""
+    """Answer what needs no packages; otherwise complete `.venv` and execute the command in it."""
     sys.path.insert(0, str(ROOT))
     cli = importlib.import_module("sentinel.cli")
-    chosen, _ = cli.parser().parse_known_args(arguments or ["--help"])  # leaves here for --help, --version and mistakes
-    if getattr(chosen, "docker", False):  # the image has packages of its own
+    chosen, _ = cli.parser().parse_known_args(arguments or ["--help"])  # exits for --help, --version and usage errors
+    if getattr(chosen, "docker", False):  # the image has its own packages
         sys.exit(cli.main(arguments))
     extras = os.environ.get("SENTINEL_EXTRAS", "").split()
     try:
@@ -74,18 +73,18 @@ def main(arguments: list[str]) -> NoReturn:
         print(f"sentinel: {error}", file=sys.stderr)
         sys.exit(SETUP_FAILED)
     except KeyboardInterrupt:
-        print("\nsentinel: interrupted; the same command goes on from here", file=sys.stderr)
+        print("\nsentinel: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
-    # An observatory's shell often has a PYTHONPATH, which would put other packages before the locked ones.
+    # A PYTHONPATH of the shell would put other packages before the locked ones.
     os.environ.pop("PYTHONPATH", None)
-    os.execv(PYTHON, [str(PYTHON), "-P", "-m", "sentinel.cli", *arguments])  # noqa: S606  no shell is wanted
+    os.execv(PYTHON, [str(PYTHON), "-P", "-m", "sentinel.cli", *arguments])  # noqa: S606  runs no shell
 
 
 def set_up(extras: list[str]) -> None:
-    """Make `.venv` hold what the service and ``extras`` of pyproject.toml need; return at once where it does.
+    """Install the packages of the service and of ``extras`` in pyproject.toml, unless that is done.
 
     Raises:
-        SetupError: with what is missing or full, and what to do about it.
+        SetupError: with the cause and what to do.
     """
     steps = ["runtime", *extras]
     if all(map(is_done, ["venv", *steps])):
@@ -104,7 +103,7 @@ def set_up(extras: list[str]) -> None:
 
 
 def is_done(step: str) -> bool:
-    """Say whether a step was finished, from the same things as it would be now."""
+    """Return whether a step was finished with the present inputs."""
     try:
         return stamp(step).read_text() == made_from(step)
     except FileNotFoundError:
@@ -112,12 +111,12 @@ def is_done(step: str) -> bool:
 
 
 def stamp(step: str) -> Path:
-    """Name the file whose content tells that a step is finished."""
+    """Return the path of the stamp file of a step."""
     return VENV / f"{step}.done"
 
 
 def made_from(step: str) -> str:
-    """Describe what a step is made from: the environment from a place and a Python, the rest from lock and wishes."""
+    """Return what identifies the inputs of a step: path and Python, or a checksum of lock and requirements."""
     if step == "venv":
         return f"{ROOT} {os.path.realpath(PYTHON)}"
     return hashlib.sha256("\n".join([LOCK.read_text(), *wanted(step)]).encode()).hexdigest()
@@ -125,7 +124,7 @@ def made_from(step: str) -> str:
 
 def wanted(step: str) -> list[str]:
     """List the requirements of a step: those of the service, or those of one extra."""
-    import tomllib  # not there on the Pythons that the check above turns away
+    import tomllib  # missing in the Pythons that the check above rejects
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     offered: dict[str, list[str]] = {"runtime": project["dependencies"], **project["optional-dependencies"]}
@@ -136,8 +135,8 @@ def wanted(step: str) -> list[str]:
 
 @contextlib.contextmanager
 def only_one() -> Iterator[int]:
-    """Hold the set-up lock, waiting for whoever has it; give the descriptor that children must inherit."""
-    import fcntl  # not on every platform
+    """Hold the set-up lock, waiting for another start; yield the descriptor that children must inherit."""
+    import fcntl  # not available on every platform
 
     if VENV.exists() and not GUARD.exists() and any(VENV.iterdir()):
         raise SetupError(f"{VENV} was not made by sentinel.py: move it away and run the same command again")
@@ -152,7 +151,7 @@ def only_one() -> Iterator[int]:
 
 
 def make_venv(guard: int) -> None:
-    """Make the environment, over whatever an interrupted attempt has left, and put the checkout on its path."""
+    """Create the environment, remove what an interrupted attempt left, and put the checkout on its path."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if not all(importlib.util.find_spec(module) for module in ("venv", "ensurepip")):
         raise SetupError(f"this Python has no venv module: run `apt install python{version}-venv` or its like first")
@@ -171,19 +170,19 @@ def make_venv(guard: int) -> None:
 
 def install(step: str, guard: int) -> None:
     """Install the packages of a step at their locked versions."""
-    # pip writes INSTALLER after a package's files: without it the package was cut off, and pip would think it complete.
+    # pip writes INSTALLER last: a package without it is incomplete, and pip would take it for installed.
     for record in VENV.glob("lib/python*/site-packages/*.dist-info"):
         if not (record / "INSTALLER").exists():
             shutil.rmtree(record)
     pip = [str(PYTHON), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
     title = f"installing the {step} packages (a few minutes; log in {LOG.relative_to(ROOT)})"
-    stamp(step).unlink(missing_ok=True)  # from here on it would be a lie, whatever the lock goes back to
+    stamp(step).unlink(missing_ok=True)  # until the step is finished, even if the lock is changed back
     run_step(title, [*pip, "--constraint", str(LOCK), *wanted(step)], guard)
     stamp(step).write_text(made_from(step))
 
 
 def run_step(title: str, command: list[str], guard: int) -> None:
-    """Run a command, its output in the log and its seconds on one line of the terminal, and explain its failure."""
+    """Run a command with its output in the log, show the seconds on the terminal, and explain a failure."""
     started, line, live = time.monotonic(), f"sentinel: {title} ...", sys.stderr.isatty()
     print(line, end="", file=sys.stderr, flush=True)
     with LOG.open("ab") as log:
@@ -205,7 +204,7 @@ def run_step(title: str, command: list[str], guard: int) -> None:
 
 
 def explain(output: str) -> str:
-    """Turn what pip, venv or the system said into one line with the remedy."""
+    """Return one line with the cause and the remedy for the output of pip, venv or the system."""
     if re.search(FULL, output):
         free = shutil.disk_usage(VENV).free / 1e9
         return f"no disk: {VENV} needs about {ROOM_BYTES / 1e9:.0f} GB, {free:.1f} GB are free; make room and retry"

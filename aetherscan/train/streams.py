@@ -39,5 +39,12 @@ def generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:
 
 
 def keras_seeds(seed: int, stream: Stream, *indices: int, count: int) -> list[int]:
-    """Return 32-bit seeds for Keras, independent of those of other streams, indices and trainings."""
+    """Return 32-bit seeds for Keras, independent of those of other streams, indices and trainings.
+
+    Args:
+        seed: of the training.
+        stream: what is drawn.
+        *indices: numbers within the stream, such as the round.
+        count: of the seeds.
+    """
     return np.random.SeedSequence(seed, spawn_key=(stream, *indices)).generate_state(count).tolist()

@@ -78,7 +78,15 @@ class Poster(Protocol):
 
 
 def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = "") -> Message | None:
-    """Take the oldest unsent message, else an edit, if due and nothing went out within `gap_s`."""
+    """Take the oldest unsent message, else an edit, if due and nothing went out within `gap_s`.
+
+    Args:
+        store: that holds the outbox.
+        poster: name of the poster that will deliver it.
+        gap_s: seconds between two deliveries of a poster.
+        per_hour: messages per hour beyond which a digest replaces them.
+        link: address of the pages, for the text of an edit; empty: no links.
+    """
     earlier = outbox.alias("earlier")
     ours = outbox.c.poster == poster
     head = ~exists().where(earlier.c.id < outbox.c.id, earlier.c.poster == poster, earlier.c.state.in_(UNSENT))
@@ -244,7 +252,16 @@ def _shown(store: Store, message: Message) -> None:
 def deliver_all(
     store: Store, poster: Poster, name: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = ""
 ) -> int:
-    """Send what is due now, at most one message each `gap_s` and `per_hour`; return how many went out."""
+    """Send the messages and edits that are due; return how many were sent.
+
+    Args:
+        store: that holds the outbox.
+        poster: that delivers.
+        name: of the poster in the outbox.
+        gap_s: seconds between two deliveries.
+        per_hour: messages per hour beyond which a digest replaces them.
+        link: address of the pages; empty: no links.
+    """
     sent = 0
     while (message := take(store, name, gap_s, per_hour=per_hour, link=link)) and deliver(store, poster, message):
         sent += 1
