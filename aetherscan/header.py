@@ -47,6 +47,7 @@ class Header:
     ntime: int  # rows
     nbits: int
     nfpc: int | None = None  # fine channels per coarse channel, if the file has it
+    coordinate_note: str = ""  # how src_raj and src_dej were read, if not as the format says, or why they were not
 
     def __post_init__(self) -> None:
         wrong = [
@@ -72,6 +73,11 @@ class Header:
             ("rows", self.ntime >= MIN_ROWS, f"at least {MIN_ROWS} rows", self.ntime),
             ("nfpc", self.nfpc is None or self.nfpc > 0, "a positive count of channels", self.nfpc),
         ]
+
+    @property
+    def has_coordinates(self) -> bool:
+        """Whether the header gives a place; writers without coordinates store zeros."""
+        return math.isfinite(self.src_raj + self.src_dej) and (self.src_raj, self.src_dej) != (0, 0)
 
     @property
     def duration_s(self) -> float:

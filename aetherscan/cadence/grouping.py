@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
+from aetherscan.cadence.names import named_off
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
 
 SAME_SCAN_S = 20.0
@@ -160,7 +161,7 @@ def _slice_cadences(scans: list[_Scan], starts: Sequence[float]) -> list[Cadence
         is_last_off = moved_on and not any(_same_place(six[5].header, scan.header) for scan in scans[i + 6 : i + 8])
         first = _is_cadence(six, ON_POSITIONS, 5 if is_last_off else 4, starts)
         second = _is_cadence(six, TARGET_SECOND, 5, starts)
-        named_off_first = first and second and _is_off(six[0].header)
+        named_off_first = first and second and named_off(six[0].header.source_name)
         opens_run = i == 0 or _gap_s(scans[i - 1], six[0]) > MAX_STEP_S
         if first and not named_off_first:
             target_first.append(_make_cadence(six, ON_POSITIONS))
@@ -302,20 +303,12 @@ def _same_place(a: Header, b: Header) -> bool:
     A scan named as an OFF never has the place of one that is not, because headers may give an OFF the coordinates of
     its ON.
     """
-    if _is_off(a) != _is_off(b):
+    if named_off(a.source_name) != named_off(b.source_name):
         return False
-    if not all(_has_coordinates(header) for header in (a, b)):
+    if not (a.has_coordinates and b.has_coordinates):
         return a.source_name == b.source_name  # writers without coordinates store zeros
     east = ((a.src_raj - b.src_raj + 12) % 24 - 12) * 15 * math.cos(math.radians(a.src_dej))
     return math.hypot(east, a.src_dej - b.src_dej) < SAME_PLACE_DEG
-
-
-def _has_coordinates(header: Header) -> bool:
-    return math.isfinite(header.src_raj + header.src_dej) and (header.src_raj, header.src_dej) != (0, 0)
-
-
-def _is_off(header: Header) -> bool:
-    return header.source_name.upper().endswith(("_OFF", "_R"))  # Parkes: source _S, reference _R
 
 
 def _is_calibrator(header: Header) -> bool:

@@ -13,8 +13,12 @@ from jaxtyping import Float32, Num
 
 from aetherscan.errors import HeaderError, TruncatedFileError
 from aetherscan.header import MIN_ROWS, Header
+from aetherscan.io.coordinates import coordinates
 
-FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if field.name != "ntime"} | {"nfpc": int}
+DERIVED = ("ntime", "coordinate_note")
+FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if field.name not in DERIVED} | {
+    "nfpc": int
+}
 PEEK_CHANS = 1024
 """Channels at the end of a chunk that must not all be zero: one memory page, the smallest gap that a copy leaves."""
 OPTIONAL = {"machine_id": 0, "nfpc": None}
@@ -22,13 +26,19 @@ STORED: dict[int, np.dtype[Any]] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32:
 """Number type of stored power by nbits; 8 and 16 bit are unsigned, as in blimpy."""
 
 
-def header_from(values: Mapping[str, Any]) -> Header:
+def header_from(values: Mapping[str, Any], *, packed: bool = False) -> Header:
     """Make a header of raw values, with the minimum number of rows; `with_rows` sets the true number.
+
+    Args:
+        values: by name.
+        packed: coordinates are HHMMSS.s and DDMMSS.s, as in SIGPROC.
 
     Raises:
         HeaderError: a value is missing, of the wrong type, or impossible.
     """
-    return Header(ntime=MIN_ROWS, **{name: _field(values, name) for name in FIELDS})
+    read = {name: _field(values, name) for name in FIELDS}
+    read["src_raj"], read["src_dej"], note = coordinates(read["src_raj"], read["src_dej"], packed=packed)
+    return Header(ntime=MIN_ROWS, coordinate_note=note, **read)
 
 
 def with_rows(header: Header, ntime: int) -> Header:

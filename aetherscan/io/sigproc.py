@@ -40,7 +40,7 @@ class SigprocFilterbank:
         with ExitStack() as stack:
             self._file = stack.enter_context(path.open("rb", buffering=0))
             values, self._start = parse_header(self._file.read(MAX_HEADER))
-            self.header = header_from(values)
+            self.header = header_from(values, packed=True)
             self._dtype = STORED[self.header.nbits]
             row_bytes = self.header.nifs * self.header.nchans * self._dtype.itemsize
             ntime, rest = divmod(os.fstat(self._file.fileno()).st_size - self._start, row_bytes)
@@ -71,7 +71,7 @@ class SigprocFilterbank:
 
 
 def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
-    """Return the values of the header (angles in hours and degrees) and the offset of the first sample in bytes.
+    """Return the values of the header (angles packed as stored) and the offset of the first sample in bytes.
 
     Raises:
         FormatError: a keyword that SIGPROC does not define; the position of the next one is unknown.
@@ -86,7 +86,7 @@ def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
         read = _text if KEYWORDS[name] == TEXT else _number
         values[name], at = read(head, at, KEYWORDS[name])
         keyword, at = _text(head, at)
-    return values | {name: _from_sexagesimal(values[name]) for name in ANGLES if name in values}, at
+    return values, at
 
 
 def write_fil(path: Path, header: Header, blocks: Iterable[Float32[np.ndarray, "time _"]]) -> None:
@@ -128,13 +128,6 @@ def _text(head: bytes, at: int, _: str = TEXT) -> tuple[bytes, int]:
             f"byte {at}: expected text within the header's {MAX_HEADER} bytes, found a length of {length}"
         )
     return _number(head, at, f"{length}s")
-
-
-def _from_sexagesimal(packed: float) -> float:
-    """Convert HHMMSS.s to hours, or DDMMSS.s to degrees."""
-    whole, rest = divmod(abs(packed), 10_000)
-    minutes, seconds = divmod(rest, 100)
-    return float(np.copysign(whole + minutes / 60 + seconds / 3600, packed))
 
 
 def _to_sexagesimal(angle: float) -> float:

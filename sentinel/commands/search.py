@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from aetherscan.cadence.grouping import find_cadences
+from aetherscan.cadence.roles import role_lines, roles_of
 from aetherscan.errors import ReadError
 from aetherscan.io import SUFFIXES, open_cadence, verify_complete
 from sentinel.config import Search
@@ -137,10 +138,13 @@ def search(
     for count, cadence in enumerate(grouping.cadences):
         share = partial(_share, progress, count, len(grouping.cadences))
         members = [list(headers)[i] for i in cadence.members]
+        roles = roles_of([headers[path] for path in members], cadence.on)
+        for line in role_lines(cadence.target, roles):
+            tell(line)
         candidates, costs = _search_cadence(members, cadence.on, detector, search, share)
         found += candidates
         names = [str(path) for path in members]
-        runs.append({"target": cadence.target, "files": names, "candidates": len(candidates), **costs})
+        runs.append({"target": cadence.target, "files": names, "roles": roles, "candidates": len(candidates), **costs})
     output.mkdir(parents=True, exist_ok=True)
     {"csv": write_csv, "json": write_json}[table](output / f"candidates.{table}", found)
     report = {
@@ -173,6 +177,7 @@ def trace(paths: Sequence[Path], frequency_mhz: float, *, detect: Callable[[], A
     detector, settings = detect(), SearchSettings(**search.model_dump())
     for cadence in find_cadences(list(headers.values())).cadences:
         members = [list(headers)[i] for i in cadence.members]
+        yield from role_lines(cadence.target, roles_of([headers[path] for path in members], cadence.on))
         yield f"{cadence.target}: {', '.join(path.name for path in members)}"
         with open_cadence(members) as observations:
             yield from trace_cadence(observations, detector, settings, frequency_mhz, cadence.on)

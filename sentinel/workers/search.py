@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from aetherscan.cadence.roles import roles_of
 from aetherscan.header import Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
@@ -59,6 +60,7 @@ def search_files(
             "stage_s": result.stage_s,
             "bytes_read": result.bytes_read,
             "release": detector.release.sha256,
+            "roles": roles_of([observation.header for observation in observations], on),
         }
         release = (detector.release.name, detector.release.sha256)
         result = by_probability(result)
