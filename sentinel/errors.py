@@ -12,10 +12,13 @@ SentinelError
     ├── PostUnknownError  the reply was lost: search for the message before sending again
     └── PostGoneError     the posted message was deleted, or can no longer be edited
 
-The class of the error alone decides whether a failed search is retried or quarantined: see `retriable`.
+`cause_of` decides whether a failed search is repeated without limit, counted and repeated, or quarantined.
 """
 
-from aetherscan.errors import CadenceError, ReadError, TruncatedFileError
+import errno
+from enum import Enum
+
+from aetherscan.errors import CadenceError, ReadError, ReleaseError, TruncatedFileError
 
 
 class SentinelError(Exception):
@@ -66,6 +69,55 @@ class PostGoneError(PostError):
     """A posted message cannot be edited: it was deleted, or is too old."""
 
 
-def retriable(error: BaseException) -> bool:
-    """Return whether another search of the same files can succeed: not if the files are wrong."""
-    return isinstance(error, TruncatedFileError) or not isinstance(error, ReadError | CadenceError)
+class Cause(Enum):
+    """What an attempt failed for.
+
+    Attributes:
+        MACHINE: this machine or its network. The attempt is not counted, and repeated until the cause has gone.
+        FILE: the files. Another attempt cannot succeed: the cadence is quarantined.
+        UNKNOWN: anything else. The attempt is counted and repeated.
+    """
+
+    MACHINE = "machine"
+    FILE = "file"
+    UNKNOWN = "unknown"
+
+
+MACHINE_ERRNOS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "ENOMEM", "ENOLCK", "ENODEV", "ENXIO"),
+        *("ENOENT", "ENOTDIR", "ESTALE", "EIO", "EREMOTEIO", "EBUSY", "EAGAIN", "EINTR", "ETIMEDOUT", "ENOTCONN"),
+        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN"),
+        *("ENETUNREACH", "ENETRESET", "ESHUTDOWN"),
+    )
+    if hasattr(errno, name)
+)
+"""Errors of a disk, a mount, a network, permissions or limits. ENOENT: the files, or their mount, are away."""
+MACHINE_TEXTS = (
+    *("cannot cache function", "can't start new thread", "no space left", "permission denied", "disk quota"),
+    *("read-only file system", "no such file or directory", "input/output error", "stale file handle"),
+    *("too many open files", "cannot allocate memory", "unable to allocate"),
+)
+"""Parts of messages, in lower case, of libraries that raise RuntimeError or hide the number of the error."""
+
+
+def cause_of(error: BaseException) -> Cause:
+    """Return whether the machine or the files caused an error, from its class and those of the errors it came from."""
+    chain = [error]
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) and earlier not in chain:
+        chain.append(earlier)
+    if any(_from_machine(link) for link in chain):
+        return Cause.MACHINE
+    if isinstance(error, ReadError | CadenceError) and not isinstance(error, TruncatedFileError):
+        return Cause.FILE
+    return Cause.UNKNOWN
+
+
+def _from_machine(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | StoreError | ReleaseError | ConfigError):
+        return True
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
+        return True
+    hidden = isinstance(error, OSError | RuntimeError | ReadError)
+    return hidden and any(text in str(error).lower() for text in MACHINE_TEXTS)

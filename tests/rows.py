@@ -33,7 +33,7 @@ MESSAGE = {"posters": ["slack"], "state": "pending", "text": "one candidate", "p
 def found(count=1, message=None):
     return SearchRecord(
         candidates=[CANDIDATE] * count,
-        pictures=[(0, "a.png", "ef" * 32)][:count],
+        pictures=[(0, "a.png")][:count],
         release=("r1", "ab" * 32),
         run={"counts": {"windows": 1}},
         message=(lambda _: message) if message else None,

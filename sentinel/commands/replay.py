@@ -4,9 +4,9 @@ With the same release, code and settings there is none: rows are compared as tex
 number, and pictures by checksum. Nothing is written to the store.
 """
 
+import hashlib
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,9 +19,10 @@ from aetherscan.errors import AetherscanError
 from aetherscan.header import UNIX_EPOCH_MJD
 from sentinel.config import Config
 from sentinel.errors import ConfigError
-from sentinel.store.queue import SearchRecord, Store
+from sentinel.store.queue import OWED, SearchRecord, Store
 from sentinel.store.releases import active_release
 from sentinel.store.schema import artefact, cadence, candidate
+from sentinel.workers.pictures import waterfalls
 from sentinel.workers.process import code_version, detector_for
 from sentinel.workers.search import search_files
 
@@ -67,13 +68,11 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
             away += 1
             tell(f"cadence {entry.id}: {entry.target}: its files are missing")
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            ours = config.model_copy(update={"picture_dir": Path(folder)})
-            try:
-                found = search_files(paths, entry.pattern, lambda _: None, ours, detector, entry.id)
-                said = list(differences(store, entry, found))
-            except AetherscanError as error:
-                said = [f"{type(error).__name__}: {error}"]
+        try:
+            found = search_files(paths, entry.pattern, lambda _: None, config, detector, entry.id)
+            said = list(differences(store, entry, found, paths))
+        except AetherscanError as error:
+            said = [f"{type(error).__name__}: {error}"]
         changed += bool(said)
         for line in said:
             tell(f"cadence {entry.id}: {entry.target}: {line}")
@@ -82,7 +81,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
     return not changed
 
 
-def differences(store: Store, entry: Row[Any], found: SearchRecord) -> Iterator[str]:
+def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Sequence[Path]) -> Iterator[str]:
     """Yield one line for each difference between a new search of a cadence and its record."""
     with store.read() as rows:
         old = [
@@ -99,10 +98,11 @@ def differences(store: Store, entry: Row[Any], found: SearchRecord) -> Iterator[
         for name in sorted(was.keys() & now.keys()):
             if was[name] != now[name]:
                 yield f"{place} MHz: {name} was {was[name]:.80}, is {now[name]:.80}"
-    pictures = {Path(path).name: sha256 for path, sha256 in drawn}
-    for name, sha256 in sorted({Path(path).name: sha256 for _, path, sha256 in found.pictures}.items()):
-        if pictures.get(name, sha256) != sha256:
-            yield f"different picture: {name}"
+    pictures = {path: sha256 for path, sha256 in drawn if sha256 != OWED}
+    rows_drawn = [found.candidates[rank] for rank, _ in found.pictures]
+    for (_, path), draw in zip(found.pictures, waterfalls(paths, entry.pattern, rows_drawn), strict=True):
+        if path in pictures and pictures[path] != hashlib.sha256(draw()).hexdigest():
+            yield f"different picture: {Path(path).name}"
 
 
 def _by_frequency(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:

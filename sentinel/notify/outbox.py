@@ -10,6 +10,7 @@ does a label. Where more wait than may be posted within an hour, those that wait
 parent like any other. An edit may be repeated, so one that is in doubt simply is.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +43,7 @@ class Message:
     """A row of the outbox, held by this process."""
 
     id: int
+    cadence_id: int
     uid: str
     text: str
     pictures: tuple[str, ...]
@@ -78,15 +80,7 @@ class Poster(Protocol):
 
 
 def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = "") -> Message | None:
-    """Take the oldest unsent message, else an edit, if due and nothing went out within `gap_s`.
-
-    Args:
-        store: that holds the outbox.
-        poster: name of the poster that will deliver it.
-        gap_s: seconds between two deliveries of a poster.
-        per_hour: messages per hour beyond which a digest replaces them.
-        link: address of the pages, for the text of an edit; empty: no links.
-    """
+    """Take the oldest unsent message, else an edit, if due and nothing went out within `gap_s`."""
     earlier = outbox.alias("earlier")
     ours = outbox.c.poster == poster
     head = ~exists().where(earlier.c.id < outbox.c.id, earlier.c.poster == poster, earlier.c.state.in_(UNSENT))
@@ -205,13 +199,42 @@ def deliver(store: Store, poster: Poster, message: Message) -> bool:
         return False
     state = "reconciled" if found else "sent"
     _mark(store, message, state=state, sent_at=now(), cause=cause, retry_at=None, until=None)
+    if not cause:  # a picture may have been drawn since its turn came
+        with store.write() as rows:
+            resume_uploads(rows, message.cadence_id)
     return True
 
 
+def resume_uploads(rows: Connection, cadence_id: int, without: Sequence[str] = ()) -> None:
+    """Make the messages of a cadence due again whose text was sent before their pictures were drawn.
+
+    Args:
+        rows: of the open transaction.
+        cadence_id: whose messages have pictures.
+        without: paths of pictures that will never be drawn.
+    """
+    sent = (outbox.c.cadence_id == cadence_id) & outbox.c.state.in_((*SENT, *UNSENT))
+    for row in rows.execute(
+        select(outbox.c.id, outbox.c.state, outbox.c.pictures, outbox.c.uploaded).where(sent)
+    ).all():
+        waiting = [path for path in row.pictures[row.uploaded :] if path not in without]
+        waiting.sort(key=lambda path: not os.access(path, os.R_OK))
+        this, pictures = update(outbox).where(outbox.c.id == row.id), [*row.pictures[: row.uploaded], *waiting]
+        if pictures != row.pictures:
+            rows.execute(this.values(pictures=pictures))
+        if row.state in SENT and waiting and os.access(waiting[0], os.R_OK):
+            rows.execute(this.values(state="retry_at", retry_at=now(), attempts=0))
+
+
 def _upload(store: Store, poster: Poster, message: Message, ts: str) -> str | None:
-    """Put what pictures are still missing into a message's thread; return what kept one from it."""
+    """Upload the pictures that exist to a message's thread; return the cause of a failure.
+
+    A picture that is not drawn yet delays no message: `resume_uploads` makes the message due again.
+    """
     try:
         for done, picture in enumerate(message.pictures[message.uploaded :], message.uploaded + 1):
+            if not os.access(picture, os.R_OK):
+                break
             failpoint("mid-upload")
             poster.upload(ts, picture)
             _mark(store, message, uploaded=done)
@@ -252,16 +275,7 @@ def _shown(store: Store, message: Message) -> None:
 def deliver_all(
     store: Store, poster: Poster, name: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = ""
 ) -> int:
-    """Send the messages and edits that are due; return how many were sent.
-
-    Args:
-        store: that holds the outbox.
-        poster: that delivers.
-        name: of the poster in the outbox.
-        gap_s: seconds between two deliveries.
-        per_hour: messages per hour beyond which a digest replaces them.
-        link: address of the pages; empty: no links.
-    """
+    """Send what is due now, at most one message each `gap_s` and `per_hour`; return how many went out."""
     sent = 0
     while (message := take(store, name, gap_s, per_hour=per_hour, link=link)) and deliver(store, poster, message):
         sent += 1
@@ -271,7 +285,8 @@ def deliver_all(
 def undelivered(store: Store) -> Mapping[str, Any]:
     """Return how many messages are in each state, the age of the oldest unsent one in seconds, and the last cause."""
     unsent = outbox.c.state.in_(UNSENT)
-    owed = unsent | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
+    # The text of a message with `sent_at` has gone out; only pictures follow.
+    owed = (unsent & outbox.c.sent_at.is_(None)) | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
     since = func.min(case((unsent, outbox.c.created_at), else_=outbox.c.stale_at))
     with store.read() as rows:
         states = rows.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()

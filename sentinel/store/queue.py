@@ -44,6 +44,8 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 BATCH = 500
 """Values in one statement; SQLite allows 32,766."""
+OWED = ""
+"""Checksum of a picture or training example that is not written yet."""
 BUSY_S = 60.0
 """Wait for a lock, seconds. PostgreSQL ends a transaction that is idle for longer."""
 AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -52,6 +54,8 @@ RETIRED_S = 86_400.0
 """A program whose last heartbeat is older is retired: its row is deleted."""
 LONGEST_WAIT_S = 3600.0
 """Longest wait between two attempts, seconds."""
+POSTPONED_S = 300.0
+"""Longest wait, in seconds, before a cadence is tried again that the machine could not search."""
 SAME_FREQUENCY_MHZ = 3e-3
 """Largest frequency difference of one transmitter between cadences: 2 parts in a million at 1.5 GHz. Among 5,000
 candidates in 187.5 MHz, 0.16 others lie within it by chance."""
@@ -106,8 +110,8 @@ class SearchRecord:
 
     Attributes:
         candidates: rows of the table `candidate`.
-        pictures: rank of the candidate, path and sha256 of each waterfall.
-        examples: the same of each training example.
+        pictures: rank of the candidate (0 is the first row) and path of each waterfall, which is drawn afterwards.
+        examples: rank, path and content of each training example, which is written afterwards.
         release: name and sha256.
         run: counts and seconds of each stage.
         message: builds the message (posters, state, text, pictures, sequence) from the rows with `seen_before`; None
@@ -115,8 +119,8 @@ class SearchRecord:
     """
 
     candidates: Sequence[Mapping[str, Any]]
-    pictures: Sequence[tuple[int, str, str]]
-    examples: Sequence[tuple[int, str, str]] = ()
+    pictures: Sequence[tuple[int, str]]
+    examples: Sequence[tuple[int, str, bytes]] = ()
     release: tuple[str, str]
     run: Mapping[str, Any]
     message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
@@ -227,7 +231,7 @@ class Store:
             rows.execute(held.values(until=now() + lease_s))
 
     def complete(self, token: str, result: SearchRecord) -> None:
-        """Record candidates, pictures, message and `done`, all or none.
+        """Record candidates, the names of their files, message and `done`, all or none.
 
         Raises:
             LeaseLostError: another attempt holds the cadence; nothing was recorded.
@@ -246,9 +250,9 @@ class Store:
                 for row in recorded
             ]
             for kind, files in (("waterfall", result.pictures), ("example", result.examples)):
-                for rank, path, checksum in files:
+                for rank, path, *_ in files:
                     values = {"cadence_id": cadence_id, "candidate_id": ids[rank], "kind": kind}
-                    rows.execute(insert(artefact).values(**values, path=path, sha256=checksum))
+                    rows.execute(insert(artefact).values(**values, path=path, sha256=OWED))
             if result.message:
                 message = dict(result.message(recorded))
                 for poster in message.pop("posters"):
@@ -277,6 +281,24 @@ class Store:
             wait_s = min(retry_after_s * 2 ** (attempts - 1), LONGEST_WAIT_S)
             again = retriable and attempts < max_attempts
             return self._end_attempt(rows, token, cause, "failed", again=again, wait_s=wait_s)
+
+    def postpone(self, token: str, cause: str, *, retry_after_s: float) -> str:
+        """Queue a cadence again without counting the attempt: the machine failed, not the files; return its new state.
+
+        Args:
+            token: fencing token of the lease.
+            cause: recorded with the attempt and the cadence.
+            retry_after_s: wait after the first such attempt, seconds; it doubles with each, up to `POSTPONED_S`.
+
+        Raises:
+            LeaseLostError: another attempt holds the cadence.
+        """
+        with self.write() as rows:
+            cadence_id = self._fence(rows, token, attempts=cadence.c.attempts - 1)
+            earlier = (attempt.c.cadence_id == cadence_id) & (attempt.c.outcome == "postponed")
+            count = rows.scalars(select(func.count()).select_from(attempt).where(earlier)).one()
+            wait_s = min(retry_after_s * 2 ** min(count, 20), POSTPONED_S)
+            return self._end_attempt(rows, token, cause, "postponed", again=True, wait_s=wait_s)
 
     def release_lease(self, token: str) -> None:
         """Queue a cadence again without counting the attempt: the service stops."""

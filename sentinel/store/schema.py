@@ -146,7 +146,7 @@ attempt = Table(
     Column("progress", Float),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
-    Column("outcome", String(12)),  # done, failed, expired, released, fenced
+    Column("outcome", String(12)),  # done, failed, postponed, expired, released, fenced
     Column("cause", Text),
     Column("service", Text),  # whose workers search it; several services may share a store
 )
@@ -197,7 +197,7 @@ artefact = Table(
     _foreign_key("candidate", nullable=True),
     Column("kind", String(16), nullable=False),  # waterfall, or example: training data once labeled
     Column("path", Text, nullable=False),
-    Column("sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),  # empty until the file is written
 )
 label = Table(
     "label",

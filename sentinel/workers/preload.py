@@ -22,11 +22,14 @@ from sentinel.workers.process import cached_store, detector_for, loaded_detector
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 10.0
+DRAW_S = 30.0
 WARM_UP_CHANNELS = 2**15
 
 
 def dask_setup(worker: Worker) -> None:
-    """Start a thread that records a heartbeat, with the loaded release, for as long as this process lives."""
+    """Start two threads: one records a heartbeat with the loaded release, one draws the pictures that are owed."""
+    from sentinel.workers.pictures import draw_owed
+
     config = load_config(config_path())
     host = socket.gethostname()
     # The configured release, since the store may be away. A promoted release is loaded with the first cadence.
@@ -43,7 +46,16 @@ def dask_setup(worker: Worker) -> None:
                 LOG.exception("heartbeat failed; next attempt in %g s", BEAT_S)
             time.sleep(BEAT_S)
 
-    threading.Thread(target=beat, daemon=True).start()
+    def draw() -> None:
+        while True:
+            time.sleep(DRAW_S)
+            try:
+                draw_owed(cached_store(config.store_url))
+            except Exception:
+                LOG.exception("pictures not drawn; next attempt in %g s", DRAW_S)
+
+    for action in (beat, draw):
+        threading.Thread(target=action, daemon=True).start()
 
 
 def warm_up(detector: Any) -> None:

@@ -1,10 +1,9 @@
-"""Search the files of a cadence: candidates, pictures, rows and the message that the store records together.
+"""Search the files of a cadence: rows and the message that the store records together.
 
-Only workers and `replay` import this module: it loads the search kernels and matplotlib.
+Pictures and training examples are named here and written after the record: see `sentinel.workers.pictures`. Only
+workers and `replay` import this module: it loads the search kernels.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,11 +16,9 @@ from aetherscan.cadence.roles import roles_of
 from aetherscan.header import Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
-from aetherscan.plotting.waterfall import waterfall_png
 from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel.config import Config
-from sentinel.failpoint import failpoint
 from sentinel.notify.messages import STORM, message_text
 from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
@@ -29,8 +26,6 @@ from sentinel.workers.process import code_version
 
 PICTURES = 20
 """Candidates per cadence that get a waterfall and a training example, most probable first. Limits the disk space."""
-CandidateFile = tuple[int, str, str]
-"""Rank of the candidate (0 is the most probable), path, sha256."""
 
 
 def search_files(
@@ -41,12 +36,12 @@ def search_files(
     detector: Any,
     cadence_id: int,
 ) -> SearchRecord:
-    """Search a cadence, draw its best candidates, and return what the store records. Of a canary, only the run.
+    """Search a cadence and return what the store records. Of a canary, only the run.
 
     Args:
         paths: the observations that exist, in time order.
         pattern: six letters: A for an ON, any other letter for an OFF, a dot for a missing OFF.
-        progress: called with the searched fraction, 0 to 1, and again before each picture.
+        progress: called with the searched fraction, 0 to 1.
         config: of the service.
         detector: the release that scores the tracks.
         cadence_id: names the pictures.
@@ -67,11 +62,19 @@ def search_files(
         if paths[0].is_relative_to(config.canaries):
             run["found"] = [(row.frequency_mhz, row.drift_rate_hz_s, row.probability) for row in result.candidates]
             return SearchRecord(candidates=[], pictures=[], release=release, run=run, message=None)
-        name = f"{cadence_id:06d}"
-        pictures, examples = write_pictures(observations, result, on, config.pictures / name, progress)
         header = observations[0].header
-    rows = candidate_rows(result, pictures, release, config.sha256)
-    message = partial(build_message, config, header, cadence_id, [path for _, path, _ in pictures])
+    # Frequency and rank are in the names, so that no two candidates share a file.
+    stems = [
+        str(config.pictures / f"{cadence_id:06d}-{row.frequency_mhz:.6f}MHz-{rank + 1}")
+        for rank, row in enumerate(result.candidates[:PICTURES])
+    ]
+    pictures = [(rank, f"{stem}.png") for rank, stem in enumerate(stems)]
+    examples = [
+        (rank, f"{stem}.npz", pack_example(result.snippets[rank], result.measurements[rank]))
+        for rank, stem in enumerate(stems)
+    ]
+    rows = candidate_rows(result, release, config.sha256)
+    message = partial(build_message, config, header, cadence_id, [path for _, path in pictures])
     return SearchRecord(
         candidates=rows,
         pictures=pictures,
@@ -116,45 +119,14 @@ def by_probability(result: SearchResult) -> SearchResult:
     )
 
 
-def write_pictures(
-    observations: Sequence[Observation],
-    result: SearchResult,
-    on: tuple[int, ...],
-    stem: Path,
-    progress: Callable[[float], None],
-) -> tuple[list[CandidateFile], list[CandidateFile]]:
-    """Write a waterfall and a training example for each of the best candidates; return both lists of files.
-
-    Args:
-        observations: six, open, in time order.
-        result: candidates by decreasing probability.
-        on: positions of the ONs, 0 to 5.
-        stem: folder and first part of the file names. Frequency and rank complete them, so that a repeated search
-            replaces the files and no two candidates share one.
-        progress: called with 1 before each picture: the pictures of a storm take longer than a lease lasts.
-    """
-    pictures, examples = list[CandidateFile](), list[CandidateFile]()
-    for rank, row in enumerate(result.candidates[:PICTURES]):
-        progress(1.0)
-        path = stem.with_name(f"{stem.name}-{row.frequency_mhz:.6f}MHz-{rank + 1}.png")
-        pictures.append((rank, *write_file(path, waterfall_png(observations, row, on))))
-        example = pack_example(result.snippets[rank], result.measurements[rank])
-        examples.append((rank, *write_file(path.with_suffix(".npz"), example)))
-    return pictures, examples
-
-
-def candidate_rows(
-    result: SearchResult, pictures: Sequence[CandidateFile], release: tuple[str, str], config_sha256: str
-) -> list[dict[str, Any]]:
+def candidate_rows(result: SearchResult, release: tuple[str, str], config_sha256: str) -> list[dict[str, Any]]:
     """Return the rows of the `candidate` table.
 
     Args:
         result: candidates by decreasing probability.
-        pictures: waterfalls of the first of them.
         release: name and sha256.
         config_sha256: hash of the search options.
     """
-    path_of = {rank: path for rank, path, _ in pictures}
     origin = {
         "release_name": release[0],
         "release_sha256": release[1],
@@ -162,10 +134,10 @@ def candidate_rows(
         "config_sha256": config_sha256,
     }
     rows = []
-    for rank, row in enumerate(result.candidates):
+    for row in result.candidates:
         columns = {name: value for name, value in asdict(row).items() if name in candidate.c}
         columns["allocations"] = ", ".join(row.allocations)
-        rows.append(columns | origin | {"picture": path_of.get(rank)})
+        rows.append(columns | origin)
     return rows
 
 
@@ -190,13 +162,3 @@ def build_message(
         "pictures": list(pictures[: config.slack.pictures]) if len(rows) <= STORM else [],
         "sequence": f"{header.telescope_id} {target}",
     }
-
-
-def write_file(path: Path, content: bytes) -> tuple[str, str]:
-    """Write a file whole or not at all; return its path and sha256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f".{path.name}.{os.getpid()}")
-    partial_file.write_bytes(content)
-    failpoint("mid-picture")
-    partial_file.replace(path)
-    return str(path), hashlib.sha256(content).hexdigest()

@@ -1,7 +1,8 @@
 """The task that a Dask worker runs: search one cadence under its lease and record the result.
 
 Candidates, message and the state `done` are written in one transaction that checks the fencing token. The message is
-sent afterwards. The task reports to the store and not to the watcher, which may have ended in the meantime.
+sent, and the pictures are drawn, afterwards. The task reports to the store and not to the watcher, which may have
+ended in the meantime.
 
 The watcher and the scheduler import this module, so the search itself is imported inside the functions.
 """
@@ -20,7 +21,7 @@ import numpy as np
 
 from aetherscan.errors import ReadError
 from sentinel.config import Config
-from sentinel.errors import LeaseLostError, StoreAwayError, retriable
+from sentinel.errors import Cause, LeaseLostError, StoreAwayError, cause_of
 from sentinel.failpoint import failpoint
 from sentinel.notify.poster import deliver_due
 from sentinel.programs import logs
@@ -40,7 +41,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     from sentinel.workers.search import search_files
 
     config = Config.model_validate_json(config_json)
-    store = cached_store(config.store_url)
+    store = retry_while_away(lambda: cached_store(config.store_url))
     summary: dict[str, object] = {}
     claimed: ClaimedCadence | None = None
 
@@ -76,14 +77,17 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     worker = f"{socket.gethostname()}:{os.getpid()}"
     renewed = -1e9
 
-    def fail(cause: str, *, again: bool) -> str:
+    def fail(text: str, cause: Cause) -> str:
         attempts, wait_s = config.max_attempts, config.retry_after_s
-        return store.fail(token, cause, retriable=again, max_attempts=attempts, retry_after_s=wait_s)
+        if cause is Cause.MACHINE:
+            return store.postpone(token, text, retry_after_s=wait_s)
+        again = cause is not Cause.FILE
+        return store.fail(token, text, retriable=again, max_attempts=attempts, retry_after_s=wait_s)
 
     def end_process() -> None:
         LOG.error("search exceeds search_limit_s, %g s: this worker process exits", config.search_limit_s)
         try:
-            fail(f"over search_limit_s, {config.search_limit_s:g} s", again=True)
+            fail(f"over search_limit_s, {config.search_limit_s:g} s", Cause.UNKNOWN)
         finally:
             os._exit(1)  # a search that hangs cannot be ended otherwise
 
@@ -115,12 +119,20 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
         return "fenced"
     except Exception as error:
         LOG.exception("attempt failed")
-        cause, again = f"{type(error).__name__}: {error}", retriable(error)
-        return retry_while_away(lambda: fail(cause, again=again))
+        text, cause = f"{type(error).__name__}: {error}", cause_of(error)
+        return retry_while_away(lambda: fail(text, cause))
     finally:
         limit.cancel()
     LOG.info("done: %d candidates", len(result.candidates))
+    _draw(store, cadence_id, result)
     return "done"
+
+
+def _draw(store: Store, cadence_id: int, result: SearchRecord) -> None:
+    if result.pictures:
+        from sentinel.workers.pictures import draw_recorded
+
+        draw_recorded(store, cadence_id, result.examples)
 
 
 def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:

@@ -29,6 +29,7 @@ from sentinel.store.queue import open_store
 from sentinel.store.releases import active_release, promote
 from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
 from sentinel.workers import process, task
+from sentinel.workers.pictures import draw_recorded
 from sentinel.workers.search import search_files
 from sentinel.workers.shadow import compare, search_shadow
 
@@ -211,6 +212,7 @@ def recorded(store, sky, tmp_path):
     lease, config = store.claim(60), Config(state_dir=tmp_path)
     found = search_files(sky[0], "ABACAD", lambda _: None, config, detector, lease.cadence_id)
     store.complete(lease.token, found)
+    draw_recorded(store, lease.cadence_id, found.examples)
     return store, found
 
 

@@ -25,7 +25,8 @@ from sentinel.config import Config
 from sentinel.errors import StoreAwayError
 from sentinel.store.queue import open_store
 from sentinel.store.schema import attempt, candidate
-from sentinel.workers.search import PICTURES, search_files, write_file
+from sentinel.workers.pictures import write_file
+from sentinel.workers.search import PICTURES, search_files
 from sentinel.workers.task import search_lease
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,6 @@ def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadenc
         return replace(calm, candidates=tuple(many), **shown)
 
     monkeypatch.setattr("sentinel.workers.search.search_cadence", storm)
-    monkeypatch.setattr("sentinel.workers.search.waterfall_png", lambda *_: b"PNG")
     config = Config(state_dir=tmp_path)
     kept = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
     assert (len(kept.candidates), len(kept.pictures), len(kept.examples)) == (5000, PICTURES, PICTURES)

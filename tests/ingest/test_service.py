@@ -13,7 +13,7 @@ from sqlalchemy import insert, select
 
 from aetherscan.errors import CadenceError, FormatError, ReleaseError, TruncatedFileError
 from sentinel.config import ROOT, Config
-from sentinel.errors import BusyError, retriable
+from sentinel.errors import BusyError
 from sentinel.ingest.service import one_pass
 from sentinel.monitor import status
 from sentinel.programs.logs import JsonFormatter, log_context
@@ -84,6 +84,8 @@ def test_a_search_reports_progress_and_its_end_is_recorded(store):
         (CadenceError("five files"), "quarantined"),
         (ReleaseError("altered"), "retry_at"),
         (MemoryError("too wide"), "retry_at"),
+        (OSError(28, "No space left on device"), "retry_at"),
+        (ZeroDivisionError("bandwidth"), "retry_at"),
     ],
 )
 def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(store, error, state):
@@ -92,7 +94,7 @@ def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(stor
 
     assert search(store, Config(), does) == state
     assert row(store, cadence).why == f"{type(error).__name__}: {error}"
-    assert retriable(error) == (state == "retry_at")
+    assert row(store, cadence).attempts == (0 if isinstance(error, MemoryError | OSError | ReleaseError) else 1)
 
 
 @pytest.mark.fault(9, promise="P2")

@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.commands.candidates import newest, put_label
 from sentinel.notify.messages import message_text
-from sentinel.notify.outbox import deliver_all, listed, retry, retry_after_s, take, undelivered
+from sentinel.notify.outbox import deliver_all, listed, resume_uploads, retry, retry_after_s, take, undelivered
 from sentinel.notify.slack import SlackPoster
 from sentinel.notify.webhook import WebhookPoster
 from sentinel.store.schema import cadence, candidate, now, outbox
@@ -155,8 +155,28 @@ def test_a_wrong_token_or_channel_is_told_and_nothing_is_lost(store, slack, caus
     assert deliver(store, slack) == 1
 
 
-def test_a_picture_that_cannot_be_sent_does_not_hold_up_messages_for_ever(store, slack):
-    put(store, "one", ["/nowhere/a.png"], attempts=4)
+def test_a_picture_that_is_not_drawn_yet_holds_up_no_message(store, slack, tmp_path):
+    put(store, "one", [str(tmp_path / "a.png")])
+    put(store, "two")
+    assert deliver(store, slack, 2) == 2
+    assert texts(slack) == ["one", "two"]
+    assert states(store) == ["sent", "sent"]
+    assert deliver(store, slack, 2) == 0
+    (tmp_path / "a.png").write_bytes(b"PNG")
+    with store.write() as rows:
+        resume_uploads(rows, 1)
+    assert undelivered(store)["oldest_s"] is None  # its text has been sent
+    assert deliver(store, slack, 2) == 1
+    assert [file["thread_ts"] for file in slack.files] == [slack.messages[0]["ts"]]
+    assert states(store) == ["sent", "sent"]
+    with store.write() as rows:
+        resume_uploads(rows, 1)
+    assert deliver(store, slack, 2) == 0
+
+
+def test_a_picture_that_cannot_be_sent_does_not_hold_up_messages_for_ever(store, slack, tmp_path):
+    (tmp_path / "a.png").mkdir()  # opening it fails
+    put(store, "one", [str(tmp_path / "a.png")], attempts=4)
     put(store, "two")
     assert deliver(store, slack) == 2
     with store.read() as rows:

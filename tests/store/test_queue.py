@@ -349,3 +349,21 @@ def test_a_damaged_store_is_named(tmp_path):
     (tmp_path / "sentinel.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):
         open_store(f"sqlite:///{tmp_path}/sentinel.db")
+
+
+def test_an_attempt_that_the_machine_failed_is_not_counted_and_waits_longer_each_time(store):
+    queue(store)
+    waits = []
+    for _ in range(6):
+        lease = store.claim(60)
+        assert lease.attempt == 1
+        assert store.postpone(lease.token, "OSError: no space", retry_after_s=30) == "retry_at"
+        with store.write() as rows:
+            waits.append(round(rows.scalars(select(cadence.c.retry_at - now())).one(), -1))
+            rows.execute(update(cadence).values(retry_at=now() - 1))
+    assert waits == [30, 60, 120, 240, 300, 300]
+    with store.read() as rows:
+        assert set(rows.scalars(select(attempt.c.outcome))) == {"postponed"}
+    assert row(store, cadence).attempts == 0
+    with pytest.raises(LeaseLostError):
+        store.postpone("0" * 32, "gone", retry_after_s=30)

@@ -33,7 +33,7 @@ def test_two_candidates_within_1_hz_have_a_picture_and_an_example_each(paths, tm
     config = Config(state_dir=tmp_path)
     first, second = (search_files(paths, "ABACAD", lambda _: None, config, make_detector(), 7) for _ in range(2))
     assert first.candidates[0]["probability"] > first.candidates[1]["probability"]
-    assert len({path for _, path, _ in [*first.pictures, *first.examples]}) == 4
-    assert [row["picture"] for row in first.candidates] == [path for _, path, _ in first.pictures]
+    files = [path for _, path, *_ in [*first.pictures, *first.examples]]
+    assert len(set(files)) == 4
     assert (second.pictures, second.examples) == (first.pictures, first.examples)
-    assert len(list(config.pictures.iterdir())) == 4
+    assert not config.pictures.exists()  # they are written after the record

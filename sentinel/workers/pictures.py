@@ -1,0 +1,187 @@
+"""Draw the waterfalls and write the training examples of recorded candidates.
+
+A search is recorded first. Its files are rows of the table `artefact` without a checksum (`OWED`) until they are
+written. What could not be written, because the folder or the disk was full or unwritable, a drawing failed or the
+worker died, is tried again by any worker while the observations are there. A picture is uploaded to the thread of the
+message once it exists.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+
+from aetherscan.errors import AetherscanError
+from aetherscan.io import open_cadence
+from aetherscan.plotting.waterfall import waterfall_png
+from aetherscan.search.candidates import Candidate
+from sentinel.errors import StoreError
+from sentinel.failpoint import failpoint
+from sentinel.notify.outbox import resume_uploads
+from sentinel.store.queue import OWED, Store, retry_while_away
+from sentinel.store.schema import artefact, cadence, candidate, now
+from sentinel.workers.search import fill_missing, on_positions
+
+LOG = logging.getLogger(__name__)
+EXAMPLES: dict[str, bytes] = {}
+"""Training examples of this process that are not written yet, by path. Lost with the process."""
+MAX_EXAMPLES = 200
+"""About 50 KB each."""
+WRITER_S = 120.0
+"""For this long after a record, in seconds, only the worker that made it writes its files."""
+GIVE_UP_S = 7 * 86_400.0
+"""After this time, in seconds, a file is not owed any more."""
+LONGEST_WAIT_S = 3600.0
+_waits: dict[int, tuple[float, float]] = {}
+"""For a cadence whose files could not be written: the time of the next attempt, and the wait after it, in seconds."""
+
+
+def draw_recorded(store: Store, cadence_id: int, examples: Sequence[tuple[int, str, bytes]]) -> int:
+    """Write the files of a cadence that was just recorded; log any error, since the candidates are safe.
+
+    Args:
+        store: that holds the record.
+        cadence_id: the recorded cadence.
+        examples: rank of the candidate, path and content.
+
+    Returns:
+        The number of files written.
+    """
+    EXAMPLES.update({path: content for _, path, content in examples})
+    while len(EXAMPLES) > MAX_EXAMPLES:
+        LOG.warning("%s: too many training examples wait for the disk: dropped", drop := next(iter(EXAMPLES)))
+        del EXAMPLES[drop]
+    return _draw(store, cadence_id)
+
+
+def draw_owed(store: Store, wait_s: float = 30.0) -> int:
+    """Write the files that earlier attempts could not, one cadence after another; return the number written.
+
+    Args:
+        store: that holds the records.
+        wait_s: wait after the first failure at a cadence, seconds; it doubles with each.
+    """
+    owed = artefact.c.sha256 == OWED
+    possible = (artefact.c.kind == "waterfall") | artefact.c.path.in_(list(EXAMPLES))
+    which = select(artefact.c.cadence_id).join(cadence).where(owed).distinct().order_by(artefact.c.cadence_id)
+    with store.read() as rows:
+        old = list(rows.scalars(which.where(cadence.c.ended_at < now() - GIVE_UP_S)))
+        ids = list(rows.scalars(which.where(possible, cadence.c.ended_at < now() - WRITER_S)))
+    for cadence_id in old:
+        _forget(store, cadence_id)
+    written = 0
+    for cadence_id in ids:
+        at, wait = _waits.get(cadence_id, (0.0, wait_s))
+        if time.monotonic() < at:
+            continue
+        count = _draw(store, cadence_id)
+        written += count
+        _waits[cadence_id] = (time.monotonic() + wait, min(2 * wait, LONGEST_WAIT_S))
+        if not count:
+            break  # most likely the others would fail for the same reason
+    for cadence_id in _waits.keys() - set(ids):
+        del _waits[cadence_id]
+    return written
+
+
+def owed_count(store: Store) -> int:
+    """Return how many files are to be written."""
+    with store.read() as rows:
+        return rows.scalars(select(func.count()).select_from(artefact).where(artefact.c.sha256 == OWED)).one()
+
+
+def waterfalls(paths: Sequence[Path], pattern: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Callable[[], bytes]]:
+    """Yield for each row of the table `candidate` a function that draws its waterfall and returns the PNG."""
+    on = on_positions(pattern)
+    with open_cadence(paths) as opened:
+        observations = fill_missing(opened, pattern)
+        for row in rows:
+            yield partial(waterfall_png, observations, _candidate(row), on)
+
+
+def write_file(path: Path, content: bytes) -> tuple[str, str]:
+    """Write a file whole or not at all; return its path and sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial_file.write_bytes(content)
+        failpoint("mid-picture")
+        partial_file.replace(path)
+    except OSError:
+        partial_file.unlink(missing_ok=True)
+        raise
+    return str(path), hashlib.sha256(content).hexdigest()
+
+
+def _draw(store: Store, cadence_id: int) -> int:
+    """Write the files that a cadence owes, as far as possible; return how many were written."""
+    checksums: dict[int, tuple[str, str]] = {}
+
+    def write(row: Mapping[str, Any], content: bytes) -> None:
+        checksums[row["file"]] = write_file(Path(row["path"]), content)
+
+    try:
+        pattern, files = retry_while_away(lambda: _owed_files(store, cadence_id))
+        for row in files["example"]:
+            if row["path"] in EXAMPLES:
+                write(row, EXAMPLES[row["path"]])
+                del EXAMPLES[row["path"]]
+        paths = store.paths(cadence_id) if files["waterfall"] else ()
+        if len(paths) == sum(letter != "." for letter in pattern):
+            for row, draw in zip(files["waterfall"], waterfalls(paths, pattern, files["waterfall"]), strict=True):
+                try:
+                    write(row, draw())
+                except (OSError, AetherscanError, StoreError):
+                    raise
+                except Exception:
+                    LOG.exception("%s: not drawn; the candidate is recorded", row["path"])
+    except Exception as error:  # noqa: BLE001
+        LOG.warning(
+            "cadence %d is recorded; its pictures are drawn later: %s: %s", cadence_id, type(error).__name__, error
+        )
+    if checksums:
+        retry_while_away(lambda: _mark_written(store, cadence_id, checksums))
+    return len(checksums)
+
+
+def _owed_files(store: Store, cadence_id: int) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+    """Return the pattern of a cadence, and the rows of its candidates that owe a file, by the kind of the file."""
+    mine = (artefact.c.cadence_id == cadence_id) & (artefact.c.sha256 == OWED)
+    columns = select(artefact.c.id.label("file"), artefact.c.kind, artefact.c.path, candidate)
+    owed = columns.join(candidate, artefact.c.candidate_id == candidate.c.id).where(mine).order_by(artefact.c.id)
+    with store.read() as rows:
+        pattern = rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one()
+        files = [dict(row) for row in rows.execute(owed).mappings()]
+    return str(pattern), {kind: [row for row in files if row["kind"] == kind] for kind in ("waterfall", "example")}
+
+
+def _mark_written(store: Store, cadence_id: int, checksums: Mapping[int, tuple[str, str]]) -> None:
+    with store.write() as rows:
+        for file_id, (path, sha256) in checksums.items():
+            rows.execute(update(artefact).where(artefact.c.id == file_id).values(sha256=sha256))
+            drawn = select(artefact.c.candidate_id).where(artefact.c.id == file_id, artefact.c.kind == "waterfall")
+            rows.execute(update(candidate).where(candidate.c.id.in_(drawn)).values(picture=path))
+        resume_uploads(rows, cadence_id)
+
+
+def _forget(store: Store, cadence_id: int) -> None:
+    """Give up the files that a cadence still owes."""
+    owed = (artefact.c.cadence_id == cadence_id) & (artefact.c.sha256 == OWED)
+    with store.write() as rows:
+        paths = list(rows.scalars(delete(artefact).where(owed).returning(artefact.c.path)))
+        resume_uploads(rows, cadence_id, without=paths)
+    LOG.warning("cadence %d: not drawn for %g days, given up: %d files", cadence_id, GIVE_UP_S / 86_400, len(paths))
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    values = {field.name: row.get(field.name) for field in fields(Candidate)}
+    names = {"allocations": tuple(filter(None, str(row.get("allocations") or "").split(", ")))}
+    numbers = {"snr": tuple(row["snr"]), "latents": tuple(row["latents"])}
+    return Candidate(**{**values, **names, **numbers, "release": row["release_name"]})
