@@ -276,20 +276,20 @@ def _up(options: Options) -> int:
         return _docker("up", "--detach", "--build")
     from aetherscan.detector.release import read_release
     from sentinel.config import config_path
-    from sentinel.monitor.status import lacking, sharing
+    from sentinel.monitor.status import not_ready, other_hosts
     from sentinel.programs import supervisor
     from sentinel.store.releases import active_release
 
     config = _loaded()
     store = _store(config)
     release = read_release(active_release(store, config.release))
-    if others := sharing(config, store):
+    if others := other_hosts(config, store):
         print(f"the service on {', '.join(others)} uses the same store: each cadence is searched and announced once")
     if supervisor.program_states(config):
         print("the service is already running")
     else:
         supervisor.start(config, config_path(), foreground=options.foreground)
-    supervisor.wait_ready(config, lambda: lacking(config, store), print)
+    supervisor.wait_ready(config, lambda: not_ready(config, store), print)
     print(
         f"release {release.name} searches new files in {', '.join(map(str, config.watch.roots))}\n"
         f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
@@ -322,7 +322,7 @@ def _status(options: Options) -> int:
         print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
         return status.UNKNOWN
     try:
-        seen = status.look(config, _store(config))
+        seen = status.read_status(config, _store(config))
     except StoreError as error:
         print(f"unknown: {error}")
         return status.UNKNOWN
@@ -480,7 +480,7 @@ def _outbox(options: Options) -> int:
 
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(outbox.listed(store, options.n)) or "none")
+        print("\n".join(outbox.message_lines(store, options.n)) or "none")
     else:
         print(f"messages due now: {outbox.retry(store, options.id)}")
     return 0

@@ -113,7 +113,7 @@ def judged(config, store, monkeypatch, programs):
     monkeypatch.setattr(
         status, "program_states", lambda _: {name: {"statename": state} for name, state in programs.items()}
     )
-    return status.look(config, store)
+    return status.read_status(config, store)
 
 
 RUNNING = dict.fromkeys(("cluster", "watcher", "poster"), "RUNNING")

@@ -15,7 +15,7 @@ from aetherscan.errors import FormatError
 from aetherscan.train.examples import Examples
 from aetherscan.train.labels import read_labelled
 from sentinel.errors import PostError, StoreError
-from sentinel.notify.messages import plain
+from sentinel.notify.messages import escaped
 from sentinel.notify.outbox import Message
 from sentinel.store.queue import Store
 from sentinel.store.schema import artefact, labeled, now, training
@@ -56,8 +56,8 @@ class TrainingLog:
     def say(self, line: str) -> None:
         """Print a line, above a progress bar if there is one, and add it to the message."""
         tqdm.write(line)
-        self._lines.append(plain(line))
-        text = "\n".join([f"*Training {plain(self.run)}*", "```", *self._lines[-LINES:], "```"])
+        self._lines.append(escaped(line))
+        text = "\n".join([f"*Training {escaped(self.run)}*", "```", *self._lines[-LINES:], "```"])
         if ts := self._ts:
             self._call(methodcaller("edit", ts, text))
         else:

@@ -100,7 +100,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
             LOG.error("pass failed, next one in %g s: %s", config.watch.scan_s, error, exc_info=traceback)
         if loop.wait(config.watch.scan_s):
             break
-    for lease in searchers.leave():
+    for lease in searchers.disconnect():
         try:
             store.release_lease(lease.token)
         except (LeaseLostError, StoreError) as error:

@@ -1,7 +1,7 @@
-"""A small cadence that lands in a folder of its own, is watched, queued, searched and recorded like any other.
+"""Canaries: small simulated cadences that run through the whole service, from files in a folder to a recorded search.
 
-It must come back with its tone found. No candidate, message or count ever speaks of it: what a search finds in one goes
-no further than its own row, and once it has ended its files and rows are removed.
+The search must find the tone in a canary, or `status` is critical. A canary makes no candidates and no messages, and is
+left out of counts: its result is recorded in the `injection` table, then its files and other rows are deleted.
 """
 
 import logging
@@ -23,15 +23,16 @@ from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, file, 
 
 LOG = logging.getLogger(__name__)
 STRAY_S = 3600.0
+"""A hidden folder older than this was left by a process that died."""
 
 
 def write_canary(folder: Path, seed: int) -> dict[str, float]:
-    """Write six files with a tone in them; return what the injection's row says of it.
+    """Write six files with a tone in them; return the tone's columns of the `injection` table.
 
-    A process that ends does: what makes a sky would stay in memory, for an hour of doing nothing.
+    A process of its own writes them and ends, because the simulation code would stay in memory for the next hour.
     """
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as apart:
-        return apart.submit(_write, folder, seed).result()
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as pool:
+        return pool.submit(_write, folder, seed).result()
 
 
 def _write(folder: Path, seed: int) -> dict[str, float]:
@@ -41,36 +42,29 @@ def _write(folder: Path, seed: int) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canaries:
-    """Lands a canary when one is due, and notes what became of the last."""
+    """Lands a canary when one is due, and records the result of earlier ones."""
 
     config: Config
     store: Store
     write: Callable[[Path, int], Mapping[str, float]] = write_canary
 
     def tend(self) -> None:
-        """Land a canary if one is due; judge and sweep those that have ended or are lost."""
+        """Land a canary if one is due; record and delete those that are searched or overdue."""
         every_s = self.config.injections.canary_s
-        canary, lost = injection.c.kind == "canary", 10 * self.config.injections.alarm_s
+        canary, overdue_s = injection.c.kind == "canary", 10 * self.config.injections.alarm_s
+        columns = (injection, (now() - injection.c.made_at).label("age_s"))
         with self.store.read() as rows:
             last_s = rows.scalar(select(now() - func.max(injection.c.made_at)).where(canary))
-            waiting = (
-                rows.execute(
-                    select(injection, (now() - injection.c.made_at).label("age_s")).where(
-                        canary, injection.c.recovered.is_(None)
-                    )
-                )
-                .mappings()
-                .all()
-            )
-        for one in waiting:
-            self._judge(one, lost=one["age_s"] > lost)
+            waiting = rows.execute(select(*columns).where(canary, injection.c.recovered.is_(None))).mappings().all()
+        for row in waiting:
+            self._record(row, overdue=row["age_s"] > overdue_s)
         if self.config.sends_canaries and not waiting and (last_s is None or last_s > every_s):
             self._land()
 
     def _land(self) -> None:
         folder = self.config.canaries
         for stray in folder.glob(".*"):
-            if time.time() - stray.stat().st_mtime > STRAY_S:  # who wrote it died; another host's may be fresh
+            if time.time() - stray.stat().st_mtime > STRAY_S:  # a newer one may be another host's
                 shutil.rmtree(stray)
         with self.store.read() as rows:
             seed = int(rows.scalars(select(now())).one())
@@ -79,31 +73,34 @@ class Canaries:
         tone = self.write(hidden, seed)
         with self.store.write() as rows:
             rows.execute(insert(injection).values(kind="canary", name=name, made_at=now(), **tone))
-        hidden.rename(folder / name)  # whole at once: its landing is the moment that is noted
+        hidden.rename(folder / name)  # all files appear at once
 
-    def _judge(self, one: RowMapping, *, lost: bool) -> None:
-        below = file.c.path.startswith(f"{self.config.canaries / one['name']}/", autoescape=True)
-        seen = select(file.c.observation).where(below, file.c.observation.is_not(None))
-        member = exists().where(cadence_file.c.cadence_id == cadence.c.id, cadence_file.c.observation.in_(seen))
+    def _record(self, canary: RowMapping, *, overdue: bool) -> None:
+        folder = self.config.canaries / canary["name"]
+        below = file.c.path.startswith(f"{folder}/", autoescape=True)
+        observations = select(file.c.observation).where(below, file.c.observation.is_not(None))
+        member = exists().where(cadence_file.c.cadence_id == cadence.c.id, cadence_file.c.observation.in_(observations))
         with self.store.write() as rows:
             row = rows.execute(
                 select(cadence).where(member, cadence.c.run.is_not(None), cadence.c.state == "done")
             ).first()
-            if row is None and not lost:
+            if row is None and not overdue:
                 return
-            back = [p for mhz, drift, p in (row.run.get("found", ()) if row else ()) if is_tone(one, mhz, drift)]
-            values = {"recovered": bool(back), "probability": max(back, default=None)}
+            found = row.run.get("found", ()) if row else ()
+            matches = [probability for mhz, drift, probability in found if is_tone(canary, mhz, drift)]
+            values = {"recovered": bool(matches), "probability": max(matches, default=None)}
             ended = {"ended_at": row.ended_at, "release_sha256": row.run["release"]} if row else {"ended_at": now()}
-            rows.execute(update(injection).where(injection.c.id == one["id"]).values(**values, **ended))
-            _forget(rows, list(rows.scalars(select(cadence.c.id).where(member))))
+            rows.execute(update(injection).where(injection.c.id == canary["id"]).values(**values, **ended))
+            _delete_cadences(rows, list(rows.scalars(select(cadence.c.id).where(member))))
             rows.execute(delete(file).where(below))
-        shutil.rmtree(self.config.canaries / one["name"], ignore_errors=True)
-        LOG.log(
-            logging.INFO if back else logging.ERROR, "canary %s %s", one["name"], "came back" if back else "was lost"
-        )
+        shutil.rmtree(folder, ignore_errors=True)
+        if matches:
+            LOG.info("canary %s: tone recovered", canary["name"])
+        else:
+            LOG.error("canary %s: tone not found", canary["name"])
 
 
-def _forget(rows: Connection, ids: Sequence[int]) -> None:
+def _delete_cadences(rows: Connection, ids: Sequence[int]) -> None:
     for table in (attempt, cadence_file):
         rows.execute(delete(table).where(table.c.cadence_id.in_(ids)))
     rows.execute(delete(cadence).where(cadence.c.id.in_(ids)))

@@ -1,9 +1,8 @@
-"""What Prometheus is told: every number is read from the store when it asks, so that a restart forgets nothing.
+"""Prometheus metrics. Every number is read from the store on request, so that no restart resets it.
 
-Only the histograms of latency are kept by the program that answers: they begin with the newest cadences when it does,
-which Prometheus takes for what it is, a counter that was reset.
-
-The names are what `deploy/alerts.yaml` and `deploy/grafana.json` are written against; a test holds them together.
+Only the latency histograms are kept in memory. They start again with the newest cadences when the web program starts,
+which Prometheus handles as a counter reset. `deploy/alerts.yaml` and `deploy/grafana.json` use these names; a test
+compares them.
 """
 
 import shutil
@@ -19,43 +18,48 @@ from sqlalchemy import Connection, case, func, select
 
 from sentinel.config import Config
 from sentinel.monitor.latency import NEWEST, STAGES, newest
-from sentinel.monitor.status import look
+from sentinel.monitor.status import read_status
 from sentinel.store.queue import Store
 from sentinel.store.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, label, now
 
 BUCKETS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 TOTALS = {
-    "attempts": ("Attempts at a search, by how they ended", "outcome", func.coalesce(attempt.c.outcome, "running")),
-    "labels": ("Labels that people gave", "label", label.c.label),
-    "candidates": ("Candidates recorded, by release", "release", candidate.c.release_name),
+    "attempts": ("Search attempts by outcome", "outcome", func.coalesce(attempt.c.outcome, "running")),
+    "labels": ("Labels given by people", "label", label.c.label),
+    "candidates": ("Recorded candidates by release", "release", candidate.c.release_name),
 }
 
 
-class Stages:
-    """A histogram of each stage, for as long as a program runs; it begins with the newest that were done before."""
+class StageHistograms:
+    """A latency histogram of each stage since the program started, beginning with the newest cadences that are done."""
 
     def __init__(self) -> None:
         self.histogram = Histogram(
-            "sentinel_stage_seconds", "From one step to the next", ["stage"], buckets=BUCKETS, registry=None
+            "sentinel_stage_seconds",
+            "Seconds from one step of a cadence to the next",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=None,
         )
-        self._seen: set[tuple[int, str]] = set()
-        self._one_at_a_time = Lock()
+        self._counted: set[tuple[int, str]] = set()
+        self._lock = Lock()
 
     def observe(self, rows: Connection) -> None:
-        """Count what has come to its end, or been announced, since the last time."""
-        with self._one_at_a_time:
-            lives = newest(rows, attempt.c.id)
-            took = [((one[0], stage), s) for one in lives for stage, s in zip(STAGES, one[1:], strict=True)]
-            fresh = {of: s for of, s in took if s is not None and of not in self._seen}
-            for (_, stage), s in fresh.items():
-                self.histogram.labels(stage).observe(max(0.0, s))
-            # A canary's attempts are removed, so that the newest may be an older one than the last time.
-            oldest = max((one[0] for one in lives), default=0) - 2 * NEWEST
-            self._seen = {one for one in self._seen | fresh.keys() if one[0] > oldest}
+        """Add the stages that have ended since the last call."""
+        with self._lock:
+            attempts = {attempt_id: seconds for attempt_id, *seconds in newest(rows, attempt.c.id)}
+            for attempt_id, seconds in attempts.items():
+                for stage, duration_s in zip(STAGES, seconds, strict=True):
+                    if duration_s is not None and (attempt_id, stage) not in self._counted:
+                        self._counted.add((attempt_id, stage))
+                        self.histogram.labels(stage).observe(max(0.0, duration_s))
+            # Attempts of canaries are deleted, so the newest id may be lower than at the last call.
+            oldest = max(attempts, default=0) - 2 * NEWEST
+            self._counted = {key for key in self._counted if key[0] > oldest}
 
 
-def exposition(config: Config, store: Store, stages: Stages) -> bytes:
-    """Return every metric as Prometheus reads it."""
+def exposition(config: Config, store: Store, stages: StageHistograms) -> bytes:
+    """Return every metric in the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(_Reader(config, store))
     registry.register(stages.histogram)
@@ -72,38 +76,37 @@ class _Reader(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        seen = look(self.config, self.store)
-        yield _one("status_level", "0 well, 1 a warning, 2 critical", seen.level)
-        yield _one(
-            "oldest_ready_seconds", "Age of the oldest cadence that waits for a worker", seen.facts["oldest_ready_s"]
-        )
-        yield _one("oldest_message_seconds", "Age of the oldest unsent message", seen.facts["outbox"]["oldest_s"])
+        status = read_status(self.config, self.store)
+        facts, outbox = status.facts, status.facts["outbox"]
+        yield _gauge("status_level", "0 ok, 1 warning, 2 critical", status.level)
+        yield _gauge("oldest_ready_seconds", "Age of the oldest cadence waiting for a worker", facts["oldest_ready_s"])
+        yield _gauge("oldest_message_seconds", "Age of the oldest unsent message", outbox["oldest_s"])
         free = shutil.disk_usage(self.config.state_dir).free
-        yield _one("disk_free_bytes", "Room left where the state lies", free)
+        yield _gauge("disk_free_bytes", "Free space on the disk with the state directory", free)
         for name, text, counts in (
-            ("cadences", "Cadences by state", seen.facts["cadences"]),
-            ("files", "Files that are there, by state", seen.facts["files"]),
-            ("messages", "Messages by state", seen.facts["outbox"]["states"]),
+            ("cadences", "Cadences by state", facts["cadences"]),
+            ("files", "Present files by state", facts["files"]),
+            ("messages", "Messages by state", outbox["states"]),
         ):
-            yield _by(name, text, "state", counts)
+            yield _gauge_by(name, text, "state", counts)
         with self.store.read() as rows:
-            yield from _counted(rows)
+            yield from _totals(rows)
             yield from _programs(rows)
-            yield from _injected(rows)
+            yield from _injections(rows)
 
 
-def _one(name: str, text: str, value: float | None) -> Metric:
+def _gauge(name: str, text: str, value: float | None) -> Metric:
     return GaugeMetricFamily(f"sentinel_{name}", text, value=value or 0)
 
 
-def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+def _gauge_by(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
     gauge = GaugeMetricFamily(f"sentinel_{name}", text, labels=[label])
-    for which, count in counts.items():
-        gauge.add_metric([which], count)
+    for value, count in counts.items():
+        gauge.add_metric([value], count)
     return gauge
 
 
-def _counted(rows: Connection) -> Iterator[Metric]:
+def _totals(rows: Connection) -> Iterator[Metric]:
     for name, (text, kind, column) in TOTALS.items():
         totals = CounterMetricFamily(f"sentinel_{name}", text, labels=[kind])
         real = (
@@ -111,20 +114,20 @@ def _counted(rows: Connection) -> Iterator[Metric]:
             if name == "attempts"
             else []
         )
-        for which, count in rows.execute(select(column, func.count()).where(*real).group_by(column)):
-            totals.add_metric([which], count)
+        for value, count in rows.execute(select(column, func.count()).where(*real).group_by(column)):
+            totals.add_metric([value], count)
         yield totals
-    whys = rows.scalars(select(cadence.c.why).where(cadence.c.state == "quarantined"))
-    kinds = ((why or "unknown").split(":")[0] for why in whys)  # the error's class: the rest is of one cadence
-    reasons = Counter(kind if kind.isidentifier() else "other" for kind in kinds)
-    yield _by("quarantined", "Cadences set aside, by the class of error", "reason", reasons)
+    causes = rows.scalars(select(cadence.c.why).where(cadence.c.state == "quarantined"))
+    classes = ((cause or "unknown").split(":")[0] for cause in causes)
+    reasons = Counter(name if name.isidentifier() else "other" for name in classes)
+    yield _gauge_by("quarantined", "Quarantined cadences by class of error", "reason", reasons)
 
 
 def _programs(rows: Connection) -> Iterator[Metric]:
-    ages = GaugeMetricFamily("sentinel_heartbeat_age_seconds", "Since each program was heard of", labels=["program"])
-    periods = GaugeMetricFamily("sentinel_heartbeat_period_seconds", "How often it wants to be", labels=["program"])
-    held = GaugeMetricFamily(
-        "sentinel_release_info", "The release that a worker holds", labels=["program", "release", "sha256"]
+    ages = GaugeMetricFamily("sentinel_heartbeat_age_seconds", "Age of the last heartbeat", labels=["program"])
+    periods = GaugeMetricFamily("sentinel_heartbeat_period_seconds", "Period of the heartbeats", labels=["program"])
+    releases = GaugeMetricFamily(
+        "sentinel_release_info", "Release loaded by a worker", labels=["program", "release", "sha256"]
     )
     scan = overflowed = 0.0
     columns = (heartbeat.c.name, (now() - heartbeat.c.at).label("age_s"), heartbeat.c.period_s, heartbeat.c.facts)
@@ -132,27 +135,31 @@ def _programs(rows: Connection) -> Iterator[Metric]:
         ages.add_metric([row.name], row.age_s)
         periods.add_metric([row.name], row.period_s)
         if "sha256" in row.facts:
-            held.add_metric([row.name, row.facts["release"], row.facts["sha256"]], 1)
-        if row.name.startswith("watcher"):  # one a host
+            releases.add_metric([row.name, row.facts["release"], row.facts["sha256"]], 1)
+        if row.name.startswith("watcher"):  # one on each host
             scan, overflowed = max(scan, row.age_s), overflowed + row.facts.get("overflowed", 0)
-    yield from (ages, periods, held, _one("scan_age_seconds", "Since the last whole pass over the folders", scan))
-    yield CounterMetricFamily("sentinel_events_overflowed", "Times that the kernel lost events", value=overflowed)
+    yield from (ages, periods, releases, _gauge("scan_age_seconds", "Time since the last complete scan", scan))
+    yield CounterMetricFamily(
+        "sentinel_events_overflowed", "Times that the kernel dropped file events", value=overflowed
+    )
 
 
-def _injected(rows: Connection) -> Iterator[Metric]:
-    made = CounterMetricFamily("sentinel_injections", "Signals put in, and what became of them", labels=["kind", "end"])
+def _injections(rows: Connection) -> Iterator[Metric]:
+    made = CounterMetricFamily("sentinel_injections", "Injected signals by result", labels=["kind", "end"])
     end = case(
         (injection.c.recovered.is_(True), "recovered"), (injection.c.recovered.is_(False), "missed"), else_="open"
     )
-    for kind, how, count in rows.execute(select(injection.c.kind, end, func.count()).group_by(injection.c.kind, end)):
-        made.add_metric([kind, how], count)
+    for kind, result, count in rows.execute(
+        select(injection.c.kind, end, func.count()).group_by(injection.c.kind, end)
+    ):
+        made.add_metric([kind, result], count)
     yield made
     canary = injection.c.kind == "canary"
     took = injection.c.ended_at - injection.c.made_at
-    back = select((now() - injection.c.ended_at).label("age"), took.label("took"))
+    recovered = select((now() - injection.c.ended_at).label("age"), took.label("took"))
     last = rows.execute(
-        back.where(canary, injection.c.recovered.is_(True)).order_by(injection.c.id.desc()).limit(1)
+        recovered.where(canary, injection.c.recovered.is_(True)).order_by(injection.c.id.desc()).limit(1)
     ).first()
     if last:
-        yield _one("canary_age_seconds", "Since a canary came back", last.age)
-        yield _one("canary_seconds", "From landing to recording, of the last canary that came back", last.took)
+        yield _gauge("canary_age_seconds", "Time since a canary was recovered", last.age)
+        yield _gauge("canary_seconds", "Time from landing to recording of the last recovered canary", last.took)

@@ -1,4 +1,7 @@
-"""How the service is: read from the store and supervisord, judged in one place, told to people and to monitors."""
+"""The state of the service: facts from the store and supervisord, and the problems in them.
+
+`status`, `/readyz` and the metrics all use `read_status`, so that they agree.
+"""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -21,88 +24,73 @@ WORDS = ("ok", "warning", "critical", "unknown")
 LATE = 3
 """Periods without a heartbeat after which a program counts as dead."""
 SLOW_S = 3600.0
-"""A ready cadence or an unsent message older than this is worth a look."""
+"""Age of a ready cadence or an unsent message that is a warning."""
 DAY_S = 86_400.0
-SHOWN = 20
+LISTED = 20
+"""Rows of each kind that are listed with their causes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Everything `status` tells; `level` is its exit code."""
+    """What `status` prints. `level` is its exit code."""
 
     level: int
     remarks: tuple[str, ...]
     facts: Mapping[str, Any]
 
 
-def look(config: Config, store: Store) -> Status:
-    """Gather the facts and judge them."""
+def read_status(config: Config, store: Store) -> Status:
+    """Collect the facts and list the problems in them."""
+    beats = select(
+        heartbeat.c.name,
+        (now() - heartbeat.c.at).label("age_s"),
+        heartbeat.c.period_s,
+        heartbeat.c.pid,
+        heartbeat.c.host,
+        heartbeat.c.facts,
+    )
+    age_s = now() - func.min(cadence.c.ready_at)
+    why, cause = select(cadence.c.target, cadence.c.why), select(file.c.path, file.c.cause)
+    unopened = file.c.state.in_(("seen", "stable")) & file.c.present.is_(True) & file.c.cause.is_not(None)
+    quarantined = cadence.c.state == "quarantined"
     with store.read() as rows:
         facts: dict[str, Any] = {
-            "programs": {name: one["statename"] for name, one in program_states(config).items()},
-            "heartbeats": [
-                dict(row._mapping)  # noqa: SLF001
-                for row in rows.execute(
-                    select(
-                        heartbeat.c.name,
-                        (now() - heartbeat.c.at).label("age_s"),
-                        heartbeat.c.period_s,
-                        heartbeat.c.pid,
-                        heartbeat.c.host,
-                        heartbeat.c.facts,
-                    ).order_by(heartbeat.c.name)
-                )
-            ],
+            "programs": {name: program["statename"] for name, program in program_states(config).items()},
+            "heartbeats": [dict(row) for row in rows.execute(beats.order_by(heartbeat.c.name)).mappings()],
             "files": _by_state(rows, file.c.state, file.c.present.is_(True)),
             "cadences": _by_state(rows, cadence.c.state),
             "newest_mjd": rows.scalar(select(func.max(file.c.tstart))),
-            "oldest_ready_s": rows.scalar(
-                select(now() - func.min(cadence.c.ready_at)).where(cadence.c.state.in_(("ready", "retry_at")))
-            ),
+            "oldest_ready_s": rows.scalar(select(age_s).where(cadence.c.state.in_(("ready", "retry_at")))),
             "waiting_for": _causes(
-                rows,
-                select(cadence.c.target, cadence.c.why)
-                .where(cadence.c.state.in_(("forming", "retry_at")))
-                .order_by(cadence.c.tstart.desc()),
+                rows, why.where(cadence.c.state.in_(("forming", "retry_at"))).order_by(cadence.c.tstart.desc())
             ),
-            "files_waiting": _causes(
-                rows,
-                select(file.c.path, file.c.cause)
-                .where(file.c.state.in_(("seen", "stable")), file.c.present.is_(True), file.c.cause.is_not(None))
-                .order_by(file.c.id.desc()),
-            ),
-            "invalid": _causes(
-                rows, select(file.c.path, file.c.cause).where(file.c.state == "invalid").order_by(file.c.id.desc())
-            ),
-            "quarantined": _causes(
-                rows,
-                select(cadence.c.target, cadence.c.why)
-                .where(cadence.c.state == "quarantined")
-                .order_by(cadence.c.ended_at.desc()),
-            ),
+            "files_waiting": _causes(rows, cause.where(unopened).order_by(file.c.id.desc())),
+            "invalid": _causes(rows, cause.where(file.c.state == "invalid").order_by(file.c.id.desc())),
+            "quarantined": _causes(rows, why.where(quarantined).order_by(cadence.c.ended_at.desc())),
             "quarantined_today": rows.scalar(
-                select(func.count()).where(cadence.c.state == "quarantined", cadence.c.ended_at > now() - DAY_S)
+                select(func.count()).where(quarantined, cadence.c.ended_at > now() - DAY_S)
             ),
+            "latency_s": percentiles(rows),
+            "canary": _last_canary(rows)
+            | {
+                "every_s": config.sends_canaries * config.injections.canary_s,
+                "alarm_s": config.injections.alarm_s,
+            },
+            "injections": _injections(rows),
         }
-        facts |= {"latency_s": percentiles(rows), "canary": _canary(rows), "injections": _injections(rows)}
     facts |= {"ledger": store.ledger(), "outbox": undelivered(store), "slack": "on" if config.slack_channel else "off"}
-    facts["canary"] |= {
-        "every_s": config.sends_canaries * config.injections.canary_s,
-        "alarm_s": config.injections.alarm_s,
-    }
-    judged = list(_judge(facts))
-    return Status(
-        level=max((level for level, _ in judged), default=OK), remarks=tuple(text for _, text in judged), facts=facts
-    )
+    problems = _problems(facts)
+    level = max((level for level, _ in problems), default=OK)
+    return Status(level=level, remarks=tuple(text for _, text in problems), facts=facts)
 
 
-def lacking(config: Config, store: Store) -> str:
-    """Return what a service that starts still lacks, or nothing when it is ready."""
-    states = {name: one["statename"] for name, one in program_states(config).items()}
+def not_ready(config: Config, store: Store) -> str:
+    """Return why a service that is starting cannot search yet, or an empty string if it can."""
+    states = {name: program["statename"] for name, program in program_states(config).items()}
     here = socket.gethostname()
     alive = {name for name, host, _ in _alive(store) if host == here or config.cluster.scheduler}
-    if bad := [f"{name} {state}" for name, state in states.items() if state != "RUNNING"]:
-        return f"starting {', '.join(bad)}"
+    if stopped := [f"{name} {state}" for name, state in states.items() if state != "RUNNING"]:
+        return f"starting {', '.join(stopped)}"
     if not states:
         return "starting supervisord"
     missing = [name for name in states if f"{name}@{here}" not in alive]
@@ -111,102 +99,105 @@ def lacking(config: Config, store: Store) -> str:
     return ""
 
 
-def sharing(config: Config, store: Store) -> list[str]:
-    """Return the other hosts whose services are on the same store.
+def other_hosts(config: Config, store: Store) -> list[str]:
+    """Return the other hosts whose services use the same store.
 
     Raises:
-        BusyError: there is another service on this host.
+        BusyError: another service on this host uses it.
     """
     alive = _alive(store)
-    here, ours = socket.gethostname(), str(config.state_dir)
+    here, state_dir = socket.gethostname(), str(config.state_dir)
     for name, host, facts in alive:
-        if host == here and facts.get("state", ours) != ours:
-            raise BusyError(f"{name}, with its state in {facts['state']}, is on the same store: one service a host")
+        if host == here and facts.get("state", state_dir) != state_dir:
+            raise BusyError(
+                f"{name}, with its state in {facts['state']}, is on the same store: expected one service a host"
+            )
     return sorted({host for _, host, _ in alive} - {here})
 
 
 def _alive(store: Store) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Return name, host and facts of whatever has been heard of in time."""
-    begun = select(heartbeat.c.name, heartbeat.c.host, heartbeat.c.facts)
+    """Return name, host and facts of each program with a recent heartbeat."""
+    recent = heartbeat.c.at > now() - LATE * heartbeat.c.period_s
     with store.read() as rows:
-        heard = rows.execute(begun.where(heartbeat.c.at > now() - LATE * heartbeat.c.period_s))
-        return [(row.name, row.host, row.facts) for row in heard]
+        beats = rows.execute(select(heartbeat.c.name, heartbeat.c.host, heartbeat.c.facts).where(recent))
+        return [(row.name, row.host, row.facts) for row in beats]
 
 
-def _by_state(rows: Connection, state: Any, *only: Any) -> dict[str, int]:
-    return {row[0]: row[1] for row in rows.execute(select(state, func.count()).where(*only).group_by(state))}
+def _by_state(rows: Connection, state: Any, *where: Any) -> dict[str, int]:
+    counts = rows.execute(select(state, func.count()).where(*where).group_by(state))
+    return {row[0]: row[1] for row in counts}
 
 
-def _causes(rows: Connection, chosen: Any) -> list[str]:
-    return [one_line(f"{what}: {why}") for what, why in rows.execute(chosen.limit(SHOWN))]
+def _causes(rows: Connection, query: Any) -> list[str]:
+    return [one_line(f"{name}: {cause}") for name, cause in rows.execute(query.limit(LISTED))]
 
 
-def _canary(rows: Connection) -> dict[str, Any]:
-    """Return how long the last canary has been out, whether it came back (None: not yet), and how long that took."""
-    age, took = now() - injection.c.made_at, injection.c.ended_at - injection.c.made_at
-    of = select(age.label("age_s"), injection.c.recovered, took.label("took_s")).where(injection.c.kind == "canary")
-    last = rows.execute(of.order_by(injection.c.id.desc()).limit(1)).mappings().one_or_none()
-    return dict(last) if last else {"age_s": None, "recovered": None, "took_s": None}
+def _last_canary(rows: Connection) -> dict[str, Any]:
+    """Return the last canary's age, whether its tone was recovered (None: not searched yet), and how long that took."""
+    age_s, took_s = now() - injection.c.made_at, injection.c.ended_at - injection.c.made_at
+    canaries = select(age_s.label("age_s"), injection.c.recovered, took_s.label("took_s"))
+    newest = canaries.where(injection.c.kind == "canary").order_by(injection.c.id.desc()).limit(1)
+    row = rows.execute(newest).mappings().one_or_none()
+    return dict(row) if row else {"age_s": None, "recovered": None, "took_s": None}
 
 
 def _injections(rows: Connection) -> dict[str, str]:
-    """Return how many of each kind came back, of those that have ended."""
-    back = func.count().filter(injection.c.recovered.is_(True))
-    ended = select(injection.c.kind, back, func.count(injection.c.recovered)).group_by(injection.c.kind)
-    return {kind: f"{some} of {count} recovered" for kind, some, count in rows.execute(ended)}
+    """Return for each kind of injection how many of the searched ones were recovered."""
+    recovered = func.count().filter(injection.c.recovered.is_(True))
+    counts = select(injection.c.kind, recovered, func.count(injection.c.recovered)).group_by(injection.c.kind)
+    return {kind: f"{hits} of {searched} recovered" for kind, hits, searched in rows.execute(counts)}
 
 
-def _judge(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
-    """Return what is wrong, and how badly."""
-    ledger, outbox = facts["ledger"], facts["outbox"]
-    late = [one for one in facts["heartbeats"] if one["age_s"] > LATE * one["period_s"]]
-    workers = [one for one in facts["heartbeats"] if one["name"].startswith("worker") and one not in late]
-    down = [name for name, state in facts["programs"].items() if state != "RUNNING"]
+def _problems(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
+    """Return level and text of each problem."""
+    ledger, outbox, running = facts["ledger"], facts["outbox"], facts["programs"]
+    late = [beat["name"] for beat in facts["heartbeats"] if beat["age_s"] > LATE * beat["period_s"]]
+    names = [beat["name"] for beat in facts["heartbeats"] if beat["name"] not in late]
+    workers = [name for name in names if name.startswith("worker")]
+    down = [name for name, state in running.items() if state != "RUNNING"]
     counted = ledger["done"] + ledger["quarantined"] + ledger["skipped"] + ledger["waiting"]
     canary = facts["canary"]
     out_s = canary["age_s"] or 0.0
+    overdue = canary["recovered"] is None and out_s > canary["alarm_s"]
+    unsent = (outbox["oldest_s"] or 0) > SLOW_S or outbox["cause"]
     rules = (
-        (CRITICAL, not facts["programs"], "the service does not run: ./sentinel.py up"),
+        (CRITICAL, not running, "the service is not running: ./sentinel.py up"),
         (CRITICAL, down, f"not running: {', '.join(down)}: ./sentinel.py logs {' '.join(down)}"),
-        (CRITICAL, facts["programs"] and not workers, "no worker holds a release: ./sentinel.py logs cluster"),
+        (CRITICAL, running and not workers, "no worker has loaded a release: ./sentinel.py logs cluster"),
         (
             CRITICAL,
             ledger["seen"] != counted,
-            f"the ledger does not add up: {ledger['seen']} seen, {counted} accounted for",
+            f"cadence counts disagree: {ledger['seen']} seen, {counted} done, quarantined, skipped or waiting",
         ),
-        (CRITICAL, canary["recovered"] is False, "the last canary came back without its tone, or not at all"),
-        (
-            CRITICAL,
-            facts["programs"] and canary["recovered"] is None and out_s > canary["alarm_s"],
-            f"the canary has been out for {out_s:.0f} s: cadences land and are not searched",
-        ),
+        (CRITICAL, canary["recovered"] is False, "the tone of the last canary was not found: ./sentinel.py demo"),
+        (CRITICAL, running and overdue, f"a canary sent {out_s:.0f} s ago is not searched: ./sentinel.py logs cluster"),
         (
             WARNING,
             canary["every_s"] and out_s > LATE * canary["every_s"],
-            f"no canary for {out_s:.0f} s: ./sentinel.py logs web",
+            f"no canary was sent for {out_s:.0f} s: ./sentinel.py logs web",
         ),
-        (WARNING, late and facts["programs"], f"no heartbeat from {', '.join(one['name'] for one in late)}"),
+        (WARNING, late and running, f"no heartbeat from {', '.join(late)}"),
         (WARNING, (facts["oldest_ready_s"] or 0) > SLOW_S, "a cadence has waited for a worker for more than an hour"),
+        (WARNING, unsent, f"messages wait: {outbox['cause'] or 'for more than an hour'}"),
         (
             WARNING,
-            (outbox["oldest_s"] or 0) > SLOW_S or outbox["cause"],
-            f"messages wait: {outbox['cause'] or 'for more than an hour'}",
+            facts["quarantined_today"],
+            f"{facts['quarantined_today']} cadences quarantined in the last 24 hours",
         ),
-        (WARNING, facts["quarantined_today"], f"{facts['quarantined_today']} cadences quarantined within a day"),
     )
     return [(level, text) for level, holds, text in rules if holds]
 
 
 def lines(status: Status) -> list[str]:
-    """Return the status as a person reads it."""
+    """Return the status as lines of text; the first is a summary."""
     facts, ledger = status.facts, dict(status.facts["ledger"])
-    hosts = sorted({one["host"] for one in facts["heartbeats"]})
-    told = [
-        f"{WORDS[status.level]}: {'; '.join(status.remarks) or 'all is well'}",
+    hosts = sorted({beat["host"] for beat in facts["heartbeats"]})
+    text = [
+        f"{WORDS[status.level]}: {'; '.join(status.remarks) or 'no problems'}",
         f"programs   {_counts(facts['programs'])}",
         *(
-            f"  {one['name']:<12} {one['age_s']:.0f} s ago, process {one['pid']}  {_counts(one['facts'])}"
-            for one in facts["heartbeats"]
+            f"  {beat['name']:<12} {beat['age_s']:.0f} s ago, process {beat['pid']}  {_counts(beat['facts'])}"
+            for beat in facts["heartbeats"]
         ),
         *([f"hosts      {', '.join(hosts)} share the store"] if len(hosts) > 1 else []),
         f"files      {_counts(facts['files'])}, newest data MJD {facts['newest_mjd'] or '-'}",
@@ -214,11 +205,12 @@ def lines(status: Status) -> list[str]:
         f"ledger     {ledger.pop('seen')} seen = {' + '.join(f'{count} {name}' for name, count in ledger.items())}",
         f"messages   Slack is {facts['slack']}; {_counts(facts['outbox']['states'])}",
         f"injected   {_counts(facts['injections'])}",
-        *(f"  {stage.replace('_', ' '):<22} {_counts(one)}" for stage, one in facts["latency_s"].items()),
+        *(f"  {stage.replace('_', ' '):<22} {_counts(figures)}" for stage, figures in facts["latency_s"].items()),
     ]
     for name in ("waiting_for", "files_waiting", "invalid", "quarantined"):
-        told += [f"{name.replace('_', ' ')}:", *(f"  {one}" for one in facts[name])] if facts[name] else []
-    return told
+        if facts[name]:
+            text += [f"{name.replace('_', ' ')}:", *(f"  {cause}" for cause in facts[name])]
+    return text
 
 
 def _counts(counts: Mapping[str, Any]) -> str:

@@ -1,42 +1,44 @@
-"""What people are told, as text: one message for each pointing sequence, or a digest of many.
+"""The text of messages: one for each pointing sequence, or a digest of many.
 
-Names come from files anybody may have written: `&<>` are escaped, control characters dropped, lengths cut, so that no
-name is a mention, a link, several lines, or a command to a terminal. The marks (`*bold*`, fences) are Slack's, and most
-chat programs read them.
+Target names come from file headers that anyone may have written. Before a name is shown, `&<>` are escaped, control
+characters are dropped and the length is cut, so that it cannot become a mention, a link, more lines, or a terminal
+command. The markup (`*bold*`, fences) is Slack's, which most chat programs accept.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 ROWS = 5
-LINES = 20
-LONGEST = 80
-"""Characters of a name; the field's own have at most a dozen."""
+"""Candidates listed in a message."""
+DIGEST_LINES = 20
+LONGEST_NAME = 80
+"""Characters of a name that are shown. Real target names have at most a dozen."""
 STORM = 100
-"""Candidates of one sequence beyond which they are most likely interference, and no pictures are shown."""
+"""More candidates than this in one sequence are most likely interference: no pictures are attached."""
 
 
 def one_line(text: object, longest: int = 10_000) -> str:
-    """Return text as one line that a terminal, a table and a log show as it is."""
+    """Return text as one printable line of at most `longest` characters."""
     return "".join(c if c.isprintable() else " " for c in str(text))[:longest]
 
 
-def plain(name: str) -> str:
-    """Return a name as Slack will show it: not as a mention, a link, the end of a fence or several lines."""
-    return one_line(name, LONGEST).replace("`", "'").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def escaped(name: str) -> str:
+    """Return a name that Slack shows as text, not as a mention, a link, the end of a fence or several lines."""
+    name = one_line(name, LONGEST_NAME)
+    return name.replace("`", "'").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def remarks(row: Mapping[str, Any]) -> str:
-    """Return what is known of a candidate's frequency, in a few words: nothing where nothing is."""
-    teeth, before = row.get("comb_teeth"), row.get("seen_before")
-    known = (
+    """Return what is known about a candidate's frequency in a few words, or an empty string."""
+    lines, repeats = row.get("comb_teeth"), row.get("seen_before")
+    facts = (
         row.get("allocations"),
         row.get("clock"),
-        f"comb of {teeth} at {row['comb_spacing_hz'] / 1e3:.6g} kHz" if teeth else "",
-        f"seen before: {before}" if before else "",
+        f"comb of {lines} lines, {row['comb_spacing_hz'] / 1e3:.6g} kHz apart" if lines else "",
+        f"seen before: {repeats}" if repeats else "",
         f"labeled {row['label']}" if row.get("label") else "",
     )
-    return one_line("; ".join(fact for fact in known if fact))
+    return one_line("; ".join(fact for fact in facts if fact))
 
 
 def message_text(
@@ -50,42 +52,51 @@ def message_text(
     slices: int = 1,
     link: str = "",
 ) -> str:
-    """Return what is said of a pointing sequence: target, band, MJD, release, how many candidates, and the best.
+    """Return the message on a pointing sequence: target, band, MJD, release, number of candidates, the best rows.
 
     Args:
-        target: as the headers name it.
-        band_mhz: from the lowest to the highest frequency of all slices.
+        target: source name in the headers.
+        band_mhz: lowest and highest frequency of all slices.
         tstart: MJD of the first observation.
-        release: that scored them.
-        candidates: rows, the best of them among these.
-        total: how many there are, where these are not all.
-        slices: of the band, each searched by itself.
-        link: where all of them are shown.
+        release: name of the release that scored the candidates.
+        candidates: rows of the `candidate` table that include the most probable ones.
+        total: number of candidates, if `candidates` are not all of them.
+        slices: band slices of the pointing, each searched separately.
+        link: URL of the page with all candidates, or an empty string.
     """
-    best = sorted(candidates, key=lambda one: -one["probability"])[:ROWS]
     total = len(candidates) if total is None else total
-    head = f"*{total} candidate{'s' * (total > 1)}* toward *{plain(target)}*"
-    where = f"{band_mhz[0]:.3f}-{band_mhz[1]:.3f} MHz{f' in {slices} slices' if slices > 1 else ''}"
+    in_slices = f" in {slices} slices" if slices > 1 else ""
+    head = (
+        f"*{total} candidate{'s' * (total > 1)}* toward *{escaped(target)}*: {_band(*band_mhz)}{in_slices}, "
+        f"MJD {tstart:.5f}, release {escaped(release)}"
+    )
     rows = [
-        f"{one['frequency_mhz']:.6f} MHz  {one['drift_rate_hz_s']:+.3f} Hz/s  "
-        f"SNR {' '.join(f'{snr:.1f}' for snr in one['snr'])}  p {one['probability']:.3f}  "
-        f"{remarks(one)}".rstrip()
-        for one in best
+        f"{row['frequency_mhz']:.6f} MHz  {row['drift_rate_hz_s']:+.3f} Hz/s  "
+        f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  p {row['probability']:.3f}  "
+        f"{remarks(row)}".rstrip()
+        for row in sorted(candidates, key=lambda row: -row["probability"])[:ROWS]
     ]
-    lines = [f"{head}: {where}, MJD {tstart:.5f}, release {plain(release)}", "```", *rows, "```"]
-    if total > STORM:
-        lines.append("_A storm, most likely of interference: every row is stored, and nothing more is said of it._")
-    return "\n".join((*lines, f"<{link}|all of them>") if link else lines)
+    storm = f"_More than {STORM} candidates: most likely interference. All rows are stored; no pictures are attached._"
+    return _table(head, rows, [storm] if total > STORM else [], link)
 
 
-def digest_text(told: Sequence[Mapping[str, Any]], *, link: str = "") -> str:
-    """Return what is said of many cadences (`count`, `target`, `band_low_mhz`, `band_high_mhz`, `tstart`) in one."""
-    total = sum(one["count"] for one in told)
+def digest_text(cadences: Sequence[Mapping[str, Any]], *, link: str = "") -> str:
+    """Return one message on many cadences (`count`, `target`, `band_low_mhz`, `band_high_mhz`, `tstart`)."""
+    total = sum(row["count"] for row in cadences)
     rows = [
-        f"{one['count']:>5}  {plain(one['target'])}  {one['band_low_mhz']:.3f}-{one['band_high_mhz']:.3f} MHz  "
-        f"MJD {one['tstart']:.5f}"
-        for one in told[:LINES]
+        f"{row['count']:>5}  {escaped(row['target'])}  {_band(row['band_low_mhz'], row['band_high_mhz'])}  "
+        f"MJD {row['tstart']:.5f}"
+        for row in cadences[:DIGEST_LINES]
     ]
-    more = [f"and {len(told) - LINES} more cadences"] if len(told) > LINES else []
-    head = f"*{total} candidates in {len(told)} cadences*: too many to tell of one by one; every row is stored"
-    return "\n".join((head, "```", *rows, *more, "```", *([f"<{link}|all of them>"] if link else [])))
+    if (more := len(cadences) - DIGEST_LINES) > 0:
+        rows.append(f"and {more} more cadences")
+    head = f"*{total} candidates in {len(cadences)} cadences*: too many for a message each; all rows are stored"
+    return _table(head, rows, [], link)
+
+
+def _band(low_mhz: float, high_mhz: float) -> str:
+    return f"{low_mhz:.3f}-{high_mhz:.3f} MHz"
+
+
+def _table(head: str, rows: Sequence[str], remarks: Sequence[str], link: str) -> str:
+    return "\n".join((head, "```", *rows, "```", *remarks, *([f"<{link}|all candidates>"] if link else [])))

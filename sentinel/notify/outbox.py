@@ -1,13 +1,13 @@
-"""Messages on their way: each is sent once, oldest first, by whichever process comes to it.
+"""The outbox: send each message once, oldest first, from any process.
 
-A message is written with the candidates it speaks of, in one transaction, and sent afterwards. Whoever sends holds it
-in `sending`; if that process dies, nobody knows whether Slack took the message: it becomes `unknown`, and is looked
-for in the channel before it is sent again. The head of the line holds up the rest, so the order is kept.
+A message is written in the transaction that records its candidates, and sent afterwards. The sending process holds it
+in state `sending`. If that process dies, Slack may or may not have accepted the message: it becomes `unknown`, and is
+looked for in the channel before it is sent again. The oldest unsent message blocks later ones, which keeps the order.
 
-One message speaks for all slices of a pointing sequence. A later slice's own row has it for a parent: it brings its
-pictures to the parent's thread, and leaves the parent *stale*, to be written anew from the rows and edited in place; so
-does a label. Where more wait than may be posted within an hour, those that wait are folded into one digest, which is a
-parent like any other. An edit may be repeated, so one that is in doubt simply is.
+One message covers all band slices of a pointing sequence. The row of a later slice has that message as its parent: its
+pictures go to the parent's thread, and the parent becomes *stale*, which means that its text is rebuilt from the store
+and edited in place. A label has the same effect. If more messages wait than may be posted in an hour, they are folded
+into one digest, which is a parent as well. Edits are idempotent: if the reply is lost, the edit is sent again.
 """
 
 import os
@@ -30,17 +30,17 @@ from sentinel.store.schema import cadence, candidate, labeled, meta, now, outbox
 UNSENT = ("pending", "sending", "retry_at", "unknown")
 SENT = ("sent", "reconciled")
 SENDING_S = 120.0
-"""Longer than one request may take; then its sender is taken for dead."""
+"""Longer than a request can take: after this the sender counts as dead."""
 LONGEST_WAIT_S = 300.0
 PICTURE_ATTEMPTS = 5
-"""A message without its pictures is better than all the others behind it unsent."""
+"""After this many attempts a message counts as sent without its pictures, so that it does not block later ones."""
 HOUR_S = 3600.0
-ENDLESS = 10**9
+UNLIMITED = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A row of the outbox, held by this process."""
+    """A row of the outbox that this process is sending."""
 
     id: int
     cadence_id: int
@@ -56,35 +56,45 @@ class Message:
     digest: bool | None
     stale_at: float | None
     parent_ts: str | None
-    edit: bool  # it was posted before, and its text has changed
+    edit: bool  # already posted, and the text has changed
 
 
 class Poster(Protocol):
-    """Where messages go. Each method raises PostLaterError, PostUnknownError or PostGoneError."""
+    """A destination of messages. Each method may raise PostLaterError, PostUnknownError or PostGoneError."""
 
     def find(self, message: Message) -> str | None:
-        """Return the name that the message has there, None if it never arrived; LookupError if nobody can tell."""
+        """Return the identifier of a message that arrived, None if it did not; LookupError if that is not known."""
         ...
 
     def post(self, message: Message, *, repeat: bool) -> str:
-        """Send the message, with a remark if it may be a `repeat`; return the name it got."""
+        """Send a message, marked if it may be a `repeat`; return the identifier that it got."""
         ...
 
     def edit(self, ts: str, text: str) -> None:
-        """Put `text` in the place of what the message said."""
+        """Replace the text of a posted message."""
         ...
 
     def upload(self, ts: str, picture: str) -> None:
-        """Put a picture into the message's thread."""
+        """Add a picture to a message's thread."""
         ...
 
 
-def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = "") -> Message | None:
-    """Take the oldest unsent message, else an edit, if due and nothing went out within `gap_s`."""
+def claim_message(
+    store: Store, poster: str, gap_s: float, *, per_hour: int = UNLIMITED, link: str = ""
+) -> Message | None:
+    """Claim the oldest unsent message, or else an edit; None if none is due.
+
+    Args:
+        store: that holds the outbox.
+        poster: name of the destination.
+        gap_s: least time in seconds since the last message to it.
+        per_hour: messages an hour after which the rest is folded into a digest.
+        link: URL of the web pages, or an empty string.
+    """
     earlier = outbox.alias("earlier")
     ours = outbox.c.poster == poster
     head = ~exists().where(earlier.c.id < outbox.c.id, earlier.c.poster == poster, earlier.c.state.in_(UNSENT))
-    # A time that lies too far ahead was written before the clock was set back, and holds up nobody.
+    # A time far ahead was written before the clock was set back, and is ignored.
     recently = [(at > now() - gap_s) & (at < now() + gap_s) for at in (earlier.c.posted_at, earlier.c.edited_at)]
     recent = exists().where(earlier.c.poster == poster, or_(*recently))
     waited = ~func.coalesce(outbox.c.retry_at, 0).between(now(), now() + HOUR_S)
@@ -96,12 +106,12 @@ def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, li
     edits = select(outbox.c.id).where(ours, stale, ~recent).order_by(outbox.c.stale_at).limit(1)
     with store.write() as rows:
         rows.execute(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())  # one at a time
-        rows.execute(  # its sender died: with a name it was accepted, without one nobody knows
+        rows.execute(  # the sender died: with a ts the message was accepted, without one it may have been
             update(outbox)
             .where(outbox.c.state == "sending", outbox.c.until < now())
             .values(state="unknown", doubtful=outbox.c.ts.is_(None) & outbox.c.parent_id.is_(None))
         )
-        _fold(rows, poster, per_hour)
+        _fold_into_digest(rows, poster, per_hour)
         held: dict[str, Any] = {"until": now() + SENDING_S, "attempts": outbox.c.attempts + 1}
         first = rows.scalar(line)
         which = first or rows.scalar(edits)
@@ -110,16 +120,16 @@ def take(store: Store, poster: str, gap_s: float, *, per_hour: int = ENDLESS, li
         if first:
             held["state"] = "sending"
         row = rows.execute(update(outbox).where(outbox.c.id == which).values(**held).returning(outbox)).one()
-        text = told(rows, row, link) if row.stale_at else row.text
+        text = current_text(rows, row, link) if row.stale_at else row.text
         parent_ts = rows.scalar(select(outbox.c.ts).where(outbox.c.id == row.parent_id)) if row.parent_id else None
     pictures: tuple[str, ...] = () if row.digest else tuple(row.pictures)
-    made: dict[str, Any] = {"text": text, "pictures": pictures, "parent_ts": parent_ts, "edit": first is None}
-    kept = [name for name in Message.__dataclass_fields__ if name not in made]
-    return Message(**made, **{name: getattr(row, name) for name in kept})
+    derived: dict[str, Any] = {"text": text, "pictures": pictures, "parent_ts": parent_ts, "edit": first is None}
+    stored = [name for name in Message.__dataclass_fields__ if name not in derived]
+    return Message(**derived, **{name: getattr(row, name) for name in stored})
 
 
-def _fold(rows: Connection, poster: str, per_hour: int) -> None:
-    """Where more wait than may still be posted within this hour, let one digest speak for them, and for the hour."""
+def _fold_into_digest(rows: Connection, poster: str, per_hour: int) -> None:
+    """Fold waiting messages into one digest if more wait than may be posted this hour, or if a digest is open."""
     ours = outbox.c.poster == poster
     alone = ours & outbox.c.parent_id.is_(None) & outbox.c.digest.is_not(True)
     lately = outbox.c.posted_at > now() - HOUR_S
@@ -140,37 +150,31 @@ def _fold(rows: Connection, poster: str, per_hour: int) -> None:
     rows.execute(update(outbox).where(outbox.c.id == digest).values(digest=True, stale_at=now(), retry_at=None))
 
 
-def told(rows: Connection, row: Row[Any], link: str = "") -> str:
-    """Return the text of a message, written anew from what the store holds by now: slices, labels, a digest's rest."""
-    of = select(outbox.c.cadence_id).where((outbox.c.id == row.id) | (outbox.c.parent_id == row.id))
-    among = candidate.c.cadence_id.in_(of)
-    chosen = (cadence.c.id, cadence.c.target, cadence.c.band_low_mhz, cadence.c.band_high_mhz, cadence.c.tstart)
-    counted = select(*chosen, func.count(candidate.c.id).label("count")).join(candidate, isouter=True)
-    spoken = [
-        dict(one)
-        for one in rows.execute(
-            counted.where(cadence.c.id.in_(of)).group_by(cadence.c.id).order_by(cadence.c.id)
-        ).mappings()
-    ]
-    first = spoken[0]
+def current_text(rows: Connection, row: Row[Any], link: str = "") -> str:
+    """Return the text of a message as the store would write it now: all its slices and labels."""
+    cadence_ids = select(outbox.c.cadence_id).where((outbox.c.id == row.id) | (outbox.c.parent_id == row.id))
+    columns = (cadence.c.id, cadence.c.target, cadence.c.band_low_mhz, cadence.c.band_high_mhz, cadence.c.tstart)
+    counted = select(*columns, func.count(candidate.c.id).label("count")).join(candidate, isouter=True)
+    covered = counted.where(cadence.c.id.in_(cadence_ids)).group_by(cadence.c.id).order_by(cadence.c.id)
+    cadences = [dict(line) for line in rows.execute(covered).mappings()]
     if row.digest:
-        return digest_text(spoken, link=link and f"{link}/candidates")
-    best = labeled().where(among).order_by(candidate.c.probability.desc()).limit(ROWS)
-    found = [dict(one) for one in rows.execute(best).mappings()]
+        return digest_text(cadences, link=link and f"{link}/candidates")
+    best = labeled().where(candidate.c.cadence_id.in_(cadence_ids)).order_by(candidate.c.probability.desc())
+    candidates = [dict(line) for line in rows.execute(best.limit(ROWS)).mappings()]
     return message_text(
-        first["target"],
-        (min(one["band_low_mhz"] for one in spoken), max(one["band_high_mhz"] for one in spoken)),
-        first["tstart"],
-        found[0]["release_name"] if found else "-",
-        found,
-        total=sum(one["count"] for one in spoken),
-        slices=len(spoken),
-        link=link and f"{link}/cadences/{first['id']}",
+        cadences[0]["target"],
+        (min(line["band_low_mhz"] for line in cadences), max(line["band_high_mhz"] for line in cadences)),
+        cadences[0]["tstart"],
+        candidates[0]["release_name"] if candidates else "-",
+        candidates,
+        total=sum(line["count"] for line in cadences),
+        slices=len(cadences),
+        link=link and f"{link}/cadences/{cadences[0]['id']}",
     )
 
 
 def deliver(store: Store, poster: Poster, message: Message) -> bool:
-    """Send one message and its pictures, or its edit; return whether it went out. A failure is on its row."""
+    """Send a message and its pictures, or an edit; return whether that succeeded. Record a failure in its row."""
     if message.edit:
         return _edit(store, poster, message)
     ts, found = message.ts or message.parent_ts, None
@@ -187,7 +191,7 @@ def deliver(store: Store, poster: Poster, message: Message) -> bool:
         if message.ts is None and message.parent_ts is None:
             _mark(store, message, ts=ts, posted_at=now())
             if not found:
-                _shown(store, message)
+                _mark_current(store, message)
     except PostUnknownError as error:
         _mark(store, message, state="unknown", doubtful=True, cause=str(error), **_later(message, error))
         return False
@@ -246,7 +250,7 @@ def _upload(store: Store, poster: Poster, message: Message, ts: str) -> str | No
 
 
 def _edit(store: Store, poster: Poster, message: Message) -> bool:
-    """Write a posted message anew; a digest that is gone is posted again, for nothing else speaks of what it told."""
+    """Edit a posted message. A digest that was deleted is posted again: no other message covers its cadences."""
     try:
         poster.edit(str(message.ts), message.text)
     except PostGoneError as error:
@@ -257,48 +261,58 @@ def _edit(store: Store, poster: Poster, message: Message) -> bool:
         _mark(store, message, cause=str(error), until=None, **_later(message, error))
         return False
     _mark(store, message, edited_at=now(), cause=None, until=None, retry_at=None)
-    _shown(store, message)
+    _mark_current(store, message)
     return True
 
 
-def _shown(store: Store, message: Message) -> None:
-    """Note that people see what `message` was written from, unless that has changed meanwhile."""
+def _mark_current(store: Store, message: Message) -> None:
+    """Record that the posted text is current, unless the message became stale again while it was sent."""
     with store.write() as rows:
         this = update(outbox).where(outbox.c.id == message.id, outbox.c.stale_at == message.stale_at)
         rows.execute(this.values(stale_at=None))
-        spoken = (outbox.c.parent_id == message.id) & outbox.c.posted_at.is_(None)
+        children = (outbox.c.parent_id == message.id) & outbox.c.posted_at.is_(None)
         rows.execute(
-            update(outbox).where(spoken, outbox.c.created_at <= (message.stale_at or 0)).values(posted_at=now())
+            update(outbox).where(children, outbox.c.created_at <= (message.stale_at or 0)).values(posted_at=now())
         )
 
 
 def deliver_all(
-    store: Store, poster: Poster, name: str, gap_s: float, *, per_hour: int = ENDLESS, link: str = ""
+    store: Store, poster: Poster, name: str, gap_s: float, *, per_hour: int = UNLIMITED, link: str = ""
 ) -> int:
-    """Send what is due now, at most one message each `gap_s` and `per_hour`; return how many went out."""
+    """Send what is due now; return how many messages and edits were sent.
+
+    Args:
+        store: that holds the outbox.
+        poster: the destination.
+        name: of the destination in the outbox.
+        gap_s: least time in seconds between two messages.
+        per_hour: messages an hour after which the rest is folded into a digest.
+        link: URL of the web pages, or an empty string.
+    """
     sent = 0
-    while (message := take(store, name, gap_s, per_hour=per_hour, link=link)) and deliver(store, poster, message):
+    while (message := claim_message(store, name, gap_s, per_hour=per_hour, link=link)) and deliver(
+        store, poster, message
+    ):
         sent += 1
     return sent
 
 
 def undelivered(store: Store) -> Mapping[str, Any]:
-    """Return how many messages are in each state, the age of the oldest unsent one in seconds, and the last cause."""
+    """Return the number of messages in each state, the age in seconds of the oldest unsent one, and its cause."""
     unsent = outbox.c.state.in_(UNSENT)
-    # The text of a message with `sent_at` has gone out; only pictures follow.
-    owed = (unsent & outbox.c.sent_at.is_(None)) | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
+    waiting = unsent | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
     since = func.min(case((unsent, outbox.c.created_at), else_=outbox.c.stale_at))
     with store.read() as rows:
         states = rows.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
-        oldest = rows.scalar(select(now() - since).where(owed))
+        oldest = rows.scalar(select(now() - since).where(waiting))
         cause = rows.scalar(
-            select(outbox.c.cause).where(owed, outbox.c.cause.is_not(None)).order_by(outbox.c.id).limit(1)
+            select(outbox.c.cause).where(waiting, outbox.c.cause.is_not(None)).order_by(outbox.c.id).limit(1)
         )
     return {"states": {row[0]: row[1] for row in states}, "oldest_s": oldest, "cause": cause}
 
 
-def listed(store: Store, count: int) -> list[str]:
-    """Return a line for each of the newest messages: number, state, age, poster, target, and what went wrong."""
+def message_lines(store: Store, count: int) -> list[str]:
+    """Return a line for each of the newest messages: id, state, age, poster, target, parent and cause."""
     columns = (outbox.c.id, outbox.c.state, outbox.c.poster, outbox.c.cause, outbox.c.parent_id)
     newest = (
         select(*columns, (now() - outbox.c.created_at).label("age_s"), cadence.c.target)
@@ -315,7 +329,7 @@ def listed(store: Store, count: int) -> list[str]:
 
 
 def retry(store: Store, ids: Sequence[int]) -> int:
-    """Make messages due now, all that wait where none is named; return how many. A named one is sent even if `off`."""
+    """Make the messages `ids` due now, even if `off`; without ids, all unsent ones. Return how many."""
     chosen = (outbox.c.id.in_(ids) & outbox.c.state.in_((*UNSENT, "off"))) if ids else outbox.c.state.in_(UNSENT)
     with store.write() as rows:
         rows.execute(update(outbox).where(chosen, outbox.c.state == "off").values(state="pending"))

@@ -1,4 +1,4 @@
-"""The program that delivers what workers left: messages that were refused, doubted, or whose worker died."""
+"""The poster program: deliver messages that were refused, may be lost, or whose worker died."""
 
 import logging
 
@@ -12,8 +12,8 @@ LOG = logging.getLogger(__name__)
 PERIOD_S = 2.0
 
 
-def poster_of(config: Config, name: str) -> Poster:
-    """Return who carries messages under that name."""
+def poster_named(config: Config, name: str) -> Poster:
+    """Return the poster `slack` or `webhook`."""
     if name == "slack":
         from sentinel.notify.slack import SlackPoster
 
@@ -24,25 +24,24 @@ def poster_of(config: Config, name: str) -> Poster:
 
 
 def deliver_due(config: Config, store: Store) -> int:
-    """Deliver what is due everywhere; return how many messages and edits went out."""
-    sent = 0
+    """Deliver the messages and edits that are due in every configured poster; return how many were delivered."""
+    sent, link = 0, config.web.url or ""
     for name in config.posters:
-        pace = config.slack if name == "slack" else config.webhook
-        sent += deliver_all(
-            store, poster_of(config, name), name, 1 / pace.per_second, per_hour=pace.per_hour, link=config.web.url or ""
-        )
+        limits = config.slack if name == "slack" else config.webhook
+        poster, gap_s = poster_named(config, name), 1 / limits.per_second
+        sent += deliver_all(store, poster, name, gap_s, per_hour=limits.per_hour, link=link)
     return sent
 
 
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
-    """Deliver what is due every two seconds; idle where there is nowhere to post."""
+    """Deliver due messages every two seconds; only send heartbeats if no poster is configured."""
     while True:
         try:
             loop.heartbeat(posts_to=" ".join(config.posters) or "nobody")
             deliver_due(config, store)
         except StoreError as error:
-            LOG.error("%s; messages wait, the next try comes in %g s", error, PERIOD_S)
+            LOG.error("%s; messages wait, next attempt in %g s", error, PERIOD_S)
         except Exception:
-            LOG.exception("messages wait; the next try comes in %g s", PERIOD_S)
+            LOG.exception("messages wait; next attempt in %g s", PERIOD_S)
         if loop.wait(PERIOD_S):
             return

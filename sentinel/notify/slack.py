@@ -1,8 +1,8 @@
-"""Slack: messages, edits, and pictures in threads; spoken to nowhere else.
+"""Post messages, edits and pictures to Slack.
 
-The client's own retries are off: after a lost reply they send a message twice. A message carries its `uid` as
-metadata, so that one whose reply was lost can be found in the channel. Where history cannot be read it is sent again,
-and says so.
+The client's own retries are off, because after a lost reply they would post a message twice. Each message carries its
+`uid` as metadata, so that it can be found in the channel if the reply was lost. If the history cannot be read, the
+message is sent again and marked as a possible repeat.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ from sentinel.notify.outbox import Message, retry_after_s
 EVENT = "sentinel"
 TIMEOUT_S = 20
 NOT_JSON = "non-JSON"
-"""How the client says that a proxy answered in Slack's place."""
+"""Part of the client's error when a proxy and not Slack answered."""
 GONE = ("message_not_found", "cant_update_message", "edit_window_closed")
 NO_HISTORY = ("missing_scope", "not_in_channel", "access_denied", "method_not_supported_for_channel_type")
 
 
 class SlackPoster:
-    """A channel, as the outbox sees it."""
+    """A `Poster` for one Slack channel."""
 
     def __init__(self, channel: str, api_url: str, token: str | None = None) -> None:
         self.channel = channel
@@ -32,44 +32,49 @@ class SlackPoster:
         self.client = WebClient(token=token, base_url=api_url, timeout=TIMEOUT_S, retry_handlers=[])
 
     def post(self, message: Message, *, repeat: bool) -> str:
-        """Send a message; one that may be a repeat says so."""
-        doubt = "\n_(may repeat an earlier message: its receipt was lost)_" if repeat else ""
+        """Post a message, marked as a possible repeat if `repeat`; return its timestamp."""
+        mark = "\n_(may repeat an earlier message that Slack did not confirm)_" if repeat else ""
         metadata = {"event_type": EVENT, "event_payload": {"uid": message.uid}}
         reply = self._call(
             "chat.postMessage",
-            json={"channel": self.channel, "text": message.text + doubt, "metadata": metadata, "unfurl_links": False},
+            json={"channel": self.channel, "text": message.text + mark, "metadata": metadata, "unfurl_links": False},
         )
         return str(reply["ts"])
 
     def find(self, message: Message) -> str | None:
-        """Look for a message in the channel's history since it was written."""
+        """Look for a message in the channel's history; return its timestamp, or None.
+
+        Raises:
+            LookupError: the token may not read the history.
+        """
         cursor = ""
         while True:
-            wanted = {
+            query = {
                 "channel": self.channel,
                 "oldest": f"{message.created_at - 60:.6f}",
                 "limit": "200",
                 "cursor": cursor,
+                "include_all_metadata": "true",
             }
             try:
-                reply = self._call("conversations.history", params={**wanted, "include_all_metadata": "true"})
+                reply = self._call("conversations.history", params=query)
             except PostLaterError as error:
                 if str(error) in NO_HISTORY:
                     raise LookupError(f"history: {error}") from error
                 raise
-            for one in reply["messages"]:
-                if one.get("metadata", {}).get("event_payload", {}).get("uid") == message.uid:
-                    return str(one["ts"])
+            for posted in reply["messages"]:
+                if posted.get("metadata", {}).get("event_payload", {}).get("uid") == message.uid:
+                    return str(posted["ts"])
             cursor = (reply.get("response_metadata") or {}).get("next_cursor", "")
             if not cursor:
                 return None
 
     def edit(self, ts: str, text: str) -> None:
-        """Change what a message says, in place."""
+        """Replace the text of a posted message."""
         self._call("chat.update", json={"channel": self.channel, "ts": ts, "text": text})
 
     def upload(self, ts: str, picture: str) -> None:
-        """Put one picture into a message's thread."""
+        """Upload a picture to a message's thread."""
         try:
             self.client.files_upload_v2(
                 filename=Path(picture).name, content=Path(picture).read_bytes(), channel=self.channel, thread_ts=ts
@@ -80,17 +85,21 @@ class SlackPoster:
             raise PostLaterError(f"{Path(picture).name}: {error}") from error
 
     def check(self) -> str:
-        """Return the workspace that the token opens."""
+        """Return the name of the workspace that the token belongs to."""
         return str(self._call("auth.test")["team"])
 
-    def _call(self, method: str, **how: Any) -> Any:
+    def _call(self, method: str, **arguments: Any) -> Any:
         try:
-            return self.client.api_call(method, **how).data
+            return self.client.api_call(method, **arguments).data
         except SlackApiError as error:
             if error.response.status_code >= 500 or NOT_JSON in str(error.response.get("error")):
                 raise PostUnknownError(f"{method}: HTTP {error.response.status_code}") from error
             raise _later(error) from error
-        except (SlackClientError, OSError, ValueError) as error:  # a reset, a timeout, a body that is not JSON
+        except (
+            SlackClientError,
+            OSError,
+            ValueError,
+        ) as error:  # reset, timeout, or not JSON
             raise PostUnknownError(f"{method}: the reply was lost: {error}") from error
 
 

@@ -1,11 +1,10 @@
-"""Health and metrics over HTTP: on loopback unless a certificate is configured, and only ever read.
+"""The web program: health, metrics and candidate pages, read-only, on loopback unless a certificate is configured.
 
-The standard library's threading server does: the callers are a monitor every few seconds and a person now and then,
-every answer is made whole from the store, and nothing is ever sent to it. A framework would bring an event loop around
-blocking queries. `/healthz` says that this program answers, `/readyz` that the service can search, `/metrics` what
-Prometheus asks for, `/candidates` and `/cadences/ID` what a message links to. Names in pages are escaped.
+`/healthz` says that this program runs, `/readyz` that the service can search, and `/metrics` is for Prometheus.
+Messages link to `/candidates` and `/cadences/ID`. Names in pages are escaped. The standard library's threading server
+is enough for a monitor and a few people; a framework would add an event loop around blocking queries.
 
-This program also sends the canaries, since it is the one that watches.
+This program also sends the canaries.
 """
 
 import logging
@@ -19,27 +18,37 @@ from typing import Any
 
 from sentinel.config import Config
 from sentinel.injection.canary import Canaries
-from sentinel.monitor.metrics import Stages, exposition
-from sentinel.monitor.status import CRITICAL, lines, look
+from sentinel.monitor.metrics import StageHistograms, exposition
+from sentinel.monitor.status import CRITICAL, lines, read_status
 from sentinel.notify.messages import one_line, remarks
 from sentinel.programs.program import ProgramLoop
 from sentinel.store.queue import Store
 from sentinel.store.schema import candidate, labeled
 
 LOG = logging.getLogger(__name__)
-LOOK_S = 5.0
-SLOW_CALLER_S = 10.0
+PERIOD_S = 5.0
+SLOW_CLIENT_S = 10.0
 ROWS = 500
-Answer = tuple[int, str, bytes]
+"""Candidates on a page, the newest first."""
+COLUMNS = ("id", "cadence_id", "target", "frequency_mhz", "drift_rate_hz_s", "probability", "tstart_mjd", "picture")
+Response = tuple[int, str, bytes]
+"""Status code, content type, body."""
 
 
-def answer(path: str, config: Config, store: Store, stages: Stages) -> Answer:
-    """Return status, kind and body of the answer to a GET of `path`."""
+def respond(path: str, config: Config, store: Store, stages: StageHistograms) -> Response:
+    """Return the response to a GET request.
+
+    Args:
+        path: of the URL, without the query.
+        config: of the service.
+        store: that the response is read from.
+        stages: latency histograms of this program.
+    """
     if path == "/healthz":
         return 200, "text/plain", b"ok\n"
     if path == "/readyz":
-        seen = look(config, store)
-        return 503 if seen.level >= CRITICAL else 200, "text/plain", (lines(seen)[0] + "\n").encode()
+        status = read_status(config, store)
+        return 503 if status.level >= CRITICAL else 200, "text/plain", (lines(status)[0] + "\n").encode()
     if path == "/metrics":
         return 200, "text/plain; version=0.0.4", exposition(config, store, stages)
     if path == "/candidates":
@@ -51,33 +60,37 @@ def answer(path: str, config: Config, store: Store, stages: Stages) -> Answer:
 
 
 def _page(store: Store, cadence_id: int | None = None) -> bytes:
-    """Return candidates as a table: those of a cadence, or the newest."""
-    wanted = labeled().order_by(candidate.c.id.desc()).limit(ROWS)
+    """Return a table of the candidates of a cadence, or of the newest candidates."""
+    query = labeled().order_by(candidate.c.id.desc()).limit(ROWS)
+    if cadence_id is not None:
+        query = query.where(candidate.c.cadence_id == cadence_id)
     with store.read() as rows:
-        found = rows.execute(wanted if cadence_id is None else wanted.where(candidate.c.cadence_id == cadence_id))
-        told = [dict(row) for row in found.mappings()]
-    shown = ("id", "cadence_id", "target", "frequency_mhz", "drift_rate_hz_s", "probability", "tstart_mjd", "picture")
-    table = [
-        [*(one[name] for name in shown), " ".join(f"{snr:.1f}" for snr in one["snr"]), remarks(one)] for one in told
-    ]
-    head = "".join(f"<th>{name}" for name in (*shown, "snr", "remarks"))
+        table = [
+            [*(row[name] for name in COLUMNS), " ".join(f"{snr:.1f}" for snr in row["snr"]), remarks(dict(row))]
+            for row in rows.execute(query).mappings()
+        ]
+    head = "".join(f"<th>{name}" for name in (*COLUMNS, "snr", "remarks"))
     body = "".join("<tr>" + "".join(f"<td>{escape(one_line(cell))}" for cell in row) for row in table)
     return f'<!doctype html><meta charset="utf-8"><title>Candidates</title><table><tr>{head}{body}</table>'.encode()
 
 
-def serve(config: Config, reply: Callable[[str], Answer]) -> ThreadingHTTPServer:
-    """Start to answer in threads of this process; OSError where the port is not to be had."""
+def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServer:
+    """Start a server in threads of this process.
+
+    Raises:
+        OSError: the port cannot be opened.
+    """
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = SLOW_CALLER_S
+        timeout = SLOW_CLIENT_S
         server_version, sys_version = "Sentinel", ""
 
         def do_GET(self) -> None:
             try:
                 status, kind, body = reply(self.path.partition("?")[0])
             except Exception:
-                LOG.exception("no answer to %r", self.path)
-                status, kind, body = 500, "text/plain", b"see the log\n"
+                LOG.exception("request for %r failed", self.path)
+                status, kind, body = 500, "text/plain", b"internal error: see the log of the web program\n"
             self.send_response(status)
             for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))),
                                 ("Content-Security-Policy", "default-src 'none'"),
@@ -94,13 +107,13 @@ def serve(config: Config, reply: Callable[[str], Answer]) -> ThreadingHTTPServer
         address_family = socket.AF_INET6 if ":" in config.web.host else socket.AF_INET
 
         def finish_request(self, request: Any, client_address: Any) -> None:
-            # In the caller's own thread, so that a handshake that stalls holds up nobody else.
-            request.settimeout(SLOW_CALLER_S)
-            with tls.wrap_socket(request, server_side=True) if tls else request as caller:
-                super().finish_request(caller, client_address)
+            # In the client's own thread, so that a stalled handshake blocks no other client.
+            request.settimeout(SLOW_CLIENT_S)
+            with tls.wrap_socket(request, server_side=True) if tls else request as stream:
+                super().finish_request(stream, client_address)
 
         def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-            LOG.debug("%s left", client_address)
+            LOG.debug("%s disconnected", client_address)
 
     tls = None
     if config.web.certificate:
@@ -112,21 +125,21 @@ def serve(config: Config, reply: Callable[[str], Answer]) -> ThreadingHTTPServer
 
 
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
-    """Answer, and see to the canaries; a port that is taken is tried again, and keeps nothing else from working."""
-    server, stages = None, Stages()
+    """Serve requests and send canaries. A port that cannot be opened is tried again, and canaries are sent anyway."""
+    server, stages = None, StageHistograms()
     canaries = Canaries(config=config, store=store)
     while True:
-        at = "off"
+        address = "off"
         try:
             if config.web.port is not None:
-                server = server or serve(config, lambda path: answer(path, config, store, stages))
-                at = f"{'https' if config.web.certificate else 'http'}://{config.web.host}:{server.server_port}"
+                server = server or serve(config, lambda path: respond(path, config, store, stages))
+                address = f"{'https' if config.web.certificate else 'http'}://{config.web.host}:{server.server_port}"
         except (OSError, ssl.SSLError) as error:
-            at = f"not listening: {one_line(error)}"
+            address = f"not listening: {one_line(error)}"
         try:
-            loop.heartbeat(web=at)
+            loop.heartbeat(web=address)
             canaries.tend()
         except Exception:
-            LOG.exception("the next look comes in %g s", LOOK_S)
-        if loop.wait(LOOK_S):
+            LOG.exception("canaries failed; next attempt in %g s", PERIOD_S)
+        if loop.wait(PERIOD_S):
             return

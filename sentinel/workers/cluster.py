@@ -1,8 +1,8 @@
-"""Who searches: one program keeps a Dask LocalCluster, and the watcher reaches it through `Searchers`.
+"""The cluster program, which keeps a Dask LocalCluster, and `Searchers`, through which the watcher uses it.
 
-A scheduler's port runs any code it is sent, so ours listens on loopback only. One worker is one process with one task
-at a time and the detector already in memory. A death is not retried by Dask but told at once, and the store counts
-it.
+A scheduler runs any code that is sent to its port, so ours listens on loopback only. A worker is one process that runs
+one task at a time, with the detector in memory. Dask does not retry a task whose worker died: the store counts
+attempts.
 """
 
 import logging
@@ -21,20 +21,19 @@ from sentinel.store.queue import Lease, Store
 
 LOG = logging.getLogger(__name__)
 CONNECT_S = 5
-LOOK_S = 2.0
-PATIENCE = 60
-"""Looks at a cluster without a worker before it is given up and started afresh."""
+CHECK_S = 2.0
+EMPTY_CHECKS = 60
+"""Checks in a row without a worker after which the cluster is started again."""
 
 
 def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
-    """Keep a cluster on this machine, or only beat where the configuration names a scheduler elsewhere."""
+    """Keep a cluster on this machine, or only send heartbeats if the configuration names another scheduler."""
     if config.cluster.scheduler:
-        LOG.info("workers are those of %s", config.cluster.scheduler)
-        while not loop.wait(LOOK_S):
+        LOG.info("using the workers of the scheduler at %s", config.cluster.scheduler)
+        while not loop.wait(CHECK_S):
             loop.heartbeat(scheduler=config.cluster.scheduler)
         return
     spawned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    spawned["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its lines are not ours, and no JSON
     dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.nanny.pre-spawn-environ": spawned})
     address = _address(config)
     with LocalCluster(
@@ -45,29 +44,29 @@ def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
         dashboard_address=None,
         memory_limit=config.cluster.memory_limit or 0,
         preload=["sentinel.workers.preload"],
-        env={"SENTINEL_WORKER": "1"},  # the scheduler imports the task's module too, and needs no detector
+        env={"SENTINEL_WORKER": "1"},  # the scheduler imports the task too, without a detector
         local_directory=str(config.state_dir / "run"),
     ) as cluster:
-        fresh = address.with_suffix(".new")
-        fresh.write_text(cluster.scheduler_address)
-        fresh.replace(address)
+        new = address.with_suffix(".new")
+        new.write_text(cluster.scheduler_address)
+        new.replace(address)
         empty = 0
-        while not loop.wait(LOOK_S):
+        while not loop.wait(CHECK_S):
             workers = len(cluster.scheduler.workers)
             loop.heartbeat(scheduler=cluster.scheduler_address, workers=workers)
             empty = 0 if workers else empty + 1
-            if empty > PATIENCE:
-                raise RuntimeError(f"no worker for {PATIENCE * LOOK_S:.0f} s: starting the cluster afresh")
+            if empty > EMPTY_CHECKS:
+                raise RuntimeError(f"no worker for {EMPTY_CHECKS * CHECK_S:.0f} s: starting the cluster again")
         address.unlink(missing_ok=True)
 
 
 def _security(config: Config) -> Security | None:
-    """Return what encrypts, and proves who is at either end; None on this machine alone."""
+    """Return the TLS files for a scheduler elsewhere; None without TLS, on this machine."""
     if not (ca := config.cluster.tls_ca):
         return None
     files = {"tls_ca_file": ca, "tls_client_cert": config.cluster.tls_cert, "tls_client_key": config.cluster.tls_key}
-    if lacking := [str(path) for path in files.values() if not os.access(path or "", os.R_OK)]:
-        raise ConfigError(f"cluster: cannot be read: {', '.join(lacking)}")
+    if unreadable := [str(path) for path in files.values() if not os.access(path or "", os.R_OK)]:
+        raise ConfigError(f"cluster: expected files that can be read, found {', '.join(unreadable)}")
     return Security(require_encryption=True, **{name: str(path) for name, path in files.items()})
 
 
@@ -76,57 +75,55 @@ def _address(config: Config) -> Path:
 
 
 class Searchers:
-    """The workers behind a scheduler; connects when there is one, and anew when it is lost."""
+    """The workers of a scheduler. Connects when there is one, and again when the connection is lost."""
 
     def __init__(self, config: Config, ended: Callable[[], None]) -> None:
         self.config = config
         self.ended = ended
         self._client: Client | None = None
-        self._flights: dict[Future, Lease] = {}
+        self._futures: dict[Future, Lease] = {}
 
     def capacity(self) -> int:
-        """Return how many cadences may be searched at once; none while no scheduler answers."""
+        """Return how many cadences may be searched at once; 0 without a scheduler."""
         client = self._connected()
         return (self.config.cluster.in_flight or len(client.nthreads())) if client else 0
 
     def submit(self, lease: Lease) -> None:
-        """Hand a cadence to a worker."""
+        """Give a cadence to a worker."""
         from sentinel.workers.task import search_task
 
         client = self._connected()
         if client is None:
-            raise ConnectionError("the scheduler was lost between two steps")
+            raise ConnectionError("the connection to the scheduler was lost")
         arguments = (lease.cadence_id, lease.token, self.config.model_dump_json())
         future = client.submit(search_task, *arguments, key=f"search-{lease.token}", pure=False)
-        self._flights[future] = lease
+        self._futures[future] = lease
         future.add_done_callback(lambda _: self.ended())
 
     def waiting(self) -> list[str]:
-        """Return the tokens of attempts that have not ended, as far as the scheduler knows."""
-        return [lease.token for future, lease in self._flights.items() if future.status == "pending"]
+        """Return the tokens of the submitted attempts that have not ended."""
+        return [lease.token for future, lease in self._futures.items() if future.status == "pending"]
 
     def collect(self) -> Iterator[tuple[Lease, str]]:
-        """Forget attempts that have ended; yield those that ended without their worker saying so, and why."""
-        for future, lease in list(self._flights.items()):
+        """Drop the attempts that have ended; yield each that its worker did not record, with the cause."""
+        for future, lease in list(self._futures.items()):
             if future.status == "pending":
                 continue
-            del self._flights[future]
+            del self._futures[future]
             if future.status == "error":
                 error = future.exception()
-                yield (
-                    lease,
-                    "its worker died" if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}",
-                )
+                died = isinstance(error, KilledWorker)
+                yield lease, "its worker died" if died else f"{type(error).__name__}: {error}"
             elif future.status in ("cancelled", "lost"):
                 yield lease, "the scheduler was lost"
 
-    def leave(self) -> list[Lease]:
-        """Let go of the scheduler and return what was still being searched."""
-        left = list(self._flights.values())
-        self._flights.clear()
+    def disconnect(self) -> list[Lease]:
+        """Disconnect from the scheduler; return the leases of the searches that have not ended."""
+        unfinished = list(self._futures.values())
+        self._futures.clear()
         if self._client:
             self._client.close(timeout=CONNECT_S)
-        return left
+        return unfinished
 
     def _connected(self) -> Client | None:
         address = self.config.cluster.scheduler
@@ -139,8 +136,8 @@ class Searchers:
             self._client = None
         if self._client is None and address:
             try:
-                named = {"set_as_default": False, "name": "sentinel-watcher"}
-                self._client = Client(address, timeout=CONNECT_S, security=_security(self.config), **named)
+                options = {"set_as_default": False, "name": "sentinel-watcher"}
+                self._client = Client(address, timeout=CONNECT_S, security=_security(self.config), **options)
                 LOG.info("connected to the scheduler at %s", address)
             except OSError as error:
                 LOG.warning("no scheduler at %s: %s", address, error)

@@ -1,7 +1,7 @@
-"""A release beside the one that serves: it searches live cadences after it, is recorded, and never announced.
+"""Search live cadences with a second release, the shadow release, and compare it with the active one.
 
-What it finds is a row of its own for each cadence, so that `models compare` can say where the two disagree before
-people are asked to trust the new one.
+Its candidates are recorded in the `shadow` table and never announced. `models compare` lists the differences, so that a
+new release can be judged before it is promoted.
 """
 
 import logging
@@ -20,7 +20,7 @@ from sentinel.store.schema import cadence, candidate, now, shadow
 
 LOG = logging.getLogger(__name__)
 SAME_HZ = 20.0
-"""Two rows of a cadence that lie nearer are one signal."""
+"""Two candidates of a cadence that are closer than this are the same signal."""
 
 
 def search_shadow(
@@ -31,33 +31,47 @@ def search_shadow(
     detector: Detector,
     settings: SearchSettings,
 ) -> None:
-    """Search a cadence, which has been recorded, with a release that only watches; write down what it would report."""
+    """Search a recorded cadence with the shadow release, and record the candidates that it would report.
+
+    Args:
+        store: that holds the cadence.
+        cadence_id: the cadence.
+        paths: six observations in time order.
+        on: positions of the ONs, 0 to 5.
+        detector: of the shadow release.
+        settings: of the search.
+    """
     with open_cadence(paths) as observations:
-        found = search_cadence(observations, detector, settings, on=on).candidates
+        candidates = search_cadence(observations, detector, settings, on=on).candidates
     names = ("frequency_mhz", "drift_rate_hz_s", "snr", "probability")
-    rows_found = [{name: getattr(one, name) for name in names} for one in found]
+    found = [{name: getattr(row, name) for name in names} for row in candidates]
     release = {"release_name": detector.release.name, "release_sha256": detector.release.sha256}
     with store.write() as rows:
-        rows.execute(insert(shadow).values(cadence_id=cadence_id, at=now(), found=rows_found, **release))
+        rows.execute(insert(shadow).values(cadence_id=cadence_id, at=now(), found=found, **release))
 
 
 def compare(store: Store, name: str) -> Iterator[str]:
-    """Yield what the release `name`, in the shadow, and those that served reported of the cadences both searched."""
-    both, ours, theirs, lines = 0, 0, 0, list[str]()
+    """Yield the signals that only one of the shadow release `name` and the active releases reported."""
+    both = active_only = shadow_only = 0
+    lines = list[str]()
+    searches = select(shadow, cadence.c.target).join(cadence).where(shadow.c.release_name == name).order_by(shadow.c.id)
+    columns = (candidate.c.id, candidate.c.frequency_mhz, candidate.c.probability)
     with store.read() as rows:
-        seen = rows.execute(
-            select(shadow, cadence.c.target).join(cadence).where(shadow.c.release_name == name).order_by(shadow.c.id)
-        ).all()
-        for one in seen:
-            columns = (candidate.c.id, candidate.c.frequency_mhz, candidate.c.probability)
-            served = rows.execute(select(*columns).where(candidate.c.cadence_id == one.cadence_id)).mappings().all()
-            alone = [row for row in one.found if not _among(row, served)]
-            missed = [row for row in served if not _among(row, one.found)]
-            both, ours, theirs = both + len(served) - len(missed), ours + len(missed), theirs + len(alone)
-            for who, rest in (("served only", missed), (f"{name} only", alone)):
-                where = f"cadence {one.cadence_id} {one.target}: {who}"
-                lines += [f"{where}: {row['frequency_mhz']:.6f} MHz, p {row['probability']:.3f}" for row in rest]
-    yield f"{len(seen)} cadences: both report {both} signals, those that served {ours} more, {name} {theirs} more"
+        searched = rows.execute(searches).all()
+        for search in searched:
+            of_cadence = select(*columns).where(candidate.c.cadence_id == search.cadence_id)
+            active = rows.execute(of_cadence).mappings().all()
+            missed = [row for row in active if not _among(row, search.found)]
+            added = [row for row in search.found if not _among(row, active)]
+            both, active_only, shadow_only = (
+                both + len(active) - len(missed),
+                active_only + len(missed),
+                shadow_only + len(added),
+            )
+            for release, different in (("active release", missed), (name, added)):
+                where = f"cadence {search.cadence_id} {search.target}: only {release}"
+                lines += [f"{where}: {row['frequency_mhz']:.6f} MHz, p {row['probability']:.3f}" for row in different]
+    yield f"{len(searched)} cadences: {both} signals in both, {active_only} only active, {shadow_only} only {name}"
     yield from lines
 
 

@@ -148,10 +148,10 @@ def test_a_shadow_is_recorded_and_told_apart_from_what_was_reported(searched):
         rows.execute(insert(shadow).values(cadence_id=1, release_name="b", release_sha256="b", at=0, found=found))
         rows.execute(insert(shadow).values(cadence_id=1, release_name="c", release_sha256="c", at=0, found=[]))
     assert list(compare(searched, "b")) == [
-        "1 cadences: both report 1 signals, those that served 0 more, b 1 more",
-        "cadence 1 X: b only: 1400.000000 MHz, p 0.700",
+        "1 cadences: 1 signals in both, 0 only active, 1 only b",
+        "cadence 1 X: only b: 1400.000000 MHz, p 0.700",
     ]
-    assert list(compare(searched, "c"))[1] == "cadence 1 X: served only: 1500.000000 MHz, p 0.900"
+    assert list(compare(searched, "c"))[1] == "cadence 1 X: only active release: 1500.000000 MHz, p 0.900"
     assert next(compare(searched, "d")).startswith("0 cadences")
 
 
@@ -175,7 +175,7 @@ def test_the_commands_promote_a_release_and_say_where_the_one_in_the_shadow_disa
     assert cli.main(["models", "ls"]) == 0
     assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["* new", "  old"]
     assert cli.main(["models", "compare", "old"]) == 0
-    assert capsys.readouterr().out.startswith("0 cadences: both report 0 signals")
+    assert capsys.readouterr().out.startswith("0 cadences: 0 signals in both")
 
 
 def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that_is_broken_changes_nothing(
@@ -196,7 +196,7 @@ def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that
         assert set(rows.scalars(select(candidate.c.release_name))) == {"old"}
         assert len(set(rows.scalars(select(candidate.c.cadence_id)))) == 2
     assert one.release_name == "new"
-    assert next(compare(store, "new")).startswith("1 cadences: both report 1 signals, those that served 0 more, new 0")
+    assert next(compare(store, "new")).startswith("1 cadences: 1 signals in both, 0 only active, 0 only new")
     assert "encoder.onnx: expected sha256" in caplog.text
     store.engine.dispose()
 

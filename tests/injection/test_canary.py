@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sentinel.config import ROOT, Config
 from sentinel.injection.canary import Canaries
 from sentinel.monitor import status
-from sentinel.monitor.metrics import Stages, exposition
+from sentinel.monitor.metrics import StageHistograms, exposition
 from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, candidate, file, injection, now, outbox
 from sentinel.workers.search import search_files
 
@@ -66,7 +66,7 @@ def test_a_canary_that_is_searched_is_judged_and_leaves_no_trace_among_the_caden
     canaries = land_canary(store, config, tmp_path)
     run = {"release": "ab" * 32, "found": [(mhz, 0.45, 0.9)]}
     store.complete(store.claim(60).token, replace(found(0), run=run, pictures=[]))
-    assert 'sentinel_attempts_total{outcome="done"} 1.0' in exposition(config, store, Stages()).decode()
+    assert 'sentinel_attempts_total{outcome="done"} 1.0' in exposition(config, store, StageHistograms()).decode()
     canaries.tend()
     put_in = row(store, injection)
     assert (put_in.recovered, put_in.probability) == (back, 0.9 if back else None)
@@ -86,7 +86,7 @@ def test_a_canary_that_stays_out_is_an_alarm_and_so_is_one_that_comes_back_witho
         rows.execute(update(injection).values(made_at=now() - config.injections.alarm_s - 1))
     seen = judged(config, store, monkeypatch, RUNNING)
     assert seen.level == status.CRITICAL
-    assert "canary has been out" in seen.remarks[0]
+    assert "is not searched" in seen.remarks[0]
     with store.write() as rows:
         rows.execute(update(injection).values(made_at=now() - 11 * config.injections.alarm_s))
     canaries.tend()

@@ -4,7 +4,7 @@ from rows import record
 from sqlalchemy import update
 
 from sentinel.monitor.latency import percentiles
-from sentinel.monitor.metrics import Stages
+from sentinel.monitor.metrics import StageHistograms
 from sentinel.store.schema import attempt, cadence, now, outbox
 
 
@@ -35,7 +35,7 @@ def of_stage(stages, store, stage):
 
 
 def test_each_cadence_is_in_the_histograms_once_and_those_that_it_is_too_old_for_are_not_read(store, monkeypatch):
-    stages = Stages()
+    stages = StageHistograms()
     for seconds in (10, 100, 20):
         made = record(store, f"T{seconds}")
         with store.write() as rows:
@@ -47,4 +47,4 @@ def test_each_cadence_is_in_the_histograms_once_and_those_that_it_is_too_old_for
         rows.execute(update(outbox).values(posted_at=now() + 100))
     assert of_stage(stages, store, "recorded_to_announced") == [1, 3]
     monkeypatch.setattr("sentinel.monitor.latency.NEWEST", 1)
-    assert of_stage(Stages(), store, "leased_to_recorded") == [1, 1]
+    assert of_stage(StageHistograms(), store, "leased_to_recorded") == [1, 1]

@@ -8,7 +8,7 @@ from rows import queue, record
 
 from sentinel.commands import candidates
 from sentinel.config import ROOT, Config
-from sentinel.monitor.metrics import Stages, exposition
+from sentinel.monitor.metrics import StageHistograms, exposition
 
 
 def known(store, config):
@@ -22,7 +22,7 @@ def known(store, config):
     tone = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
     store.record_injection(kind="canary", name="1", **tone)
     store.record_injection(kind="blind", name="2", **tone)
-    text = exposition(config, store, Stages()).decode()
+    text = exposition(config, store, StageHistograms()).decode()
     return text, {line.partition("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
 
 

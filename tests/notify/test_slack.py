@@ -11,7 +11,15 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.commands.candidates import newest, put_label
 from sentinel.notify.messages import message_text
-from sentinel.notify.outbox import deliver_all, listed, resume_uploads, retry, retry_after_s, take, undelivered
+from sentinel.notify.outbox import (
+    claim_message,
+    deliver_all,
+    message_lines,
+    resume_uploads,
+    retry,
+    retry_after_s,
+    undelivered,
+)
 from sentinel.notify.slack import SlackPoster
 from sentinel.notify.webhook import WebhookPoster
 from sentinel.store.schema import cadence, candidate, now, outbox
@@ -135,9 +143,9 @@ def test_where_history_cannot_be_read_a_repeat_is_marked(store, slack):
 
 def test_a_sender_that_died_leaves_a_message_that_is_looked_for(store, slack):
     put(store, "one")
-    message = take(store, "slack", 0)
+    message = claim_message(store, "slack", 0)
     SlackPoster("C1", slack.url, "xoxb-test").post(message, repeat=False)
-    assert take(store, "slack", 0) is None
+    assert claim_message(store, "slack", 0) is None
     with store.write() as rows:
         rows.execute(update(outbox).values(until=now() - 1))
     assert deliver(store, slack) == 1
@@ -188,7 +196,7 @@ def test_messages_keep_the_distance_that_slack_allows(store, slack):
     put(store, "two")
     poster = SlackPoster("C1", slack.url, "xoxb-test")
     assert deliver_all(store, poster, "slack", 1000) == 1
-    assert take(store, "slack", 1000) is None
+    assert claim_message(store, "slack", 1000) is None
 
 
 def test_a_message_names_target_band_mjd_release_and_the_best_rows():
@@ -202,7 +210,7 @@ def test_a_message_names_target_band_mjd_release_and_the_best_rows():
 def test_a_row_says_what_is_known_of_its_frequency():
     facts = {"allocations": "Iridium", "clock": "", "comb_teeth": 9, "comb_spacing_hz": 41666.67, "seen_before": 3}
     text = message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
-    assert "p 0.900  Iridium; comb of 9 at 41.6667 kHz; seen before: 3\n" in text
+    assert "p 0.900  Iridium; comb of 9 lines, 41.6667 kHz apart; seen before: 3\n" in text
 
 
 def test_a_row_of_which_nothing_is_known_says_nothing():
@@ -318,7 +326,7 @@ def test_after_an_hour_without_slack_all_go_out_in_order_or_in_one_digest(store,
 
 
 @pytest.mark.fault(31, promise="P3")
-@pytest.mark.parametrize(("cadences", "said"), [(1, "A storm, most likely of interference"), (40, "in 40 cadences*")])
+@pytest.mark.parametrize(("cadences", "said"), [(1, "most likely interference"), (40, "in 40 cadences*")])
 def test_a_storm_of_5000_candidates_is_stored_whole_and_told_of_once(store, slack, cadences, said):
     for number in range(cadences):
         record(store, f"T{number}", count=5000 // cadences)
@@ -335,7 +343,7 @@ def test_what_waits_can_be_listed_and_sent_at_once(store, slack):
     record(store, "A\x1b[31m\nB")
     record(store, "U", state="off")
     deliver(store, slack)
-    waiting = listed(store, 9)
+    waiting = message_lines(store, 9)
     assert [line.split()[1] for line in waiting] == ["off", "retry_at"]
     assert waiting[1].endswith("not_in_channel")
     assert waiting[1].isprintable()

@@ -14,8 +14,8 @@ from watched import Folder, headers, land
 
 from sentinel.config import ROOT, Config
 from sentinel.errors import BusyError, StoreAwayError, StoreError
-from sentinel.monitor.status import sharing
-from sentinel.notify.outbox import take
+from sentinel.monitor.status import other_hosts
+from sentinel.notify.outbox import claim_message
 from sentinel.programs.program import ProgramLoop
 from sentinel.store import queue as stores
 from sentinel.store.queue import open_store, retry_while_away
@@ -171,7 +171,7 @@ def test_two_posters_on_one_store_never_hold_the_same_message(store):
             store, [CANDIDATE], lambda _, text=text: {**MESSAGE, "text": str(text), "sequence": str(text)}
         )
     for text in range(10):
-        held = [one for one in at_once(3, lambda: take(store, "slack", 0)) if one]
+        held = [one for one in at_once(3, lambda: claim_message(store, "slack", 0)) if one]
         assert [one.text for one in held] == [str(text)]
         with store.write() as rows:
             rows.execute(update(outbox).where(outbox.c.state == "sending").values(state="sent", sent_at=now() - 1))
@@ -211,9 +211,9 @@ def test_two_watchers_of_one_folder_make_a_cadence_ready_once(tmp_path, store):
 @pytest.mark.fault(36, promise="P5")
 def test_a_second_service_on_one_host_is_refused_and_another_host_is_named(store, monkeypatch):
     ProgramLoop(name="watcher", store=store, period_s=10, state="/var/a").heartbeat()
-    assert sharing(Config(state_dir="/var/a"), store) == []
-    with pytest.raises(BusyError, match=r"with its state in /var/a, is on the same store: one service a host"):
-        sharing(Config(state_dir="/var/b"), store)
+    assert other_hosts(Config(state_dir="/var/a"), store) == []
+    with pytest.raises(BusyError, match=r"with its state in /var/a, is on the same store: expected one service a host"):
+        other_hosts(Config(state_dir="/var/b"), store)
     here = socket.gethostname()
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
-    assert sharing(Config(state_dir="/var/b"), store) == [here]
+    assert other_hosts(Config(state_dir="/var/b"), store) == [here]

@@ -15,9 +15,9 @@ from sqlalchemy import insert, update
 from sentinel.commands import candidates
 from sentinel.config import Config
 from sentinel.monitor import status
-from sentinel.monitor.metrics import Stages
+from sentinel.monitor.metrics import StageHistograms
 from sentinel.store.schema import cadence, file, now
-from sentinel.web.server import answer, serve
+from sentinel.web.server import respond, serve
 
 HOSTILE = "<script>alert(1)</script>\n=HYPERLINK(1)\x1b[31m'; DROP TABLE candidate;--../../etc/passwd" + "x" * 300
 
@@ -27,7 +27,7 @@ def served(store, tmp_path):
     """Whatever is asked of a server on a port of its own."""
     (tmp_path / "var").mkdir()
     config = Config(state_dir=tmp_path / "var", web={"port": 0})
-    server = serve(config, lambda path: answer(path, config, store, Stages()))
+    server = serve(config, lambda path: respond(path, config, store, StageHistograms()))
 
     def get(path):
         try:
@@ -47,7 +47,7 @@ def test_a_service_that_does_not_search_is_alive_and_not_ready(store, served, mo
     code, told = served("/readyz")
     assert (code, told.split(":")[0]) == (503, "critical")
     store.record_heartbeat("worker-0", 10, pid=1, host="h")
-    monkeypatch.setattr(status, "programs", lambda _: {name: {"statename": "RUNNING"} for name in RUNNING})
+    monkeypatch.setattr(status, "program_states", lambda _: {name: {"statename": "RUNNING"} for name in RUNNING})
     assert served("/readyz?x=1")[0] == 200
     assert served("/metrics")[1].startswith("# HELP sentinel_status_level")
     for path in ("/", "/../etc/passwd", "/cadences/", "/cadences/1;x", "/cadences/" + "9" * 400, "/pictures/a"):
@@ -59,7 +59,7 @@ def test_beyond_loopback_only_tls_answers(store, tmp_path):
     asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run(["openssl", *asked, "-keyout", pair[0], "-out", pair[1]], check=True, capture_output=True)
     config = Config(state_dir=tmp_path, web={"port": 0, "key": pair[0], "certificate": pair[1]})
-    server = serve(config, lambda path: answer(path, config, store, Stages()))
+    server = serve(config, lambda path: respond(path, config, store, StageHistograms()))
     at = f"//127.0.0.1:{server.server_port}/healthz"
     trust = ssl.create_default_context(cafile=pair[1])
     trust.check_hostname = False
