@@ -5,11 +5,14 @@ same six are one row, however often, in whatever order and under whatever names 
 result of the last grouping. With `partial: search`, a cadence that lacks only OFFs is queued after `partial_after_s`,
 with a dot in its pattern for each. If the missing file arrives later, the complete cadence replaces the partial one,
 or is a new row if a search of the partial one has begun.
+
+Files that replace those of a searched cadence arrive one after another. A cadence of some new and some old files
+therefore waits as `forming` until none of its files has changed for `REPLACING_S`.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +28,8 @@ from sentinel.store.schema import cadence, cadence_file, file, now
 
 SESSION_DAYS = 2 / 24
 """A longer gap ends a session."""
+REPLACING_S = 600.0
+"""Wait for the rest of the files that replace those of a searched cadence, since the last one changed, seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +50,15 @@ class ProposedCadence:
 
 def group(store: Store, watch: Watch) -> int:
     """Group the sessions that have new files; return how many cadences became ready."""
-    ready = _queue_partial(store, watch) if watch.partial == "search" else 0
+    ready = _queue_waiting(store, watch)
     for ids in _sessions(store):
         complete, partial = _group_session(store, ids)
         with store.write() as rows:
             lock_writers(rows)
-            ready += sum([_queue(rows, proposed, watch.max_channel_hz) for proposed in complete])
-            _replace_forming(rows, partial, ids)
+            mixed = [replace(part, why=why) for part in complete if (why := _replacing(rows, part))]
+            keys = {part.key for part in mixed}
+            ready += sum([_queue(rows, part, watch.max_channel_hz) for part in complete if part.key not in keys])
+            _replace_forming(rows, [*partial, *mixed], ids)
             for batch in batches(ids):
                 rows.execute(update(file).where(file.c.id.in_(batch)).values(grouped=True))
         if ready:
@@ -59,21 +66,44 @@ def group(store: Store, watch: Watch) -> int:
     return ready
 
 
-def _queue_partial(store: Store, watch: Watch) -> int:
-    """Queue, or skip, the cadences that have waited `partial_after_s` for an OFF; return how many are ready."""
+def _queue_waiting(store: Store, watch: Watch) -> int:
+    """Queue, or skip, the cadences that have waited long enough for an OFF or a replaced file; return how many."""
     member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
-    recent = exists().where(member, file.c.changed_at > now() - watch.partial_after_s).correlate(cadence)
+
+    def still(seconds: float) -> Any:
+        return ~exists().where(member, file.c.changed_at > now() - seconds).correlate(cadence)
+
+    waited = ~cadence.c.pattern.contains(".") & still(REPLACING_S)
+    if watch.partial == "search":
+        waited |= cadence.c.pattern.contains(".") & still(watch.partial_after_s)
     due = select(cadence.c.id, file.c.header).join(cadence_file).join(file, member)
-    due = due.where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), ~recent, file.c.state == "valid")
+    due = due.where(cadence.c.state == "forming", cadence.c.pattern.is_not(None), waited, file.c.state == "valid")
     ready = 0
     with store.write() as rows:
         lock_writers(rows)
         headers = {row.id: Header(**row.header) for row in rows.execute(due)}
         for cadence_id, header in headers.items():
-            values = _wide_channels(header, watch.max_channel_hz) or {"state": "ready", "ready_at": now()}
+            values = _wide_channels(header, watch.max_channel_hz) or {"state": "ready", "ready_at": now(), "why": None}
             rows.execute(update(cadence).where(cadence.c.id == cadence_id).values(**values))
             ready += values["state"] == "ready"
     return ready
+
+
+def _replacing(rows: Connection, proposed: ProposedCadence) -> str | None:
+    """Return why a complete cadence waits: some of its files have just replaced those of a searched cadence."""
+    ours = cadence_file.c.observation.in_(proposed.observations)
+    days = proposed.headers[0].tstart
+    same = cadence.c.tstart.between(days - 1e-6, days + 1e-6) & ~cadence.c.pattern.contains(".")
+    low_mhz = proposed.headers[0].band_mhz[0]
+    same &= cadence.c.band_low_mhz.between(low_mhz - 1e-6, low_mhz + 1e-6) & (cadence.c.state != "forming")
+    shares = exists().where(cadence_file.c.cadence_id == cadence.c.id, ours)
+    there = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
+    lost = exists().where(cadence_file.c.cadence_id == cadence.c.id, ~ours, ~there)
+    recent = exists().where(file.c.observation.in_(proposed.observations), file.c.changed_at > now() - REPLACING_S)
+    before = select(cadence.c.id).where(same, cadence.c.key != proposed.key, shares, lost, recent)
+    if (cadence_id := rows.scalar(before.limit(1))) is None:
+        return None
+    return f"some files of cadence {cadence_id} were replaced: waits until none has changed for {REPLACING_S:.0f} s"
 
 
 def _wide_channels(header: Header, max_channel_hz: float) -> dict[str, Any] | None:

@@ -2,8 +2,9 @@
 
 inotify loses events in bursts, sends none for the content of folders that are moved in, and none for writes of other
 hosts. A scan of 10,000 files takes milliseconds. Therefore each pass compares the directory entries with the rows. A
-file is stable when size, mtime and inode have not changed for `settle_s`. The header identifies the observation, so
-a renamed, moved or copied file is the same observation under another path. Nothing is written below a watched folder.
+file is stable when size, mtime and inode have not changed for `settle_s`. Header and content identify the observation,
+so a renamed, moved or copied file is the same observation under another path, and a file that replaces another is a new
+one. Only regular files are opened. Nothing is written below a watched folder.
 """
 
 import logging
@@ -19,14 +20,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, literal, select, update
+from sqlalchemy import Connection, Row, delete, exists, literal, select, update
 
 from aetherscan.cadence.grouping import SAME_SCAN_S
-from aetherscan.errors import ReadError, TruncatedFileError
+from aetherscan.errors import TruncatedFileError
 from aetherscan.header import SECONDS_PER_DAY, Header
 from sentinel.config import Signals, Watch
+from sentinel.errors import Cause, cause_of
 from sentinel.failpoint import failpoint
-from sentinel.store.filesystem import file_system, is_network
+from sentinel.store.filesystem import content_digest, file_system, is_network, kind_of, open_regular, read_regular
 from sentinel.store.migrations import lock_writers
 from sentinel.store.queue import Store, batches, insert_if_absent
 from sentinel.store.schema import file, now
@@ -36,6 +38,8 @@ FILES_PER_PASS, OPENING_S = 50, 1.0
 """Files opened in one pass, newest first, and the time limit, seconds. A backlog must not delay queued cadences."""
 STABLE = {"state": "stable", "stable_at": now()}
 MANIFEST = "zmanifest.csv"
+MANIFEST_BYTES = 1 << 20
+"""Longest manifest that is read: about 10,000 files."""
 COLUMNS = (
     file.c.id,
     file.c.path,
@@ -82,23 +86,30 @@ def scan(root: Path, watch: Watch, unread: list[str]) -> Iterator[FileStat]:
             unread.append(folder)
             continue
         visited.add((at.st_dev, at.st_ino))
-        names = {entry.name for entry in entries}
+        names = {entry.name for entry in entries if _is(entry.is_file)}  # a folder named move.done is no signal
         listed = _manifest_sizes(folder) if watch.signals.manifest and MANIFEST in names else {}
         for entry in entries:
             below = entry.path[root_length:]
             if entry.name.startswith(".") or exclude.match(below):
                 continue
-            if _is_folder(entry):
+            if _is(entry.is_dir):
                 folders.append(entry.path)
+            elif include.match(below) and entry.name not in names:
+                _warn_once(f"{entry.path!r}: expected a regular file, found {kind_of(Path(entry.path))}: not opened")
             elif include.match(below) and (stat := _file_stat(entry, names, listed, watch.signals)):
                 yield stat
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is(kind: Callable[[], bool]) -> bool:
     try:
-        return entry.is_dir()
+        return kind()
     except OSError:  # stale handle, or circular link
         return False
+
+
+@lru_cache(maxsize=1000)
+def _warn_once(text: str) -> None:
+    LOG.warning("%s", text)
 
 
 @lru_cache
@@ -112,8 +123,9 @@ def _path_pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
 def _manifest_sizes(folder: str) -> dict[str, str]:
     """Return the size of each file in a manifest of `name,size` lines, as text; empty if it cannot be read."""
     try:
-        lines = Path(folder, MANIFEST).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
+        lines = read_regular(Path(folder, MANIFEST), MANIFEST_BYTES).decode(errors="surrogateescape").splitlines()
+    except OSError as error:
+        _warn_once(f"{Path(folder, MANIFEST)}: not used: {error}")
         return {}
     return {name: size.strip() for name, _, size in (line.rpartition(",") for line in lines)}
 
@@ -122,8 +134,6 @@ def _file_stat(
     entry: os.DirEntry[str], names: AbstractSet[str], listed: Mapping[str, str], signals: Signals
 ) -> FileStat | None:
     try:
-        if not entry.is_file():
-            return None
         at = entry.stat()
     except OSError as error:
         LOG.info("skipped %r: %s", entry.path, error)
@@ -286,19 +296,34 @@ def _examine(store: Store, row: Row[Any], watch: Watch, verify: Callable[[Path],
     Any exception of a reader is caught, so that one file does not hold up the others. The file is opened again later
     unless the error is final.
     """
+    path = Path(row.path)
     try:
-        header = verify(Path(row.path))
+        with open_regular(path):
+            header = verify(path)
         if watch.complete.siblings:
-            _check_siblings(store, Path(row.path), header)
+            _check_siblings(store, path, header)
+        observation = observation_of(store, header, path, row.size)
     except Exception as error:  # noqa: BLE001
-        final = isinstance(error, ReadError) and not isinstance(error, TruncatedFileError)
-        cause = f"{type(error).__name__}: {error}"
-        if final or row.age_s > watch.give_up_s:
+        blame, cause = cause_of(error), f"{type(error).__name__}: {error}"
+        if blame is Cause.FILE or (blame is Cause.UNKNOWN and row.age_s > watch.give_up_s):
             LOG.warning("invalid: %s", cause)
             return {"state": "invalid", "cause": cause}
         return {"look_at": now() + watch.look_again_s, "cause": cause}
-    identity = {"observation": f"{header.identity}-{row.size}", "tstart": header.tstart, "header": asdict(header)}
+    identity = {"observation": observation, "tstart": header.tstart, "header": asdict(header)}
     return {"state": "valid", "cause": None, "grouped": False, **identity}
+
+
+def observation_of(store: Store, header: Header, path: Path, size: int) -> str:
+    """Return the identity of an observation: its header, and a digest of its size and of parts of its content.
+
+    A copy or a moved file has the same identity. A file that replaces another with the same header and size has
+    another one. Stores of earlier versions hold identities of header and size: a copy of such a file keeps it.
+    """
+    earlier = f"{header.identity}-{size}"
+    with store.read() as rows:
+        if rows.scalar(select(exists().where(file.c.observation == earlier))):
+            return earlier
+    return f"{header.identity}-{content_digest(path, size)}"
 
 
 def _check_siblings(store: Store, path: Path, header: Header) -> None:

@@ -1,5 +1,15 @@
-"""Find the type of the file system of a path. inotify and SQLite fail silently on network file systems."""
+"""Find the type of the file system of a path, and open regular files only.
 
+inotify and SQLite fail silently on network file systems. Opening a FIFO waits for a writer, and reading a device may
+never end.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 NETWORK = ("nfs", "lustre", "beegfs", "gluster", "ceph", "cifs", "smb", "9p", "afs", "gpfs", "fuse.")
@@ -24,3 +34,71 @@ def file_system(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> s
 def is_network(kind: str) -> bool:
     """Return whether another host can write files of this file system type without inotify events here."""
     return kind.startswith(NETWORK)
+
+
+KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: "a regular file",
+}
+PARTS, PART_BYTES = 16, 65_536
+"""Parts of a file that its digest covers, evenly spread, and the length of each."""
+
+
+def kind_of(path: Path) -> str:
+    """Return what a path is, in words; links are followed."""
+    try:
+        return KINDS.get(stat.S_IFMT(path.stat().st_mode), "a special file")
+    except OSError as error:
+        return f"a link that leads nowhere ({os.strerror(error.errno or errno.ENOENT)})"
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[int]:
+    """Open a regular file for reading, without waiting for a writer; yield its descriptor.
+
+    Raises:
+        OSError: it is another kind of file, or cannot be opened.
+    """
+    refused = OSError(errno.EINVAL, f"expected a regular file, found {kind_of(path)}", str(path))
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise refused
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was replaced meanwhile
+            raise refused
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: of the file.
+        max_bytes: length of the longest content that is read.
+
+    Raises:
+        OSError: it is longer, is no regular file, or cannot be read.
+    """
+    with open_regular(path) as descriptor:
+        content = bytearray()
+        while part := os.read(descriptor, max_bytes + 1 - len(content)):
+            content += part
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"expected at most {max_bytes} bytes, found more", str(path))
+    return bytes(content)
+
+
+def content_digest(path: Path, size: int) -> str:
+    """Return 19 hexadecimal digits of the size of a file and of parts of its content, among them both ends."""
+    digest = hashlib.sha256(str(size).encode())
+    last = max(0, size - PART_BYTES)
+    with open_regular(path) as descriptor:
+        for start in sorted({last * part // (PARTS - 1) for part in range(PARTS)}):
+            digest.update(os.pread(descriptor, PART_BYTES, start))
+    return digest.hexdigest()[:19]

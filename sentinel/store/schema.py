@@ -5,7 +5,8 @@ quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | u
 `folded` into a digest. Times are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree
 on the end of a lease.
 
-The members of a cadence are *observations* (header and size), not paths, because files are renamed, moved and copied.
+The members of a cadence are *observations* (header and content), not paths, because files are renamed, moved and
+copied.
 A new column or table also needs a step in `sentinel.store.migrations`.
 """
 
@@ -96,7 +97,7 @@ file = Table(
     Column("state", String(12), nullable=False, index=True),
     Column("present", Boolean, nullable=False, default=True),
     Column("cause", Text),
-    Column("observation", String(40), index=True),  # header identity and size; null unless valid
+    Column("observation", String(40), index=True),  # identity of header and content; null unless valid
     Column("tstart", Float, index=True),  # MJD; null unless valid
     Column("header", JSON),
     Column("changed_at", Float, nullable=False),  # when a scan first found this size, mtime and inode

@@ -20,6 +20,7 @@ from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel.config import Config
 from sentinel.notify.messages import STORM, message_text
+from sentinel.store.filesystem import open_regular
 from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
 from sentinel.workers.process import code_version
@@ -47,6 +48,9 @@ def search_files(
         cadence_id: names the pictures.
     """
     on = on_positions(pattern)
+    for path in paths:  # a FIFO or a device in the place of a file would never end
+        with open_regular(path):
+            pass
     with open_cadence(paths) as opened:
         observations = fill_missing(opened, pattern)
         result = search_cadence(observations, detector, SearchSettings(**config.search.model_dump()), progress, on)
