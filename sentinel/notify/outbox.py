@@ -300,7 +300,8 @@ def deliver_all(
 def undelivered(store: Store) -> Mapping[str, Any]:
     """Return the number of messages in each state, the age in seconds of the oldest unsent one, and its cause."""
     unsent = outbox.c.state.in_(UNSENT)
-    waiting = unsent | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
+    # The text of a message with `sent_at` has gone out; only pictures follow.
+    waiting = (unsent & outbox.c.sent_at.is_(None)) | (outbox.c.state.in_(SENT) & outbox.c.stale_at.is_not(None))
     since = func.min(case((unsent, outbox.c.created_at), else_=outbox.c.stale_at))
     with store.read() as rows:
         states = rows.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
