@@ -1,11 +1,13 @@
 """What the papers and the container files say holds: links lead somewhere, commands parse, versions agree."""
 
+import ast
 import re
 import runpy
 import shlex
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,32 @@ def test_the_picture_of_the_packages_is_drawn_from_the_import_contracts_and_the_
     packages = [f"{top}/{name}" for top, rows in drawing["layers"]().items() for row in rows for name in row]
     assert len(packages) > 20
     assert [name for name in packages if f"`{name}/`" not in text and f"`{name}.py`" not in text] == []
+
+
+def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+
+
+def argument_names(function: ast.FunctionDef) -> list[str]:
+    signature = function.args
+    names = [argument.arg for argument in (*signature.posonlyargs, *signature.args, *signature.kwonlyargs)]
+    names += [f"*{signature.vararg.arg}"] if signature.vararg else []
+    return [name for name in names if name not in {"self", "cls"} and not name.strip("*").startswith("_")]
+
+
+def test_every_public_function_with_four_or_more_arguments_describes_each_of_them() -> None:
+    checked, missing = 0, []
+    for path in sorted([*ROOT.glob("aetherscan/**/*.py"), *ROOT.glob("sentinel/**/*.py")]):
+        for function in public_functions(ast.parse(path.read_text()).body):
+            if len(names := argument_names(function)) < 4:
+                continue
+            checked += 1
+            described = (ast.get_docstring(function) or "").partition("\nArgs:\n")[2]
+            lost = [name for name in names if not re.search(rf"^    {re.escape(name)}: \S", described, re.MULTILINE)]
+            missing += [f"{path.relative_to(ROOT)}: {function.name}: {', '.join(lost)}"] if lost else []
+    assert checked > 40
+    assert missing == []
