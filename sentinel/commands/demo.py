@@ -1,7 +1,8 @@
 """Write a synthetic cadence into a watched folder and follow it to its candidate, picture and message.
 
 The cadence holds a drifting tone that is present in the ONs only, and interference in all six observations. Each demo
-has the current time and a telescope number of its own, so it forms no cadence with other files.
+has the current time and a telescope number of its own, so it forms no cadence with other files. The demo follows the
+files that it wrote, not a target name, so it cannot report a cadence of an earlier demo.
 """
 
 import os
@@ -15,17 +16,21 @@ from typing import Any
 from sqlalchemy import select
 
 from sentinel.config import Config
+from sentinel.errors import SentinelError
 from sentinel.injection.tone import is_tone, write_sky
+from sentinel.monitor.status import not_ready
 from sentinel.store.queue import Store
-from sentinel.store.schema import cadence, candidate, outbox
+from sentinel.store.schema import cadence, cadence_file, candidate, file, outbox
 
 GIVE_UP_S = 600.0
+PICTURE_S = 30.0
+"""Pictures are drawn after the candidates are recorded."""
 SETTLED = ("done", "quarantined", "skipped")
 
 
 def land(paths: tuple[Path, ...], folder: Path, slow_s: float) -> None:
     """Move files into a watched folder, or copy them in pieces over `slow_s` seconds each; the last scan first."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for path in reversed(paths):
         if not slow_s:
             shutil.move(path, folder / path.name)
@@ -51,44 +56,63 @@ def run(
         slow_s: seconds over which each file is copied; 0: moved at once.
         keep: leave the files there.
         tell: receives each line of the report.
+
+    Raises:
+        SentinelError: the service is not ready, the watched folder is missing, or no cadence formed in time.
     """
+    if reason := not_ready(config, store):
+        raise SentinelError(f"the service is not ready: {reason}")
+    if not config.watch.roots[0].is_dir():
+        raise SentinelError(f"{config.watch.roots[0]}: expected a watched folder, found none; mount or make it")
     folder = config.watch.roots[0] / f"demo-{seed}-{int(time.time())}"
     with tempfile.TemporaryDirectory() as scratch:
         paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
         tell(f"landing {len(paths)} files in {folder}")
         land(paths, folder, slow_s)
+    row = _follow(store, folder, tell)
     try:
-        row = _follow(store, f"DEMO{seed}", tell)
         if row.state != "done":
             tell(f"the cadence is {row.state}: {row.why}")
             return False
         return _compare(store, row.id, tone, tell)
     finally:
-        if not keep:
+        if not keep:  # reached only when the files were searched, quarantined or skipped
             shutil.rmtree(folder)
 
 
-def _follow(store: Store, target: str, tell: Callable[[str], object]) -> Any:
-    """Return the row of the cadence when it has ended, or after `GIVE_UP_S`."""
+def _follow(store: Store, folder: Path, tell: Callable[[str], object]) -> Any:
+    """Return the row of the cadence of the files in a folder, once it has ended.
+
+    Raises:
+        SentinelError: it has not ended after `GIVE_UP_S`; the files stay where they are.
+    """
     last, end = "", time.monotonic() + GIVE_UP_S
-    newest = select(cadence).where(cadence.c.target == target).order_by(cadence.c.tstart.desc()).limit(1)
+    own = file.c.path.startswith(f"{folder}{os.sep}", autoescape=True)
+    members = select(cadence_file.c.cadence_id).join(file, file.c.observation == cadence_file.c.observation).where(own)
     while True:
         with store.read() as rows:
-            row = rows.execute(newest).one_or_none()
+            row = rows.execute(select(cadence).where(cadence.c.id.in_(members))).one_or_none()
         state = f"{row.state} {row.why or ''}".strip() if row else "files are settling"
         if state != last:
             tell(f"  {state}")
             last = state
-        if row and (row.state in SETTLED or time.monotonic() > end):
+        if row and row.state in SETTLED:
             return row
         if time.monotonic() > end:
-            raise TimeoutError(f"no cadence formed in {GIVE_UP_S:.0f} s: ./sentinel.py status")
+            raise SentinelError(f"not searched in {GIVE_UP_S:.0f} s ({last}); the files stay in {folder}; see status")
         time.sleep(0.5)
 
 
 def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], object]) -> bool:
+    """Report the candidates beside the injected tone, once the picture is drawn; return whether the tone is one."""
+    end = time.monotonic() + PICTURE_S
+    while True:
+        with store.read() as rows:
+            found = rows.execute(select(candidate).where(candidate.c.cadence_id == cadence_id)).all()
+        if not found or any(row.picture for row in found) or time.monotonic() > end:
+            break
+        time.sleep(0.2)
     with store.read() as rows:
-        found = rows.execute(select(candidate).where(candidate.c.cadence_id == cadence_id)).all()
         message = rows.execute(
             select(outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id == cadence_id)
         ).one_or_none()
@@ -106,6 +130,6 @@ def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], obj
     if close is None:
         tell("the tone was not found")
         return False
-    tell(f"candidate {close.id}, picture {close.picture}")
+    tell(f"candidate {close.id}, picture {close.picture or 'not drawn yet: ./sentinel.py status'}")
     tell(f"message   {message.state} {message.cause or ''}".rstrip() if message else "message   none")
     return True

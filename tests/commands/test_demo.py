@@ -1,0 +1,46 @@
+"""A demo follows its own files, and says so when they were not searched."""
+
+import pytest
+from rows import CANDIDATE, queue
+from sqlalchemy import update
+
+from sentinel.commands import demo
+from sentinel.config import Config
+from sentinel.errors import SentinelError
+from sentinel.store.queue import SearchRecord
+from sentinel.store.schema import cadence
+
+QUIET = {"seed": 1, "suffix": ".h5", "slow_s": 0.0, "keep": False, "tell": lambda _: None}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "not_ready", lambda *_: "")
+    monkeypatch.setattr(demo, "GIVE_UP_S", 0.5)
+    (tmp_path / "incoming").mkdir()
+    return Config(state_dir=tmp_path / "var", watch={"roots": [tmp_path / "incoming"]})
+
+
+def test_a_demo_whose_files_nobody_searches_does_not_pass_on_an_earlier_one_and_keeps_its_files(config, store):
+    queue(store)
+    done = SearchRecord(candidates=[CANDIDATE], release=("r1", "ab" * 32), pictures=[], run={}, message=None)
+    store.complete(store.claim(60).token, done)
+    with store.write() as rows:
+        rows.execute(update(cadence).values(target="DEMO1", tstart=99_999.0))
+    with pytest.raises(SentinelError, match=r"not searched in 0 s .*files stay in"):
+        demo.run(config, store, **QUIET)
+    assert len(list(config.watch.roots[0].rglob("*.h5"))) == 6
+
+
+def test_a_demo_makes_no_watched_folder(config, store):
+    config.watch.roots[0].rmdir()
+    with pytest.raises(SentinelError, match="expected a watched folder, found none"):
+        demo.run(config, store, **QUIET)
+    assert not config.watch.roots[0].exists()
+
+
+def test_a_demo_lands_nothing_while_a_program_of_the_service_is_missing(config, store, monkeypatch):
+    monkeypatch.setattr(demo, "not_ready", lambda *_: "waiting for watcher")
+    with pytest.raises(SentinelError, match="the service is not ready: waiting for watcher"):
+        demo.run(config, store, **QUIET)
+    assert list(config.watch.roots[0].iterdir()) == []
