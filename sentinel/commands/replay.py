@@ -82,7 +82,14 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
 
 
 def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Sequence[Path]) -> Iterator[str]:
-    """Yield one line for each difference between a new search of a cadence and its record."""
+    """Yield one line for each difference between a new search of a cadence and its record.
+
+    Args:
+        store: that holds the record.
+        entry: row of the cadence.
+        found: result of the new search.
+        paths: files of the cadence, in time order; the pictures are drawn from them again.
+    """
     with store.read() as rows:
         old = [
             dict(row) for row in rows.execute(select(candidate).where(candidate.c.cadence_id == entry.id)).mappings()

@@ -318,6 +318,12 @@ def observation_of(store: Store, header: Header, path: Path, size: int) -> str:
 
     A copy or a moved file has the same identity. A file that replaces another with the same header and size has
     another one. Stores of earlier versions hold identities of header and size: a copy of such a file keeps it.
+
+    Args:
+        store: that may hold the earlier identity.
+        header: of the file.
+        path: of the file.
+        size: of the file, bytes.
     """
     earlier = f"{header.identity}-{size}"
     with store.read() as rows:
