@@ -19,8 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aetherscan.cadence.geometry import ON_POSITIONS
-from aetherscan.cadence.grouping import MAX_STEP_S, Cadence, Grouping, find_cadences
+from aetherscan.cadence.grouping import Cadence, Grouping, find_cadences
 from aetherscan.header import SECONDS_PER_DAY, Header
+from aetherscan.options.cadence import CadenceRules
 
 LISTINGS = Path(__file__).resolve().parents[1] / "tests" / "data" / "listings"
 ALIAS = re.compile(r"GBT_(?P<day>\d+)_(?P<second>\d+)_(?P<source>.+)_fine\.h5$")
@@ -90,7 +91,7 @@ def _outcome(six: tuple[int, ...], cadence: Cadence | None, target: str, headers
     steps = [(headers[b].tstart - headers[a].tstart) * SECONDS_PER_DAY for a, b in pairwise(six)]
     if steps[-1] > 6 * 3600:
         return "sixth file from another session"
-    return "sixth file after a pause" if steps[-1] > MAX_STEP_S else "rest of more than an hour inside"
+    return "sixth file after a pause" if steps[-1] > CadenceRules().max_step_s else "rest of more than an hour inside"
 
 
 def _rows(name: str) -> Iterable[dict[str, str]]:

@@ -78,6 +78,10 @@ def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search = command("search", _search, "search files without the service", "search data/*.h5 --output found")
     search.add_argument("files", nargs="*", metavar="FILE", help=".h5 or .fil files, or .csv files that list them")
+    search.add_argument(
+        "--cadence", metavar="PATTERN",
+        help="search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF",
+    )  # fmt: skip
     search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
     search.add_argument("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
     search.add_argument(
@@ -381,6 +385,8 @@ def _search(options: Options) -> int:
     if bool(options.files) == bool(options.test_files):
         raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
     config = _loaded()
+    if options.test_files and options.cadence is not None:
+        raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
     if options.test_files and options.trace is not None:
         raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
     settings = changed(config.search, {name: getattr(options, name) for name in ("mode", "threshold", "threads")})
@@ -402,14 +408,18 @@ def _search(options: Options) -> int:
         how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
         print(search.score(stamps, output, detector=detect(), **how))
         return 0
+    files = search.listed(options.files)
+    stated = search.stated(options.cadence, options.files, files)
+    files = list(dict.fromkeys([*files, *(path for cadence in stated for path in cadence.paths)]))
+    cadences = {"rules": config.cadence_rules, "stated": stated}
     if options.trace is not None:
-        print("\n".join(search.trace(search.listed(options.files), options.trace, detect=detect, search=settings)))
+        print("\n".join(search.trace(files, options.trace, detect=detect, search=settings, **cadences)))
         return 0
     with tqdm(
         total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         count = search.search(
-            search.listed(options.files), output, detect=detect, search=settings,
+            files, output, detect=detect, search=settings, **cadences,
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
     return int(not count)

@@ -33,6 +33,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from aetherscan.errors import RecipeError
+from aetherscan.options.cadence import CadenceRules
 from aetherscan.options.search import SearchSettings
 from aetherscan.options.train import TrainSettings
 from sentinel.errors import ConfigError
@@ -142,6 +143,7 @@ def _mirror(name: str, settings: Any, **defaults: Any) -> Any:
     return create_model(name, __base__=_Section, __validators__=checks, **options)
 
 
+Cadence: Any = _mirror("Cadence", CadenceRules)
 Search: Any = _mirror("Search", SearchSettings, threads=2)
 Train: Any = _mirror("Train", TrainSettings)
 FOLDERS = {f"{kind}_path": f"AETHERSCAN_{kind.upper()}_PATH" for kind in ("data", "model", "output")}
@@ -219,6 +221,7 @@ class Config(_Section):
     retry_after_s: PositiveFloat = 30.0
     search_limit_s: PositiveFloat = 3600.0
     watch: Watch = Watch()
+    cadence: Cadence = Cadence()
     cluster: Cluster = Cluster()
     search: Search = Search()
     train: Train = Train()
@@ -227,6 +230,11 @@ class Config(_Section):
     webhook: Webhook = Webhook()
     web: Web = Web()
     injections: Injections = Injections()
+
+    @property
+    def cadence_rules(self) -> CadenceRules:
+        """Rules by which observations are grouped."""
+        return CadenceRules(**self.cadence.model_dump())
 
     @property
     def canaries(self) -> Path:

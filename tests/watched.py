@@ -6,6 +6,7 @@ from factories import make_header, write_observation
 from sqlalchemy import select, update
 
 from aetherscan.io import verify_complete
+from aetherscan.options.cadence import CadenceRules
 from sentinel.config import Watch
 from sentinel.ingest.cadences import group
 from sentinel.ingest.watcher import open_stable, scan_roots
@@ -29,13 +30,13 @@ class Folder:
 
     def __init__(self, root: Path, store, **watch):
         root.mkdir(exist_ok=True)
-        self.root, self.store = root, store
+        self.root, self.store, self.rules = root, store, CadenceRules()
         self.watch = Watch(**{"roots": (root,), "settle_s": 0, "look_again_s": 0.001, **watch})
 
     def passes(self, count=2, verify=verify_complete):
         for _ in range(count):
             self.look(verify)
-            group(self.store, self.watch)
+            group(self.store, self.watch, self.rules)
         return self.states()
 
     def look(self, verify=verify_complete):

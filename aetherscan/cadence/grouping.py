@@ -20,16 +20,14 @@ from itertools import pairwise
 
 from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
 from aetherscan.cadence.names import named_off
+from aetherscan.cadence.places import alternates, same_place, separation_arcmin
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
+from aetherscan.options.cadence import CadenceRules
 
 SAME_SCAN_S = 20.0
 """Recording nodes start the same scan within this time of each other."""
-MAX_STEP_S = 600.0
-"""Longest time between the starts of consecutive scans. Two of the shortest steps on record (309 s) are longer."""
-MAX_REST_S = 5400.0
-"""Longest rest inside a cadence (wind, repairs). The longest on record is 84 min."""
-SAME_PLACE_DEG = 1 / 60
-"""Less than GBT's beam at X band; OFFs are several beams away."""
+SCAN_S = 292.1
+"""Length of the scans whose median spacing is `SCAN_STEP_S`."""
 CALIBRATORS = frozenset({"3C48", "3C123", "3C147", "3C196", "3C286", "3C295"})
 TARGET_SECOND = OFF_POSITIONS
 """Positions of the ONs in BACADA, where an OFF comes first."""
@@ -44,12 +42,12 @@ SLICE: tuple[tuple[Callable[[Header], float], Callable[[Header], float]], ...] =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """Six observations that are searched together."""
+    """Observations that are searched together."""
 
-    members: tuple[int, int, int, int, int, int]  # indices of the given headers, in time order
+    members: tuple[int, ...]  # indices of the given headers, in time order
     target: str
     pattern: str  # one letter per place, A for the target: "ABACAD", "BACADA"
-    on: tuple[int, int, int]  # positions of the ONs
+    on: tuple[int, ...]  # positions of the ONs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +78,13 @@ class _Scan:
 class _Pointing:
     """Six scans of the telescope that make a cadence when all slices are taken together."""
 
-    on: tuple[int, int, int]
+    on: tuple[int, ...]
     headers: Sequence[Header]
 
 
-def find_cadences(headers: Sequence[Header]) -> Grouping:
+def find_cadences(headers: Sequence[Header], rules: CadenceRules | None = None) -> Grouping:
     """Find every cadence among `headers`, which may be in any order, and give the reason why the others are in none."""
+    rules = rules or CadenceRules()
     unique = {headers[i].identity: _Scan(index=i, header=headers[i]) for i in reversed(range(len(headers)))}
     ordered = sorted(unique.values(), key=lambda scan: (scan.header.tstart, scan.header.identity))
     cadences: list[Cadence] = []
@@ -93,16 +92,16 @@ def find_cadences(headers: Sequence[Header]) -> Grouping:
     for telescope in {header.telescope_id for header in headers}:
         observations = [scan for scan in ordered if scan.header.telescope_id == telescope]
         starts = [scan.header.tstart for scan in observations]
-        all_slices, _ = _merge_files(observations)
+        all_slices, _ = _merge_files(observations, rules)
         pointings = [
             _Pointing(on=cadence.on, headers=[headers[i] for i in cadence.members])
-            for cadence in _slice_cadences(all_slices, starts)
+            for cadence in _slice_cadences(all_slices, starts, rules)
         ]
         for observed in _split_into_slices(observations):
-            scans, set_aside = _merge_files(observed)
-            found = _slice_cadences(scans, starts)
+            scans, set_aside = _merge_files(observed, rules)
+            found = _slice_cadences(scans, starts, rules)
             cadences += found
-            ungrouped += set_aside + _group_incomplete(scans, found, pointings)
+            ungrouped += set_aside + _group_incomplete(scans, found, pointings, rules)
     rank = {scan.index: i for i, scan in enumerate(ordered)}
     return Grouping(
         cadences=tuple(sorted(cadences, key=lambda cadence: [rank[i] for i in cadence.members])),
@@ -122,14 +121,14 @@ def _split_into_slices(observations: list[_Scan]) -> list[list[_Scan]]:
     return parts
 
 
-def _merge_files(observations: list[_Scan]) -> tuple[list[_Scan], list[Ungrouped]]:
+def _merge_files(observations: list[_Scan], rules: CadenceRules) -> tuple[list[_Scan], list[Ungrouped]]:
     """Return one observation per scan, and those set aside: shorter files of a scan, and aborted scans."""
     scans: list[_Scan] = []
     set_aside: list[Ungrouped] = []
     for scan in sorted(observations, key=lambda scan: scan.header.tstart):
         gap = _gap_s(scans[-1], scan) if scans else math.inf
-        restarted = gap <= MAX_STEP_S and 2 * scans[-1].header.duration_s < scan.header.duration_s
-        if gap > SAME_SCAN_S and not (restarted and _same_place(scans[-1].header, scan.header)):
+        restarted = gap <= rules.max_step_s and 2 * scans[-1].header.duration_s < scan.header.duration_s
+        if gap > SAME_SCAN_S and not (restarted and same_place(scans[-1].header, scan.header, rules)):
             scans.append(scan)
             continue
         longer, shorter = sorted((scans.pop(), scan), key=lambda scan: scan.header.duration_s, reverse=True)
@@ -137,45 +136,55 @@ def _merge_files(observations: list[_Scan]) -> tuple[list[_Scan], list[Ungrouped
         kept = f"the file from MJD {longer.header.tstart:.4f} has {longer.header.ntime}"
         reason = f"set aside: {shorter.header.ntime} rows; {kept}"
         set_aside.append(Ungrouped(members=(shorter.index,), target=shorter.header.source_name, reason=reason))
-    return _name_voyager_offs(scans), set_aside
+    return _name_voyager_offs(scans, rules), set_aside
 
 
-def _name_voyager_offs(scans: list[_Scan]) -> list[_Scan]:
+def _name_voyager_offs(scans: list[_Scan], rules: CadenceRules) -> list[_Scan]:
     """Add `_OFF` to the name of every second scan of a Voyager test, where names and coordinates are all the same."""
     named: list[_Scan] = []
     for scan in scans:
         name = scan.header.source_name
-        ambiguous = named and "VOYAGER" in name.upper() and _same_place(named[-1].header, scan.header)
-        off = bool(ambiguous) and _gap_s(named[-1], scan) <= MAX_STEP_S
+        ambiguous = named and "VOYAGER" in name.upper() and same_place(named[-1].header, scan.header, rules)
+        off = bool(ambiguous) and _gap_s(named[-1], scan) <= rules.max_step_s
         named.append(replace(scan, header=replace(scan.header, source_name=f"{name}_OFF")) if off else scan)
     return named
 
 
-def _slice_cadences(scans: list[_Scan], starts: Sequence[float]) -> list[Cadence]:
+def _slice_cadences(scans: list[_Scan], starts: Sequence[float], rules: CadenceRules) -> list[Cadence]:
     """Return the cadences of one slice; `starts` (MJD) are those of all observations of the telescope."""
     target_first: list[Cadence] = []
     target_second: list[Cadence] = []
     for i in range(len(scans) - 5):
         six = scans[i : i + 6]
-        moved_on = starts[-1] > six[5].header.tstart + 2 * MAX_STEP_S / SECONDS_PER_DAY
-        is_last_off = moved_on and not any(_same_place(six[5].header, scan.header) for scan in scans[i + 6 : i + 8])
-        first = _is_cadence(six, ON_POSITIONS, 5 if is_last_off else 4, starts)
-        second = _is_cadence(six, TARGET_SECOND, 5, starts)
+        moved_on = starts[-1] > six[5].header.tstart + 2 * rules.max_step_s / SECONDS_PER_DAY
+        is_last_off = moved_on and not any(
+            same_place(six[5].header, scan.header, rules) for scan in scans[i + 6 : i + 8]
+        )
+        first = _is_cadence(six, ON_POSITIONS, 5 if is_last_off else 4, starts, rules)
+        second = _is_cadence(six, TARGET_SECOND, 5, starts, rules)
         named_off_first = first and second and named_off(six[0].header.source_name)
-        opens_run = i == 0 or _gap_s(scans[i - 1], six[0]) > MAX_STEP_S
+        opens_run = i == 0 or _gap_s(scans[i - 1], six[0]) > rules.max_step_s
         if first and not named_off_first:
-            target_first.append(_make_cadence(six, ON_POSITIONS))
-        elif second and (named_off_first or (opens_run and not _is_calibrator(six[0].header))):
-            target_second.append(_make_cadence(six, TARGET_SECOND))
+            target_first.append(_make_cadence(six, ON_POSITIONS, rules))
+        elif second and (named_off_first or (opens_run and _may_be_offs([scan.header for scan in six[::2]]))):
+            target_second.append(_make_cadence(six, TARGET_SECOND, rules))
     ons = {_on_members(cadence) for cadence in target_first}
     return target_first + [cadence for cadence in target_second if _on_members(cadence) not in ons]
+
+
+def _may_be_offs(headers: Sequence[Header]) -> bool:
+    """Tell whether scans 0, 2 and 4 may be OFFs. Scans of one name are a target, even if it moved too far for an ON."""
+    names = {header.source_name for header in headers}
+    return not is_calibrator(headers[0]) and (len(names) > 1 or named_off(headers[0].source_name))
 
 
 def _on_members(cadence: Cadence) -> tuple[int, ...]:
     return tuple(cadence.members[i] for i in cadence.on)
 
 
-def _is_cadence(six: list[_Scan], on: tuple[int, int, int], rest_until: int, starts: Sequence[float]) -> bool:
+def _is_cadence(
+    six: list[_Scan], on: tuple[int, ...], rest_until: int, starts: Sequence[float], rules: CadenceRules
+) -> bool:
     """Tell whether six scans are a cadence.
 
     Args:
@@ -183,42 +192,63 @@ def _is_cadence(six: list[_Scan], on: tuple[int, int, int], rest_until: int, sta
         on: positions of the ONs.
         rest_until: position before which the last rest may end; the first may begin after the first ON.
         starts: MJD at which all observations of the telescope start, sorted.
+        rules: of cadences.
     """
     target, lengths = six[on[0]].header, [scan.header.duration_s for scan in six]
     return (
-        all(_same_place(target, scan.header) == (i in on) for i, scan in enumerate(six))
-        and not _is_calibrator(target)
-        and 2 * min(lengths) > max(lengths)
+        alternates({i: scan.header for i, scan in enumerate(six)}, on, rules)
+        and not is_calibrator(target)
+        and min(lengths) > rules.min_length_ratio * max(lengths)
         and all(
-            _gap_s(a, b) <= MAX_STEP_S or (on[0] <= i < rest_until and _is_rest(a, b, starts))
+            _gap_s(a, b) <= rules.max_step_s or (on[0] <= i < rest_until and _is_rest(a, b, starts, rules))
             for i, (a, b) in enumerate(pairwise(six))
         )
     )
 
 
-def _is_rest(a: _Scan, b: _Scan, starts: Sequence[float]) -> bool:
-    """Tell whether at most `MAX_REST_S` passed between two scans, without a scan in any slice in between."""
+def _is_rest(a: _Scan, b: _Scan, starts: Sequence[float], rules: CadenceRules) -> bool:
+    """Tell whether at most `max_rest_s` passed between two scans, without a scan in any slice in between."""
     tolerance = SAME_SCAN_S / SECONDS_PER_DAY
     between = bisect_left(starts, b.header.tstart - tolerance) - bisect_right(starts, a.header.tstart + tolerance)
-    return _gap_s(a, b) <= MAX_REST_S and between <= 0
+    return _gap_s(a, b) <= rules.max_rest_s and between <= 0
 
 
-def _make_cadence(six: list[_Scan], on: tuple[int, int, int]) -> Cadence:
-    places = [six[on[0]].header]
+def _make_cadence(six: list[_Scan], on: tuple[int, ...], rules: CadenceRules) -> Cadence:
+    headers = [scan.header for scan in six]
+    return Cadence(
+        members=tuple(scan.index for scan in six),
+        target=headers[on[0]].source_name,
+        pattern=_letters(headers, on, rules),
+        on=on,
+    )
+
+
+def _letters(headers: Sequence[Header], on: Sequence[int], rules: CadenceRules) -> str:
+    """Return a letter for each scan: A for the ONs, B and further letters for the places of the OFFs."""
+    places: list[Header] = []
     pattern = ""
-    for scan in six:
-        number = next((i for i, place in enumerate(places) if _same_place(place, scan.header)), len(places))
-        if number == len(places):
-            places.append(scan.header)
-        pattern += "ABCDEF"[number]
-    a, b, c, d, e, f = (scan.index for scan in six)
-    return Cadence(members=(a, b, c, d, e, f), target=places[0].source_name, pattern=pattern, on=on)
+    for i, header in enumerate(headers):
+        if i in on:
+            pattern += "A"
+            continue
+        number = next((n for n, place in enumerate(places) if same_place(place, header, rules)), len(places))
+        places += [header] if number == len(places) else []
+        pattern += "BCDEFGHIJKLM"[number]
+    return pattern
 
 
-def _group_incomplete(scans: list[_Scan], found: list[Cadence], pointings: Sequence[_Pointing]) -> list[Ungrouped]:
+def _group_incomplete(
+    scans: list[_Scan], found: list[Cadence], pointings: Sequence[_Pointing], rules: CadenceRules
+) -> list[Ungrouped]:
     """Group the scans of a slice that are in no cadence.
 
     Scans of a cadence that other slices have go together; any others go together as long as they alternate.
+
+    Args:
+        scans: of the slice, in time order.
+        found: its cadences.
+        pointings: cadences of all slices together.
+        rules: of cadences.
     """
     used = {i for cadence in found for i in cadence.members}
     free = [scan for scan in scans if scan.index not in used]
@@ -236,29 +266,72 @@ def _group_incomplete(scans: list[_Scan], found: list[Cadence], pointings: Seque
                 ungrouped.append(_incomplete(present, pointing.on, pointing.headers))
                 free = [scan for scan in free if scan.index not in members]
     while free:
-        starts = ((_first_scans(free, on), on) for on in (ON_POSITIONS, TARGET_SECOND))
+        starts = ((_first_scans(free, on, rules), on) for on in (ON_POSITIONS, TARGET_SECOND))
         present, on = max(starts, key=lambda start: len(start[0]))
-        ungrouped.append(_incomplete(present, on))
+        obstacles = _obstacles([*present.values(), *free[len(present) :][:1]], present, on, rules)
+        group = _incomplete(present, on)
+        missing = [group.reason] if len(present) < 6 or not obstacles else ["waiting for scans that are a cadence"]
+        ungrouped.append(replace(group, reason="; ".join([*missing, *obstacles])))
         free = free[len(present) :]
     return ungrouped
 
 
-def _first_scans(scans: list[_Scan], on: tuple[int, int, int]) -> dict[int, _Scan]:
+def _first_scans(scans: list[_Scan], on: tuple[int, ...], rules: CadenceRules) -> dict[int, _Scan]:
     """Return the first scans by position, as many as can belong to one cadence with gaps."""
     present = {0: scans[0]}
     position = 0
     for last, scan in pairwise(scans):
-        position += max(1, round(_gap_s(last, scan) / SCAN_STEP_S))
+        gap = _gap_s(last, scan) - max(0.0, last.header.duration_s - SCAN_S)
+        position += 1 if gap <= rules.max_step_s else max(1, round(gap / SCAN_STEP_S))
         longer = {**present, position: scan}
         target = next((member.header for i, member in longer.items() if i in on), scan.header)
-        alternates = all(_same_place(target, member.header) == (i in on) for i, member in longer.items())
-        if position > 5 or _is_calibrator(target) or not alternates:
+        headers = {i: member.header for i, member in longer.items()}
+        offs = [header for i, header in headers.items() if i not in on]
+        steady = alternates(dict(enumerate(offs)), range(len(offs)), rules)
+        strayed = on == TARGET_SECOND and not _may_be_offs(offs) and not steady
+        if position > 5 or is_calibrator(target) or strayed or not alternates(headers, on, rules):
             break
         present = longer
     return present
 
 
-def _incomplete(present: dict[int, _Scan], on: tuple[int, int, int], elsewhere: Sequence[Header] = ()) -> Ungrouped:
+def _obstacles(scans: list[_Scan], present: dict[int, _Scan], on: tuple[int, ...], rules: CadenceRules) -> list[str]:
+    """Name the rules, besides missing scans, that keep scans from being a cadence, with what was found.
+
+    Args:
+        scans: those of `present` and the one that follows them, if any.
+        present: scans by position.
+        on: positions of the ONs.
+        rules: of cadences.
+    """
+    found = []
+    positions = [*present, max(present) + 1]
+    for (i, a), (j, b) in pairwise(zip(positions, scans, strict=False)):
+        gap, follows = _gap_s(a, b), j == i + 1 or not same_place(a.header, b.header, rules)
+        if follows and rules.max_step_s < gap <= rules.max_rest_s:
+            found.append(f"spacing: {_when(b)} starts {gap:.0f} s after {_when(a)}, over {rules.max_step_s:g} s")
+    short, long = (choose(present.values(), key=lambda scan: scan.header.duration_s) for choose in (min, max))
+    if short.header.duration_s <= rules.min_length_ratio * long.header.duration_s:
+        lengths = (
+            f"{_when(short)} is {short.header.duration_s:.0f} s long and {_when(long)} {long.header.duration_s:.0f} s"
+        )
+        found.append(f"unequal length: {lengths}, a ratio of less than {rules.min_length_ratio:g}")
+    following = {**{i: scan.header for i, scan in present.items()}, max(present) + 1: scans[-1].header}
+    if len(scans) > len(present) and max(present) < 5 and not alternates(following, on, rules):
+        target = next((scan.header for i, scan in present.items() if i in on), None)
+        distance = target and separation_arcmin(target, scans[-1].header)
+        if target and distance is not None:
+            role = "an ON" if max(present) + 1 in on else "an OFF"
+            where = f"{distance:.1f}' from the first ON, place_arcmin {rules.place_arcmin:g}"
+            found.append(f"place: {_when(scans[-1])} does not point where {role} would ({where})")
+    return [f"{obstacle} (`cadence:` in the configuration)" for obstacle in found]
+
+
+def _when(scan: _Scan) -> str:
+    return f"{scan.header.source_name} at MJD {scan.header.tstart:.4f}"
+
+
+def _incomplete(present: dict[int, _Scan], on: tuple[int, ...], elsewhere: Sequence[Header] = ()) -> Ungrouped:
     """Describe an incomplete cadence: which positions are missing, when the first of them was due, and in which slice.
 
     Args:
@@ -297,19 +370,6 @@ def _gap_s(a: _Scan, b: _Scan) -> float:
     return (b.header.tstart - a.header.tstart) * SECONDS_PER_DAY
 
 
-def _same_place(a: Header, b: Header) -> bool:
-    """Tell whether two scans pointed at the same place: by coordinates, or by names where a header has none.
-
-    A scan named as an OFF never has the place of one that is not, because headers may give an OFF the coordinates of
-    its ON.
-    """
-    if named_off(a.source_name) != named_off(b.source_name):
-        return False
-    if not (a.has_coordinates and b.has_coordinates):
-        return a.source_name == b.source_name  # writers without coordinates store zeros
-    east = ((a.src_raj - b.src_raj + 12) % 24 - 12) * 15 * math.cos(math.radians(a.src_dej))
-    return math.hypot(east, a.src_dej - b.src_dej) < SAME_PLACE_DEG
-
-
-def _is_calibrator(header: Header) -> bool:
+def is_calibrator(header: Header) -> bool:
+    """Return whether a scan is of a calibrator, which is never a target."""
     return header.source_name.upper().removeprefix("DIAG_").removesuffix("_OFF") in CALIBRATORS

@@ -4,19 +4,24 @@ import csv
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aetherscan.cadence.explicit import check_pattern, explicit_cadence
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.roles import role_lines, roles_of
-from aetherscan.errors import ReadError
+from aetherscan.errors import CadenceError, ReadError
+from aetherscan.header import Header
 from aetherscan.io import SUFFIXES, open_cadence, verify_complete
+from aetherscan.options.cadence import CadenceRules
+from sentinel.commands.catalogue import StatedCadence, stated_cadences
 from sentinel.config import Search
+from sentinel.errors import ConfigError
 
 PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin")
 
@@ -32,6 +37,28 @@ def listed(names: Sequence[str]) -> list[Path]:
             cells = [[cell for cell in row if cell.endswith(SUFFIXES)] for row in csv.reader(rows)]
         paths += [path.parent / row[0] for row in cells if row]
     return list(dict.fromkeys(paths))
+
+
+def stated(pattern: str | None, names: Sequence[str], paths: Sequence[Path]) -> list[StatedCadence]:
+    """Return the cadences that the user states: one of all paths with a pattern, else those of the catalogues.
+
+    Args:
+        pattern: A for an ON, another letter for an OFF; None where the user gave none.
+        names: files and catalogues, as the user named them.
+        paths: of the files.
+
+    Raises:
+        ConfigError: the pattern is not searched, or there is not one file a letter.
+    """
+    if pattern is None:
+        return stated_cadences(names)
+    try:
+        letters = check_pattern(pattern)
+    except CadenceError as error:
+        raise ConfigError(f"--cadence: {error}") from error
+    if len(paths) != len(letters):
+        raise ConfigError(f"--cadence: expected {len(letters)} files for {letters}, found {len(paths)}")
+    return [StatedCadence(name="--cadence", paths=tuple(paths), pattern=letters)]
 
 
 def detector_of(release: Path, search: Search, encoder: Path | None = None, forest: Path | None = None) -> Any:
@@ -93,12 +120,68 @@ def score(
     return f"{found} of {len(rows)} stamps from probability {least:.4g} with {detector.release.name}: {path}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCadence:
+    """A cadence and its files, in time order."""
+
+    target: str
+    pattern: str
+    on: tuple[int, ...]
+    files: dict[Path, Header]
+    warnings: Sequence[str] = ()  # where stated roles contradict the headers
+
+    @property
+    def roles(self) -> list[dict[str, Any]]:
+        """Role, name, place and time of each scan."""
+        return roles_of(list(self.files.values()), self.on)
+
+    def lines(self) -> list[str]:
+        """Return its roles, and its warnings, as lines for the user."""
+        return [*role_lines(self.target, self.roles), *(f"  warning: {warning}" for warning in self.warnings)]
+
+
+def named_cadences(
+    headers: Mapping[Path, Header], stated: Sequence[StatedCadence], rules: CadenceRules
+) -> tuple[list[NamedCadence], list[str]]:
+    """Return the cadences that are stated, then those that the other headers make; and why the rest is in none.
+
+    Args:
+        headers: of the files that can be searched.
+        stated: cadences whose roles the user states. Their files are in no other cadence.
+        rules: of cadences.
+    """
+    cadences, reasons = [], []
+    for group in stated:
+        found = [headers[path] for path in group.paths if path in headers]
+        if missing := len(group.paths) - len(found):
+            reasons.append(f"{group.name}: {missing} of its {len(group.paths)} files cannot be searched")
+            continue
+        try:
+            cadence, warnings = explicit_cadence(found, group.pattern, rules)
+        except CadenceError as error:
+            reasons.append(f"{group.name}: {error}")
+            continue
+        files = {path: headers[path] for path in (group.paths[i] for i in cadence.members)}
+        cadences.append(
+            NamedCadence(target=cadence.target, pattern=cadence.pattern, on=cadence.on, files=files, warnings=warnings)
+        )
+    taken = {path for group in stated for path in group.paths}
+    free = [path for path in headers if path not in taken]
+    grouping = find_cadences([headers[path] for path in free], rules)
+    for cadence in grouping.cadences:
+        files = {path: headers[path] for path in (free[i] for i in cadence.members)}
+        cadences.append(NamedCadence(target=cadence.target, pattern=cadence.pattern, on=cadence.on, files=files))
+    return cadences, reasons + [f"{group.target}: {group.reason}" for group in grouping.ungrouped]
+
+
 def search(
     paths: Sequence[Path],
     output: Path,
     *,
     detect: Callable[[], Any],
     search: Search,
+    rules: CadenceRules | None = None,
+    stated: Sequence[StatedCadence] = (),
     table: str = "csv",
     progress: Callable[[float], None] = lambda _: None,
     tell: Callable[[str], None] = print,
@@ -112,6 +195,8 @@ def search(
         output: folder of the table and of `run.json`.
         detect: returns the detector; called only if there is a cadence.
         search: settings.
+        rules: of cadences; None for the defaults.
+        stated: cadences whose roles the user states; their files are among `paths`.
         table: format, csv or json.
         progress: receives the fraction of the work that is done, 0 to 1.
         tell: receives lines for the user.
@@ -125,32 +210,38 @@ def search(
             headers[path] = verify_complete(path)
         except ReadError as error:
             passed_over.append(str(error))
-    grouping = find_cadences(list(headers.values()))
-    passed_over += [f"{group.target}: {group.reason}" for group in grouping.ungrouped]
+    cadences, reasons = named_cadences(headers, stated, rules or CadenceRules())
+    passed_over += reasons
     for reason in passed_over:
         tell(f"not searched: {reason}")
     runs: list[dict[str, Any]] = []
     found: list[Any] = []
     used = None
-    if grouping.cadences:
+    if cadences:
         detector = detect()
         used = {"name": detector.release.name, "sha256": detector.release.sha256}
-    for count, cadence in enumerate(grouping.cadences):
-        share = partial(_share, progress, count, len(grouping.cadences))
-        members = [list(headers)[i] for i in cadence.members]
-        roles = roles_of([headers[path] for path in members], cadence.on)
-        for line in role_lines(cadence.target, roles):
+    for count, cadence in enumerate(cadences):
+        share = partial(_share, progress, count, len(cadences))
+        for line in cadence.lines():
             tell(line)
-        candidates, costs = _search_cadence(members, cadence.on, detector, search, share)
+        candidates, costs = _search_cadence(list(cadence.files), cadence.on, detector, search, share)
         found += candidates
-        names = [str(path) for path in members]
-        runs.append({"target": cadence.target, "files": names, "roles": roles, "candidates": len(candidates), **costs})
+        facts = {
+            "target": cadence.target,
+            "pattern": cadence.pattern,
+            "files": [str(path) for path in cadence.files],
+            "roles": cadence.roles,
+            "warnings": list(cadence.warnings),
+            "candidates": len(candidates),
+        }
+        runs.append({**facts, **costs})
     output.mkdir(parents=True, exist_ok=True)
     {"csv": write_csv, "json": write_json}[table](output / f"candidates.{table}", found)
     report = {
         "cadences": runs,
         "not_searched": passed_over,
         "settings": search.model_dump(),
+        "cadence_rules": asdict(rules or CadenceRules()),
         "release": used,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "headers": [asdict(header) for header in headers.values()],
@@ -161,7 +252,15 @@ def search(
     return len(runs)
 
 
-def trace(paths: Sequence[Path], frequency_mhz: float, *, detect: Callable[[], Any], search: Search) -> Iterator[str]:
+def trace(
+    paths: Sequence[Path],
+    frequency_mhz: float,
+    *,
+    detect: Callable[[], Any],
+    search: Search,
+    rules: CadenceRules,
+    stated: Sequence[StatedCadence] = (),
+) -> Iterator[str]:
     """Yield lines that explain what each stage of a search does at one frequency, for every cadence.
 
     Args:
@@ -169,17 +268,20 @@ def trace(paths: Sequence[Path], frequency_mhz: float, *, detect: Callable[[], A
         frequency_mhz: to explain, MHz.
         detect: returns the detector.
         search: settings.
+        rules: of cadences.
+        stated: cadences whose roles the user states.
     """
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.explain import trace as trace_cadence
 
     headers = {path: verify_complete(path) for path in paths}
+    cadences, reasons = named_cadences(headers, stated, rules)
+    yield from (f"not searched: {reason}" for reason in reasons)
     detector, settings = detect(), SearchSettings(**search.model_dump())
-    for cadence in find_cadences(list(headers.values())).cadences:
-        members = [list(headers)[i] for i in cadence.members]
-        yield from role_lines(cadence.target, roles_of([headers[path] for path in members], cadence.on))
-        yield f"{cadence.target}: {', '.join(path.name for path in members)}"
-        with open_cadence(members) as observations:
+    for cadence in cadences:
+        yield from cadence.lines()
+        yield f"{cadence.target}: {', '.join(path.name for path in cadence.files)}"
+        with open_cadence(cadence.files) as observations:
             yield from trace_cadence(observations, detector, settings, frequency_mhz, cadence.on)
 
 

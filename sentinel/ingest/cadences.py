@@ -19,7 +19,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from aetherscan.cadence.grouping import find_cadences
-from aetherscan.header import Header
+from aetherscan.header import SECONDS_PER_DAY, Header
+from aetherscan.options.cadence import CadenceRules
 from sentinel.config import Watch
 from sentinel.failpoint import failpoint
 from sentinel.store.migrations import lock_writers
@@ -27,7 +28,7 @@ from sentinel.store.queue import Store, batches
 from sentinel.store.schema import cadence, cadence_file, file, now
 
 SESSION_DAYS = 2 / 24
-"""A longer gap ends a session."""
+"""A longer gap ends a session, unless longer rests are configured."""
 REPLACING_S = 600.0
 """Wait for the rest of the files that replace those of a searched cadence, since the last one changed, seconds."""
 
@@ -48,11 +49,12 @@ class ProposedCadence:
         return hashlib.sha256("\n".join(sorted(self.observations)).encode()).hexdigest()
 
 
-def group(store: Store, watch: Watch) -> int:
+def group(store: Store, watch: Watch, rules: CadenceRules | None = None) -> int:
     """Group the sessions that have new files; return how many cadences became ready."""
+    rules = rules or CadenceRules()
     ready = _queue_waiting(store, watch)
-    for ids in _sessions(store):
-        complete, partial = _group_session(store, ids)
+    for ids in _sessions(store, max(SESSION_DAYS, 1.2 * rules.max_rest_s / SECONDS_PER_DAY)):
+        complete, partial = _group_session(store, ids, rules)
         with store.write() as rows:
             lock_writers(rows)
             mixed = [replace(part, why=why) for part in complete if (why := _replacing(rows, part))]
@@ -115,8 +117,8 @@ def _wide_channels(header: Header, max_channel_hz: float) -> dict[str, Any] | No
     return {"state": "skipped", "why": why, "ended_at": now()}
 
 
-def _sessions(store: Store) -> list[list[int]]:
-    """Return the file ids of each session that has a valid file not yet grouped."""
+def _sessions(store: Store, gap_days: float) -> list[list[int]]:
+    """Return the file ids of each session that has a valid file not yet grouped. A longer gap ends a session."""
     valid = file.c.state == "valid"
     with store.read() as rows:
         if not rows.scalar(select(exists().where(valid, file.c.grouped.is_(False)))):
@@ -126,13 +128,15 @@ def _sessions(store: Store) -> list[list[int]]:
         ).all()
     sessions = [[ordered[0]]]
     for a, b in pairwise(ordered):
-        if b.tstart - a.tstart > SESSION_DAYS:
+        if b.tstart - a.tstart > gap_days:
             sessions.append([])
         sessions[-1].append(b)
     return [[row.id for row in session] for session in sessions if not all(row.grouped for row in session)]
 
 
-def _group_session(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCadence], list[ProposedCadence]]:
+def _group_session(
+    store: Store, ids: Sequence[int], rules: CadenceRules
+) -> tuple[list[ProposedCadence], list[ProposedCadence]]:
     """Return the complete and the partial cadences of a session."""
     member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
     queued = exists().where(member, cadence.c.state != "forming").label("queued")
@@ -151,7 +155,7 @@ def _group_session(store: Store, ids: Sequence[int]) -> tuple[list[ProposedCaden
             why=why,
         )
 
-    grouping = find_cadences(headers)
+    grouping = find_cadences(headers, rules)
     complete = [propose(whole.members, whole.target, whole.pattern, None) for whole in grouping.cadences]
     waiting = [part for part in grouping.ungrouped if not all(files[i].queued for i in part.members)]
     return complete, [propose(part.members, part.target, part.pattern, part.reason) for part in waiting]

@@ -64,7 +64,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
 
     canaries = (config.canaries,) if config.sends_canaries else ()
     watch = config.watch.model_copy(update={"roots": (*config.watch.roots, *canaries)})
-    searchers = Searchers(config, loop.wake)
+    rules, searchers = config.cadence_rules, Searchers(config, loop.wake)
     verify = partial(verify_complete, decode=watch.complete.decoded)
     scanner = Scanner(store=store, watch=watch, verify=verify, wake=loop.wake)
     _listen(config, watch, scanner)
@@ -85,7 +85,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
         try:
             one_pass(
                 scan=scanner.scan_and_open,
-                group=lambda: group(store, watch),
+                group=lambda: group(store, watch, rules),
                 renew_waiting=renew_waiting,
                 expire=lambda: store.expire(config.max_attempts),
                 collect=searchers.collect,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aetherscan.cadence.grouping import MAX_REST_S
 from aetherscan.header import SECONDS_PER_DAY
+from aetherscan.options.cadence import CadenceRules
 from benchmarks.cadence_listings import compare, nodes, spliced
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cadences.md").read_text()
@@ -24,7 +24,7 @@ def test_listed_cadences_are_recovered_except_for_errors_of_the_lists(listing, l
     assert extra.total() <= formed_besides
     for cadence in grouping.cadences:
         starts = [files.headers[i].tstart for i in cadence.members]
-        assert all(0 < (b - a) * SECONDS_PER_DAY <= MAX_REST_S for a, b in pairwise(starts))
+        assert all(0 < (b - a) * SECONDS_PER_DAY <= CadenceRules().max_rest_s for a, b in pairwise(starts))
     assert all(re.match(r"waiting for position [0-5]", ungrouped.reason) for ungrouped in grouping.ungrouped)
     for kind, count in outcome.items():
         assert re.search(rf"\| {kind} \|.*\b{count:,}\b", PAGE), f"docs/cadences.md lacks: {kind} {count}"

@@ -1,0 +1,26 @@
+"""Rules by which observations are grouped into cadences: `sentinel.config` makes the `cadence:` section from them."""
+
+from dataclasses import dataclass
+
+from aetherscan.errors import RecipeError
+from aetherscan.options.declare import option, out_of_range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CadenceRules:
+    """What makes scans a cadence. The defaults recover observers' own lists: see `docs/cadences.md`.
+
+    Raises:
+        RecipeError: every value that is out of range, one per line.
+    """
+
+    max_step_s: float = option(600.0, "longest time between the starts of consecutive scans, s", above=0)
+    max_rest_s: float = option(5400.0, "longest rest inside a cadence, s", least=0)
+    min_length_ratio: float = option(0.5, "length of the shortest scan over that of the longest", least=0, below=1)
+    place_arcmin: float = option(1.0, "scans closer than this point at the same place, arcmin", above=0)
+    max_motion_arcmin_h: float = option(60.0, "fastest steady motion of a target between its ONs, arcmin/h", least=0)
+
+    def __post_init__(self) -> None:
+        """Report every invalid value at once."""
+        if errors := out_of_range(self):
+            raise RecipeError("\n".join(errors))
