@@ -207,6 +207,11 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     replay.add_argument(
         "--since", required=True, help="oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d"
     )
+    text = "search recorded cadences again, of named files, a target or a period; earlier candidates are superseded"
+    again = command("requeue", _requeue, text, "requeue --target HIP99427")
+    again.add_argument("files", nargs="*", type=Path, metavar="FILE", help="files of the cadences")
+    again.add_argument("--target", help="as the headers name it")
+    again.add_argument("--since", help="oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d")
     config = command("config", _config, "check or print the configuration", "config check")
     verbs(config, {"check": "list every error", "show": "print every key with its value"})
     store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
@@ -515,6 +520,18 @@ def _replay(options: Options) -> int:
 
     config = _loaded()
     return int(not replay.replay(config, _store(config), replay.moment(options.since), print))
+
+
+def _requeue(options: Options) -> int:
+    from sentinel.commands import replay
+    from sentinel.commands.requeue import requeue
+    from sentinel.errors import ConfigError
+
+    if not options.files and options.target is None and options.since is None:
+        raise ConfigError("requeue: expected files, --target or --since, found none of them")
+    since = None if options.since is None else replay.moment(options.since)
+    print("\n".join(requeue(_store(_loaded()), options.files, options.target, since)))
+    return 0
 
 
 def _config(options: Options) -> int:

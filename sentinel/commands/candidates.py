@@ -81,7 +81,7 @@ def export(store: Store, path: Path) -> int:
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return len(found)
     columns = [name for name in candidate.c.keys() if name not in HIDDEN]  # noqa: SIM118
-    columns += ["label", *(f"snr_{i}" for i in range(6))]
+    columns += ["label", "superseded", *(f"snr_{i}" for i in range(6))]
     write_table(path, columns, (row | {f"snr_{i}": snr for i, snr in enumerate(row["snr"])} for row in found))
     return len(found)
 

@@ -21,7 +21,7 @@ from sentinel.config import Config
 from sentinel.errors import ConfigError
 from sentinel.store.queue import OWED, SearchRecord, Store
 from sentinel.store.releases import active_release
-from sentinel.store.schema import artefact, cadence, candidate
+from sentinel.store.schema import artefact, cadence, candidate, superseded
 from sentinel.workers.pictures import waterfalls
 from sentinel.workers.process import code_version, detector_for
 from sentinel.workers.search import search_files
@@ -91,9 +91,8 @@ def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Seque
         paths: files of the cadence, in time order; the pictures are drawn from them again.
     """
     with store.read() as rows:
-        old = [
-            dict(row) for row in rows.execute(select(candidate).where(candidate.c.cadence_id == entry.id)).mappings()
-        ]
+        current = select(candidate).where(candidate.c.cadence_id == entry.id, ~superseded())
+        old = [dict(row) for row in rows.execute(current).mappings()]
         drawn = rows.execute(select(artefact.c.path, artefact.c.sha256).where(artefact.c.cadence_id == entry.id)).all()
     before, after = _by_frequency(old), _by_frequency(found.candidates)
     for place in sorted(before.keys() - after.keys()):

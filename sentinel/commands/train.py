@@ -100,7 +100,7 @@ def labelled(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dic
     """
     saved = select(artefact.c.candidate_id, artefact.c.path).where(artefact.c.kind == "example")
     with store.read() as rows:
-        judged = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS]
+        judged = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS and not row["superseded"]]
         paths = {row.candidate_id: Path(row.path) for row in rows.execute(saved)}
     examples, outcomes = list[Examples](), {label: Counter[str]() for label in LABELS}
     for row in judged:

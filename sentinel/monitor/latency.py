@@ -35,6 +35,7 @@ def newest(rows: Connection, first: ColumnElement[Any]) -> Sequence[Sequence[Any
     every = attempt.alias()
     recent = attempt.c.id > select(func.max(every.c.id)).scalar_subquery() - NEWEST
     real = (attempt.c.outcome == "done") & (cadence.c.state == "done") & (cadence.c.target != CANARY)
+    real &= attempt.c.token == cadence.c.token  # not an earlier search of a cadence that was searched again
     return rows.execute(select(first, *STAGES.values()).join_from(attempt, cadence).where(recent, real)).all()
 
 

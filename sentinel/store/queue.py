@@ -16,7 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exists, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    create_engine,
+    delete,
+    event,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
@@ -35,9 +48,12 @@ from sentinel.store.schema import (
     file,
     heartbeat,
     injection,
+    label,
+    labeled,
     now,
     outbox,
     release,
+    superseded,
 )
 
 T = TypeVar("T")
@@ -56,6 +72,8 @@ LONGEST_WAIT_S = 3600.0
 """Longest wait between two attempts, seconds."""
 POSTPONED_S = 300.0
 """Longest wait, in seconds, before a cadence is tried again that the machine could not search."""
+SAME_LINE_MHZ = 20e-6
+"""Candidates of two searches of a cadence that are nearer are the same line."""
 SAME_FREQUENCY_MHZ = 3e-3
 """Largest frequency difference of one transmitter between cadences: 2 parts in a million at 1.5 GHz. Among 5,000
 candidates in 187.5 MHz, 0.16 others lie within it by chance."""
@@ -240,6 +258,8 @@ class Store:
         with self.write() as rows:
             cadence_id = self._fence(rows, token, state="done", ended_at=now(), run=dict(result.run), why=None)
             attempt_id = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
+            current = labeled().where(candidate.c.cadence_id == cadence_id, ~superseded())
+            earlier = [dict(row) for row in rows.execute(current).mappings()]
             rows.execute(insert_if_absent(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
             recorded = [{**row, "seen_before": self._seen_before(rows, row)} for row in result.candidates]
             ids = [
@@ -249,12 +269,16 @@ class Store:
                 ).one()
                 for row in recorded
             ]
+            _carry_labels(rows, earlier, dict(zip(ids, recorded, strict=True)))
+            replaced = [path for _, path, *_ in (*result.pictures, *result.examples)]
+            again = (artefact.c.cadence_id == cadence_id) & artefact.c.path.in_(replaced)
+            rows.execute(delete(artefact).where(again))
             for kind, files in (("waterfall", result.pictures), ("example", result.examples)):
                 for rank, path, *_ in files:
                     values = {"cadence_id": cadence_id, "candidate_id": ids[rank], "kind": kind}
                     rows.execute(insert(artefact).values(**values, path=path, sha256=OWED))
-            if result.message:
-                message = dict(result.message(recorded))
+            message = dict(result.message(recorded)) if result.message else {}
+            if not _announce_again(rows, cadence_id, message.get("pictures", ())) and message:
                 for poster in message.pop("posters"):
                     uid = uuid.uuid5(uuid.UUID(token), poster).hex
                     _put_message(rows, cadence_id, {**message, "poster": poster, "uid": uid})
@@ -352,7 +376,7 @@ class Store:
         mhz = row["frequency_mhz"]
         near = candidate.c.frequency_mhz.between(mhz - SAME_FREQUENCY_MHZ, mhz + SAME_FREQUENCY_MHZ)
         other_scans = func.abs(candidate.c.tstart_mjd - row["tstart_mjd"]) > ANOTHER_CADENCE_DAYS
-        seen = select(candidate.c.id).where(near, other_scans).limit(MAX_SEEN_BEFORE).subquery()
+        seen = select(candidate.c.id).where(near, other_scans, ~superseded()).limit(MAX_SEEN_BEFORE).subquery()
         return int(rows.scalars(select(func.count()).select_from(seen)).one())
 
     def _end_attempt(
@@ -464,6 +488,28 @@ def _driver_errors(engine: Engine) -> Iterator[None]:
         raise StoreError(
             f"{where}: cannot be used: {cause}: stop the service and restore the last backup (docs/observatory.md)"
         ) from error
+
+
+def _announce_again(rows: Connection, cadence_id: int, pictures: Sequence[str]) -> bool:
+    """Let the messages of a cadence that was searched again be edited; return whether there are any."""
+    messages = select(outbox.c.id, outbox.c.parent_id, outbox.c.pictures).where(outbox.c.cadence_id == cadence_id)
+    found = rows.execute(messages).all()
+    for row in found:
+        added = [path for path in pictures if path not in row.pictures]
+        rows.execute(update(outbox).where(outbox.c.id == row.id).values(pictures=[*row.pictures, *added]))
+        edited = update(outbox).where(outbox.c.id == (row.parent_id or row.id), outbox.c.state != "off")
+        rows.execute(edited.values(stale_at=now()))
+    return bool(found)
+
+
+def _carry_labels(
+    rows: Connection, earlier: Sequence[Mapping[str, Any]], recorded: Mapping[int, Mapping[str, Any]]
+) -> None:
+    """Copy the labels of earlier candidates of a cadence to those that a new search reports at their frequencies."""
+    for old in earlier:
+        for new_id, row in recorded.items():
+            if old["label"] and abs(row["frequency_mhz"] - old["frequency_mhz"]) < SAME_LINE_MHZ:
+                rows.execute(insert(label).values(candidate_id=new_id, label=old["label"], at=now()))
 
 
 def _put_message(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    exists,
     func,
     select,
 )
@@ -288,9 +290,16 @@ heartbeat = Table(
 meta = Table("meta", METADATA, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
 
 
+def superseded() -> ColumnElement[bool]:
+    """Return, as SQL, whether a later search of its cadence has been recorded since a candidate."""
+    later = attempt.alias()
+    same = later.c.cadence_id == candidate.c.cadence_id
+    return exists().where(same, later.c.outcome == "done", later.c.id > candidate.c.attempt_id).correlate(candidate)
+
+
 def labeled() -> Select[Any]:
-    """Select candidates with their latest label."""
+    """Select candidates with their latest label, and whether they are superseded."""
     labels = label.alias()
     newest = select(func.max(labels.c.id)).where(labels.c.candidate_id == candidate.c.id).correlate(candidate)
     joined = candidate.outerjoin(label, label.c.id == newest.scalar_subquery())
-    return select(candidate, label.c.label).select_from(joined)
+    return select(candidate, label.c.label, superseded().label("superseded")).select_from(joined)
