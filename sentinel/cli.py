@@ -93,6 +93,12 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--threshold", "--classification-threshold", type=float, metavar="P",
         help="lowest probability of a candidate, 0-1 (default: the release's)",
     )  # fmt: skip
+    search.add_argument(
+        "--no-dc", dest="dc_spikes", action="store_const", const=False, help="the files have no DC spikes: blank none"
+    )
+    search.add_argument(
+        "--coarse-channels", type=_count, metavar="N", help="fine channels of a coarse channel (default: the header's)"
+    )
     search.add_argument("--threads", type=int, help="CPU threads (default: configuration)")
     search.add_argument(
         "--trace", type=float, metavar="MHZ", help="explain instead what each stage does at this frequency"
@@ -394,7 +400,8 @@ def _search(options: Options) -> int:
         raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
     if options.test_files and options.trace is not None:
         raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
-    settings = changed(config.search, {name: getattr(options, name) for name in ("mode", "threshold", "threads")})
+    overruled = ("mode", "threshold", "threads", "dc_spikes", "coarse_channels")
+    settings = changed(config.search, {name: getattr(options, name) for name in overruled})
     names = ("data_path", "model_path", "output_path", "save_tag")
     paths = train_settings(config, {name: getattr(options, name) for name in names})
     encoder, forest, card = (

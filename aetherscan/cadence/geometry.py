@@ -1,7 +1,7 @@
 """The geometry of a cadence: which observations are ONs, and how rows and channels of the six line up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,12 @@ class Geometry:
         return hz_s * self.headers[0].tsamp / self.hz
 
 
-def geometry_of(headers: Sequence[Header], on: tuple[int, ...] = ON_POSITIONS) -> Geometry:
+def geometry_of(
+    headers: Sequence[Header], on: tuple[int, ...] = ON_POSITIONS, coarse_channels: int | None = None
+) -> Geometry:
     """Return the geometry of six observations, in time order, whose ONs are at the positions `on`.
+
+    The headers are given coarse channels of `coarse_channels` fine channels, unless it is None.
 
     Raises:
         CadenceError: the headers are not six, or differ in their channels.
@@ -61,6 +65,8 @@ def geometry_of(headers: Sequence[Header], on: tuple[int, ...] = ON_POSITIONS) -
     check_cadence(headers)
     first, rows = headers[0], min(header.ntime for header in headers)
     middles = [(h.tstart - first.tstart) * SECONDS_PER_DAY / first.tsamp + rows / 2 for h in headers]
+    if coarse_channels is not None:
+        headers = [replace(header, nfpc=coarse_channels) for header in headers]
     return Geometry(headers=tuple(headers), on=on, rows=rows, middles=np.array(middles))
 
 
@@ -87,12 +93,11 @@ def check_cadence(headers: Sequence[Header]) -> None:
             raise CadenceError(f"{header.source_name}: expected a start after MJD {before}, found {header.tstart}")
 
 
-def spikes(header: Header, start: int, stop: int) -> list[int]:
-    """Return the channels of DC spikes between `start` and `stop`, counted from `start`.
+def coarse_middles(header: Header, start: int, stop: int) -> list[int]:
+    """Return the middle channels of coarse channels that are, or have a neighbor, between `start` and `stop`.
 
-    A DC spike covers the middle channel of a coarse channel and its two neighbors.
+    They are counted from `start`. A DC spike covers the middle channel and its two neighbors.
     """
     width = header.coarse_chans
-    middles = range(start // width * width + width // 2, stop + 2, width)
-    channels = (channel for middle in middles for channel in (middle - 1, middle, middle + 1))
-    return [channel - start for channel in channels if start <= channel < stop]
+    middles = range(start // width * width + width // 2, stop + 1, width)
+    return [middle - start for middle in middles if middle >= start - 1]

@@ -8,6 +8,7 @@ knowledge of the recorder. The scatter is one number for each row of a block. Le
 around a rough median, so that lines do not bias them. See decision 0004.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numba import njit
 
-from aetherscan.cadence.geometry import Geometry, spikes
+from aetherscan.cadence.geometry import Geometry, coarse_middles
 from aetherscan.search.dedoppler import row_noise, row_weights
 
 SEGMENT, NARROWEST_SEGMENT = 1024, 128
@@ -33,6 +34,9 @@ LIFTED = np.float32(1.0)
 """A segment this many sigma above its neighbors holds an emitter as wide as itself; it takes their level."""
 BROKEN = np.float32(1e9)
 """Sigma that no emitter reaches: such a pixel is treated as missing."""
+SPIKE_SNR, SPIKE_CEILING = 4.0, 3.0
+"""SNR of a DC spike in every observation, of a sum over its rows in which pixels are clipped at so many sigma. A spike
+that reaches it stands in at least a third of the rows; a fainter one is rejected by the ON/OFF rule like any line."""
 LANES = 32
 """Partial sums of the moments. Their order is written out: a compiler that may reorder sums does so differently when it
 compiles a kernel and when it loads one from the cache, and the last digits of a candidate then differ."""
@@ -236,6 +240,7 @@ class NormalizedBlock:
     weights: Float32[np.ndarray, "obs level time"]  # of the row's sums at each binning (`row_weights`)
     first: int = 0  # file channel of column 0
     overlap: tuple[int, int] = (0, 0)  # columns at either end whose hits belong to the neighboring blocks
+    spikes: tuple[int, ...] = ()  # columns of DC spikes, which are set to zero
 
 
 def normalize_block(
@@ -244,8 +249,12 @@ def normalize_block(
     column: int = 0,
     out: Float32[np.ndarray, "obs time block"] | None = None,
     channel: int = 0,
+    *,
+    dc_spikes: bool = True,
 ) -> NormalizedBlock:
     """Return six observations in units of their noise, with the DC spikes of coarse channels set to zero.
+
+    A coarse channel whose middle holds no spike is left as it is.
 
     Args:
         power: linear.
@@ -253,15 +262,42 @@ def normalize_block(
         column: of `power`, in which the result begins.
         out: receives sigma; its width is that of the result. None: as wide as `power`.
         channel: number of that column's channel in the band, from which the places of DC spikes follow.
+        dc_spikes: look for DC spikes.
     """
     sigmas = np.empty_like(power) if out is None else out
     header, noise, weights = cadence.headers[0], [], []
     segment = segment_channels(header.nfpc or header.coarse_chans)
     coarse = (header.coarse_chans, -channel % header.coarse_chans)
-    dead = spikes(header, channel, channel + sigmas.shape[-1])
-    for observed, normalized in zip(power, sigmas, strict=True):
-        scatter = normalize_bandpass(observed[: cadence.rows], column, normalized, segment, coarse)
-        normalized[:, dead] = 0
+    scatters = [
+        normalize_bandpass(observed[: cadence.rows], column, normalized, segment, coarse)
+        for observed, normalized in zip(power, sigmas, strict=True)
+    ]
+    middles = coarse_middles(header, channel, channel + sigmas.shape[-1]) if dc_spikes else []
+    spikes = find_spikes(sigmas, cadence, middles)
+    sigmas[..., spikes] = 0
+    for normalized, scatter in zip(sigmas, scatters, strict=True):
         noise.append(row_noise(normalized))
         weights.append(row_weights(noise[-1], scatter))
-    return NormalizedBlock(sigmas=sigmas, noise=np.stack(noise), weights=np.stack(weights))
+    return NormalizedBlock(sigmas=sigmas, noise=np.stack(noise), weights=np.stack(weights), spikes=tuple(spikes))
+
+
+def find_spikes(sigmas: Float32[np.ndarray, "obs time freq"], cadence: Geometry, middles: Sequence[int]) -> list[int]:
+    """Return the columns of the DC spikes at `middles`: each middle where one stands, and its two neighbors.
+
+    A spike does not drift, and it is alike in ONs and OFFs: one of the three columns is bright in every observation. A
+    tone from the target is not in the OFFs.
+
+    Args:
+        sigmas: normalized observations.
+        cadence: their geometry.
+        middles: columns of the middles of coarse channels; they may lie one column outside.
+    """
+    columns = np.add.outer(middles, (-1, 0, 1)).reshape(-1, 3).astype(int)
+    inside = (columns >= 0) & (columns < sigmas.shape[-1])
+    pixels = sigmas[..., np.where(inside, columns, 0)]
+    measured = pixels != 0
+    snr = np.minimum(pixels, SPIKE_CEILING).sum(axis=1) / np.sqrt(np.maximum(measured.sum(axis=1), 1))
+    known = measured.any(axis=1)
+    bright = ((snr > SPIKE_SNR) | ~known).all(axis=0) & known[list(cadence.on)].any(axis=0)
+    stands = (bright & known[list(cadence.off)].any(axis=0) & inside).any(axis=-1)
+    return [int(column) for column in columns[stands][inside[stands]]]

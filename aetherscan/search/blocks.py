@@ -37,12 +37,18 @@ class Block:
     power: Float32[np.ndarray, "obs time _"]  # valid until the next block is requested
     column: int  # of `power` in which the overlap begins
 
-    def normalize(self, cadence: Geometry, scratch: Float32[np.ndarray, " pixels"] | None = None) -> NormalizedBlock:
-        """Return the block in units of its noise, stored in `scratch` if given."""
+    def normalize(
+        self,
+        cadence: Geometry,
+        scratch: Float32[np.ndarray, " pixels"] | None = None,
+        *,
+        dc_spikes: bool = True,
+    ) -> NormalizedBlock:
+        """Return the block in units of its noise, stored in `scratch` if given; see `normalize_block`."""
         first = self.start - self.overlap[0]
         shape = (len(self.power), cadence.rows, self.stop + self.overlap[1] - first)
         sigmas = np.empty(shape, np.float32) if scratch is None else scratch[: math.prod(shape)].reshape(shape)
-        block = normalize_block(self.power, cadence, self.column, sigmas, first)
+        block = normalize_block(self.power, cadence, self.column, sigmas, first, dc_spikes=dc_spikes)
         return replace(block, first=first, overlap=self.overlap)
 
 

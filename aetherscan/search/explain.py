@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of, spikes
+from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.detector.detector import Detector
 from aetherscan.io import Observation
 from aetherscan.options.search import Gates, SearchSettings
@@ -49,7 +49,7 @@ def trace(
     """
     detector, gates = detector.for_mode("tracks"), settings.gates
     threshold = detector.threshold if settings.threshold is None else settings.threshold
-    cadence = geometry_of([observation.header for observation in observations], on)
+    cadence = geometry_of([observation.header for observation in observations], on, settings.coarse_channels)
     header = cadence.headers[0]
     channel = round(header.channel(frequency_mhz))
     if not 0 <= channel < cadence.nchans:
@@ -57,10 +57,10 @@ def trace(
         return
     overlap = overlap_channels(cadence.headers, cadence.max_drift(gates.max_drift_hz_s))
     ((raw,),) = read_blocks(observations, overlap, read_channels=settings.block_channels, only=channel)
-    block = raw.normalize(cadence)
+    block = raw.normalize(cadence, dc_spikes=settings.dc_spikes)
     yield f"band: channel {channel} of {cadence.nchans}, in the block from {raw.start} to {raw.stop}"
-    if spikes(header, channel, channel + 1):
-        yield "bandpass: channel of a DC spike, set to zero"
+    if channel - block.first in block.spikes:
+        yield "bandpass: channel of a DC spike, which stands in ONs and OFFs alike: set to zero, not measured"
     yield from _weak_rows(block)
     yield from _hits(block, channel, cadence, gates)
     tracks, rejections, _ = find_tracks(block, cadence, gates)

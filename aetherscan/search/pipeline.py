@@ -26,7 +26,7 @@ from jaxtyping import Float32, Float64, UInt8
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.detector.detector import Detector, Latents
 from aetherscan.io import ArrayObservation, Observation
-from aetherscan.options.search import Gates, SearchSettings
+from aetherscan.options.search import SearchSettings
 from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
@@ -100,14 +100,12 @@ def search_cadence(
     settings = settings or SearchSettings()
     detector = detector.for_mode(settings.mode)
     threshold = detector.threshold if settings.threshold is None else settings.threshold
-    cadence = geometry_of([observation.header for observation in observations], on)
+    cadence = geometry_of([observation.header for observation in observations], on, settings.coarse_channels)
     overlap = overlap_channels(cadence.headers, cadence.max_drift(settings.max_drift_hz_s))
     clock, results, buffers = Clock(), list[BlockResult](), SimpleQueue[Float32[np.ndarray, " pixels"]]()
     for _ in range(settings.threads):  # reused: allocating a large array for each block takes longer than filling it
         buffers.put(np.empty(6 * block_pixels(cadence.rows, overlap), np.float32))
-    search = partial(
-        _search_block, cadence=cadence, detector=detector, gates=settings.gates, clock=clock, buffers=buffers
-    )
+    search = partial(_search_block, cadence=cadence, detector=detector, settings=settings, clock=clock, buffers=buffers)
     with ThreadPoolExecutor(settings.threads) as pool:
         threads = pool if settings.threads > 1 else None
         batches = read_blocks(observations, overlap, read_channels=settings.block_channels, pool=threads)
@@ -141,7 +139,7 @@ def _search_block(
     raw: Block,
     cadence: Geometry,
     detector: Detector,
-    gates: Gates,
+    settings: SearchSettings,
     clock: Clock,
     buffers: SimpleQueue[Float32[np.ndarray, " pixels"]],
 ) -> BlockResult:
@@ -151,15 +149,15 @@ def _search_block(
         raw: power.
         cadence: its geometry.
         detector: in the mode of the search.
-        gates: what a track must show.
+        settings: how to search.
         clock: measures the time spent in each stage.
         buffers: free arrays for normalized blocks.
     """
     shape = detector.release.snippet
     with _borrowed(buffers) as buffer:
         with clock("equalize"):
-            block = raw.normalize(cadence, buffer)
-        tracks, rejections, counts = find_tracks(block, cadence, gates, clock)
+            block = raw.normalize(cadence, buffer, dc_spikes=settings.dc_spikes)
+        tracks, rejections, counts = find_tracks(block, cadence, settings.gates, clock)
         passed = tracks[rejections == ""]
         merged = passed[merge(passed, cadence)]
         with clock("encode"):
