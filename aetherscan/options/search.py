@@ -34,9 +34,7 @@ class SearchSettings:
     min_on_snr: float = option(4.0, "lowest SNR in each ON")
     min_together_snr: float = option(9.0, "lowest SNR of the three ONs together")
     max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the three OFFs together")
-    dc_spikes: bool = option(
-        default=True, text="look for a DC spike in the middle of each coarse channel, and blank those found"
-    )
+    dc_spikes: bool = option(default=True, text="blank the middle of a coarse channel if a DC spike stands there")
     coarse_channels: int | None = option(None, "fine channels of a coarse channel (default: the header's)", least=1)
     block_channels: int = option(2**20, "channels read at once", least=2**15)
     threads: int = option(1, "threads of one search", least=1)
