@@ -8,6 +8,7 @@ state is unknown.
 
 import argparse
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -82,6 +83,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--cadence", metavar="PATTERN",
         help="search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF",
     )  # fmt: skip
+    search.add_argument("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")
     search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
     search.add_argument("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
     search.add_argument(
@@ -390,6 +392,7 @@ def _search(options: Options) -> int:
 
     from aetherscan.options.train import find_files
     from sentinel.commands import search
+    from sentinel.commands.listing import listed
     from sentinel.config import changed, train_settings
     from sentinel.errors import ConfigError
 
@@ -420,21 +423,22 @@ def _search(options: Options) -> int:
         how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
         print(search.score(stamps, output, detector=detect(), **how))
         return 0
-    files = search.listed(options.files)
+    files, unused = listed(options.files)
     stated = search.stated(options.cadence, options.files, files)
-    files = list(dict.fromkeys([*files, *(path for cadence in stated for path in cadence.paths)]))
     cadences = {"rules": config.cadence_rules, "stated": stated}
     if options.trace is not None:
+        print(*(f"not searched: {line}" for line in unused), sep="\n", end="\n" if unused else "")
         print("\n".join(search.trace(files, options.trace, detect=detect, search=settings, **cadences)))
         return 0
     with tqdm(
         total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
-        count = search.search(
-            files, output, detect=detect, search=settings, **cadences,
+        outcome = search.search(
+            files, output, detect=detect, search=settings, unused=unused, **cadences,
+            max_channel_hz=math.inf if options.all_products else config.watch.max_channel_hz,
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
-    return int(not count)
+    return int(outcome.exit_status)
 
 
 def _now() -> str:

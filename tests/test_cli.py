@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import update
 
 from sentinel import cli
-from sentinel.commands import candidates, releases, search
+from sentinel.commands import candidates, releases
+from sentinel.commands.listing import listed
 from sentinel.config import ROOT
 from sentinel.errors import FetchError
 from sentinel.store.queue import open_store
@@ -119,10 +120,8 @@ def test_the_doctor_names_what_fails_and_goes_on(configured, capsys):
 
 def test_a_catalogue_lists_files_below_its_own_folder(tmp_path):
     (tmp_path / "list.csv").write_text("target,path\nHIP1,a.h5\nHIP2,/data/b.fil\n")
-    assert search.listed([str(tmp_path / "list.csv"), "c.h5"]) == [
-        tmp_path / "a.h5",
-        *map(type(tmp_path), ("/data/b.fil", "c.h5")),
-    ]
+    paths, unused = listed([str(tmp_path / "list.csv"), "c.h5"])
+    assert (paths, unused) == ([tmp_path / "a.h5", *map(type(tmp_path), ("/data/b.fil", "c.h5"))], [])
 
 
 def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):

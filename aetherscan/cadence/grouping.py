@@ -135,6 +135,9 @@ def _merge_files(observations: list[_Scan], rules: CadenceRules) -> tuple[list[_
         scans.append(longer)
         kept = f"the file from MJD {longer.header.tstart:.4f} has {longer.header.ntime}"
         reason = f"set aside: {shorter.header.ntime} rows; {kept}"
+        if longer.header.tstart == shorter.header.tstart:
+            names = f"{longer.header.source_name} and {shorter.header.source_name}"
+            reason += f"; expected scans at different times, found one tstart for {names}"
         set_aside.append(Ungrouped(members=(shorter.index,), target=shorter.header.source_name, reason=reason))
     return _name_voyager_offs(scans, rules), set_aside
 

@@ -30,7 +30,7 @@ from aetherscan.io.fields import PEEK_CHANS, printable
 from aetherscan.io.hdf5 import Hdf5Filterbank
 from aetherscan.io.sigproc import SigprocFilterbank
 
-SUFFIXES = (".h5", ".hdf5", ".fil")
+SUFFIXES = (".h5", ".hdf5", ".hdf", ".fil")
 FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
     hdf5.MAGIC: Hdf5Filterbank,
     sigproc.MAGIC: SigprocFilterbank,

@@ -1,11 +1,10 @@
 """Cadences that a catalogue lists: the groups of a CSV file, whose roles are believed."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetherscan.io import SUFFIXES
+from sentinel.commands.listing import named_file, read_rows
 
 GROUP = ("target", "session", "band", "cadenceid", "cadence", "frequency")
 """Columns that together name a cadence, as in Aetherscan's catalogues. Only that for the cadence is required."""
@@ -40,16 +39,14 @@ def stated_cadences(names: Sequence[str]) -> list[StatedCadence]:
 
 
 def _read(path: Path) -> list[StatedCadence]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-        titles, *rows = [*csv.reader(stream)] or [[]]
+    (_, titles), *rows = read_rows(path) or [(0, [])]
     columns = {"".join(filter(str.isalnum, title.lower())): i for i, title in enumerate(titles)}
     if not columns.keys() & {"cadenceid", "cadence"}:
         return []
     groups: dict[tuple[str, ...], list[_Row]] = {}
-    for line, row in enumerate(rows, 2):
-        cells = [cell.strip() for cell in row]
+    for line, cells in rows:
         value = {name: cells[i] for name, i in columns.items() if i < len(cells)}
-        if file := next((cell for cell in cells if cell.lower().endswith(SUFFIXES)), ""):
+        if file := named_file(cells):
             key = tuple(value.get(name, "") for name in GROUP)
             role = next((value[name].upper() for name in ROLE if value.get(name)), "")
             position = int(value["position"]) if value.get("position", "").isdecimal() else len(groups.get(key, ()))

@@ -1,9 +1,10 @@
 """One search without the service: files, or a catalogue that lists them, to a table of candidates and what it cost."""
 
-import csv
 import json
+import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,26 +18,13 @@ from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.roles import role_lines, roles_of
 from aetherscan.errors import CadenceError, ReadError
 from aetherscan.header import Header
-from aetherscan.io import SUFFIXES, open_cadence, verify_complete
+from aetherscan.io import open_cadence, verify_complete
 from aetherscan.options.cadence import CadenceRules
 from sentinel.commands.catalogue import StatedCadence, stated_cadences
 from sentinel.config import Search
 from sentinel.errors import ConfigError
 
 PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin")
-
-
-def listed(names: Sequence[str]) -> list[Path]:
-    """Return the paths in `names`; a .csv file is replaced by the paths in its rows, relative to its folder."""
-    paths: list[Path] = []
-    for path in map(Path, names):
-        if path.suffix != ".csv":
-            paths.append(path)
-            continue
-        with path.open(newline="", encoding="utf-8") as rows:
-            cells = [[cell for cell in row if cell.endswith(SUFFIXES)] for row in csv.reader(rows)]
-        paths += [path.parent / row[0] for row in cells if row]
-    return list(dict.fromkeys(paths))
 
 
 def stated(pattern: str | None, names: Sequence[str], paths: Sequence[Path]) -> list[StatedCadence]:
@@ -174,6 +162,21 @@ def named_cadences(
     return cadences, reasons + [f"{group.target}: {group.reason}" for group in grouping.ungrouped]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of the files of a search."""
+
+    searched: int  # cadences
+    failed: int  # files, rows of a catalogue and cadences that should have been searched
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all was searched, 1 if no cadence was, 3 if some were and some could not be."""
+        if not self.searched:
+            return 1
+        return 3 if self.failed else 0
+
+
 def search(
     paths: Sequence[Path],
     output: Path,
@@ -182,13 +185,16 @@ def search(
     search: Search,
     rules: CadenceRules | None = None,
     stated: Sequence[StatedCadence] = (),
+    unused: Sequence[str] = (),
+    max_channel_hz: float = math.inf,
     table: str = "csv",
     progress: Callable[[float], None] = lambda _: None,
     tell: Callable[[str], None] = print,
-) -> int:
-    """Search every cadence among files; write candidates and `run.json`; return the number of cadences.
+) -> Outcome:
+    """Search every cadence among files; write candidates and `run.json` after each cadence.
 
-    Unreadable files, and observations that form no cadence, are reported and listed in `run.json`.
+    Files and cadences that cannot be searched, and observations that form no cadence, are reported and listed in
+    `run.json`; the other cadences are searched.
 
     Args:
         paths: files, in any order.
@@ -197,6 +203,8 @@ def search(
         search: settings.
         rules: of cadences; None for the defaults.
         stated: cadences whose roles the user states; their files are among `paths`.
+        unused: lines about what the user named and no path stands for.
+        max_channel_hz: files with wider channels are not searched.
         table: format, csv or json.
         progress: receives the fraction of the work that is done, 0 to 1.
         tell: receives lines for the user.
@@ -204,19 +212,34 @@ def search(
     from aetherscan.search.candidates import write_csv, write_json
 
     began = time.time()
-    headers, passed_over = {}, []
-    for path in paths:
-        try:
-            headers[path] = verify_complete(path)
-        except ReadError as error:
-            passed_over.append(str(error))
+    headers, failed = verified(paths)
+    failed = [*unused, *failed]
+    repeated = [f"{path}: named {times} times, used once" for path, times in Counter(paths).items() if times > 1]
+    passed_over = [*repeated, *_drop_copies(headers), *_drop_wide(headers, max_channel_hz)]
     cadences, reasons = named_cadences(headers, stated, rules or CadenceRules())
     passed_over += reasons
-    for reason in passed_over:
+    for reason in (*failed, *passed_over):
         tell(f"not searched: {reason}")
     runs: list[dict[str, Any]] = []
     found: list[Any] = []
     used = None
+    output.mkdir(parents=True, exist_ok=True)
+
+    def write() -> None:
+        {"csv": write_csv, "json": write_json}[table](output / f"candidates.{table}", found)
+        report = {
+            "cadences": runs,
+            "failed": failed,
+            "not_searched": [*failed, *passed_over],
+            "settings": search.model_dump(),
+            "cadence_rules": asdict(rules or CadenceRules()),
+            "release": used,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "headers": [asdict(header) for header in headers.values()],
+            "seconds": round(time.time() - began, 3),
+        }
+        (output / "run.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
     if cadences:
         detector = detect()
         used = {"name": detector.release.name, "sha256": detector.release.sha256}
@@ -224,7 +247,12 @@ def search(
         share = partial(_share, progress, count, len(cadences))
         for line in cadence.lines():
             tell(line)
-        candidates, costs = _search_cadence(list(cadence.files), cadence.on, detector, search, share)
+        try:
+            candidates, costs = _search_cadence(list(cadence.files), cadence.on, detector, search, share)
+        except (ReadError, CadenceError, OSError) as error:
+            failed.append(f"{cadence.target}: {error}")
+            tell(f"not searched: {failed[-1]}")
+            continue
         found += candidates
         facts = {
             "target": cadence.target,
@@ -235,21 +263,37 @@ def search(
             "candidates": len(candidates),
         }
         runs.append({**facts, **costs})
-    output.mkdir(parents=True, exist_ok=True)
-    {"csv": write_csv, "json": write_json}[table](output / f"candidates.{table}", found)
-    report = {
-        "cadences": runs,
-        "not_searched": passed_over,
-        "settings": search.model_dump(),
-        "cadence_rules": asdict(rules or CadenceRules()),
-        "release": used,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "headers": [asdict(header) for header in headers.values()],
-        "seconds": round(time.time() - began, 3),
-    }
-    (output / "run.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    tell(f"{len(runs)} cadences, {len(found)} candidates: {output / f'candidates.{table}'}")
-    return len(runs)
+        write()
+    write()
+    without = f", {len(failed) + len(passed_over)} lines of what was not searched" if failed or passed_over else ""
+    tell(f"{len(runs)} cadences, {len(found)} candidates{without}: {output / f'candidates.{table}'}")
+    return Outcome(searched=len(runs), failed=len(failed))
+
+
+def verified(paths: Sequence[Path]) -> tuple[dict[Path, Header], list[str]]:
+    """Return the headers of the files that can be searched, and a line for each that cannot."""
+    headers, failed = {}, []
+    for path in dict.fromkeys(paths):
+        try:
+            headers[path] = verify_complete(path)
+        except ReadError as error:
+            failed.append(str(error))
+    return headers, failed
+
+
+def _drop_copies(headers: dict[Path, Header]) -> list[str]:
+    """Remove second copies of an observation, and return a line for each."""
+    first: dict[str, Path] = {}
+    copies = [path for path, header in headers.items() if first.setdefault(header.identity, path) is not path]
+    return [f"{path}: the same observation as {first[headers.pop(path).identity]}" for path in copies]
+
+
+def _drop_wide(headers: dict[Path, Header], max_channel_hz: float) -> list[str]:
+    """Remove files with wide channels, and return a line for each."""
+    widths = {path: abs(header.foff) * 1e6 for path, header in headers.items()}
+    wide = [path for path, width_hz in widths.items() if width_hz > max_channel_hz and headers.pop(path)]
+    limit = f"expected at most max_channel_hz, {max_channel_hz:g} (--all-products searches it)"
+    return [f"{path}: channels of {widths[path]:.0f} Hz, {limit}" for path in wide]
 
 
 def trace(
@@ -274,9 +318,9 @@ def trace(
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.explain import trace as trace_cadence
 
-    headers = {path: verify_complete(path) for path in paths}
+    headers, failed = verified(paths)
     cadences, reasons = named_cadences(headers, stated, rules)
-    yield from (f"not searched: {reason}" for reason in reasons)
+    yield from (f"not searched: {reason}" for reason in (*failed, *reasons))
     detector, settings = detect(), SearchSettings(**search.model_dump())
     for cadence in cadences:
         yield from cadence.lines()

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from aetherscan.cadence.roles import roles_of
+from aetherscan.errors import TruncatedFileError
 from aetherscan.header import Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
@@ -48,6 +49,10 @@ def search_files(
         cadence_id: names the pictures.
     """
     on = on_positions(pattern)
+    if len(paths) != (expected := len(pattern.replace(".", ""))):
+        raise TruncatedFileError(
+            f"expected {expected} files for {pattern}, found {len(paths)}: the others are gone from the watched folders"
+        )
     for path in paths:  # a FIFO or a device in the place of a file would never end
         with open_regular(path):
             pass

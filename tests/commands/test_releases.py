@@ -22,6 +22,7 @@ from aetherscan.simulate.interference import random_signal
 from aetherscan.simulate.sky import Sky, write_cadence
 from sentinel import cli
 from sentinel.commands.candidates import export, put_label
+from sentinel.commands.search import Outcome
 from sentinel.commands.train import TrainingLog, labelled
 from sentinel.config import Config
 from sentinel.errors import PostLaterError
@@ -107,7 +108,8 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
         "sentinel.commands.evaluate.evaluate_release", lambda release, *_, **__: used.append(release) or []
     )
     monkeypatch.setattr("sentinel.commands.search.detector_of", lambda release, *_: used.append(release))
-    monkeypatch.setattr("sentinel.commands.search.search", lambda *_, detect, **__: detect() or 1)
+    searched = Outcome(searched=1, failed=0)
+    monkeypatch.setattr("sentinel.commands.search.search", lambda *_, detect, **__: detect() or searched)
     for promoted in (False, True):
         if promoted:
             assert cli.main(["models", "promote", "new"]) == 0
