@@ -30,6 +30,7 @@ class Candidate:
     nearest_hz: float | None  # distance of the nearest other line
     target: str
     tstart_mjd: float
+    on_separation_arcmin: float | None  # largest distance between the places of the ONs
     release: str
     mode: str
 

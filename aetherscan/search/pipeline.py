@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
+from aetherscan.cadence.places import largest_separation_arcmin
 from aetherscan.detector.detector import Detector, Latents
 from aetherscan.io import ArrayObservation, Observation
 from aetherscan.options.search import SearchSettings
@@ -294,6 +295,7 @@ def _candidate(
         binning=1 << level,
         target=header.source_name,
         tstart_mjd=header.tstart,
+        on_separation_arcmin=largest_separation_arcmin([cadence.headers[i] for i in cadence.on]),
         release=detector.release.name,
         mode=detector.mode,
         **asdict(context),

@@ -67,6 +67,7 @@ STEPS = (
         ),
     ),
     Step(version=4, adds=(candidate.c.strangeness,)),
+    Step(version=5, adds=(candidate.c.on_separation_arcmin,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 

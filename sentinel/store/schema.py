@@ -191,6 +191,7 @@ candidate = Table(
     Column("neighbours", Integer),
     Column("nearest_hz", Float),
     Column("seen_before", Integer),  # candidates of other cadences at this frequency when this was recorded, to 100
+    Column("on_separation_arcmin", Float),  # largest distance between the places of the ONs
 )
 artefact = Table(
     "artefact",

@@ -1,14 +1,21 @@
 """A comet or a spacecraft moves between its ONs; a cadence that waits names the rule that holds it back."""
 
+import json
 from dataclasses import replace
 
+import h5py
 import pytest
-from factories import make_header
+from factories import make_detector, make_header
 from watched import STEP_DAYS, Folder, land
 
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.places import largest_separation_arcmin
+from aetherscan.header import gbt_header
 from aetherscan.options.cadence import CadenceRules
+from aetherscan.simulate.injection import Emitter
+from aetherscan.simulate.sky import Sky, write_cadence
+from sentinel.commands.search import search
+from sentinel.config import Search
 
 COMET = ("C/2023_A3", "HIP1", "C/2023_A3", "HIP1", "C/2023_A3", "HIP1")
 
@@ -124,3 +131,17 @@ def test_the_rules_of_the_configuration_reach_the_service(tmp_path, store):
     other.rules = CadenceRules(max_step_s=800)
     land(other, scans(step_days=700 / 86_400, dec=30.0))
     assert "ready" in other.passes()
+
+
+def test_a_bright_tone_of_a_comet_is_found_and_its_row_names_the_comet_and_its_motion(tmp_path):
+    header = gbt_header(4096, source_name="C")
+    tone = Emitter(frequency_mhz=header.frequency(1200), drift_hz_s=0.3, width_hz=4.0, snr=(40.0, 0.0) * 3)
+    star = ("HIP1",) * 3
+    files = write_cadence(tmp_path, Sky(header=header, emitters=(tone,), off_names=star), 1)
+    for i, path in enumerate(files):
+        with h5py.File(path, "r+") as file:
+            file["data"].attrs["src_dej"] = 40.0 if i % 2 else 20.0 + i * 3 * STEP_DAYS * 24 / 60
+    search(files, tmp_path / "found", detect=make_detector, search=Search(threads=1), table="json", tell=lambda _: None)
+    (row,) = json.loads((tmp_path / "found" / "candidates.json").read_text())
+    assert row["target"] == "C"
+    assert row["on_separation_arcmin"] == pytest.approx(3 * 4 * STEP_DAYS * 24, rel=1e-3)
