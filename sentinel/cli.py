@@ -331,20 +331,25 @@ def _restart(options: Options) -> int:
 def _status(options: Options) -> int:
     import json
 
-    from sentinel.errors import StoreError
+    from sentinel.errors import ConfigError
     from sentinel.monitor import status
 
-    config = _loaded()
-    if not config.has_store:
-        print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
-        return status.UNKNOWN
     try:
-        seen = status.read_status(config, _store(config))
-    except StoreError as error:
+        config = _loaded()
+        if not config.has_store:
+            print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
+            return status.UNKNOWN
+        seen = status.read_status(config, lambda: _store(config))
+    except (ConfigError, OSError) as error:
         print(f"unknown: {error}")
         return status.UNKNOWN
     if options.json:
-        print(json.dumps({"level": status.WORDS[seen.level], "remarks": seen.remarks, **seen.facts}, indent=1))
+        print(
+            json.dumps(
+                {"level": status.WORDS[seen.level], "checks": seen.checks, "remarks": seen.remarks, **seen.facts},
+                indent=1,
+            )
+        )
     else:
         print("\n".join(status.lines(seen)[: 1 if options.probe else None]))
     return seen.level

@@ -109,11 +109,17 @@ def done_once(store):
     assert (row(store, cadence).state, count(store, candidate), row(store, attempt).outcome) == ("done", 1, "done")
 
 
+def alive(store):
+    """Write the heartbeats of a watcher and a worker."""
+    for name in ("watcher", "worker-0"):
+        store.record_heartbeat(name, 10, pid=1, host="h")
+
+
 def judged(config, store, monkeypatch, programs):
     monkeypatch.setattr(
         status, "program_states", lambda _: {name: {"statename": state} for name, state in programs.items()}
     )
-    return status.read_status(config, store)
+    return status.read_status(config, lambda: store)
 
 
 RUNNING = dict.fromkeys(("cluster", "watcher", "poster"), "RUNNING")

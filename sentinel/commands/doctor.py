@@ -1,58 +1,59 @@
 """Check what the service needs from the machine; report one line for each check."""
 
-import os
-import shutil
+import socket
 import ssl
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sentinel.config import Config
 from sentinel.errors import PostError
+from sentinel.monitor.checks import CHECKS, problems
+from sentinel.monitor.probes import look, root_problem
+from sentinel.monitor.status import read_status
 from sentinel.store.filesystem import file_system, is_network
 from sentinel.store.queue import open_store
 from sentinel.store.releases import read_active_release
 
-FREE_GIB = 2.0
 WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 FEW_WATCHES = 8192
 
 
 def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
-    """Yield for each check its name, whether it passed, and what was found."""
-    checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
-        ("python", lambda _: f"{sys.version.split()[0]} at {sys.executable}"),
-        ("state", _state),
-        *((f"root {root}", lambda _, root=root: _root(root)) for root in config.watch.roots),
-        ("inotify", _inotify),
-        ("store", lambda config: f"{open_store(config.store_url).ledger()['seen']} cadences seen"),
-        ("release", _release),
-        ("slack", _slack),
-        ("web", _web),
-    )
-    for name, check in checks:
+    """Yield for each check that needs no running service its name, whether it passed, and what was found."""
+    status = read_status(config, lambda: open_store(config.store_url))
+    setup, found = dict[str, str](), {"python": f"{sys.version.split()[0]} at {sys.executable}"}
+    web = partial(_web, status.facts)
+    probes: dict[str, Callable[[Config], str]] = {"inotify": _inotify, "release": _release, "slack": _slack, "web": web}
+    for name, probe in probes.items():
         try:
-            yield name, True, check(config)
+            found[name] = probe(config)
         except Exception as error:  # noqa: BLE001
-            yield name, False, f"{type(error).__name__}: {error}"
+            setup[name] = f"{type(error).__name__}: {error}"
+    roots = {str(root): look(f"root {root}", partial(_root, root)) for root in config.watch.roots}
+    roots = {name: {"problem": root.get("error") or root["problem"]} for name, root in roots.items()}
+    machine = status.facts["machines"][status.facts["host"]]
+    found |= {"roots": ", ".join(map(_kind, config.watch.roots)), "state": _kind(config.state_dir)}
+    found |= {
+        "disk": ", ".join(f"{at['path']} {at['free_gib']:.0f} GiB free" for at in machine.values() if "path" in at)
+    }
+    problem = problems({**status.facts, "setup": setup, "roots": roots}, readable="ledger" in status.facts)
+    yield "python", True, found["python"]
+    for check in CHECKS:
+        if check.machine or (check.name in problem and status.facts["programs"]):
+            text = problem[check.name][1] if check.name in problem else found.get(check.name, check.about)
+            yield check.name, check.name not in problem, text
 
 
-def _state(config: Config) -> str:
-    config.state_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=config.state_dir) as probe:
-        probe.write(b"can be written")
-    free_gib = shutil.disk_usage(config.state_dir).free / 2**30
-    if free_gib < FREE_GIB:
-        raise OSError(f"{config.state_dir}: expected at least {FREE_GIB} GiB free, found {free_gib:.1f}")
-    return f"{config.state_dir} on {file_system(config.state_dir)}, {free_gib:.0f} GiB free"
+def _root(root: Path) -> dict[str, str]:
+    return {"problem": root_problem(root)}
 
 
-def _root(root: Path) -> str:
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise OSError("expected a readable folder, found none; `up` creates it if it may")
-    kind = file_system(root)
-    return f"{kind}, {'scans only: writes of other hosts cause no events' if is_network(kind) else 'scans and events'}"
+def _kind(path: Path) -> str:
+    kind = file_system(path)
+    return f"{path} on {kind}{', scans only: writes of other hosts cause no events' if is_network(kind) else ''}"
 
 
 def _inotify(_: Config) -> str:
@@ -84,8 +85,14 @@ def _slack(config: Config) -> str:
         raise OSError(f"{error}: check the token, and that the bot is in the channel") from error
 
 
-def _web(config: Config) -> str:
+def _web(facts: Mapping[str, Any], config: Config) -> str:
     web = config.web
     if web.certificate:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate, web.key)
-    return "off" if web.port is None else f"{'TLS' if web.certificate else 'plain HTTP'} on {web.host}, port {web.port}"
+    if web.port is None:
+        return "off"
+    if not facts["programs"]:  # else the port is ours, or the heartbeat of `web` says that it is not
+        family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
+        with socket.create_server((web.host, web.port), family=family):
+            pass
+    return f"{'TLS' if web.certificate else 'plain HTTP'} on {web.host}, port {web.port}"

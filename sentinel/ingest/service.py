@@ -5,14 +5,19 @@ no more cadences than there are free workers, counted in the store, so no queue 
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from sentinel.config import Config, Watch
 from sentinel.errors import LeaseLostError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.ingest.cadences import group
 from sentinel.ingest.watcher import OVERFLOWS, Scanner, listen
+from sentinel.monitor.probes import RootReports
+from sentinel.notify.messages import one_line
 from sentinel.programs.program import ProgramLoop
 from sentinel.store.queue import Lease, Store
 from sentinel.workers.cluster import Searchers
@@ -58,6 +63,25 @@ def one_pass(
         submit(claimed)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Heartbeat:
+    loop: ProgramLoop
+    reports: RootReports
+    roots: Sequence[Path]
+    capacity: Callable[[], int]
+    _at: float = 0.0
+
+    def write(self, error: str = "") -> None:
+        self._at = time.monotonic()
+        roots = self.reports.facts(self.roots)
+        self.loop.heartbeat(workers=self.capacity(), overflowed=OVERFLOWS.count, roots=roots, error=error)
+
+    def progress(self) -> None:
+        """Write a heartbeat if the last is old: the scan of a large tree takes longer than a period."""
+        if time.monotonic() - self._at > self.loop.period_s / 2:
+            self.write()
+
+
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Watch, queue and submit cadences until the loop stops; then release the leases of unfinished ones."""
     from aetherscan.io import verify_complete
@@ -66,7 +90,11 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     watch = config.watch.model_copy(update={"roots": (*config.watch.roots, *canaries)})
     rules, searchers = config.cadence_rules, Searchers(config, loop.wake)
     verify = partial(verify_complete, decode=watch.complete.decoded)
-    scanner = Scanner(store=store, watch=watch, verify=verify, wake=loop.wake)
+    reports = RootReports(memory=config.state_dir / "run" / "mounts.json", scan_s=watch.scan_s)
+    heartbeat = _Heartbeat(loop=loop, reports=reports, roots=watch.roots, capacity=searchers.capacity)
+    scanner = Scanner(
+        store=store, watch=watch, verify=verify, wake=loop.wake, reports=reports, progress=heartbeat.progress
+    )
     _listen(config, watch, scanner)
 
     def record_failure(lease: Lease, cause: str) -> None:
@@ -94,11 +122,12 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
                 claim=lambda: store.claim(config.lease_s, config.service),
                 submit=searchers.submit,
             )
-            loop.heartbeat(workers=searchers.capacity(), overflowed=OVERFLOWS.count)
+            heartbeat.write()
         except Exception as error:
             traceback = not isinstance(error, StoreError)  # whose message names the store and the cause
             LOG.error("pass failed, next one in %g s: %s", config.watch.scan_s, error, exc_info=traceback)
-        if loop.wait(config.watch.scan_s):
+            heartbeat.write(one_line(f"{type(error).__name__}: {error}"))
+        if loop.wait(min(config.watch.scan_s, loop.period_s / 2)):
             break
     for lease in searchers.disconnect():
         try:

@@ -28,6 +28,7 @@ from aetherscan.header import SECONDS_PER_DAY, Header
 from sentinel.config import Signals, Watch
 from sentinel.errors import Cause, cause_of
 from sentinel.failpoint import failpoint
+from sentinel.monitor.probes import RootReports
 from sentinel.store.filesystem import content_digest, file_system, is_network, kind_of, open_regular, read_regular
 from sentinel.store.migrations import lock_writers
 from sentinel.store.queue import Store, batches, insert_if_absent
@@ -157,12 +158,16 @@ class Scanner:
         watch: roots, patterns and intervals.
         verify: reads a file and returns its header; raises if the file is not valid or not complete.
         wake: starts the next pass at once.
+        reports: takes the state of each root after a scan.
+        progress: is called for each file of a scan.
     """
 
     store: Store
     watch: Watch
     verify: Callable[[Path], Header]
     wake: Callable[[], None]
+    reports: RootReports | None = None
+    progress: Callable[[], object] = lambda: None
     _notified: bool = True
     _began: float = -math.inf
     _took: float = 0.0
@@ -177,18 +182,31 @@ class Scanner:
         began = time.monotonic()
         if began - self._began >= (4 * self._took if self._notified else self.watch.scan_s):
             self._notified, self._began = False, began
-            scan_roots(self.store, self.watch)
+            scan_roots(self.store, self.watch, self.reports, self.progress)
             self._took = time.monotonic() - began
         if open_stable(self.store, self.watch, self.verify):
             self.wake()
 
 
-def scan_roots(store: Store, watch: Watch) -> None:
-    """Update the rows of files from the folders."""
+def scan_roots(
+    store: Store, watch: Watch, reports: RootReports | None = None, progress: Callable[[], object] = lambda: None
+) -> None:
+    """Update the rows of files from the folders.
+
+    Args:
+        store: that holds the rows of files.
+        watch: roots and patterns.
+        reports: takes the state of each root.
+        progress: is called for each file.
+    """
     for root in watch.roots:
-        unread: list[str] = []
-        stats = {stat.path: stat for stat in scan(root, watch, unread)}
+        began, unread, stats = time.monotonic(), list[str](), dict[str, FileStat]()
+        for stat in scan(root, watch, unread):
+            stats[stat.path] = stat
+            progress()
         _reconcile(store, root, stats, unread, watch)
+        if reports:
+            reports.scanned(root, unread, time.monotonic() - began)
 
 
 def open_stable(store: Store, watch: Watch, verify: Callable[[Path], Header]) -> bool:

@@ -76,7 +76,7 @@ class _Reader(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        status = read_status(self.config, self.store)
+        status = read_status(self.config, lambda: self.store)
         facts, outbox = status.facts, status.facts["outbox"]
         yield _gauge("status_level", "0 ok, 1 warning, 2 critical", status.level)
         yield _gauge("oldest_ready_seconds", "Age of the oldest cadence waiting for a worker", facts["oldest_ready_s"])

@@ -1,30 +1,27 @@
-"""The state of the service: facts from the store and supervisord, and the problems in them.
+"""The state of the service: facts from the store, supervisord and the machine, and the problems in them.
 
-`status`, `/readyz` and the metrics all use `read_status`, so that they agree.
+`status`, `/readyz` and the metrics all use `read_status`, so that they agree. The checks are in `checks`.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, false, func, select, update
 
 from sentinel.config import Config
-from sentinel.errors import BusyError
+from sentinel.errors import BusyError, StoreError
+from sentinel.monitor.checks import CRITICAL, LATE, OK, UNKNOWN, WARNING, WORDS, applicable, is_late, problems
 from sentinel.monitor.latency import percentiles
+from sentinel.monitor.probes import MachineProbe
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
 from sentinel.programs.supervisor import program_states
 from sentinel.store.queue import Store
-from sentinel.store.schema import cadence, file, heartbeat, injection, now
+from sentinel.store.schema import cadence, file, heartbeat, injection, meta, now
 
-OK, WARNING, CRITICAL, UNKNOWN = range(4)
-WORDS = ("ok", "warning", "critical", "unknown")
-LATE = 3
-"""Periods without a heartbeat after which a program counts as dead."""
-SLOW_S = 3600.0
-"""Age of a ready cadence or an unsent message that is a warning."""
+__all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "WORDS", "Status", "lines", "read_status"]
 DAY_S = 86_400.0
 LISTED = 20
 """Rows of each kind that are listed with their causes."""
@@ -32,15 +29,55 @@ LISTED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What `status` prints. `level` is its exit code."""
+    """What `status` prints. `level` is its exit code.
+
+    Attributes:
+        checks: level of each check, by name; a check whose facts could not be read is absent.
+        remarks: text of each problem.
+    """
 
     level: int
+    checks: Mapping[str, int]
     remarks: tuple[str, ...]
     facts: Mapping[str, Any]
 
 
-def read_status(config: Config, store: Store) -> Status:
-    """Collect the facts and list the problems in them."""
+def read_status(config: Config, open_store: Callable[[], Store]) -> Status:
+    """Collect the facts and list the problems in them. The level is unknown if the store cannot be read."""
+    facts: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "programs": {name: program["statename"] for name, program in program_states(config).items()},
+        "heartbeats": [],
+        "store": "",
+    }
+    store, readable = None, False
+    try:
+        store = open_store()
+        facts |= _recorded(config, store)
+        readable = True
+        with store.write() as rows:
+            rows.execute(update(meta).where(false()).values(value=""))
+    except (StoreError, OSError) as error:
+        facts["store"] = f"store: {one_line(error)}"
+    facts["machines"] = {
+        beat["host"]: beat["facts"]["machine"]
+        for beat in facts["heartbeats"]
+        if "machine" in beat["facts"] and not is_late(beat)
+    }
+    if facts["host"] not in facts["machines"]:
+        facts["machines"] |= {facts["host"]: MachineProbe(config).facts(store if readable else None)}
+    found = problems(facts, readable=readable)
+    levels = {
+        check.name: found[check.name][0] if check.name in found else OK
+        for check in applicable(readable=readable)
+        if check.alert
+    }
+    level = max((level for level, _ in found.values()), default=OK) if readable else UNKNOWN
+    return Status(level=level, checks=levels, remarks=tuple(text for _, text in found.values()), facts=facts)
+
+
+def _recorded(config: Config, store: Store) -> dict[str, Any]:
+    """Return the facts that are in the store."""
     beats = select(
         heartbeat.c.name,
         (now() - heartbeat.c.at).label("age_s"),
@@ -55,7 +92,6 @@ def read_status(config: Config, store: Store) -> Status:
     quarantined = cadence.c.state == "quarantined"
     with store.read() as rows:
         facts: dict[str, Any] = {
-            "programs": {name: program["statename"] for name, program in program_states(config).items()},
             "heartbeats": [dict(row) for row in rows.execute(beats.order_by(heartbeat.c.name)).mappings()],
             "files": _by_state(rows, file.c.state, file.c.present.is_(True)),
             "cadences": _by_state(rows, cadence.c.state),
@@ -78,10 +114,8 @@ def read_status(config: Config, store: Store) -> Status:
             },
             "injections": _injections(rows),
         }
-    facts |= {"ledger": store.ledger(), "outbox": undelivered(store), "slack": "on" if config.slack_channel else "off"}
-    problems = _problems(facts)
-    level = max((level for level, _ in problems), default=OK)
-    return Status(level=level, remarks=tuple(text for _, text in problems), facts=facts)
+    slack = "on" if config.slack_channel else "off"
+    return facts | {"ledger": store.ledger(), "outbox": undelivered(store), "slack": slack}
 
 
 def not_ready(config: Config, store: Store) -> str:
@@ -117,7 +151,7 @@ def other_hosts(config: Config, store: Store) -> list[str]:
 
 def _alive(store: Store) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Return name, host and facts of each program with a recent heartbeat."""
-    recent = heartbeat.c.at > now() - LATE * heartbeat.c.period_s
+    recent = func.abs(now() - heartbeat.c.at) < LATE * heartbeat.c.period_s
     with store.read() as rows:
         beats = rows.execute(select(heartbeat.c.name, heartbeat.c.host, heartbeat.c.facts).where(recent))
         return [(row.name, row.host, row.facts) for row in beats]
@@ -148,52 +182,16 @@ def _injections(rows: Connection) -> dict[str, str]:
     return {kind: f"{hits} of {searched} recovered" for kind, hits, searched in rows.execute(counts)}
 
 
-def _problems(facts: Mapping[str, Any]) -> Sequence[tuple[int, str]]:
-    """Return level and text of each problem."""
-    ledger, outbox, running = facts["ledger"], facts["outbox"], facts["programs"]
-    late = [beat["name"] for beat in facts["heartbeats"] if beat["age_s"] > LATE * beat["period_s"]]
-    names = [beat["name"] for beat in facts["heartbeats"] if beat["name"] not in late]
-    workers = [name for name in names if name.startswith("worker")]
-    down = [name for name, state in running.items() if state != "RUNNING"]
-    counted = ledger["done"] + ledger["quarantined"] + ledger["skipped"] + ledger["waiting"]
-    canary = facts["canary"]
-    out_s = canary["age_s"] or 0.0
-    overdue = canary["recovered"] is None and out_s > canary["alarm_s"]
-    unsent = (outbox["oldest_s"] or 0) > SLOW_S or outbox["cause"]
-    rules = (
-        (CRITICAL, not running, "the service is not running: ./sentinel.py up"),
-        (CRITICAL, down, f"not running: {', '.join(down)}: ./sentinel.py logs {' '.join(down)}"),
-        (CRITICAL, running and not workers, "no worker has loaded a release: ./sentinel.py logs cluster"),
-        (
-            CRITICAL,
-            ledger["seen"] != counted,
-            f"cadence counts disagree: {ledger['seen']} seen, {counted} done, quarantined, skipped or waiting",
-        ),
-        (CRITICAL, canary["recovered"] is False, "the tone of the last canary was not found: ./sentinel.py demo"),
-        (CRITICAL, running and overdue, f"a canary sent {out_s:.0f} s ago is not searched: ./sentinel.py logs cluster"),
-        (
-            WARNING,
-            canary["every_s"] and out_s > LATE * canary["every_s"],
-            f"no canary was sent for {out_s:.0f} s: ./sentinel.py logs web",
-        ),
-        (WARNING, late and running, f"no heartbeat from {', '.join(late)}"),
-        (WARNING, (facts["oldest_ready_s"] or 0) > SLOW_S, "a cadence has waited for a worker for more than an hour"),
-        (WARNING, unsent, f"messages wait: {outbox['cause'] or 'for more than an hour'}"),
-        (
-            WARNING,
-            facts["quarantined_today"],
-            f"{facts['quarantined_today']} cadences quarantined in the last 24 hours",
-        ),
-    )
-    return [(level, text) for level, holds, text in rules if holds]
-
-
 def lines(status: Status) -> list[str]:
     """Return the status as lines of text; the first is a summary."""
-    facts, ledger = status.facts, dict(status.facts["ledger"])
+    facts = status.facts
+    summary = f"{WORDS[status.level]}: {'; '.join(map(one_line, status.remarks)) or 'no problems'}"
+    if "ledger" not in facts:  # the store cannot be read
+        return [summary, f"programs   {_counts(facts['programs'])}"]
+    ledger = dict(facts["ledger"])
     hosts = sorted({beat["host"] for beat in facts["heartbeats"]})
     text = [
-        f"{WORDS[status.level]}: {'; '.join(status.remarks) or 'no problems'}",
+        summary,
         f"programs   {_counts(facts['programs'])}",
         *(
             f"  {beat['name']:<12} {beat['age_s']:.0f} s ago, process {beat['pid']}  {_counts(beat['facts'])}"
@@ -214,4 +212,8 @@ def lines(status: Status) -> list[str]:
 
 
 def _counts(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    """Return the entries that are one value; `--json` has the others."""
+    return (
+        ", ".join(f"{name} {one_line(count)}" for name, count in counts.items() if not isinstance(count, dict))
+        or "none"
+    )

@@ -4,6 +4,7 @@ import logging
 
 from sentinel.config import Config
 from sentinel.errors import StoreError
+from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import Poster, deliver_all
 from sentinel.programs.program import ProgramLoop
 from sentinel.store.queue import Store
@@ -35,13 +36,16 @@ def deliver_due(config: Config, store: Store) -> int:
 
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Deliver due messages every two seconds; only send heartbeats if no poster is configured."""
+    failed = ""
     while True:
         try:
-            loop.heartbeat(posts_to=" ".join(config.posters) or "nobody")
+            loop.heartbeat(posts_to=" ".join(config.posters) or "nobody", error=failed)
+            failed = ""
             deliver_due(config, store)
         except StoreError as error:
             LOG.error("%s; messages wait, next attempt in %g s", error, PERIOD_S)
-        except Exception:
+        except Exception as error:
+            failed = one_line(f"{type(error).__name__}: {error}")
             LOG.exception("messages wait; next attempt in %g s", PERIOD_S)
         if loop.wait(PERIOD_S):
             return

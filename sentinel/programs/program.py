@@ -29,6 +29,8 @@ PROGRAMS = {
 }
 """Module with the loop of each program. A program imports only its own."""
 PR_SET_PDEATHSIG = 1
+PERIOD_S = 10.0
+"""Longest time between two heartbeats."""
 SMALLEST_WAIT_S = 0.2
 """Limits a burst of file events to five passes per second."""
 
@@ -69,8 +71,8 @@ class ProgramLoop:
         return self.stopped
 
     def heartbeat(self, **facts: Any) -> None:
-        """Write a heartbeat with `facts`; log a warning if the store is away."""
-        host = socket.gethostname()
+        """Write a heartbeat with the `facts` that say something; log a warning if the store is away."""
+        host, facts = socket.gethostname(), {name: fact for name, fact in facts.items() if fact != ""}
         try:
             self.store.record_heartbeat(
                 f"{self.name}@{host}", self.period_s, pid=os.getpid(), host=host, state=self.state, **facts
@@ -113,8 +115,7 @@ def main(name: str) -> int:
         config = load_config(config_path())
         with only_copy(config.state_dir / "run" / f"{name}.lock"):
             store = open_store(config.store_url)
-            period_s = max(10.0, 2 * config.watch.scan_s)
-            loop = ProgramLoop(name=name, store=store, period_s=period_s, state=str(config.state_dir))
+            loop = ProgramLoop(name=name, store=store, period_s=PERIOD_S, state=str(config.state_dir))
             for stop in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(stop, loop.stop)
             importlib.import_module(f"sentinel.{PROGRAMS[name]}").run(config, store, loop)

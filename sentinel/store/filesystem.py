@@ -31,6 +31,12 @@ def file_system(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> s
     return kind
 
 
+def mount_point(path: Path) -> Path:
+    """Return the mount point that holds `path`."""
+    resolved = path.absolute().resolve()
+    return next(parent for parent in (resolved, *resolved.parents) if os.path.ismount(parent))
+
+
 def is_network(kind: str) -> bool:
     """Return whether another host can write files of this file system type without inotify events here."""
     return kind.startswith(NETWORK)

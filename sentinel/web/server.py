@@ -19,6 +19,7 @@ from typing import Any
 from sentinel.config import Config
 from sentinel.injection.canary import Canaries
 from sentinel.monitor.metrics import StageHistograms, exposition
+from sentinel.monitor.probes import MachineProbe
 from sentinel.monitor.status import CRITICAL, lines, read_status
 from sentinel.notify.messages import one_line, remarks
 from sentinel.programs.program import ProgramLoop
@@ -47,7 +48,7 @@ def respond(path: str, config: Config, store: Store, stages: StageHistograms) ->
     if path == "/healthz":
         return 200, "text/plain", b"ok\n"
     if path == "/readyz":
-        status = read_status(config, store)
+        status = read_status(config, lambda: store)
         return 503 if status.level >= CRITICAL else 200, "text/plain", (lines(status)[0] + "\n").encode()
     if path == "/metrics":
         return 200, "text/plain; version=0.0.4", exposition(config, store, stages)
@@ -126,20 +127,22 @@ def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServ
 
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Serve requests and send canaries. A port that cannot be opened is tried again, and canaries are sent anyway."""
-    server, stages = None, StageHistograms()
-    canaries = Canaries(config=config, store=store)
+    server, stages, machine = None, StageHistograms(), MachineProbe(config)
+    canaries, error = Canaries(config=config, store=store), ""
     while True:
         address = "off"
         try:
             if config.web.port is not None:
                 server = server or serve(config, lambda path: respond(path, config, store, stages))
                 address = f"{'https' if config.web.certificate else 'http'}://{config.web.host}:{server.server_port}"
-        except (OSError, ssl.SSLError) as error:
-            address = f"not listening: {one_line(error)}"
+        except (OSError, ssl.SSLError) as refused:
+            address = f"not listening on {config.web.host}, port {config.web.port}: {one_line(refused)}"
         try:
-            loop.heartbeat(web=address)
+            loop.heartbeat(web=address, machine=machine.facts(store), error=error)
+            error = ""
             canaries.tend()
-        except Exception:
+        except Exception as failed:
+            error = one_line(f"{type(failed).__name__}: {failed}")
             LOG.exception("canaries failed; next attempt in %g s", PERIOD_S)
         if loop.wait(PERIOD_S):
             return

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from rig import in_child
-from rows import MESSAGE, RUNNING, found, judged, queue, row
+from rows import MESSAGE, RUNNING, alive, found, judged, queue, row
 from sqlalchemy import insert, select
 
 from aetherscan.errors import CadenceError, FormatError, ReleaseError, TruncatedFileError
@@ -192,12 +192,12 @@ def test_a_service_without_a_worker_is_critical_and_a_late_program_a_warning(sto
         late = {"name": "watcher", "at": now() - 31, "period_s": 10, "pid": 1, "host": "h", "facts": {}}
         rows.execute(insert(heartbeat).values(**late))
     seen = judged(Config(), store, monkeypatch, RUNNING)
-    assert (seen.level, seen.remarks) == (status.WARNING, ("no heartbeat from watcher",))
+    assert (seen.level, seen.remarks) == (status.WARNING, ("no heartbeat from watcher (31 s), new files are not seen",))
     assert judged(Config(), store, monkeypatch, RUNNING | {"poster": "FATAL"}).level == status.CRITICAL
 
 
 def test_the_state_says_what_waits_for_what_and_what_was_set_aside(store, monkeypatch):
-    store.record_heartbeat("worker-0", 10, pid=1, host="h")
+    alive(store)
     queue(store, state="forming")
     with store.write() as rows:
         rows.execute(cadence.update().values(why="waiting for position 3"))

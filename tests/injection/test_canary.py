@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from factories import make_detector
-from rows import RUNNING, count, found, judged, queue, record, row
+from rows import RUNNING, alive, count, found, judged, queue, record, row
 from sqlalchemy import select, update
 
 from sentinel.config import ROOT, Config
@@ -80,7 +80,7 @@ def test_a_canary_that_stays_out_is_an_alarm_and_so_is_one_that_comes_back_witho
 ):
     config = Config(state_dir=tmp_path)
     canaries = land_canary(store, config, tmp_path)
-    store.record_heartbeat("worker-0", 10, pid=1, host="h")
+    alive(store)
     assert judged(config, store, monkeypatch, RUNNING).level == status.OK
     with store.write() as rows:
         rows.execute(update(injection).values(made_at=now() - config.injections.alarm_s - 1))

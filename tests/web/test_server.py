@@ -9,7 +9,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
-from rows import CANDIDATE, RUNNING, found, judged, queue
+from rows import CANDIDATE, RUNNING, alive, found, judged, queue
 from sqlalchemy import insert, update
 
 from sentinel.commands import candidates
@@ -46,7 +46,7 @@ def test_a_service_that_does_not_search_is_alive_and_not_ready(store, served, mo
     assert served("/healthz") == (200, "ok\n")
     code, told = served("/readyz")
     assert (code, told.split(":")[0]) == (503, "critical")
-    store.record_heartbeat("worker-0", 10, pid=1, host="h")
+    alive(store)
     monkeypatch.setattr(status, "program_states", lambda _: {name: {"statename": "RUNNING"} for name in RUNNING})
     assert served("/readyz?x=1")[0] == 200
     assert served("/metrics")[1].startswith("# HELP sentinel_status_level")

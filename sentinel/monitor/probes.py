@@ -1,0 +1,186 @@
+"""What only a look at this machine can say: folders, free space, caches, clock and watched roots.
+
+A network disk that is away can stop a system call for ever. Each look is therefore made in a thread of its own and
+given up after `PATIENCE_S`.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+import aetherscan
+from sentinel.config import Config
+from sentinel.errors import StoreError
+from sentinel.notify.messages import one_line
+from sentinel.store.filesystem import mount_point
+from sentinel.store.queue import Store
+from sentinel.store.schema import now
+
+PATIENCE_S = 5.0
+JUMP_S = 2.0
+"""Steps of the clock between two looks that are no jump."""
+JUMP_REPORTED_S = 45.0
+SLOWEST_SCAN_S = 45.0
+"""A root may always go this long without a complete scan."""
+_looking: dict[str, threading.Thread] = {}
+
+
+def look(name: str, probe: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a probe found, or `error`: the exception, or that there was no reply within `PATIENCE_S`."""
+    found: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            found.update(probe())
+        except OSError as error:
+            found["error"] = one_line(error)
+
+    if not (name in _looking and _looking[name].is_alive()):  # else the last look still hangs
+        _looking[name] = threading.Thread(target=run, daemon=True)
+        _looking[name].start()
+    _looking[name].join(PATIENCE_S)
+    return {"error": f"no reply within {PATIENCE_S:g} s"} if _looking[name].is_alive() else found
+
+
+def folder(path: Path) -> dict[str, Any]:
+    """Return the path of a folder, and its free space; a folder that does not exist yet is one that can be made.
+
+    Raises:
+        OSError: no file can be written there.
+    """
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if existing == path:
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"can be written")
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path} does not exist and cannot be made in {existing}")
+    return {"path": str(path), "free_gib": round(shutil.disk_usage(existing).free / 2**30, 2)}
+
+
+def compiled_cache() -> dict[str, Any]:
+    """Return the folder in which numba keeps compiled functions: named, beside the code, or of the user.
+
+    Raises:
+        OSError: none of them can be written.
+    """
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        return folder(Path(named))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        return folder(Path(aetherscan.__file__).parent / "search" / "__pycache__")
+    except OSError:
+        return folder(home / "numba")
+
+
+def root_problem(root: Path) -> str:
+    """Return why a watched root cannot be scanned, or an empty string if it can."""
+    try:
+        with os.scandir(root) as listing:
+            next(listing, None)
+    except FileNotFoundError:
+        return "expected a folder, found none"
+    except OSError as error:
+        return f"expected a readable folder, found: {os.strerror(error.errno or 0)}"
+    return ""
+
+
+@dataclass(slots=True)
+class MachineProbe:
+    """Looks at the machine; remembers the clock from one look to the next."""
+
+    config: Config
+    _offset_s: float | None = None
+    _jump_s: float = 0.0
+    _jumped_at: float = 0.0
+
+    def facts(self, store: Store | None = None) -> dict[str, Any]:
+        """Return what was found in each place. `error` is in an entry that failed."""
+        places = {
+            "state": lambda: folder(self.config.state_dir),
+            "pictures": lambda: folder(self.config.pictures),
+            "cache": compiled_cache,
+        }
+        return {name: look(name, probe) for name, probe in places.items()} | {"clock": self._clock(store)}
+
+    def _clock(self, store: Store | None) -> dict[str, Any]:
+        steady = time.monotonic()
+        offset_s = time.time() - steady
+        if self._offset_s is not None and abs(offset_s - self._offset_s) > JUMP_S:
+            self._jump_s, self._jumped_at = offset_s - self._offset_s, steady
+        self._offset_s = offset_s
+        jumped = self._jump_s and steady - self._jumped_at < JUMP_REPORTED_S
+        facts = {"jump_s": round(self._jump_s, 1)} if jumped else {}
+        try:
+            if store:
+                with store.read() as rows:
+                    facts["ahead_s"] = round(time.time() - rows.scalars(select(now())).one(), 1)
+        except StoreError:
+            pass  # is a problem of its own
+        return facts
+
+
+@dataclass(slots=True, kw_only=True)
+class RootReports:
+    """The state of each watched root after each scan, for the heartbeat of the watcher.
+
+    The mount point that holds a root is remembered in `memory`, across restarts: a folder that was on a mount and is
+    no longer looks like an empty folder. Mounting a disk changes the memory; to forget one, delete the file.
+
+    Attributes:
+        memory: JSON file with the mount point of each root.
+        scan_s: interval of the scans, seconds.
+    """
+
+    memory: Path
+    scan_s: float
+    _scanned: dict[Path, float] = field(default_factory=dict)
+    _facts: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+    _took_s: float = 0.0
+
+    def scanned(self, root: Path, unread: Sequence[str], took_s: float) -> None:
+        """Note a scan of a root, with the folders that could not be read."""
+        problem = root_problem(root) or self._mount_problem(root)
+        below = [path for path in unread if path != str(root)]
+        self._facts[root] = {"problem": problem, "unread": below[:3], "unread_count": len(below)}
+        self._took_s = max(took_s, 0.9 * self._took_s)
+        if str(root) not in unread:
+            self._scanned[root] = time.monotonic()
+
+    def facts(self, roots: Sequence[Path]) -> dict[str, Any]:
+        """Return for each root its problem, unread folders, age of the last complete scan and its limit, seconds."""
+        limit_s = max(SLOWEST_SCAN_S, 3 * self.scan_s, 10 * self._took_s)
+        return {
+            str(root): {
+                **self._facts.get(root, {"problem": "", "unread": [], "unread_count": 0}),
+                "scan_age_s": round(time.monotonic() - self._scanned.get(root, self._began), 1),
+                "limit_s": round(limit_s, 1),
+            }
+            for root in roots
+        }
+
+    def _mount_problem(self, root: Path) -> str:
+        try:
+            known = json.loads(self.memory.read_text())
+        except (OSError, ValueError):
+            known = {}
+        before, mount = Path(known.get(str(root), "/")), mount_point(root)
+        if before == mount:
+            return ""
+        if before.is_relative_to(mount):
+            return f"expected a disk mounted at {before}, found none"
+        try:
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            self.memory.write_text(json.dumps(known | {str(root): str(mount)}))
+        except OSError:
+            pass  # of the state directory: a problem of its own
+        return ""
