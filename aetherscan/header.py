@@ -47,6 +47,8 @@ class Header:
     ntime: int  # rows
     nbits: int
     nfpc: int | None = None  # fine channels per coarse channel, if the file has it
+    ibeam: int = -1  # number of the beam; -1 where the telescope has one, or the file does not say
+    nbeams: int = 1
     coordinate_note: str = ""  # how src_raj and src_dej were read, if not as the format says, or why they were not
 
     def __post_init__(self) -> None:
@@ -109,7 +111,9 @@ class Header:
             self.nchans,
             self.ntime,
         )
-        return hashlib.sha256(repr((*values, self.source_name)).encode()).hexdigest()[:20]
+        beam = (self.ibeam,) if self.ibeam >= 0 else ()
+        place = (round(15 * self.src_raj, 3), round(self.src_dej, 3)) if self.has_coordinates else ()
+        return hashlib.sha256(repr((*values, self.source_name, *beam, *place)).encode()).hexdigest()[:20]
 
     def frequency(self, channel: float) -> float:
         """Return the frequency in MHz at the center of `channel`, which may be fractional."""

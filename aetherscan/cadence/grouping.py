@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
 from aetherscan.cadence.names import named_off
-from aetherscan.cadence.places import alternates, same_place, separation_arcmin
+from aetherscan.cadence.places import alternates, offset_arcmin, same_place, separation_arcmin
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
 from aetherscan.options.cadence import CadenceRules
 
@@ -92,21 +92,67 @@ def find_cadences(headers: Sequence[Header], rules: CadenceRules | None = None) 
     for telescope in {header.telescope_id for header in headers}:
         observations = [scan for scan in ordered if scan.header.telescope_id == telescope]
         starts = [scan.header.tstart for scan in observations]
-        all_slices, _ = _merge_files(observations, rules)
-        pointings = [
-            _Pointing(on=cadence.on, headers=[headers[i] for i in cadence.members])
-            for cadence in _slice_cadences(all_slices, starts, rules)
-        ]
-        for observed in _split_into_slices(observations):
-            scans, set_aside = _merge_files(observed, rules)
-            found = _slice_cadences(scans, starts, rules)
-            cadences += found
-            ungrouped += set_aside + _group_incomplete(scans, found, pointings, rules)
+        beams, without_beam = _split_into_beams(observations, rules)
+        ungrouped += without_beam
+        for beam in beams:
+            all_slices, _ = _merge_files(beam, rules)
+            pointings = [
+                _Pointing(on=cadence.on, headers=[headers[i] for i in cadence.members])
+                for cadence in _slice_cadences(all_slices, starts, rules)
+            ]
+            for observed in _split_into_slices(beam):
+                scans, set_aside = _merge_files(observed, rules)
+                found = _slice_cadences(scans, starts, rules)
+                cadences += found
+                ungrouped += set_aside + _group_incomplete(scans, found, pointings, rules)
     rank = {scan.index: i for i, scan in enumerate(ordered)}
     return Grouping(
         cadences=tuple(sorted(cadences, key=lambda cadence: [rank[i] for i in cadence.members])),
         ungrouped=tuple(sorted(ungrouped, key=lambda group: [rank[i] for i in group.members])),
     )
+
+
+def _split_into_beams(observations: list[_Scan], rules: CadenceRules) -> tuple[list[list[_Scan]], list[Ungrouped]]:
+    """Return the observations of each beam of a telescope, and those of which the beam is not known.
+
+    Beams are told apart by their numbers. Files without a number that start together at different places are beams too:
+    they are numbered by their places relative to each other, which do not change from scan to scan.
+    """
+    numbered: dict[int, list[_Scan]] = {}
+    for scan in observations:
+        numbered.setdefault(max(scan.header.ibeam, -1), []).append(scan)
+    clusters: list[list[_Scan]] = []
+    for scan in numbered.pop(-1, []):
+        if not clusters or _gap_s(clusters[-1][0], scan) > SAME_SCAN_S:
+            clusters.append([])
+        clusters[-1].append(scan)
+    places = [_places(cluster, rules) for cluster in clusters]
+    count = max(map(len, places), default=0)
+    unnumbered: dict[int, list[_Scan]] = {}
+    unknown: list[Ungrouped] = []
+    for cluster, there in zip(clusters, places, strict=True):
+        for scan in cluster:
+            distances = [separation_arcmin(place, scan.header) for place in there]
+            near = [i for i, distance in enumerate(distances) if distance is not None and distance < rules.place_arcmin]
+            if count > 1 and (len(there) < count or not near):
+                reason = f"beam not known: expected files of {count} simultaneous places, or ibeam, found {len(there)}"
+                unknown.append(Ungrouped(members=(scan.index,), target=scan.header.source_name, reason=reason))
+            else:
+                unnumbered.setdefault(near[0] if count > 1 else 0, []).append(scan)
+    return [*numbered.values(), *unnumbered.values()], unknown
+
+
+def _places(cluster: list[_Scan], rules: CadenceRules) -> list[Header]:
+    """Return a header of each place that files of one scan have, ordered by their places relative to each other."""
+    places: list[Header] = []
+    for scan in cluster:
+        distances = [separation_arcmin(place, scan.header) for place in places]
+        if scan.header.has_coordinates and all(d is not None and d >= rules.place_arcmin for d in distances):
+            places.append(scan.header)
+    offsets = [offset_arcmin(places[0], place) or (0.0, 0.0) for place in places]
+    # No two beams of a regular pattern lie on a line at right angles to this direction.
+    along = [east * math.cos(1.0) + north * math.sin(1.0) for east, north in offsets]
+    return [places[i] for i in sorted(range(len(places)), key=along.__getitem__)]
 
 
 def _split_into_slices(observations: list[_Scan]) -> list[list[_Scan]]:

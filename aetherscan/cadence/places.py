@@ -11,7 +11,7 @@ from aetherscan.options.cadence import CadenceRules
 
 def separation_arcmin(a: Header, b: Header) -> float | None:
     """Return the distance between the places of two scans, in arcminutes; None where a header has no coordinates."""
-    offset = _offset_arcmin(a, b)
+    offset = offset_arcmin(a, b)
     return None if offset is None else math.hypot(*offset)
 
 
@@ -66,14 +66,14 @@ def _on_path(header: Header, ons: Sequence[Header], rules: CadenceRules) -> bool
     if named_off(header.source_name) != named_off(ons[0].source_name):
         return False
     first, last = ons[0], ons[-1]
-    whole, offset = _offset_arcmin(first, last), _offset_arcmin(first, header)
+    whole, offset = offset_arcmin(first, last), offset_arcmin(first, header)
     if whole is None or offset is None:
         return header.source_name == first.source_name
     share = (header.tstart - first.tstart) / (last.tstart - first.tstart)
     return math.hypot(offset[0] - share * whole[0], offset[1] - share * whole[1]) < rules.place_arcmin
 
 
-def _offset_arcmin(a: Header, b: Header) -> tuple[float, float] | None:
+def offset_arcmin(a: Header, b: Header) -> tuple[float, float] | None:
     """Return how far `b` lies east and north of `a`, in arcminutes; None where a header has no coordinates."""
     if not (a.has_coordinates and b.has_coordinates):
         return None

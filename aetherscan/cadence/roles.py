@@ -19,6 +19,7 @@ def roles_of(headers: Sequence[Header], on: Sequence[int]) -> list[dict[str, Any
             "position": i + 1,
             "role": "ON" if i in on else "OFF",
             "name": header.source_name,
+            "beam": header.ibeam if header.ibeam >= 0 else None,
             "ra_hours": round(header.src_raj, 6) if header.has_coordinates else None,
             "dec_degrees": round(header.src_dej, 6) if header.has_coordinates else None,
             "start_utc": _utc(header.tstart),
@@ -44,7 +45,7 @@ def _scan_line(scan: dict[str, Any]) -> str:
         place = f"RA {_sexagesimal(scan['ra_hours'], 1)} Dec {sign}{_sexagesimal(abs(scan['dec_degrees']), 0)}"
     words = [
         f"  {scan['position']:>2} {scan['role']:<3}",
-        _printable(scan["name"]),
+        _printable(scan["name"]) + (f" beam {scan['beam']}" if scan["beam"] is not None else ""),
         place,
         f"{scan['start_utc']} UTC",
         f"{scan['seconds']:.0f} s",

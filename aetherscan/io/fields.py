@@ -21,7 +21,7 @@ FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if 
 }
 PEEK_CHANS = 1024
 """Channels at the end of a chunk that must not all be zero: one memory page, the smallest gap that a copy leaves."""
-OPTIONAL = {"machine_id": 0, "nfpc": None}
+OPTIONAL = {"machine_id": 0, "nfpc": None, "ibeam": -1, "nbeams": 1}
 STORED: dict[int, np.dtype[Any]] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32: np.dtype("<f4")}
 """Number type of stored power by nbits; 8 and 16 bit are unsigned, as in blimpy."""
 

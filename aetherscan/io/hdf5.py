@@ -108,7 +108,7 @@ def write_h5(
     rawspec, shape = writer == "rawspec", (header.ntime, 1, header.nchans)
     usual = (1, 1, header.coarse_chans) if rawspec else (16, 1, 65_536)
     chunk = tuple(map(min, chunks or usual, shape))
-    own = {"nfpc": header.coarse_chans, "nbeams": 1, "ibeam": -1} if rawspec else {}
+    own = {"nfpc": header.coarse_chans, "nbeams": header.nbeams, "ibeam": header.ibeam} if rawspec else {}
     packing = hdf5plugin.Bitshuffle(nelems=0, cname="lz4") if bitshuffle else {}
     with h5py.File(path, "w") as file:
         file.attrs.update({"CLASS": text("FILTERBANK"), "VERSION": text("1.0")})
@@ -116,7 +116,7 @@ def write_h5(
         power = file.create_dataset("data", shape, STORED[header.nbits], chunks=chunk, maxshape=grows, **packing)
         for axis, label in enumerate(("time", "feed_id", "frequency")):
             power.dims[axis].label = label
-        power.attrs.update({name: getattr(header, name) for name in FIELDS if name != "nfpc"})
+        power.attrs.update({name: getattr(header, name) for name in FIELDS if name not in ("nfpc", "nbeams", "ibeam")})
         power.attrs.update({"data_type": 1, "az_start": 0.0, "za_start": 0.0, **own})
         power.attrs["source_name"] = text(header.source_name)
         if not rawspec:
