@@ -298,15 +298,21 @@ def _up(options: Options) -> int:
     from sentinel.store.releases import active_release
 
     config = _loaded()
+    supervisor.check_state_dir(config, config_path())
     store = _store(config)
     release = read_release(active_release(store, config.release))
     if others := other_hosts(config, store):
         print(f"the service on {', '.join(others)} uses the same store: each cadence is searched and announced once")
-    if supervisor.program_states(config):
+    if running := bool(supervisor.program_states(config)):
         print("the service is already running")
     else:
         supervisor.start(config, config_path(), foreground=options.foreground)
-    supervisor.wait_ready(config, lambda: not_ready(config, store), print)
+    try:
+        supervisor.wait_ready(config, lambda: not_ready(config, store), print)
+    except BaseException:
+        if not running:
+            supervisor.stop(config)
+        raise
     print(
         f"release {release.name} searches new files in {', '.join(map(str, config.watch.roots))}\n"
         f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
@@ -317,10 +323,16 @@ def _up(options: Options) -> int:
 def _down(options: Options) -> int:
     if options.docker:
         return _docker("down")
+    from sentinel.config import config_path
     from sentinel.programs import supervisor
 
-    killed = supervisor.stop(_loaded())
-    print(f"stopped{f'; killed processes {killed}, which did not end' if killed else ''}")
+    config = _loaded()
+    processes, killed = supervisor.stop(config)
+    supervisor.check_state_dir(config, config_path())
+    if not processes:
+        print(f"not running: no process has its state in {config.state_dir}")
+    else:
+        print(f"stopped{f'; killed processes {killed}, which did not end' if killed else ''}")
     return 0
 
 

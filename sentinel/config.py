@@ -399,6 +399,7 @@ def load_config(path: Path | None) -> Config:
         raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
     base = path.parent if path else Path.cwd()
     found = _placed(layers.model_dump(), base)
+    found["state_dir"] = Path(found["state_dir"]).resolve()  # one service has one path, whatever links lead to it
     for name, variable in FOLDERS.items():
         if named := os.environ.get(variable):
             found["train"][name] = Path(named).absolute()

@@ -5,6 +5,7 @@ has the current time and a telescope number of its own, so it forms no cadence w
 files that it wrote, not a target name, so it cannot report a cadence of an earlier demo.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -70,14 +71,17 @@ def run(
         tell(f"landing {len(paths)} files in {folder}")
         land(paths, folder, slow_s)
     row = _follow(store, folder, tell)
+    if row.state != "done":
+        tell(f"the cadence is {row.state}: {row.why}; the files stay in {folder}")
+        return False
     try:
-        if row.state != "done":
-            tell(f"the cadence is {row.state}: {row.why}")
-            return False
         return _compare(store, row.id, tone, tell)
     finally:
-        if not keep:  # reached only when the files were searched, quarantined or skipped
-            shutil.rmtree(folder)
+        if not keep:
+            for path in paths:
+                (folder / path.name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other files are in it
+                folder.rmdir()
 
 
 def _follow(store: Store, folder: Path, tell: Callable[[str], object]) -> Any:

@@ -17,7 +17,7 @@ from sentinel.monitor.latency import percentiles
 from sentinel.monitor.probes import MachineProbe
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
-from sentinel.programs.supervisor import program_states
+from sentinel.programs.supervisor import current_run, program_states
 from sentinel.store.queue import Store
 from sentinel.store.schema import cadence, file, heartbeat, injection, meta, now
 
@@ -119,15 +119,21 @@ def _recorded(config: Config, store: Store) -> dict[str, Any]:
 
 
 def not_ready(config: Config, store: Store) -> str:
-    """Return why a service that is starting cannot search yet, or an empty string if it can."""
+    """Return why a service that is starting cannot search yet, or an empty string if it can.
+
+    Heartbeats of an earlier start do not count.
+    """
     states = {name: program["statename"] for name, program in program_states(config).items()}
-    here = socket.gethostname()
-    alive = {name for name, host, _ in _alive(store) if host == here or config.cluster.scheduler}
+    run = current_run(config)
+    beats = [(name, facts.get("run", "")) for name, _, facts in _alive(store)]
+    alive = {name.split("@")[0] for name, of_run in beats if of_run == run}
+    if config.cluster.scheduler:  # its workers are started elsewhere
+        alive |= {name for name, _ in beats if name.startswith("worker")}
     if stopped := [f"{name} {state}" for name, state in states.items() if state != "RUNNING"]:
         return f"starting {', '.join(stopped)}"
     if not states:
         return "starting supervisord"
-    missing = [name for name in states if f"{name}@{here}" not in alive]
+    missing = [name for name in states if name not in alive]
     if missing or not any(name.startswith("worker") for name in alive):
         return f"waiting for {', '.join(missing) or 'a worker to load the detector'}"
     return ""

@@ -28,6 +28,8 @@ PROGRAMS = {
     "web": "web.server",
 }
 """Module with the loop of each program. A program imports only its own."""
+RUN = "SENTINEL_RUN"
+"""Environment variable with the id of this start of the service."""
 PR_SET_PDEATHSIG = 1
 PERIOD_S = 10.0
 """Longest time between two heartbeats."""
@@ -75,7 +77,13 @@ class ProgramLoop:
         host, facts = socket.gethostname(), {name: fact for name, fact in facts.items() if fact != ""}
         try:
             self.store.record_heartbeat(
-                f"{self.name}@{host}", self.period_s, pid=os.getpid(), host=host, state=self.state, **facts
+                f"{self.name}@{host}",
+                self.period_s,
+                pid=os.getpid(),
+                host=host,
+                state=self.state,
+                run=os.environ.get(RUN, ""),
+                **facts,
             )
         except StoreAwayError as error:
             LOG.warning("no heartbeat: %s", error)
@@ -105,6 +113,18 @@ def only_copy(lock: Path) -> Iterator[None]:
         held.write(str(os.getpid()))
         held.flush()
         yield
+
+
+def is_held(lock: Path) -> bool:
+    """Return whether a process holds a lock file. Nothing is written, so that this works on a full disk."""
+    try:
+        with lock.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def main(name: str) -> int:

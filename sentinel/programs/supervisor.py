@@ -1,25 +1,28 @@
 """Start and stop the programs of the service with supervisord, over a socket that only its owner can open.
 
-Each process of a service has `SENTINEL_SERVICE` in its environment, so that `down` can find and end all of them.
+A service is known by its processes. Each has the real path of the state directory (`SENTINEL_SERVICE`) and the id of
+its start (`SENTINEL_RUN`) in its environment, so `up`, `status` and `down` need no socket and no file of process ids.
 """
 
 import hashlib
 import http.client
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sentinel.config import Config
-from sentinel.errors import SentinelError
-from sentinel.programs.program import PROGRAMS
+from sentinel.errors import BusyError, SentinelError
+from sentinel.programs.program import PROGRAMS, RUN, is_held, only_copy
 
 LOG = logging.getLogger(__name__)
 MARK = "SENTINEL_SERVICE"
@@ -27,16 +30,17 @@ READY_S = 180.0
 FAILING_S = 30.0
 """A program that still fails to start after this time, seconds, needs a person."""
 STOP_S = 40.0
+ANSWER_S = 5.0
+"""Time that a supervisord needs until it answers, and a killed process until it has ended, seconds."""
+CHUNK = 2**16
 LONGEST_SOCKET = 100
 """Characters of a socket path: the limit of the kernel less a few that supervisord appends."""
 CONF = """\
 [supervisord]
 nodaemon={nodaemon}
-pidfile={run}/supervisord.pid
-logfile={log}/supervisord.log
-childlogdir={log}
-environment={environment}
-directory={cwd}
+pidfile=%(here)s/supervisord.pid
+logfile=%(here)s/../log/supervisord.log
+childlogdir=%(here)s/../log
 
 [unix_http_server]
 file={socket}
@@ -45,6 +49,8 @@ chmod=0600
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
+"""Paths start at `%(here)s`, the folder of this file: a path that is written out may hold what supervisord parses.
+It expands the values of programs twice, hence `%%(here)s` there."""
 PROGRAM = """
 [program:{name}]
 command={python} -m sentinel.programs.program {name}
@@ -63,33 +69,24 @@ stdout_logfile_backups=5
 
 def socket_path(config: Config) -> Path:
     """Return the socket of supervisord: in the state directory, or in the temporary folder if that path is too long."""
-    path = config.state_dir / "run" / "supervisor.sock"
+    path = config.state_dir.resolve() / "run" / "supervisor.sock"
     if len(str(path)) <= LONGEST_SOCKET:
         return path
     return Path(tempfile.gettempdir()) / f"sentinel-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.sock"
 
 
-def write_conf(config: Config, config_file: Path | None, *, foreground: bool) -> Path:
+def write_conf(config: Config, *, foreground: bool) -> Path:
     """Write the configuration of supervisord; return its path. In the foreground, logs go to standard output."""
-    run, log = config.state_dir / "run", config.state_dir / "log"
+    run, log = config.state_dir.resolve() / "run", config.state_dir.resolve() / "log"
     for folder in (run, log):
         folder.mkdir(parents=True, exist_ok=True)
-    marks = {MARK: str(config.state_dir), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    if config_file:
-        marks["SENTINEL_CONFIG"] = str(config_file)
-    head = {
-        "nodaemon": str(foreground).lower(),
-        "run": run,
-        "log": log,
-        "environment": ",".join(f'{name}="{value}"' for name, value in marks.items()),
-        "cwd": Path.cwd(),
-        "socket": socket_path(config),
-    }
-    text = CONF.format_map({name: _escaped(value) for name, value in head.items()})
+    path = socket_path(config)
+    socket = f"%(here)s/{path.name}" if path.parent == run else _escaped(path)
+    text = CONF.format(nodaemon=str(foreground).lower(), socket=socket)
     for name in PROGRAMS:
-        stdout = "/dev/fd/1" if foreground else log / f"{name}.log"
+        stdout = "/dev/fd/1" if foreground else f"%%(here)s/../log/{name}.log"
         size = "0" if foreground else "20MB"
-        text += PROGRAM.format(name=name, python=_escaped(sys.executable), stdout=_escaped(stdout), bytes=size)
+        text += PROGRAM.format(name=name, python=_escaped(shlex.quote(sys.executable)), stdout=stdout, bytes=size)
     path = run / "supervisord.conf"
     path.write_text(text)
     return path
@@ -114,37 +111,145 @@ def program_states(config: Config) -> dict[str, dict[str, Any]]:
     return {process["name"]: process for process in processes}
 
 
-def service_pids(config: Config) -> list[int]:
-    """Return the ids of all live processes of this service, including supervisord."""
-    mark = f"{MARK}={config.state_dir}".encode()
-    pids = []
+def _processes() -> Iterator[tuple[int, dict[str, str]]]:
+    """Return id and environment of each live process of any service."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if (
-                mark in (entry / "environ").read_bytes().split(b"\0")
-                and b"\nState:\tZ" not in (entry / "status").read_bytes()
-            ):
-                pids.append(int(entry.name))
+            variables = os.fsdecode((entry / "environ").read_bytes()).split("\0")
+            environment = dict(variable.split("=", 1) for variable in variables if "=" in variable)
+            if MARK in environment and b"\nState:\tZ" not in (entry / "status").read_bytes():
+                yield int(entry.name), environment
         except OSError:
             continue
-    return [pid for pid in pids if pid != os.getpid()]
+
+
+def _is_own(config: Config, pid: int, state_dir: str) -> bool:
+    """Return whether a process with its state in `state_dir` belongs to this service.
+
+    The folder is looked up as that process sees it: in another container, the same path is another folder.
+    """
+    try:
+        return Path(f"/proc/{pid}/root{state_dir}").samefile(config.state_dir)
+    except FileNotFoundError:  # the folder was removed or moved
+        same_mounts = Path(f"/proc/{pid}/ns/mnt").samefile("/proc/self/ns/mnt")
+        return same_mounts and state_dir == str(config.state_dir.resolve())
+    except OSError:
+        return False
+
+
+def _own(config: Config) -> dict[int, dict[str, str]]:
+    return {
+        pid: environment
+        for pid, environment in _processes()
+        if pid != os.getpid() and _is_own(config, pid, environment[MARK])
+    }
+
+
+def service_pids(config: Config) -> list[int]:
+    """Return the ids of all live processes of this service, including supervisord."""
+    return list(_own(config))
+
+
+def _heads(config: Config) -> dict[int, str]:
+    """Return process id and run of each supervisord of this service."""
+    heads = {}
+    for pid, environment in _own(config).items():
+        try:
+            if b"supervisor.supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                heads[pid] = environment.get(RUN, "")
+        except OSError:
+            continue
+    return heads
+
+
+def current_run(config: Config) -> str | None:
+    """Return the id of the start of the running service; None if no supervisord runs."""
+    return next(iter(_heads(config).values()), None)
+
+
+def check_state_dir(config: Config, config_file: Path | None) -> None:
+    """Check that no service with the same configuration file runs in another state directory.
+
+    Raises:
+        BusyError: one does: `state_dir` was changed while the service ran.
+    """
+    named = "SENTINEL__STATE_DIR"
+    if named in os.environ or config_file is None:
+        return
+    for pid, environment in _processes():
+        started_with, folder = environment.get("SENTINEL_CONFIG"), environment[MARK]
+        if started_with != str(config_file.resolve()) or named in environment or _is_own(config, pid, folder):
+            continue
+        if _is_own(config.model_copy(update={"state_dir": Path(folder)}), pid, folder):  # not of another container
+            raise BusyError(
+                f"process {pid} is of a service that was started with {config_file} and state_dir {folder}; found "
+                f"state_dir {config.state_dir}. Stop it first: {named}={shlex.quote(folder)} ./sentinel.py down"
+            )
 
 
 def start(config: Config, config_file: Path | None, *, foreground: bool) -> None:
-    """Start supervisord: in the foreground it replaces this process."""
-    command = [
-        sys.executable,
-        "-m",
-        "supervisor.supervisord",
-        "-c",
-        str(write_conf(config, config_file, foreground=foreground)),
-    ]
-    environment = os.environ | {MARK: str(config.state_dir)}
-    if foreground:
-        os.execve(command[0], [*command, "-n"], environment)  # noqa: S606
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    """Start supervisord: in the foreground it replaces this process.
+
+    Raises:
+        BusyError: a supervisord of this service runs and does not answer, or another process starts one.
+        SentinelError: supervisord did not start.
+    """
+    (config.state_dir / "run").mkdir(parents=True, exist_ok=True)
+    with only_copy(config.state_dir / "run" / "up.lock"):
+        end = time.monotonic() + ANSWER_S
+        while heads := _heads(config):
+            if program_states(config):
+                return
+            if time.monotonic() > end:
+                raise BusyError(
+                    f"supervisord, process {next(iter(heads))}, runs and does not answer at {socket_path(config)}: "
+                    "./sentinel.py restart"
+                )
+            time.sleep(0.2)
+        stop(config)  # programs whose supervisord was killed
+        written = str(write_conf(config, foreground=foreground))
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", written]
+        environment = os.environ | {
+            MARK: str(config.state_dir.resolve()),
+            RUN: uuid.uuid4().hex[:12],
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        if config_file:
+            environment["SENTINEL_CONFIG"] = str(config_file.resolve())
+        if foreground:
+            pipe_stdout()
+            os.execve(command[0], [*command, "-n"], environment)  # noqa: S606
+        started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if started.returncode:
         raise SentinelError(f"supervisord did not start: {(started.stderr or started.stdout).strip()}")
+
+
+def pipe_stdout() -> None:
+    """Replace standard output with a pipe, which a process of its own copies to the former standard output.
+
+    Supervisord opens /dev/fd/1 by its path. The kernel refuses that for a socket and for a file of another user, and
+    allows it for a pipe of this user.
+    """
+    sys.stdout.flush()
+    reader, writer = os.pipe()
+    if os.fork():
+        os.dup2(writer, 1)
+        os.close(reader)
+        os.close(writer)
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.dup2(reader, 0)
+    os.closerange(3, CHUNK)
+    output: int | None = 1
+    while chunk := os.read(0, CHUNK):
+        while chunk and output is not None:
+            try:
+                chunk = chunk[os.write(output, chunk) :]
+            except OSError:  # nobody reads the log: the service continues without
+                output = None
+    os._exit(0)
 
 
 def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], object]) -> None:
@@ -172,18 +277,31 @@ def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], o
         time.sleep(0.5)
 
 
-def stop(config: Config) -> list[int]:
-    """Stop supervisord and its programs; return the ids of processes that had to be killed."""
+def stop(config: Config) -> tuple[int, list[int]]:
+    """Stop supervisord and its programs; return the number of processes, and the ids of those that had to be killed.
+
+    Raises:
+        SentinelError: a process of the service is left.
+    """
     pids = service_pids(config)
-    pid_file = config.state_dir / "run" / "supervisord.pid"
-    head = int(pid_file.read_text()) if pid_file.exists() else 0
-    for pid in [head] if head in pids else pids:
+    for pid in _heads(config) or pids:
         _signal(pid, signal.SIGTERM)
-    end = time.monotonic() + STOP_S
-    while (alive := service_pids(config)) and time.monotonic() < end:
-        time.sleep(0.2)
+    alive = _wait_ended(config, STOP_S)
     for pid in alive:
         _signal(pid, signal.SIGKILL)
+    if left := _wait_ended(config, ANSWER_S):
+        raise SentinelError(f"not stopped: processes {left} do not end")
+    for name in PROGRAMS:
+        if is_held(config.state_dir / "run" / f"{name}.lock"):
+            raise SentinelError(f"not stopped: {name} runs as another user or in another container")
+    return len(pids), alive
+
+
+def _wait_ended(config: Config, seconds: float) -> list[int]:
+    """Wait for the processes of the service to end; return the ids of those that have not."""
+    end = time.monotonic() + seconds
+    while (alive := service_pids(config)) and time.monotonic() < end:
+        time.sleep(0.2)
     return alive
 
 

@@ -18,6 +18,7 @@ from distributed import Worker
 
 from sentinel.config import config_path, load_config
 from sentinel.programs import logs
+from sentinel.programs.program import RUN
 from sentinel.workers.process import cached_store, detector_for, loaded_detector
 
 LOG = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def dask_setup(worker: Worker) -> None:
     from sentinel.workers.pictures import draw_owed
 
     config = load_config(config_path())
-    host = socket.gethostname()
+    host, run = socket.gethostname(), os.environ.get(RUN, "")
     # The configured release, since the store may be away. A promoted release is loaded with the first cadence.
     detector_for(config.release)
 
@@ -39,7 +40,7 @@ def dask_setup(worker: Worker) -> None:
         while True:
             try:
                 release = loaded_detector().release
-                facts = {"release": release.name, "sha256": release.sha256, "address": worker.address}
+                facts = {"release": release.name, "sha256": release.sha256, "address": worker.address, "run": run}
                 store = cached_store(config.store_url)
                 store.record_heartbeat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:

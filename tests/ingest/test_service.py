@@ -171,7 +171,7 @@ def test_a_log_line_is_json_with_the_cadence_and_the_attempt(caplog):
 
 def test_supervisord_is_told_to_restart_programs_and_to_listen_to_its_owner_only(tmp_path):
     config = Config(state_dir=tmp_path / ("deep" * 30))
-    text = write_conf(config, None, foreground=False).read_text()
+    text = write_conf(config, foreground=False).read_text()
     assert text.count("autorestart=true") == len(PROGRAMS)
     assert "chmod=0600" in text
     assert len(str(socket_path(config))) < 108

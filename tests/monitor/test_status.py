@@ -15,6 +15,6 @@ def test_no_secret_is_in_what_the_service_shows_or_writes(tmp_path, monkeypatch,
     assert config.posters == ("slack", "webhook")
     from sentinel.programs.supervisor import write_conf
 
-    written = write_conf(config, tmp_path / "config.yaml", foreground=False).read_text()
+    written = write_conf(config, foreground=False).read_text()
     told = capsys.readouterr()
     assert "sesame" not in told.out + told.err + written + repr(config) + config.model_dump_json()
