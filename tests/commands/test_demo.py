@@ -1,5 +1,7 @@
 """A demo follows its own files, and says so when they were not searched."""
 
+from types import SimpleNamespace
+
 import pytest
 from rows import CANDIDATE, queue
 from sqlalchemy import update
@@ -44,3 +46,16 @@ def test_a_demo_lands_nothing_while_a_program_of_the_service_is_missing(config, 
     with pytest.raises(SentinelError, match="the service is not ready: waiting for watcher"):
         demo.run(config, store, **QUIET)
     assert list(config.watch.roots[0].iterdir()) == []
+
+
+@pytest.mark.parametrize(("state", "left"), [("done", ["notes.txt"]), ("quarantined", ["notes.txt"] + 6 * [".h5"])])
+def test_a_demo_deletes_only_its_own_files_and_only_after_a_search(config, store, monkeypatch, state, left):
+    def follow(_store, folder, _tell):
+        (folder / "notes.txt").touch()
+        return SimpleNamespace(id=1, state=state, why="no reader")
+
+    monkeypatch.setattr(demo, "_follow", follow)
+    assert not demo.run(config, store, **QUIET)
+    (folder,) = config.watch.roots[0].iterdir()
+    names = sorted(path.name if path.suffix == ".txt" else path.suffix for path in folder.iterdir())
+    assert names == sorted(left)
