@@ -26,7 +26,7 @@ from sentinel.programs.program import PROGRAMS, RUN, is_held, only_copy
 
 LOG = logging.getLogger(__name__)
 MARK = "SENTINEL_SERVICE"
-READY_S = 180.0
+READY_S = 300.0
 FAILING_S = 30.0
 """A program that still fails to start after this time, seconds, needs a person."""
 STOP_S = 40.0
