@@ -29,6 +29,8 @@ MARK = "SENTINEL_SERVICE"
 READY_S = 300.0
 FAILING_S = 30.0
 """A program that still fails to start after this time, seconds, needs a person."""
+MOST_ENDS = 3
+"""Times that programs may end after they ran, while the service starts."""
 STOP_S = 40.0
 ANSWER_S = 5.0
 """Time that a supervisord needs until it answers, and a killed process until it has ended, seconds."""
@@ -263,12 +265,13 @@ def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], o
     Raises:
         SentinelError: a program keeps failing, or the wait took too long; with the last lines of each log.
     """
-    began, last = time.monotonic(), ""
+    began, last, ends_seen = time.monotonic(), "", 0
     while missing := ready():
         if missing != last:
+            ends_seen += last.startswith("waiting") and missing.startswith("starting")
             tell(missing)
             last = missing
-        if time.monotonic() - began > (FAILING_S if "BACKOFF" in missing else READY_S):
+        if ends_seen >= MOST_ENDS or time.monotonic() - began > (FAILING_S if "BACKOFF" in missing else READY_S):
             tails = [(config.state_dir / "log" / f"{name}.log") for name in PROGRAMS]
             ends = [
                 line for path in tails if path.exists() for line in path.read_text(errors="replace").splitlines()[-3:]

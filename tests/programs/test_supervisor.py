@@ -163,3 +163,11 @@ def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatc
     monkeypatch.setattr(supervisor, "stop", stopped.append)
     assert cli.main(["up"]) == 1
     assert len(stopped) == (0 if running else 1)
+
+
+def test_up_gives_up_when_a_program_ends_again_and_again(config, monkeypatch):
+    monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
+    states = iter(20 * ["waiting for cluster", "waiting for cluster", "starting cluster EXITED"])
+    with pytest.raises(SentinelError, match="not ready: starting cluster EXITED"):
+        supervisor.wait_ready(config, lambda: next(states), lambda _: None)
+    assert len(list(states)) == 60 - 9
