@@ -5,7 +5,7 @@ which Prometheus handles as a counter reset. `deploy/alerts.yaml` and `deploy/gr
 compares them.
 """
 
-import shutil
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from threading import Lock
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, case, func, select
 
 from sentinel.config import Config
+from sentinel.errors import StoreError
 from sentinel.monitor.latency import NEWEST, STAGES, newest
 from sentinel.monitor.status import read_status
 from sentinel.store.queue import Store
@@ -63,7 +64,7 @@ def exposition(config: Config, store: Store, stages: StageHistograms) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Reader(config, store))
     registry.register(stages.histogram)
-    with store.read() as rows:
+    with contextlib.suppress(StoreError), store.read() as rows:  # the check `store` says so
         stages.observe(rows)
     return generate_latest(registry)
 
@@ -77,12 +78,17 @@ class _Reader(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status = read_status(self.config, lambda: self.store)
-        facts, outbox = status.facts, status.facts["outbox"]
-        yield _gauge("status_level", "0 ok, 1 warning, 2 critical", status.level)
+        facts = status.facts
+        yield _gauge("status_level", "0 ok, 1 warning, 2 critical, 3 the store cannot be read", status.level)
+        yield _gauge_by("check_level", "Each check: 0 ok, 1 warning, 2 critical", "check", status.checks)
+        places = facts["machines"][facts["host"]]
+        free = {name: places[name].get("free_gib", 0) * 2**30 for name in ("state", "pictures")}
+        yield _gauge_by("disk_free_bytes", "Free space where state and pictures are kept", "place", free)
+        if "ledger" not in facts:
+            return
+        outbox = facts["outbox"]
         yield _gauge("oldest_ready_seconds", "Age of the oldest cadence waiting for a worker", facts["oldest_ready_s"])
         yield _gauge("oldest_message_seconds", "Age of the oldest unsent message", outbox["oldest_s"])
-        free = shutil.disk_usage(self.config.state_dir).free
-        yield _gauge("disk_free_bytes", "Free space on the disk with the state directory", free)
         for name, text, counts in (
             ("cadences", "Cadences by state", facts["cadences"]),
             ("files", "Present files by state", facts["files"]),
@@ -99,7 +105,7 @@ def _gauge(name: str, text: str, value: float | None) -> Metric:
     return GaugeMetricFamily(f"sentinel_{name}", text, value=value or 0)
 
 
-def _gauge_by(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+def _gauge_by(name: str, text: str, label: str, counts: Mapping[str, float]) -> Metric:
     gauge = GaugeMetricFamily(f"sentinel_{name}", text, labels=[label])
     for value, count in counts.items():
         gauge.add_metric([value], count)

@@ -191,13 +191,19 @@ def _injections(rows: Connection) -> dict[str, str]:
 def lines(status: Status) -> list[str]:
     """Return the status as lines of text; the first is a summary."""
     facts = status.facts
+    failed = [name for name, level in status.checks.items() if level]
+    details = [
+        f"  {WORDS[status.checks[name]]:<8} {one_line(text)}: see docs/operating.md#{name}"
+        for name, text in zip(failed, status.remarks, strict=True)
+    ]
     summary = f"{WORDS[status.level]}: {'; '.join(map(one_line, status.remarks)) or 'no problems'}"
     if "ledger" not in facts:  # the store cannot be read
-        return [summary, f"programs   {_counts(facts['programs'])}"]
+        return [summary, *details, f"programs   {_counts(facts['programs'])}"]
     ledger = dict(facts["ledger"])
     hosts = sorted({beat["host"] for beat in facts["heartbeats"]})
     text = [
         summary,
+        *details,
         f"programs   {_counts(facts['programs'])}",
         *(
             f"  {beat['name']:<12} {beat['age_s']:.0f} s ago, process {beat['pid']}  {_counts(beat['facts'])}"

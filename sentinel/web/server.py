@@ -16,7 +16,10 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from sqlalchemy import select
+
 from sentinel.config import Config
+from sentinel.errors import StoreError
 from sentinel.injection.canary import Canaries
 from sentinel.monitor.metrics import StageHistograms, exposition
 from sentinel.monitor.probes import MachineProbe
@@ -24,7 +27,7 @@ from sentinel.monitor.status import CRITICAL, lines, read_status
 from sentinel.notify.messages import one_line, remarks
 from sentinel.programs.program import ProgramLoop
 from sentinel.store.queue import Store
-from sentinel.store.schema import candidate, labeled
+from sentinel.store.schema import cadence, candidate, labeled
 
 LOG = logging.getLogger(__name__)
 PERIOD_S = 5.0
@@ -32,6 +35,9 @@ SLOW_CLIENT_S = 10.0
 ROWS = 500
 """Candidates on a page, the newest first."""
 COLUMNS = ("id", "cadence_id", "target", "frequency_mhz", "drift_rate_hz_s", "probability", "tstart_mjd", "picture")
+HEAD = '<!doctype html><meta charset="utf-8"><title>Sentinel</title>'
+PAGES = ("/healthz", "/readyz", "/metrics", "/candidates")
+LINKS = "".join(f'<li><a href="{page}">{page}</a>' for page in PAGES)
 Response = tuple[int, str, bytes]
 """Status code, content type, body."""
 
@@ -45,19 +51,28 @@ def respond(path: str, config: Config, store: Store, stages: StageHistograms) ->
         store: that the response is read from.
         stages: latency histograms of this program.
     """
-    if path == "/healthz":
-        return 200, "text/plain", b"ok\n"
-    if path == "/readyz":
-        status = read_status(config, lambda: store)
-        return 503 if status.level >= CRITICAL else 200, "text/plain", (lines(status)[0] + "\n").encode()
-    if path == "/metrics":
-        return 200, "text/plain; version=0.0.4", exposition(config, store, stages)
-    if path == "/candidates":
-        return 200, "text/html", _page(store)
+    pages: dict[str, Callable[[], Response]] = {
+        "/": lambda: (200, "text/html", f"{HEAD}<ul>{LINKS}</ul>".encode()),
+        "/healthz": lambda: (200, "text/plain", b"ok\n"),
+        "/readyz": lambda: _ready(config, store),
+        "/metrics": lambda: (200, "text/plain; version=0.0.4", exposition(config, store, stages)),
+        "/candidates": lambda: (200, "text/html", _page(store)),
+    }
+    if page := pages.get(path):
+        return page()
     cadence_id = path.removeprefix("/cadences/")
-    if path != cadence_id and cadence_id.isdecimal() and len(cadence_id) < 10:
-        return 200, "text/html", _page(store, int(cadence_id))
-    return 404, "text/plain", b"/healthz /readyz /metrics /candidates /cadences/ID\n"
+    if path == cadence_id or not (cadence_id.isascii() and cadence_id.isdecimal() and len(cadence_id) < 10):
+        return 404, "text/plain", f"expected {' '.join(PAGES)} /cadences/ID\n".encode()
+    with store.read() as rows:
+        known = rows.scalar(select(cadence.c.id).where(cadence.c.id == int(cadence_id)))
+    if known is None:
+        return 404, "text/plain", f"no cadence {cadence_id}\n".encode()
+    return 200, "text/html", _page(store, known)
+
+
+def _ready(config: Config, store: Store) -> Response:
+    status = read_status(config, lambda: store)
+    return 503 if status.level >= CRITICAL else 200, "text/plain", (lines(status)[0] + "\n").encode()
 
 
 def _page(store: Store, cadence_id: int | None = None) -> bytes:
@@ -72,7 +87,8 @@ def _page(store: Store, cadence_id: int | None = None) -> bytes:
         ]
     head = "".join(f"<th>{name}" for name in (*COLUMNS, "snr", "remarks"))
     body = "".join("<tr>" + "".join(f"<td>{escape(one_line(cell))}" for cell in row) for row in table)
-    return f'<!doctype html><meta charset="utf-8"><title>Candidates</title><table><tr>{head}{body}</table>'.encode()
+    empty = "" if table else "<p>no candidates"
+    return f"{HEAD}<table><tr>{head}{body}</table>{empty}".encode()
 
 
 def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServer:
@@ -89,6 +105,8 @@ def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServ
         def do_GET(self) -> None:
             try:
                 status, kind, body = reply(self.path.partition("?")[0])
+            except StoreError as error:
+                status, kind, body = 503, "text/plain", f"{one_line(error)}\n".encode()
             except Exception:
                 LOG.exception("request for %r failed", self.path)
                 status, kind, body = 500, "text/plain", b"internal error: see the log of the web program\n"
@@ -98,7 +116,10 @@ def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServ
                                 ("X-Content-Type-Options", "nosniff")):  # fmt: skip
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             LOG.debug(format, *args)

@@ -8,7 +8,10 @@ from rows import queue, record
 
 from sentinel.commands import candidates
 from sentinel.config import ROOT, Config
+from sentinel.monitor.checks import CHECKS, WORDS
 from sentinel.monitor.metrics import StageHistograms, exposition
+
+RUNBOOK = ROOT / "docs" / "operating.md"
 
 
 def known(store, config):
@@ -38,7 +41,24 @@ def test_alerts_and_dashboard_ask_for_metrics_that_are_exported_and_each_alert_h
         f"{name.replace('_bucket', '')}{end}" for name in named for end in ("", "_count", "_sum", "_created")
     } - {"sentinel_stage_seconds_count", "sentinel_stage_seconds_sum"} == set()
     runbook = (ROOT / "docs" / "operating.md").read_text()
-    assert [rule["alert"] for rule in rules if f"| `{rule['alert']}` |" not in runbook] == []
+    assert [rule["alert"] for rule in rules if f"`{rule['alert']}`" not in runbook] == []
+
+
+def test_each_check_is_a_metric_with_an_alert_of_its_severity_and_a_section_of_the_runbook(store, tmp_path):
+    text, _ = known(store, Config(state_dir=tmp_path))
+    rules = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    by_name = {rule["alert"]: rule for rule in rules}
+    sections = dict(re.findall(r"^### (\w+)\n\n(.+?)(?=^##|\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL))
+    for check in CHECKS:
+        assert len(sections[check.name].split()) > 15, check.name
+        if check.alert:
+            rule = by_name[check.alert]
+            assert f'sentinel_check_level{{check="{check.name}"}} >= 1' in rule["expr"]
+            assert rule["labels"]["severity"] == WORDS[check.level]
+            assert f'sentinel_check_level{{check="{check.name}"}} ' in text
+            assert f"`{check.alert}`" in sections[check.name]
+    asked = {name for rule in rules for name in re.findall(r'check_level{check="(\w+)"}', rule["expr"])}
+    assert asked == {check.name for check in CHECKS if check.alert}
 
 
 def test_metrics_say_what_happened(store, tmp_path):
@@ -53,4 +73,4 @@ def test_metrics_say_what_happened(store, tmp_path):
         'sentinel_release_info{program="worker-0",release="r1",sha256="ab"} 1.0',
     ):
         assert line in text
-    assert re.search(r"^sentinel_disk_free_bytes [1-9]", text, re.MULTILINE)
+    assert re.search(r"^sentinel_disk_free_bytes{place=.state.} [1-9]", text, re.MULTILINE)

@@ -1,11 +1,13 @@
 """The health, metrics and candidate pages."""
 
 import csv
+import http.client
 import json
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -14,10 +16,12 @@ from sqlalchemy import insert, update
 
 from sentinel.commands import candidates
 from sentinel.config import Config
+from sentinel.errors import StoreAwayError
 from sentinel.monitor import status
 from sentinel.monitor.metrics import StageHistograms
+from sentinel.store.queue import open_store
 from sentinel.store.schema import cadence, file, now
-from sentinel.web.server import respond, serve
+from sentinel.web.server import PAGES, respond, serve
 
 HOSTILE = "<script>alert(1)</script>\n=HYPERLINK(1)\x1b[31m'; DROP TABLE candidate;--../../etc/passwd" + "x" * 300
 
@@ -50,7 +54,7 @@ def test_a_service_that_does_not_search_is_alive_and_not_ready(store, served, mo
     monkeypatch.setattr(status, "program_states", lambda _: {name: {"statename": "RUNNING"} for name in RUNNING})
     assert served("/readyz?x=1")[0] == 200
     assert served("/metrics")[1].startswith("# HELP sentinel_status_level")
-    for path in ("/", "/../etc/passwd", "/cadences/", "/cadences/1;x", "/cadences/" + "9" * 400, "/pictures/a"):
+    for path in ("/../etc/passwd", "/cadences/", "/cadences/1;x", "/cadences/" + "9" * 400, "/pictures/a"):
         assert served(path)[0] == 404
 
 
@@ -69,6 +73,48 @@ def test_beyond_loopback_only_tls_answers(store, tmp_path):
         urllib.request.urlopen(f"http:{at}", timeout=10)
     server.shutdown()
     server.server_close()
+
+
+def test_the_pages_are_listed_and_a_cadence_that_does_not_exist_is_not_found(store, served):
+    status_code, body = served("/")
+    assert (status_code, [page in body for page in PAGES]) == (200, [True] * len(PAGES))
+    assert served("/cadences/999") == (404, "no cadence 999\n")
+    assert served("/cadences/%D9%A3")[0] == 404
+    assert "no candidates" in served(f"/cadences/{queue(store)}")[1]
+
+
+def test_head_is_answered_as_get_without_the_body(store, tmp_path):
+    config = Config(state_dir=tmp_path, web={"port": 0})
+    server = serve(config, lambda path: respond(path, config, store, StageHistograms()))
+    for path, code in (("/healthz", 200), ("/none", 404)):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection.request("HEAD", path)
+        reply = connection.getresponse()
+        assert (reply.status, reply.read()) == (code, b"")
+        assert int(reply.headers["Content-Length"]) > 0
+        connection.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_store_that_is_away_leaves_metrics_and_readiness_that_say_so(tmp_path, monkeypatch):
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+
+    @contextmanager
+    def away():
+        raise StoreAwayError("sentinel.db: cannot be used now: database is locked")
+        yield
+
+    monkeypatch.setattr(type(store), "read", lambda _: away())
+    config = Config(state_dir=tmp_path)
+    code, _, body = respond("/readyz", config, store, StageHistograms())
+    assert code == 503
+    assert b"database is locked" in body
+    code, _, body = respond("/metrics", config, store, StageHistograms())
+    assert code == 200
+    assert b'sentinel_check_level{check="store"} 2.0' in body
+    assert b"sentinel_status_level 3.0" in body
+    store.engine.dispose()
 
 
 @pytest.mark.fault(40, promise="P5")
