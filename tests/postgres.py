@@ -69,6 +69,11 @@ class Server:
         while self.made:
             self._execute(f"DROP DATABASE {self.made.pop()} WITH (FORCE)")
 
+    def set(self, name, value):
+        """Change a setting of the running server."""
+        self._execute(f"ALTER SYSTEM SET {name} = {value}")
+        self._execute("SELECT pg_reload_conf()")
+
     def _execute(self, statement):
         import psycopg
 

@@ -5,6 +5,7 @@ no more cadences than there are free workers, counted in the store, so no queue 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from sentinel.store.queue import Lease, Store
 from sentinel.workers.cluster import Searchers
 
 LOG = logging.getLogger(__name__)
+RENEWAL_S = 60.0
+"""Time for workers to renew their leases once the store is back, seconds: twice their longest wait."""
 
 
 def one_pass(
@@ -82,6 +85,17 @@ class _Heartbeat:
             self.write()
 
 
+def expire_leases(store: Store, max_attempts: int, away_at: float) -> int:
+    """Take back leases that have ended, but not shortly after the store was away: workers could not renew them.
+
+    Args:
+        store: that holds the leases.
+        max_attempts: attempts before a cadence is quarantined.
+        away_at: when the store was last away, by the monotonic clock, seconds.
+    """
+    return 0 if time.monotonic() - away_at < RENEWAL_S else store.expire(max_attempts)
+
+
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Watch, queue and submit cadences until the loop stops; then release the leases of unfinished ones."""
     from aetherscan.io import verify_complete
@@ -109,13 +123,14 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     def renew_waiting() -> None:
         store.renew_waiting(searchers.waiting(), config.lease_s, longest_s=config.search_limit_s)
 
+    away_at = -math.inf
     while True:
         try:
             one_pass(
                 scan=scanner.scan_and_open,
                 group=lambda: group(store, watch, rules),
                 renew_waiting=renew_waiting,
-                expire=lambda: store.expire(config.max_attempts),
+                expire=partial(expire_leases, store, config.max_attempts, away_at),
                 collect=searchers.collect,
                 record_failure=record_failure,
                 free_workers=lambda: searchers.capacity() - store.leased_count(config.service),
@@ -124,6 +139,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
             )
             heartbeat.write()
         except Exception as error:
+            away_at = time.monotonic() if isinstance(error, StoreError) else away_at
             traceback = not isinstance(error, StoreError)  # whose message names the store and the cause
             LOG.error("pass failed, next one in %g s: %s", config.watch.scan_s, error, exc_info=traceback)
             heartbeat.write(one_line(f"{type(error).__name__}: {error}"))

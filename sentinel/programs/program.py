@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinel.config import config_path, load_config
-from sentinel.errors import BusyError, SentinelError, StoreAwayError
+from sentinel.errors import BusyError, SentinelError, StoreError
 from sentinel.programs import logs
 from sentinel.store.queue import Store, open_store
 
@@ -73,7 +73,7 @@ class ProgramLoop:
         return self.stopped
 
     def heartbeat(self, **facts: Any) -> None:
-        """Write a heartbeat with the `facts` that say something; log a warning if the store is away."""
+        """Write a heartbeat with the `facts` that say something; log a warning if the store cannot be used."""
         host, facts = socket.gethostname(), {name: fact for name, fact in facts.items() if fact != ""}
         try:
             self.store.record_heartbeat(
@@ -85,7 +85,7 @@ class ProgramLoop:
                 run=os.environ.get(RUN, ""),
                 **facts,
             )
-        except StoreAwayError as error:
+        except StoreError as error:
             LOG.warning("no heartbeat: %s", error)
 
 

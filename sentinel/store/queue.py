@@ -32,7 +32,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sentinel.errors import LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
@@ -62,6 +63,12 @@ BATCH = 500
 """Values in one statement; SQLite allows 32,766."""
 OWED = ""
 """Checksum of a picture or training example that is not written yet."""
+STATEMENT_ERRORS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+"""Errors of a statement: of this code, unless PostgreSQL refuses it."""
+READ_ONLY_STATE, PRIVILEGE_STATE = "25006", "42501"
+"""SQLSTATE of PostgreSQL for a write in a read-only transaction, and for a missing privilege."""
+REFUSALS = ("08", "53", "57", "58")
+"""Classes of SQLSTATE: connection, resources, operator, system."""
 BUSY_S = 60.0
 """Wait for a lock, seconds. PostgreSQL ends a transaction that is idle for longer."""
 AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -477,19 +484,35 @@ def retry_while_away(step: Callable[[], T]) -> T:
 
 @contextmanager
 def _driver_errors(engine: Engine) -> Iterator[None]:
-    """Convert errors of the database driver: StoreAwayError if waiting may help, else StoreError with the address."""
+    """Convert errors of the database driver: StoreError if the store is damaged, else StoreAwayError."""
+    where = engine.url.render_as_string(hide_password=True)
     try:
         yield
-    except (DataError, IntegrityError, ProgrammingError):
-        raise
+    except PoolTimeoutError as error:
+        raise StoreAwayError(f"{where}: cannot be used now: {error}") from error
     except DBAPIError as error:
-        where = engine.url.render_as_string(hide_password=True)
         cause = str(error.orig).strip()
-        if isinstance(error, OperationalError) or error.connection_invalidated:
-            raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
-        raise StoreError(
-            f"{where}: cannot be used: {cause}: stop the service and restore the last backup (docs/observatory.md)"
-        ) from error
+        if _is_damage(error.orig):
+            remedy = "stop the service and restore the last backup (docs/observatory.md)"
+            raise StoreError(f"{where}: cannot be used: damaged: {cause}: {remedy}") from error
+        if isinstance(error, STATEMENT_ERRORS) and not _is_refusal(error.orig):
+            raise
+        if getattr(error.orig, "sqlstate", None) == READ_ONLY_STATE:
+            engine.dispose()  # connect anew: after a failover the name leads to another server
+        raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Return whether the database reports damaged pages or indexes."""
+    code = getattr(error, "sqlite_errorcode", None)  # extended codes hold the primary one in the last eight bits
+    damaged = code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return damaged or getattr(error, "sqlstate", None) in ("XX001", "XX002")
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Return whether PostgreSQL refuses a statement for its rights or resources, not for the statement."""
+    state = str(getattr(error, "sqlstate", None) or "")
+    return state == PRIVILEGE_STATE or state[:2] in REFUSALS
 
 
 def _announce_again(rows: Connection, cadence_id: int, pictures: Sequence[str]) -> bool:
@@ -571,7 +594,10 @@ def _prepare_sqlite(engine: Engine, database: Path) -> None:
             f"{database}: SQLite loses rows on a network file system ({kind}): set state_dir to a local disk, "
             "or store.url to a PostgreSQL server"
         )
-    database.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreAwayError(f"{database}: cannot be used now: {error}") from error
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: object) -> None:

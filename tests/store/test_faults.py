@@ -1,19 +1,21 @@
 """The store is away, locked, read-only or damaged: a step waits and goes on, or says what and where."""
 
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from rows import CANDIDATE, MESSAGE, count, done_once, found, queue, record_candidates, row
-from sqlalchemy import select, update
+from sqlalchemy import exc, select, update
 from watched import Folder, headers, land
 
 from sentinel.config import ROOT, Config
 from sentinel.errors import BusyError, StoreAwayError, StoreError
+from sentinel.ingest.service import expire_leases
 from sentinel.monitor.status import other_hosts
 from sentinel.notify.outbox import claim_message
 from sentinel.programs.program import ProgramLoop
@@ -75,6 +77,140 @@ def test_a_postgresql_that_is_away_is_named_and_programs_live_on_without_it(post
     postgres.drop_all()
 
 
+@pytest.mark.fault(35, promise="P2")
+def test_a_result_waits_for_a_postgresql_that_is_read_only_and_is_recorded_once(postgres, caplog):
+    store = open_store(postgres.database())
+
+    def writable():
+        postgres.set("default_transaction_read_only", "off")
+
+    try:
+        searched_while(store, lambda: postgres.set("default_transaction_read_only", "on"), writable)
+    finally:
+        writable()
+    assert "read-only transaction: will retry" in caplog.text
+    assert "backup" not in caplog.text
+    store.engine.dispose()
+    postgres.drop_all()
+
+
+@pytest.mark.fault(35, promise="P2")
+def test_a_result_waits_for_a_postgresql_without_free_connections(postgres):
+    import psycopg
+
+    store = open_store(postgres.database())
+    address = f"postgresql://sentinel@127.0.0.1:{postgres.port}/postgres"
+    held = []
+
+    def fill():
+        store.engine.dispose()
+        with suppress(psycopg.OperationalError):  # too many clients
+            while len(held) < 1000:
+                held.append(psycopg.connect(address))
+        assert len(held) < 1000
+
+    def free():
+        while held:
+            held.pop().close()
+
+    try:
+        searched_while(store, fill, free)
+    finally:
+        free()
+    store.engine.dispose()
+    postgres.drop_all()
+
+
+@pytest.mark.fault(35, promise="P5")
+def test_programs_live_on_with_a_store_that_is_read_only_or_damaged(postgres, tmp_path, caplog):
+    store = open_store(postgres.database())
+    loop = ProgramLoop(name="cluster", store=store, period_s=10, state="/s")
+    postgres.set("default_transaction_read_only", "on")
+    try:
+        deadline = time.monotonic() + 10
+        while "no heartbeat" not in caplog.text:  # the server reads its settings a moment later
+            loop.heartbeat()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        postgres.set("default_transaction_read_only", "off")
+    assert "cannot be used now" in caplog.text
+    store.engine.dispose()
+    postgres.drop_all()
+    caplog.clear()
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    store.engine.dispose()
+    (tmp_path / "sentinel.db").write_bytes(b"not a database" * 1000)
+    ProgramLoop(name="cluster", store=store, period_s=10, state="/s").heartbeat()
+    assert "no heartbeat" in caplog.text
+    assert "damaged" in caplog.text
+
+
+class Reported(Exception):  # noqa: N818
+    """An error of a database driver, with the code that the database gave it."""
+
+    def __init__(self, sqlstate=None, sqlite_errorcode=None):
+        super().__init__("cause")
+        self.sqlstate, self.sqlite_errorcode = sqlstate, sqlite_errorcode
+
+
+@pytest.mark.fault(26, promise="P5")
+@pytest.mark.parametrize(
+    ("kind", "error", "becomes"),
+    [
+        (exc.InternalError, Reported("25006"), StoreAwayError),  # read-only
+        (exc.InternalError, Reported("25P02"), StoreAwayError),
+        (exc.OperationalError, Reported("57P01"), StoreAwayError),  # shut down
+        (exc.OperationalError, Reported("53300"), StoreAwayError),  # too many connections
+        (exc.OperationalError, Reported("53100"), StoreAwayError),  # disk full
+        (exc.OperationalError, Reported(), StoreAwayError),
+        (exc.InterfaceError, Reported(), StoreAwayError),
+        (exc.ProgrammingError, Reported("42501"), StoreAwayError),  # privileges
+        (exc.InternalError, Reported("XX000"), StoreAwayError),
+        (exc.InternalError, Reported("XX001"), StoreError),
+        (exc.InternalError, Reported("XX002"), StoreError),
+        (exc.OperationalError, Reported(sqlite_errorcode=sqlite3.SQLITE_FULL), StoreAwayError),
+        (exc.OperationalError, Reported(sqlite_errorcode=sqlite3.SQLITE_READONLY), StoreAwayError),
+        (exc.OperationalError, Reported(sqlite_errorcode=sqlite3.SQLITE_IOERR_WRITE), StoreAwayError),
+        (exc.OperationalError, Reported(sqlite_errorcode=sqlite3.SQLITE_CANTOPEN), StoreAwayError),
+        (exc.DatabaseError, Reported(sqlite_errorcode=sqlite3.SQLITE_CORRUPT), StoreError),
+        (exc.DatabaseError, Reported(sqlite_errorcode=sqlite3.SQLITE_CORRUPT_INDEX), StoreError),
+        (exc.DatabaseError, Reported(sqlite_errorcode=sqlite3.SQLITE_NOTADB), StoreError),
+        (exc.ProgrammingError, Reported("42601"), exc.ProgrammingError),
+        (exc.IntegrityError, Reported("23505"), exc.IntegrityError),
+        (exc.DataError, Reported("22001"), exc.DataError),
+    ],
+)
+def test_only_damage_is_called_damage(tmp_path, kind, error, becomes):
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    with pytest.raises(becomes) as raised, store.read():
+        raise kind("SELECT", {}, error)
+    assert type(raised.value) is becomes
+    assert ("restore the last backup" in str(raised.value)) == (becomes is StoreError)
+    store.engine.dispose()
+
+
+def test_a_pool_without_a_free_connection_is_waited_for(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    with pytest.raises(StoreAwayError), store.read():
+        raise exc.TimeoutError("QueuePool limit")
+    store.engine.dispose()
+
+
+@pytest.mark.fault(35, promise="P2")
+def test_leases_that_ended_while_the_store_was_away_cost_no_attempt(store):
+    queue(store)
+    lease = store.claim(60)
+    with store.write() as rows:
+        rows.execute(update(cadence).values(until=now() - 100))
+    assert expire_leases(store, 3, away_at=time.monotonic()) == 0
+    store.renew(lease.token, 60, progress=0.5, worker="w")
+    assert expire_leases(store, 3, away_at=-1e9) == 0
+    with store.write() as rows:
+        rows.execute(update(cadence).values(until=now() - 100))
+    assert expire_leases(store, 3, away_at=-1e9) == 1
+
+
 def locked_for(place, seconds, monkeypatch, busy_s):
     monkeypatch.setattr(stores, "BUSY_S", busy_s)
     store = open_store(f"sqlite:///{place}/sentinel.db")
@@ -95,7 +231,7 @@ def test_a_result_waits_for_a_store_that_is_locked_for_a_minute(tmp_path, monkey
     locked_for(tmp_path, 65.0, monkeypatch, busy_s=stores.BUSY_S)
 
 
-READ_ONLY = """
+AWAY = """
 import subprocess, sys, threading
 sys.path[:0] = ["tests"]
 from rows import done_once, found, queue
@@ -104,14 +240,13 @@ from sentinel.store import queue as stores
 from sentinel.store.queue import open_store
 from sentinel.workers.task import search_lease
 def mount(*options): subprocess.run(["mount", *options, sys.argv[1]], check=True)
-mount("-t", "tmpfs", "none")
+mount("-t", "tmpfs", "-o", "size=2m", "none")
 stores.AWAY_S = (0.2,)
 store = open_store(f"sqlite:///{sys.argv[1]}/sentinel.db")
 lease = (queue(store), store.claim(600))[1]
 def search(claimed, progress):
     store.engine.dispose()  # a file that is open for writing keeps a mount writable
-    mount("-o", "remount,ro")
-    threading.Timer(1.0, mount, ("-o", "remount,rw")).start()
+    GOES
     progress(0.5)
     return found()
 assert search_lease(store, Config(lease_s=0.001), lease.cadence_id, lease.token, search) == "done"
@@ -119,12 +254,25 @@ done_once(store)
 """
 
 
+READ_ONLY = """mount("-o", "remount,ro")
+    threading.Timer(1.0, mount, ("-o", "remount,rw")).start()"""
+FULL = """filler = open(sys.argv[1] + "/filler", "wb", buffering=0)
+    try:
+        while filler.write(b"x" * 512):
+            pass
+    except OSError:
+        pass
+    threading.Timer(1.0, filler.truncate, (0,)).start()"""
+
+
+@pytest.mark.fault(25, promise="P2")
 @pytest.mark.fault(26, promise="P2")
-def test_a_result_waits_while_the_state_is_read_only(tmp_path):
+@pytest.mark.parametrize("goes", [READ_ONLY, FULL], ids=["read-only", "full"])
+def test_a_result_waits_while_the_state_disk_is_read_only_or_full(tmp_path, goes):
     unshare = ("unshare", "--map-root-user", "--mount")
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mounts of one's own here")
-    command = [*unshare, sys.executable, "-P", "-c", READ_ONLY, str(tmp_path)]
+    command = [*unshare, sys.executable, "-P", "-c", AWAY.replace("GOES", goes), str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
     assert ran.returncode == 0, ran.stderr
     assert "sentinel.db: cannot be used now" in ran.stderr
