@@ -21,6 +21,8 @@ UNIX_EPOCH_MJD = 40_587
 """MJD of 1970-01-01T00:00 UTC."""
 MIN_ROWS = 4
 """A file with fewer rows comes from an aborted scan."""
+MIN_MHZ, MAX_MHZ = 5, 2_000_000
+"""Below, the ionosphere reflects: the value is in GHz. Above, no radio telescope observes: it is in Hz."""
 MAX_CHANS = 2**34
 """Sixteen times the largest spliced file. A larger number means a corrupt header, and would exhaust the memory."""
 
@@ -50,6 +52,7 @@ class Header:
     ibeam: int = -1  # number of the beam; -1 where the telescope has one, or the file does not say
     nbeams: int = 1
     coordinate_note: str = ""  # how src_raj and src_dej were read, if not as the format says, or why they were not
+    storage_note: str = ""  # what the header says of the stored numbers, where it is not so
 
     def __post_init__(self) -> None:
         wrong = [
@@ -60,7 +63,7 @@ class Header:
 
     def _checks(self) -> list[tuple[str, bool, str, object]]:
         return [
-            ("fch1", math.isfinite(self.fch1) and self.fch1 > 0, "a frequency in MHz above 0", self.fch1),
+            ("fch1", MIN_MHZ < self.fch1 < MAX_MHZ, f"a frequency in MHz, {MIN_MHZ} to {MAX_MHZ}", self.fch1),
             ("foff", math.isfinite(self.foff) and self.foff != 0, "a channel width in MHz, not 0", self.foff),
             ("tsamp", math.isfinite(self.tsamp) and self.tsamp > 0, "seconds above 0", self.tsamp),
             (
@@ -71,7 +74,7 @@ class Header:
             ),
             ("nchans", 0 < self.nchans <= MAX_CHANS, f"1 to {MAX_CHANS} channels", self.nchans),
             ("nifs", 1 <= self.nifs <= 4, "1 to 4 polarizations", self.nifs),
-            ("nbits", self.nbits in (8, 16, 32), "8, 16 or 32 bits", self.nbits),
+            ("nbits", self.nbits in (1, 2, 4, 8, 16, 32), "1, 2, 4, 8, 16 or 32 bits", self.nbits),
             ("rows", self.ntime >= MIN_ROWS, f"at least {MIN_ROWS} rows", self.ntime),
             ("nfpc", self.nfpc is None or self.nfpc > 0, "a positive count of channels", self.nfpc),
         ]

@@ -13,17 +13,16 @@ from jaxtyping import Float32, Num
 
 from aetherscan.errors import HeaderError, TruncatedFileError
 from aetherscan.header import MIN_ROWS, Header
+from aetherscan.io.bits import STORED
 from aetherscan.io.coordinates import coordinates
 
-DERIVED = ("ntime", "coordinate_note")
+DERIVED = ("ntime", "coordinate_note", "storage_note")
 FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if field.name not in DERIVED} | {
     "nfpc": int
 }
 PEEK_CHANS = 1024
 """Channels at the end of a chunk that must not all be zero: one memory page, the smallest gap that a copy leaves."""
 OPTIONAL = {"machine_id": 0, "nfpc": None, "ibeam": -1, "nbeams": 1}
-STORED: dict[int, np.dtype[Any]] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32: np.dtype("<f4")}
-"""Number type of stored power by nbits; 8 and 16 bit are unsigned, as in blimpy."""
 
 
 def header_from(values: Mapping[str, Any], *, packed: bool = False) -> Header:
@@ -37,6 +36,7 @@ def header_from(values: Mapping[str, Any], *, packed: bool = False) -> Header:
         HeaderError: a value is missing, of the wrong type, or impossible.
     """
     read = {name: _field(values, name) for name in FIELDS}
+    read["nfpc"] = read["nfpc"] or None  # 0: the writer does not know
     read["src_raj"], read["src_dej"], note = coordinates(read["src_raj"], read["src_dej"], packed=packed)
     return Header(ntime=MIN_ROWS, coordinate_note=note, **read)
 
@@ -68,6 +68,8 @@ def columns(
     """
     if header.nifs != 1:
         raise ValueError(f"nifs: expected 1 (total power) to write, found {header.nifs}")
+    if header.nbits not in STORED:
+        raise ValueError(f"nbits: expected {', '.join(map(str, STORED))} to write, found {header.nbits}")
     dtype, start = STORED[header.nbits], 0
     for block in blocks:
         expected = (header.ntime, min(block.shape[1], header.nchans - start))

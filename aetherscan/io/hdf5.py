@@ -12,8 +12,10 @@ HDF5 decodes any other file. Chunks are always decoded whole: reading 1/16 of a 
 import ctypes
 import fcntl
 import math
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import cache, cached_property
 from io import FileIO
 from pathlib import Path
@@ -26,8 +28,9 @@ from jaxtyping import Float32
 
 from aetherscan.errors import FormatError, HeaderError, TruncatedFileError
 from aetherscan.header import Header
+from aetherscan.io.bits import STORED
 from aetherscan.io.bitshuffle import CHUNK_INDEX, VALUE_BYTES, Chunks, Decoder
-from aetherscan.io.fields import FIELDS, PEEK_CHANS, STORED, columns, header_from, with_rows
+from aetherscan.io.fields import FIELDS, PEEK_CHANS, columns, header_from, with_rows
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BITSHUFFLE_LZ4 = (32008, (VALUE_BYTES, 2))
@@ -49,6 +52,11 @@ class Hdf5Filterbank:
             self._power = _power(stack.enter_context(h5py.File(path, "r", locking=False)))
             header = header_from({name: self._power.attrs[name] for name in FIELDS if name in self._power.attrs})
             self.header = with_rows(header, len(self._power))
+            if header.nbits != (bits := 8 * self._power.dtype.itemsize):
+                note = (
+                    f"nbits: expected {bits} as data has ({self._power.dtype}), found {header.nbits}: data is believed"
+                )
+                self.header = replace(self.header, storage_note=note)
             _refuse_if_short(self._power, (self.header.ntime, self.header.nifs, self.header.nchans))
             self.close = stack.pop_all().close
         self.chunks = self._power.chunks or (1, 1, min(self.header.nchans, PEEK_CHANS))
@@ -134,15 +142,30 @@ def _refuse_if_being_written(path: Path) -> None:
 
 
 def _power(file: h5py.File) -> h5py.Dataset:
-    power = file.get("data")
-    if not isinstance(power, h5py.Dataset):
+    if file.get("data", getclass=True) is not h5py.Dataset:
         raise FormatError(f"expected a dataset 'data', found {', '.join(map(repr, file)) or 'nothing'}")
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_efile_prefix(b"${ORIGIN}")  # other files with power are beside this one, not in the current folder
+    power = h5py.Dataset(h5py.h5d.open(file.id, b"data", access))
     if power.ndim != 3 or power.dtype.kind not in "fiu":
         raise FormatError(f"data: expected numbers (time, feed, frequency), found {power.dtype} {power.shape}")
+    _refuse_if_external_files_are_short(file, power)
     for number, _ in _filters(power):
         if not h5py.h5z.filter_avail(number):
             raise FormatError(f"expected a filter that is installed, found filter {number}")
     return power
+
+
+def _refuse_if_external_files_are_short(file: h5py.File, power: h5py.Dataset) -> None:
+    """Check the other files in which the bytes of a dataset may be: HDF5 reads what is missing as zeros."""
+    plist = power.id.get_create_plist()
+    for i in range(plist.get_external_count()):
+        name, offset, size = plist.get_external(i)
+        path = Path(file.filename).parent / os.fsdecode(name)
+        there = path.stat().st_size - offset if path.is_file() else 0
+        needed = min(size, power.size * power.dtype.itemsize)  # an unlimited size is the largest integer
+        if there < needed:
+            raise TruncatedFileError(f"expected {needed} bytes of power in {path}, found {max(there, 0)}")
 
 
 def _refuse_if_short(power: h5py.Dataset, shape: tuple[int, int, int]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from aetherscan.cadence.explicit import check_pattern, explicit_cadence
 from aetherscan.cadence.grouping import find_cadences
+from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import role_lines, roles_of
 from aetherscan.errors import CadenceError, ReadError
 from aetherscan.header import Header
@@ -123,9 +124,14 @@ class NamedCadence:
         """Role, name, place and time of each scan."""
         return roles_of(list(self.files.values()), self.on)
 
+    @property
+    def doubts(self) -> list[str]:
+        """Its warnings, and values of its headers that contradict each other."""
+        return [*self.warnings, *warnings_of(list(self.files.values()))]
+
     def lines(self) -> list[str]:
-        """Return its roles, and its warnings, as lines for the user."""
-        return [*role_lines(self.target, self.roles), *(f"  warning: {warning}" for warning in self.warnings)]
+        """Return its roles, and its doubts, as lines for the user."""
+        return [*role_lines(self.target, self.roles), *(f"  warning: {doubt}" for doubt in self.doubts)]
 
 
 def named_cadences(
@@ -259,7 +265,7 @@ def search(
             "pattern": cadence.pattern,
             "files": [str(path) for path in cadence.files],
             "roles": cadence.roles,
-            "warnings": list(cadence.warnings),
+            "warnings": cadence.doubts,
             "candidates": len(candidates),
         }
         runs.append({**facts, **costs})

@@ -100,6 +100,10 @@ def _recorded(config: Config, store: Store) -> dict[str, Any]:
             "waiting_for": _causes(
                 rows, why.where(cadence.c.state.in_(("forming", "retry_at"))).order_by(cadence.c.tstart.desc())
             ),
+            "warnings": _causes(
+                rows,
+                why.where(cadence.c.state == "done", cadence.c.why.is_not(None)).order_by(cadence.c.ended_at.desc()),
+            ),
             "files_waiting": _causes(rows, cause.where(unopened).order_by(file.c.id.desc())),
             "invalid": _causes(rows, cause.where(file.c.state == "invalid").order_by(file.c.id.desc())),
             "quarantined": _causes(rows, why.where(quarantined).order_by(cadence.c.ended_at.desc())),
@@ -217,7 +221,7 @@ def lines(status: Status) -> list[str]:
         f"injected   {_counts(facts['injections'])}",
         *(f"  {stage.replace('_', ' '):<22} {_counts(figures)}" for stage, figures in facts["latency_s"].items()),
     ]
-    for name in ("waiting_for", "files_waiting", "invalid", "quarantined"):
+    for name in ("waiting_for", "files_waiting", "invalid", "quarantined", "warnings"):
         if facts[name]:
             text += [f"{name.replace('_', ' ')}:", *(f"  {cause}" for cause in facts[name])]
     return text

@@ -263,7 +263,8 @@ class Store:
         """
         name, sha256 = result.release
         with self.write() as rows:
-            cadence_id = self._fence(rows, token, state="done", ended_at=now(), run=dict(result.run), why=None)
+            why = "; ".join(result.run.get("warnings", ())) or None
+            cadence_id = self._fence(rows, token, state="done", ended_at=now(), run=dict(result.run), why=why)
             attempt_id = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
             current = labeled().where(candidate.c.cadence_id == cadence_id, ~superseded())
             earlier = [dict(row) for row in rows.execute(current).mappings()]

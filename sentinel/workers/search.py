@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import roles_of
 from aetherscan.errors import TruncatedFileError
 from aetherscan.header import Header
@@ -65,6 +66,7 @@ def search_files(
             "bytes_read": result.bytes_read,
             "release": detector.release.sha256,
             "roles": roles_of([observation.header for observation in observations], on),
+            "warnings": warnings_of([observation.header for observation in opened]),
         }
         release = (detector.release.name, detector.release.sha256)
         result = by_probability(result)
