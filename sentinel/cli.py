@@ -10,6 +10,7 @@ import argparse
 import io
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -307,6 +308,7 @@ def _up(options: Options) -> int:
         print("the service is already running")
     else:
         supervisor.start(config, config_path(), foreground=options.foreground)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     try:
         supervisor.wait_ready(config, lambda: not_ready(config, store), print)
     except BaseException:

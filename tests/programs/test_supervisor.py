@@ -1,6 +1,7 @@
 """A service is known by its processes: links, lost sockets and empty files of process ids do not matter."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -146,8 +147,9 @@ def test_heartbeats_of_an_earlier_start_do_not_make_a_service_ready(store, confi
         assert status.not_ready(config, store) == reason
 
 
+@pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("running", [False, True])
-def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatch, running):
+def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatch, running, ended):
     (tmp_path / "config.yaml").write_text("state_dir: var\n")
     monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setattr(cli, "_active_release", lambda _: None)
@@ -156,12 +158,22 @@ def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatc
     monkeypatch.setattr(supervisor, "start", lambda *_, **__: None)
 
     def fail(*_):
+        if ended:
+            os.kill(os.getpid(), signal.SIGTERM)
         raise SentinelError("not ready: starting cluster BACKOFF")
 
     stopped = []
     monkeypatch.setattr(supervisor, "wait_ready", fail)
     monkeypatch.setattr(supervisor, "stop", stopped.append)
-    assert cli.main(["up"]) == 1
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if ended:
+            with pytest.raises(SystemExit, match="143"):
+                cli.main(["up"])
+        else:
+            assert cli.main(["up"]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert len(stopped) == (0 if running else 1)
 
 
