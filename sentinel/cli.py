@@ -253,7 +253,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sentinel.errors import ConfigError, SentinelError
 
     try:
-        return int(options.does(options))
+        code = int(options.does(options))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has all that it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ConfigError, RecipeError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -262,6 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    else:
+        return code
 
 
 def _loaded() -> Any:

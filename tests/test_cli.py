@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -94,6 +95,27 @@ def test_the_state_of_a_service_that_does_not_run_is_critical(configured, capsys
     assert told["level"] == "critical"
     assert told["ledger"] == {"seen": 0, "done": 0, "quarantined": 0, "skipped": 0, "waiting": 0}
     assert told["slack"] == "off"
+
+
+def test_the_state_is_unknown_if_the_configuration_or_the_store_cannot_be_read(configured, capsys):
+    (configured / "config.yaml").write_text("lease: 3\n")
+    assert cli.main(["status"]) == 3
+    assert capsys.readouterr().out.startswith("unknown: ")
+    (configured / "config.yaml").write_text("")
+    (configured / "var").mkdir(exist_ok=True)
+    (configured / "var" / "sentinel.db").write_bytes(b"no database" * 100)
+    for options, found in (([], 1), (["--probe"], 1), (["--json"], 2)):
+        assert cli.main(["status", *options]) == 3
+        assert len(re.findall("not a database", capsys.readouterr().out)) >= found
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error():
+    command = f"{sys.executable} -P -m sentinel.cli train --help | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    command = f"{sys.executable} -P -m sentinel.cli config show | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_demo_without_a_service_says_what_to_start(configured, capsys):

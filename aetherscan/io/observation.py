@@ -226,5 +226,7 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except ReadError as error:
         raise type(error)(f"{printable(str(path))}: {error}") from error
+    except PermissionError as error:
+        raise ReadError(f"{printable(str(path))}: expected a file that can be read, found {error}") from error
     except LIBRARY_ERRORS as error:
         raise TruncatedFileError(f"{printable(str(path))}: expected to read it, found {error}") from error

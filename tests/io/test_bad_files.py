@@ -13,7 +13,7 @@ import pytest
 from bad_files import BAD
 from factories import GBT, make_header, make_power, write_observation
 
-from aetherscan.errors import TruncatedFileError
+from aetherscan.errors import ReadError, TruncatedFileError
 from aetherscan.io import open_observation, verify_complete, write_fil, write_h5
 
 ROOT = Path(__file__).parents[2]
@@ -150,3 +150,17 @@ def test_the_first_bytes_decide_the_format_whatever_the_name(tmp_path, suffix):
         with pytest.raises(TruncatedFileError) as raised:
             verify_complete(path)
         assert str(raised.value).encode()
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".fil"])
+def test_a_file_without_read_permission_is_not_called_incomplete(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"")
+
+    def refused(_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("aetherscan.io.observation._stat", refused)  # root may read everything
+    with pytest.raises(ReadError, match=r"expected a file that can be read, found .*Permission denied") as raised:
+        open_observation(path)
+    assert not isinstance(raised.value, TruncatedFileError)
