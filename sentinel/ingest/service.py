@@ -77,7 +77,8 @@ class _Heartbeat:
     def write(self, error: str = "") -> None:
         self._at = time.monotonic()
         roots = self.reports.facts(self.roots)
-        self.loop.heartbeat(workers=self.capacity(), overflowed=OVERFLOWS.count, roots=roots, error=error)
+        workers = "" if error else self.capacity()  # the connection to the workers may be the error
+        self.loop.heartbeat(workers=workers, overflowed=OVERFLOWS.count, roots=roots, error=error)
 
     def progress(self) -> None:
         """Write a heartbeat if the last is old: the scan of a large tree takes longer than a period."""

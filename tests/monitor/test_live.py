@@ -9,10 +9,11 @@ import pytest
 from rows import judged
 
 from sentinel.config import Config
+from sentinel.errors import StoreError
 from sentinel.ingest import service
 from sentinel.monitor.checks import CRITICAL, OK, WARNING
 from sentinel.programs.program import ProgramLoop
-from sentinel.store.queue import open_store
+from sentinel.store.queue import Store, open_store
 from sentinel.web import server
 
 PATIENCE_S = 30.0
@@ -43,9 +44,9 @@ def running(tmp_path, monkeypatch):
     for thread in threads:
         thread.start()
 
-    def becomes(check, level):
+    def becomes(check, *levels):
         end = time.monotonic() + PATIENCE_S
-        while (seen := judged(config, store, monkeypatch, RUNNING)).checks[check] != level:
+        while (seen := judged(config, store, monkeypatch, RUNNING)).checks[check] not in levels:
             assert time.monotonic() < end, (check, seen.checks, seen.remarks)
             time.sleep(0.1)
 
@@ -56,6 +57,13 @@ def running(tmp_path, monkeypatch):
         thread.join(PATIENCE_S)
     taken.close()
     store.engine.dispose()
+
+
+def raising(error):
+    def raises(*_, **__):
+        raise error
+
+    return raises
 
 
 def test_each_fault_is_in_the_status_and_leaves_it_with_its_cause(running, monkeypatch):
@@ -82,6 +90,12 @@ def test_each_fault_is_in_the_status_and_leaves_it_with_its_cause(running, monke
         broken.setattr(service, "group", lambda *_: 1 / 0)
         becomes("errors", CRITICAL)
     becomes("errors", OK)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "record_heartbeat", raising(StoreError("damaged")))
+        broken.setattr(service.Searchers, "capacity", raising(ConnectionError("the scheduler was lost")))
+        becomes("watcher", WARNING, CRITICAL)
+    becomes("watcher", OK)  # it goes on
 
     watcher.stop()
     becomes("watcher", CRITICAL)
