@@ -3,7 +3,7 @@
 Only the standard library is imported until a command runs, so that help and usage errors need no packages.
 
 Exit status: 0 success; 1 a warning or a failed command; 2 a usage or configuration error, or a critical state; 3 the
-state is unknown.
+state is unknown; 130 interrupted; 141 the reader of the output ended. docs/operating.md has the table.
 """
 
 import argparse
@@ -16,6 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sentinel.commands.arguments import (
+    file_name,
+    folder_name,
+    log_name,
+    number,
+    path,
+    sha256,
+    table,
+    whole,
+    words,
+)
+
 VERSION = "0.1.0"
 Options = argparse.Namespace
 
@@ -27,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=VERSION)
     top.add_argument(
-        "--config", metavar="FILE", help="configuration file (default: $SENTINEL_CONFIG, else config.yaml)"
+        "--config",
+        type=file_name,
+        metavar="FILE",
+        help="configuration file (default: $SENTINEL_CONFIG, else config.yaml)",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -49,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     text = "--faults: the fault matrix; --explore: property tests with new examples; --slowest: name the ten slowest"
     test.add_argument("rest", nargs=argparse.REMAINDER, help=text)
     docs = command("docs", _docs, "build the API reference as HTML", "docs --output var/api")
-    docs.add_argument("--output", type=Path, default=Path("var/api"), metavar="DIR", help="default %(default)s")
+    docs.add_argument("--output", type=path, default=Path("var/api"), metavar="DIR", help="default %(default)s")
     return top
 
 
@@ -67,25 +82,33 @@ def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     status.add_argument("--probe", action="store_true", help="one line, for a monitoring system")
     logs = command("logs", _logs, "print the last lines of the logs", "logs -f watcher")
     logs.add_argument("-f", "--follow", action="store_true", help="continue as lines are written")
-    logs.add_argument("name", nargs="*", metavar="NAME", help="cluster, watcher, poster or web (default: all)")
+    logs.add_argument(
+        "name", nargs="*", type=log_name, metavar="NAME", help="cluster, watcher, poster or web (default: all)"
+    )
     command("doctor", _doctor, "check disk, folders, store, release and Slack", "doctor")
     text = "write a synthetic cadence and report its candidate, picture and message"
     demo = command("demo", _demo, text, "demo")
     demo.add_argument("--keep", action="store_true", help="keep the files in the watched folder")
     demo.add_argument("--suffix", choices=(".h5", ".fil"), default=".h5", help="file format (default %(default)s)")
-    demo.add_argument("--slow", type=float, default=0.0, metavar="S", help="copy each file in pieces over S seconds")
-    demo.add_argument("--seed", type=int, default=1, help="seed of the synthetic sky (default %(default)s)")
+    demo.add_argument(
+        "--slow", type=number(0, 3600), default=0.0, metavar="S", help="copy each file in pieces over S seconds"
+    )
+    demo.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=1, help="seed of the synthetic sky (default %(default)s)"
+    )
 
 
 def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search = command("search", _search, "search files without the service", "search data/*.h5 --output found")
-    search.add_argument("files", nargs="*", metavar="FILE", help=".h5 or .fil files, or .csv files that list them")
     search.add_argument(
-        "--cadence", metavar="PATTERN",
+        "files", nargs="*", type=file_name, metavar="FILE", help=".h5 or .fil files, or .csv files that list them"
+    )
+    search.add_argument(
+        "--cadence", type=words, metavar="PATTERN",
         help="search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF",
     )  # fmt: skip
     search.add_argument("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")
-    search.add_argument("--output", type=Path, default=Path("found"), metavar="DIR", help="default %(default)s")
+    search.add_argument("--output", type=path, default=Path("found"), metavar="DIR", help="default %(default)s")
     search.add_argument("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
     search.add_argument(
         "--mode",
@@ -93,46 +116,60 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="tracks: score each line; windows: score every 4,096 channels (default: configuration)",
     )
     search.add_argument(
-        "--threshold", "--classification-threshold", type=float, metavar="P",
+        "--threshold", "--classification-threshold", type=number(), metavar="P",
         help="lowest probability of a candidate, 0-1 (default: the release's)",
     )  # fmt: skip
     search.add_argument(
         "--no-dc", dest="dc_spikes", action="store_const", const=False, help="the files have no DC spikes: blank none"
     )
     search.add_argument(
-        "--coarse-channels", type=_count, metavar="N", help="fine channels of a coarse channel (default: the header's)"
+        "--coarse-channels", type=whole(), metavar="N", help="fine channels of a coarse channel (default: the header's)"
     )
-    search.add_argument("--threads", type=int, help="CPU threads (default: configuration)")
+    search.add_argument("--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: configuration)")
     search.add_argument(
-        "--trace", type=float, metavar="MHZ", help="explain instead what each stage does at this frequency"
+        "--trace",
+        type=number(0, above=True),
+        metavar="MHZ",
+        help="explain instead what each stage does at this frequency",
     )
-    search.add_argument("--release", type=Path, metavar="DIR", help="folder of a release (default: the active release)")
+    search.add_argument("--release", type=path, metavar="DIR", help="folder of a release (default: the active release)")
     text = (
         "score stamps instead: .npy files of shape (n, 6, 16, 4096) or (n, 6, 16, 512), in --data-path or its testing/"
     )
-    search.add_argument("--test-files", nargs="+", default=[], metavar="FILE", help=text)
+    search.add_argument("--test-files", nargs="+", type=file_name, default=[], metavar="FILE", help=text)
     search.add_argument(
-        "--encoder-path", metavar="FILE", help="encoder (.onnx or .keras) in place of the release's; requires --rf-path"
+        "--encoder-path",
+        type=file_name,
+        metavar="FILE",
+        help="encoder (.onnx or .keras) in place of the release's; requires --rf-path",
     )
-    search.add_argument("--rf-path", metavar="FILE", help="forest (.skops) in place of the release's")
-    search.add_argument("--config-path", metavar="FILE", help="release.json of a release; the same as --release")
+    search.add_argument("--rf-path", type=file_name, metavar="FILE", help="forest (.skops) in place of the release's")
+    search.add_argument(
+        "--config-path", type=file_name, metavar="FILE", help="release.json of a release; the same as --release"
+    )
     search.add_argument(
         "--per-replica-batch-size",
-        type=_count,
+        type=whole(),
         default=256,
         metavar="N",
         help="stamps scored at once (default %(default)s)",
     )
     for kind in ("data", "model", "output"):
         search.add_argument(
-            f"--{kind}-path", metavar="DIR", help=f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help"
+            f"--{kind}-path",
+            type=file_name,
+            metavar="DIR",
+            help=f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help",
         )
     search.add_argument(
-        "--save-tag", metavar="TAG", help="folder of the table within --output-path (default: the time)"
+        "--save-tag",
+        type=folder_name,
+        metavar="TAG",
+        help="folder of the table within --output-path (default: the time)",
     )
     train = command("train", _train, "train a release", "train --save-tag test_v1 --num-training-rounds 5")
     train.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder of the new release (default: --save-tag within --model-path)"
+        "--output", type=path, metavar="DIR", help="folder of the new release (default: --save-tag within --model-path)"
     )
     _train_options(train)
     evaluate = command(
@@ -141,11 +178,11 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "measure recall and false alarms of a release on simulated skies",
         "evaluate --output judged",
     )
-    evaluate.add_argument("--output", type=Path, default=Path("judged"), metavar="DIR", help="default %(default)s")
+    evaluate.add_argument("--output", type=path, default=Path("judged"), metavar="DIR", help="default %(default)s")
     evaluate.add_argument(
-        "--release", type=Path, metavar="DIR", help="folder of a release (default: the active release)"
+        "--release", type=path, metavar="DIR", help="folder of a release (default: the active release)"
     )
-    evaluate.add_argument("--seed", type=int, default=1, help="seed of the skies (default %(default)s)")
+    evaluate.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, help="seed of the skies (default %(default)s)")
     evaluate.add_argument(
         "--scenarios", "--cells", nargs="+", default=[], metavar="NAME", help="scenarios to measure (default: all)"
     )
@@ -154,9 +191,11 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="use the bandwidth of the published tables; takes an hour instead of minutes",
     )
-    evaluate.add_argument("--band-mhz", type=float, metavar="MHZ", help="bandwidth of each scenario")
+    evaluate.add_argument(
+        "--band-mhz", type=number(0, 1e5, above=True), metavar="MHZ", help="bandwidth of each scenario"
+    )
     evaluate.add_argument("--card", action="store_true", help="also write the results to the release's CARD.md")
-    evaluate.add_argument("--slice", type=Path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
+    evaluate.add_argument("--slice", type=path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:
@@ -192,23 +231,23 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
     some = verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
-    some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
-    some["show"].add_argument("id", type=int)
-    some["export"].add_argument("file", type=Path, help=".csv or .json file to write")
-    some["label"].add_argument("id", type=int)
+    some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
+    some["show"].add_argument("id", type=whole())
+    some["export"].add_argument("file", type=table, help=".csv or .json file to write")
+    some["label"].add_argument("id", type=whole())
     some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
     outbox = command("outbox", _outbox, "list messages, and retry those that were not delivered", "outbox ls")
     some = verbs(outbox, {"ls": "list the newest", "retry": "make waiting messages due now"})
-    some["ls"].add_argument("-n", type=int, default=20, help="how many (default %(default)s)")
+    some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     some["retry"].add_argument(
-        "id", type=int, nargs="*", help="only these, even if their state is `off` (default: all that wait)"
+        "id", type=whole(), nargs="*", help="only these, even if their state is `off` (default: all that wait)"
     )
     quarantine = command("quarantine", _quarantine, "list what was set aside, and queue it again", "quarantine ls")
     some = verbs(
         quarantine, {"ls": "list with causes", "show": "print a cadence and its attempts", "requeue": "queue again"}
     )
-    some["show"].add_argument("id", type=int)
-    some["requeue"].add_argument("ids", nargs="*", type=int, metavar="ID", help="numbers of cadences")
+    some["show"].add_argument("id", type=whole())
+    some["requeue"].add_argument("ids", nargs="*", type=whole(), metavar="ID", help="numbers of cadences")
     some["requeue"].add_argument("--all", action="store_true", help="every quarantined cadence")
     some["requeue"].add_argument("--files", action="store_true", help="every invalid file")
     text = "search recorded cadences again and report differences; exit status 1 if there are any"
@@ -218,25 +257,25 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     text = "search recorded cadences again, of named files, a target or a period; earlier candidates are superseded"
     again = command("requeue", _requeue, text, "requeue --target HIP99427")
-    again.add_argument("files", nargs="*", type=Path, metavar="FILE", help="files of the cadences")
-    again.add_argument("--target", help="as the headers name it")
+    again.add_argument("files", nargs="*", type=path, metavar="FILE", help="files of the cadences")
+    again.add_argument("--target", type=words, help="as the headers name it")
     again.add_argument("--since", help="oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d")
     config = command("config", _config, "check or print the configuration", "config check")
     verbs(config, {"check": "list every error", "show": "print every key with its value"})
     store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
     some = verbs(store, {"migrate": "migrate up to the version of this code, or to --to"})
-    some["migrate"].add_argument("--to", type=int, metavar="N", help="schema version (default: the newest)")
+    some["migrate"].add_argument("--to", type=whole(0), metavar="N", help="schema version (default: the newest)")
     models = command("models", _models, "list, verify, download, promote and compare releases", "models verify")
     texts = {"ls": "list releases", "verify": "check the sha256 of every file", "fetch": "download one"}
     texts["promote"] = "make one the active release, from the next cadence on"
     some = verbs(models, texts | {"compare": "compare the shadow release with what was reported"})
     for verb in ("promote", "compare"):
-        some[verb].add_argument("name", help="folder beside the configured release")
+        some[verb].add_argument("name", type=folder_name, help="folder beside the configured release")
     alias = command("fetch-models", _models, "the same as models fetch", "fetch-models URL --sha256 HEX")
     alias.set_defaults(verb="fetch")
     for fetch in (some["fetch"], alias):
-        fetch.add_argument("url", help="URL of a tar archive, or a name below releases_url")
-        fetch.add_argument("--sha256", required=True, help="of the archive; unpacked only if it matches")
+        fetch.add_argument("url", type=words, help="URL of a tar archive, or a name below releases_url")
+        fetch.add_argument("--sha256", type=sha256, required=True, help="of the archive; unpacked only if it matches")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,11 +283,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["test"]:  # pytest parses its own options
         return _test(Options(rest=arguments[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
     if options.config:
         os.environ["SENTINEL_CONFIG"] = str(Path(options.config).absolute())
+    try:
+        return _end_output(_run(options))
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        print(f"{options.command}: standard output: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: Options) -> int:
     from aetherscan.errors import AetherscanError, RecipeError
     from sentinel.errors import ConfigError, SentinelError
 
@@ -262,12 +312,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except (SentinelError, AetherscanError, OSError) as error:
-        print(f"{options.command}: {error}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):
+            print(f"{options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     else:
         return code
+
+
+def _end_output(status: int) -> int:
+    """Return the exit status, once standard output has been written.
+
+    Raises:
+        OSError: it cannot be: its reader has ended (`| head -1`), or a disk is full. What is left of it is dropped.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+    return status
 
 
 def _loaded() -> Any:
@@ -404,12 +469,6 @@ def _demo(options: Options) -> int:
     return int(not demo.run(config, _store(config), tell=print, **how))
 
 
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
-    return number
-
-
 def _search(options: Options) -> int:
     from functools import partial
 
@@ -533,8 +592,17 @@ def _outbox(options: Options) -> int:
     if options.verb == "ls":
         print("\n".join(outbox.message_lines(store, options.n)) or "none")
     else:
-        print(f"messages due now: {outbox.retry(store, options.id)}")
+        due = outbox.retry(store, options.id)
+        print(f"messages due now: {due}")
+        return _unknown(options.id, due, "messages that wait or are off")
     return 0
+
+
+def _unknown(ids: Sequence[int], known: int, kind: str) -> int:
+    """Return 1, with a line, if fewer rows were changed than ids were named."""
+    if unknown := max(0, len(set(ids)) - known):
+        print(f"{unknown} of the ids: expected ids of {kind}, found others", file=sys.stderr)
+    return int(unknown > 0)
 
 
 def _quarantine(options: Options) -> int:
@@ -548,6 +616,7 @@ def _quarantine(options: Options) -> int:
     else:
         cadences = store.requeue(None if options.all else options.ids)
         print(f"queued again: {cadences} cadences, {store.retry_invalid_files() if options.files else 0} files")
+        return _unknown([] if options.all else options.ids, cadences, "quarantined cadences")
     return 0
 
 

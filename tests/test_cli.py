@@ -186,8 +186,10 @@ def test_what_was_set_aside_is_listed_with_its_cause_shown_and_tried_again(confi
     assert cli.main(["quarantine", "show", str(ids[1])]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["attempts"][0]["cause"], len(shown["files"])) == ("not HDF5", 6)
-    assert cli.main(["quarantine", "requeue", str(ids[1]), "999"]) == 0
-    assert capsys.readouterr().out == "queued again: 1 cadences, 0 files\n"
+    assert cli.main(["quarantine", "requeue", str(ids[1]), "999"]) == 1
+    again = capsys.readouterr()
+    assert again.out == "queued again: 1 cadences, 0 files\n"
+    assert again.err.startswith("1 of the ids: expected ids of quarantined cadences")
     again = store.claim(60)
     assert (again.cadence_id, again.attempt) == (ids[1], 1)
     assert cli.main(["quarantine", "requeue", "--all", "--files"]) == 0

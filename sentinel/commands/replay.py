@@ -37,13 +37,13 @@ def moment(text: str) -> float:
     Raises:
         ConfigError: the text is none of these.
     """
-    if length := re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text):
+    if length := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([mhd])", text):
         return time.time() - float(length[1]) * SECONDS[length[2]]
     try:
         if re.fullmatch(r"\d{5}(\.\d+)?", text):
             return (float(text) - UNIX_EPOCH_MJD) * SECONDS["d"]
         at = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigError(f"--since: expected a date, an MJD or an age such as 12h, found {text!r}") from error
     return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
 

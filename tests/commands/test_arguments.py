@@ -1,0 +1,138 @@
+"""Arguments are checked before any work: one line, and an exit status of the table in docs/operating.md."""
+
+import argparse
+import os
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sentinel import cli
+from sentinel.config import ROOT
+
+EXAMPLES = int(os.environ.get("SENTINEL_COMMAND_LINES", "1000"))
+STUBBED = ("up", "down", "restart", "logs", "doctor", "demo", "search", "train", "evaluate", "docs", "replay")
+"""Commands that start processes, search or draw; what they parse is checked, what they do is not."""
+NASTY = (
+    *("", " ", "0", "-1", "1", "3", "nan", "inf", "-inf", "1e400", "1e3", "0x10", "١٢", "1_0", str(2**63), "9" * 5000),
+    *("a/../b", "/", "..", "/nonexistent/x.csv", "x.txt", "x.csv", "x.json", "zz", "-", "--", "-n", "%s", "\t", "a\nb"),
+    *("http://[", "http://localhost:99999999/x", "://", "ftp://a", "0" * 64, "\udcff", "\u2603", "a" * 5000, "1d"),
+    *("9" * 400 + "d", "0001-01-01", "99999", "true", "RFI"),
+)  # fmt: skip
+
+
+def exit_statuses():
+    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    section = text.partition("## Exit status")[2].partition("\n## ")[0]
+    return {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+
+
+def commands():
+    """Return the words that name each command, with its parser."""
+    found = []
+
+    def walk(parser, names):
+        below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        for action in below:
+            for name, child in action.choices.items():
+                walk(child, [*names, name])
+        if not below:
+            found.append((names, parser))
+
+    walk(cli.parser(), [])
+    return [(names, parser) for names, parser in found if names != ["test"]]  # pytest parses its own options
+
+
+@pytest.fixture
+def quiet(tmp_path, monkeypatch):
+    """A folder with an empty store, in which the commands that do more than read and write it do nothing."""
+    (tmp_path / "config.yaml").write_text("release: models/none\n")
+    for name in [name for name in os.environ if name.startswith(("SENTINEL", "SLACK"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.chdir(tmp_path)
+    for name in STUBBED:
+        monkeypatch.setattr(cli, f"_{name}", lambda _: 0)
+    built = cli.parser()
+    monkeypatch.setattr(cli, "parser", lambda: built)
+    monkeypatch.setattr("sentinel.commands.releases.TIMEOUT_S", 0.1)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    return tmp_path
+
+
+def status_of(line):
+    try:
+        return cli.main(line)
+    except SystemExit as left:
+        return left.code
+
+
+def lines():
+    """Command lines of each command's own options and positions, with values that are wrong more often than right."""
+    value = st.sampled_from(NASTY)
+
+    def line(command):
+        names, parser = command
+        options = [action.option_strings[-1] for action in parser._actions if action.option_strings]
+        word = st.one_of(value, st.sampled_from(options))
+        positions = sum(not action.option_strings for action in parser._actions)
+        return st.lists(word, min_size=positions, max_size=5).map(lambda words: [*names, *words])
+
+    return st.sampled_from(commands()).flatmap(line)
+
+
+@pytest.mark.hypothesis
+def test_no_command_line_ends_in_a_traceback(quiet, capsys):
+    allowed = exit_statuses()
+    assert {0, 1, 2, 3} <= allowed
+
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @given(lines())
+    def check(line):
+        os.environ["SENTINEL_CONFIG"] = str(quiet / "config.yaml")  # --config replaces it
+        status = status_of(line)
+        said = capsys.readouterr()
+        assert status in allowed, line
+        assert "Traceback" not in said.err + said.out, line
+        assert status in {0, 3} or said.err + said.out, line
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("candidates show 99999999999999999999999", "expected a whole number from 1 to"),
+        ("candidates show -1", "expected a whole number"),
+        ("candidates ls -n 0", "expected a whole number"),
+        ("candidates label 0 RFI", "expected a whole number"),
+        ("candidates export x.txt", "expected a name that ends in .csv or .json, found 'x.txt'"),
+        ("quarantine requeue 1 1.5", "found '1.5'"),
+        ("outbox retry nan", "found 'nan'"),
+        ("store migrate --to -1", "expected a whole number from 0"),
+        ("demo --seed -1", "expected a whole number from 0"),
+        ("demo --slow nan", "expected a finite number of at least 0 and at most 3600, found 'nan'"),
+        ("demo --slow -3", "found '-3'"),
+        ("evaluate --seed -1", "expected a whole number from 0"),
+        ("evaluate --band-mhz nan", "expected a finite number greater than 0"),
+        ("evaluate --band-mhz 0", "found '0'"),
+        ("search a.h5 --trace nan", "expected a finite number greater than 0, found 'nan'"),
+        ("search a.h5 --trace inf", "found 'inf'"),
+        ("search a.h5 --threshold nan", "expected a finite number"),
+        ("search a.h5 --threads 0", "expected a whole number from 1 to 1024"),
+        ("models fetch x --sha256 12", "expected 64 hexadecimal digits, found '12'"),
+        ("models promote ../x", "expected the name of a folder without a slash"),
+        ("logs ../../passwd", "expected one of cluster"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_that_names_it_and_exit_2(line, found, capsys):
+    assert status_of(line.split()) == 2
+    assert found in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("line", [["--config", "", "status"], ["search", ""], ["search", "a.h5", "--output", ""]])
+def test_an_empty_path_is_not_taken_for_the_default_or_the_current_folder(line, capsys):
+    assert status_of(line) == 2
+    assert "expected a path, found ''" in capsys.readouterr().err.splitlines()[-1]
