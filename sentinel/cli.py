@@ -538,11 +538,15 @@ def _train(options: Options) -> int:
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what it cannot find is no news on a machine without a GPU
+    from aetherscan.io.outputs import check_writable
     from aetherscan.train.pipeline import train
     from sentinel.commands.train import TrainingLog, labelled
     from sentinel.notify.slack import SlackPoster
 
     folder, store = options.output or settings.model_path / (settings.save_tag or _now()), _store(config)
+    for place in (folder, settings.output_path / folder.name):
+        place.mkdir(parents=True, exist_ok=True)
+        check_writable(place)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     journal = TrainingLog(run=folder.name, store=store, poster=poster)
     judged, labels = labelled(store, (settings.time_bins, settings.bins))

@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.cadence.geometry import OFF_POSITIONS
 from aetherscan.detector.detector import load_detector
+from aetherscan.errors import FormatError
 from aetherscan.evaluate.matching import DEFINITIONS, ScoredSearch, match_detections
 from aetherscan.evaluate.report import Evaluation, write_report
 from aetherscan.evaluate.scenarios import (
@@ -110,6 +112,16 @@ def _summary(done: Sequence[ScoredSearch], scenario: Scenario) -> str:
     return f"{scenario.name}: {mhz:.1f} MHz, {sum(found)} of {len(found)} tones found, {alarms} alarms"
 
 
+def _real_power(path: Path) -> Float32[np.ndarray, "time freq"]:
+    try:
+        power = np.load(path)["data"].astype(np.float32)
+    except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
+        raise FormatError(f"{path}: expected an .npz file with `data` (time, freq), found {error}") from error
+    if power.ndim != 2 or not power.size:
+        raise FormatError(f"{path}: expected `data` of two dimensions (time, freq), found shape {power.shape}")
+    return power
+
+
 def evaluate_release(
     release: Path,
     output: Path,
@@ -135,6 +147,7 @@ def evaluate_release(
         real: `.npz` file whose `data` is linear power (time, freq); without it real scenarios are skipped.
         progress: called with lines of text.
     """
+    power = _real_power(real) if real else None
     detector = load_detector(release)
     search = partial(release_search, detector)
     chosen = [scenario for scenario in SCENARIOS if not scenarios or scenario.name in scenarios]
@@ -148,7 +161,6 @@ def evaluate_release(
         Searcher(name=AGAIN, search=search(settings), scenarios=repeated, max_cadences=1),
         Searcher(name=OTHER_BLOCKS, search=search(other_blocks), scenarios=repeated, max_cadences=1),
     ]
-    power = np.load(real)["data"].astype(np.float32) if real else None
     began = time.time()
     searches = evaluate(chosen, searchers, seed=seed, full=full, band_mhz=band_mhz, real=power, progress=progress)
     statistics = summarize(searches)

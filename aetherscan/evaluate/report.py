@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from aetherscan.evaluate.matching import ScoredSearch
 from aetherscan.evaluate.scenarios import Scenario
 from aetherscan.evaluate.statistics import FRACTIONS, IDENTICAL, RELEASED, Statistic, TargetResult
+from aetherscan.io.outputs import write_whole
 from aetherscan.plotting.evaluation import (
     draw_calibration,
     draw_costs,
@@ -56,7 +57,7 @@ class Evaluation:
 def write_report(folder: Path, evaluation: Evaluation) -> None:
     """Write `evaluation.json`, `evaluation.html` (one page without links) and `recall.png` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(asdict(evaluation), indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "evaluation.json", json.dumps(asdict(evaluation), indent=1) + "\n")
     found = evaluation.statistics
     title = f"{evaluation.release['name']} ({evaluation.release['sha256'][:12]})"
     targets = [(target.description, target.goal, "yes" if target.met else "NO", *_cells(target.statistic))
@@ -93,7 +94,7 @@ def add_to_card(card: Path, title: str, targets: Iterable[TargetResult]) -> None
     lines = [f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows)]
     section = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
     others = section.sub("", card.read_text(encoding="utf-8")).rstrip()
-    card.write_text(f"{others}\n\n## {title}\n\n{''.join(lines)}", encoding="utf-8")
+    write_whole(card, f"{others}\n\n## {title}\n\n{''.join(lines)}")
 
 
 def _row(one: Statistic) -> tuple[str, ...]:

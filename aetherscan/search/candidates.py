@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from aetherscan.io.outputs import whole_file, write_whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -60,7 +62,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front, because target names come from files.
     """
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(columns)
         table.writerows([_safe_cell(row[name]) for name in columns] for row in rows)
@@ -72,4 +74,4 @@ def _safe_cell(value: object) -> object:
 
 def write_json(path: Path, rows: Sequence[Candidate]) -> None:
     """Write candidates as a JSON list, with their latents."""
-    path.write_text(json.dumps([asdict(candidate) for candidate in rows], indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps([asdict(candidate) for candidate in rows], indent=1) + "\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import func, insert, select, update
 
+from aetherscan.io.outputs import check_writable, write_whole
 from aetherscan.search.candidates import write_table
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks
@@ -75,10 +76,11 @@ def history(store: Store, cadence_id: int) -> str:
 
 def export(store: Store, path: Path) -> int:
     """Write all candidates to a .csv or .json file; return their number."""
+    check_writable(path.parent, path.name)
     with store.read() as rows:
         found = [dict(row) for row in rows.execute(labeled().order_by(candidate.c.id)).mappings()]
     if path.suffix == ".json":
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(found, indent=1) + "\n")
         return len(found)
     columns = [name for name in candidate.c.keys() if name not in HIDDEN]  # noqa: SIM118
     columns += ["label", "superseded", *(f"snr_{i}" for i in range(6))]

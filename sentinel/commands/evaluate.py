@@ -6,6 +6,7 @@ from pathlib import Path
 from aetherscan.evaluate.pipeline import evaluate_release
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import SCENARIOS
+from aetherscan.io.outputs import check_writable
 from aetherscan.options.search import SearchSettings
 from sentinel.config import ROOT
 from sentinel.errors import ConfigError
@@ -44,6 +45,10 @@ def evaluate(
     names = [scenario.name for scenario in SCENARIOS]
     if unknown := set(scenarios) - set(names):
         raise ConfigError(f"--scenarios: expected some of {', '.join(names)}, found {', '.join(sorted(unknown))}")
+    output.mkdir(parents=True, exist_ok=True)
+    check_writable(output, "evaluation.json", "evaluation.html", "recall.png")
+    if card:
+        check_writable(release, "CARD.md")
     results = evaluate_release(
         release, output, settings=settings, seed=seed, scenarios=scenarios, full=full,
         band_mhz=band_mhz, real=real_power or (REAL_POWER if REAL_POWER.exists() else None),

@@ -20,6 +20,7 @@ from aetherscan.cadence.roles import role_lines, roles_of
 from aetherscan.errors import CadenceError, ReadError
 from aetherscan.header import Header
 from aetherscan.io import open_cadence, verify_complete
+from aetherscan.io.outputs import check_writable, write_whole
 from aetherscan.options.cadence import CadenceRules
 from sentinel.commands.catalogue import StatedCadence, stated_cadences
 from sentinel.config import Search
@@ -95,18 +96,19 @@ def score(
     from aetherscan.search.candidates import write_table
     from aetherscan.search.stamps import COLUMNS, LEVELS, open_stamps, score_stamps
 
+    result = output / f"plates.{table}"
+    output.mkdir(parents=True, exist_ok=True)
+    check_writable(output, result.name)
     for path in paths:  # check all files before scoring any
         open_stamps(path, detector.release.snippet, LEVELS)
     least = detector.threshold if threshold is None else threshold
     rows = [row for path in paths for row in score_stamps(path, detector, least, batch)]
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"plates.{table}"
     if table == "json":
-        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        write_whole(result, json.dumps(rows, indent=1))
     else:
-        write_table(path, COLUMNS, rows)
+        write_table(result, COLUMNS, rows)
     found = sum(row["prediction"] for row in rows)
-    return f"{found} of {len(rows)} stamps from probability {least:.4g} with {detector.release.name}: {path}"
+    return f"{found} of {len(rows)} stamps from probability {least:.4g} with {detector.release.name}: {result}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,10 +231,12 @@ def search(
     runs: list[dict[str, Any]] = []
     found: list[Any] = []
     used = None
+    result = output / f"candidates.{table}"
     output.mkdir(parents=True, exist_ok=True)
+    check_writable(output, result.name, "run.json")
 
     def write() -> None:
-        {"csv": write_csv, "json": write_json}[table](output / f"candidates.{table}", found)
+        {"csv": write_csv, "json": write_json}[table](result, found)
         report = {
             "cadences": runs,
             "failed": failed,
@@ -244,7 +248,7 @@ def search(
             "headers": [asdict(header) for header in headers.values()],
             "seconds": round(time.time() - began, 3),
         }
-        (output / "run.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_whole(output / "run.json", json.dumps(report, indent=1) + "\n")
 
     if cadences:
         detector = detect()
@@ -270,9 +274,12 @@ def search(
         }
         runs.append({**facts, **costs})
         write()
+    if not runs and result.exists():  # a mistyped name does not empty the table of an earlier search
+        tell(f"0 cadences: the table of an earlier search is unchanged: {result}")
+        return Outcome(searched=0, failed=len(failed))
     write()
     without = f", {len(failed) + len(passed_over)} lines of what was not searched" if failed or passed_over else ""
-    tell(f"{len(runs)} cadences, {len(found)} candidates{without}: {output / f'candidates.{table}'}")
+    tell(f"{len(runs)} cadences, {len(found)} candidates{without}: {result}")
     return Outcome(searched=len(runs), failed=len(failed))
 
 
