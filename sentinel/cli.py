@@ -341,6 +341,17 @@ def _loaded() -> Any:
     return load_config(config_path())
 
 
+def _checked() -> Any:
+    """Return the configuration, with the folders of the service checked too."""
+    from sentinel.config import place_mistakes
+    from sentinel.errors import ConfigError
+
+    config = _loaded()
+    if mistakes := place_mistakes(config):
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
 def _store(config: Any) -> Any:
     from sentinel.store.queue import open_store
 
@@ -369,7 +380,7 @@ def _up(options: Options) -> int:
     from sentinel.programs import supervisor
     from sentinel.store.releases import active_release
 
-    config = _loaded()
+    config = _checked()
     supervisor.check_state_dir(config, config_path())
     store = _store(config)
     release = read_release(active_release(store, config.release))
@@ -646,7 +657,7 @@ def _requeue(options: Options) -> int:
 def _config(options: Options) -> int:
     import yaml
 
-    config = _loaded()
+    config = _checked() if options.verb == "check" else _loaded()
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) if options.verb == "show" else "no errors")
     return 0
 

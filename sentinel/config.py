@@ -9,11 +9,12 @@ names, so a dump of the configuration never holds one.
 
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 import yaml
@@ -25,12 +26,20 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from aetherscan.errors import RecipeError
 from aetherscan.options.cadence import CadenceRules
@@ -41,6 +50,8 @@ from sentinel.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "SENTINEL__"
 SECRETS = ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL")
+SIZE = r"^(?i:auto|\d+(\.\d+)?( *[kmgtp]?i?b)?)$"
+"""A size in bytes, such as 3 GiB or 500 MB; auto; or a fraction of the memory of the machine."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -69,7 +80,15 @@ def secret(name: str) -> str | None:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
+        is_path = "Path" in str(cls.model_fields[str(info.field_name)].annotation)
+        if is_path and "" in (value if isinstance(value, list | tuple) else [value]):
+            raise ValueError("expected a path")  # `Path` takes the empty string for the current folder
+        return value
 
 
 class Complete(_Section):
@@ -115,7 +134,7 @@ class Cluster(_Section):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     workers: PositiveInt = 1
-    memory_limit: str | None = "3 GiB"
+    memory_limit: Annotated[str, Field(pattern=SIZE)] | None = "3 GiB"
     in_flight: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -157,7 +176,15 @@ class Store(_Section):
     @field_validator("url")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).password:
+        try:
+            address = urlsplit(url or "")
+            known = not url or (re.fullmatch(r"sqlite|postgresql(\+\w+)?", address.scheme) and "://" in url)
+            password, _ = address.password, address.port
+        except ValueError as error:
+            raise PydanticCustomError("secret", f"expected a URL: {error}") from error
+        if not known:
+            raise PydanticCustomError("secret", "expected sqlite:///PATH or postgresql://HOST/DATABASE")
+        if password:
             raise PydanticCustomError(
                 "secret", "expected no password here: set PGPASSWORD, or PGPASSFILE to a file that holds it"
             )
@@ -289,21 +316,38 @@ class Config(_Section):
         return hashlib.sha256(self.search.model_dump_json().encode()).hexdigest()
 
 
+class _Environment(EnvSettingsSource):
+    """Environment variables; a list is JSON, or its items with commas between them (paths: colons too)."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Return the items of a list, or what the JSON says."""
+        text = str(value).strip()
+        if get_origin(field.annotation) is not tuple or text.startswith("["):
+            return super().decode_complex_value(field_name, field, value)
+        between = "[,:]" if Path in get_args(field.annotation) else ","
+        return [item.strip() for item in re.split(between, text)]
+
+
 class _Layers(Config, BaseSettings):
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, validate_default=True, env_prefix=PREFIX, env_nested_delimiter="__"
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
     )
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the file's values are passed in
+        return _Environment(settings_cls), init_settings  # the file's values are passed in
 
 
 def config_path(named: str | None = None) -> Path | None:
@@ -373,6 +417,38 @@ def _placed(value: Any, base: Path) -> Any:
     return [_placed(item, base) for item in value] if isinstance(value, list | tuple) else value
 
 
+class _Unique(yaml.SafeLoader):
+    """Reads YAML, and refuses a key that stands twice in a section."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
+        """Return the mapping of a node."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"expected each key once, found {', '.join(sorted(twice))} twice from line {line} on")
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    if channel := re.search(r"(?m)^[^#\n]*\bchannel:[ \t]+(#\w\S*)[ \t]*$", text):
+        raise ConfigError(f'{path}: slack.channel: expected quotes, "{channel[1]}": YAML takes # for a comment')
+    return yaml.load(text, _Unique) or {}  # noqa: S506
+
+
+def place_mistakes(config: Config) -> list[str]:
+    """Return a line for each folder of the service that cannot be where the configuration puts it."""
+    state = config.state_dir.resolve()
+    below = [root for root in config.watch.roots if state.is_relative_to(root.resolve())]
+    files = [
+        path for path in (*config.watch.roots, config.state_dir, config.pictures) if path.exists() and not path.is_dir()
+    ]
+    return [
+        *(f"state_dir: expected a folder that is not watched, found {state} below the root {root}" for root in below),
+        *(f"{path}: expected a folder, found a file" for path in files),
+    ]
+
+
 def load_config(path: Path | None) -> Config:
     """Read the configuration from `path` (None: defaults) and the environment.
 
@@ -387,12 +463,14 @@ def load_config(path: Path | None) -> Config:
     mistakes += _unreadable()
     values: Any = {}
     try:
-        values = yaml.safe_load(path.read_text()) or {} if path else {}
+        values = _read(path) if path else {}
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
         layers = _Layers(**values)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except SettingsError as error:
+        mistakes.append(f"{error}: expected text, or a list such as a,b: {error.__cause__}")
     except ValidationError as error:
         mistakes += _mistakes(error)
     if mistakes:

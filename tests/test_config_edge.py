@@ -1,0 +1,83 @@
+"""A wrong size, URL, path, list or key is found when the configuration is checked, not when the service starts."""
+
+from pathlib import Path
+
+import pytest
+
+from sentinel import cli
+from sentinel.config import load_config
+from sentinel.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cluster: {memory_limit: 3 Gibs}", "cluster.memory_limit"),
+        ("store: {url: my database}", "store.url: expected sqlite:///PATH or postgresql://"),
+        ("store: {url: 'mysql://db/x'}", "store.url: expected sqlite"),
+        ("store: {url: 'postgresql://db:port/x'}", "store.url: expected a URL"),
+        ("state_dir: ''", "state_dir: Value error, expected a path, found ''"),
+        ("watch: {roots: [/data, '']}", "watch.roots: Value error, expected a path"),
+        ("lease_s: .inf", "lease_s"),
+        ("lease_s: .nan", "lease_s"),
+        ("search: {hit_snr: .inf}", "search.hit_snr"),
+        ("lease_s: 1\nlease_s: 2", "expected each key once, found lease_s twice"),
+        ("watch:\n  scan_s: 1\n  scan_s: 2", "found scan_s twice from line 2"),
+        ("slack:\n  channel: #general\n", 'expected quotes, "#general"'),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, text, found):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "config.yaml")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("size", ["3 GiB", "3GiB", "500 MB", "2e9"[:1], "auto", "0.5", "3 gb"])
+def test_the_usual_sizes_are_taken(tmp_path, size):
+    (tmp_path / "config.yaml").write_text(f"cluster: {{memory_limit: '{size}'}}")
+    assert load_config(tmp_path / "config.yaml").cluster.memory_limit == size
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"release: \xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read"):
+        load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "roots"), [("/data", ["/data"]), ("/a:/b", ["/a", "/b"]), ("/a, /b", ["/a", "/b"]), ('["/a"]', ["/a"])]
+)
+def test_a_list_in_the_environment_is_written_as_an_administrator_writes_it(monkeypatch, text, roots):
+    monkeypatch.setenv("SENTINEL__WATCH__ROOTS", text)
+    assert load_config(None).watch.roots == tuple(map(Path, roots))
+
+
+def test_patterns_in_the_environment_may_hold_colons(monkeypatch):
+    monkeypatch.setenv("SENTINEL__WATCH__INCLUDE", "a:b*.h5,*.fil")
+    assert load_config(None).watch.include == ("a:b*.h5", "*.fil")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WATCH__ROOTS", ""), ("WATCH", "3"), ("WATCH", "{junk"), ("LEASE_S", "inf")]
+)
+def test_a_wrong_value_in_the_environment_is_a_configuration_error(monkeypatch, name, value):
+    monkeypatch.setenv(f"SENTINEL__{name}", value)
+    with pytest.raises(ConfigError, match=r"watch|lease_s"):
+        load_config(None)
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["up"]])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("watch: {roots: [.]}", "below the root"),
+        ("watch: {roots: [config.yaml]}", "config.yaml: expected a folder, found a file"),
+        ("state_dir: config.yaml", "config.yaml: expected a folder, found a file"),
+    ],
+)
+def test_the_check_finds_misplaced_folders_as_a_start_does(tmp_path, monkeypatch, capsys, command, text, found):
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+    assert cli.main(command) == 2
+    assert found in capsys.readouterr().err
