@@ -3,7 +3,7 @@
 Only the standard library is imported until a command runs, so that help and usage errors need no packages.
 
 Exit status: 0 success; 1 a warning or a failed command; 2 a usage or configuration error, or a critical state; 3 the
-state is unknown; 130 interrupted; 141 the reader of the output ended. docs/operating.md has the table.
+state is unknown; 130 interrupted. docs/operating.md has the table.
 """
 
 import argparse
@@ -290,12 +290,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.config:
         os.environ["SENTINEL_CONFIG"] = str(Path(options.config).absolute())
     try:
-        return _end_output(_run(options))
-    except BrokenPipeError:
-        return 141
-    except OSError as error:
+        status = _run(options)
+        sys.stdout.flush()
+    except OSError as error:  # of standard output: what is left of it is dropped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has all that it wants
+            return 0
         print(f"{options.command}: standard output: {error}", file=sys.stderr)
         return 1
+    return status
 
 
 def _run(options: Options) -> int:
@@ -303,36 +306,17 @@ def _run(options: Options) -> int:
     from sentinel.errors import ConfigError, SentinelError
 
     try:
-        code = int(options.does(options))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has all that it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return int(options.does(options))
+    except BrokenPipeError:
+        raise
     except (ConfigError, RecipeError) as error:
         print(error, file=sys.stderr)
         return 2
     except (SentinelError, AetherscanError, OSError) as error:
-        if not isinstance(error, BrokenPipeError):
-            print(f"{options.command}: {error}", file=sys.stderr)
+        print(f"{options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    else:
-        return code
-
-
-def _end_output(status: int) -> int:
-    """Return the exit status, once standard output has been written.
-
-    Raises:
-        OSError: it cannot be: its reader has ended (`| head -1`), or a disk is full. What is left of it is dropped.
-    """
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
-    return status
 
 
 def _loaded() -> Any:

@@ -160,6 +160,7 @@ def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
     shown = json.loads(candidates.as_json(store, 2))
     assert (shown["allocations"], shown["comb_teeth"], shown["seen_before"]) == (known["allocations"], 0, 0)
     assert json.loads(candidates.as_json(store, 1))["latents"] == [0.0] * 48
+    assert list(shown)[-1] == "latents"
     assert candidates.export(store, tmp_path / "all.csv") == 2
     header, first, _ = (tmp_path / "all.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))

@@ -31,7 +31,7 @@ def newest(store: Store, count: int) -> list[str]:
 
 
 def as_json(store: Store, candidate_id: int) -> str:
-    """Return all columns of a candidate as JSON.
+    """Return all columns of a candidate as JSON, the latents last.
 
     Raises:
         StoreError: there is no such row.
@@ -40,7 +40,9 @@ def as_json(store: Store, candidate_id: int) -> str:
         found = rows.execute(labeled().where(candidate.c.id == candidate_id)).mappings().one_or_none()
     if found is None:
         raise StoreError(f"candidate {candidate_id}: no such row")
-    return json.dumps(dict(found), indent=1)
+    facts = dict(found)
+    latents = facts.pop("latents")
+    return json.dumps({**facts, "latents": latents}, indent=1)
 
 
 def set_aside(store: Store) -> list[str]:

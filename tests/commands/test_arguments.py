@@ -3,6 +3,9 @@
 import argparse
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -136,3 +139,23 @@ def test_a_wrong_argument_is_one_line_that_names_it_and_exit_2(line, found, caps
 def test_an_empty_path_is_not_taken_for_the_default_or_the_current_folder(line, capsys):
     assert status_of(line) == 2
     assert "expected a path, found ''" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_reader_that_ends_first_ends_the_command_without_a_word(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    line = [sys.executable, "-P", "-m", "sentinel.cli", "--config", str(tmp_path / "config.yaml"), "config", "show"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(line, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_full_disk_behind_standard_output_is_one_line_and_exit_1(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    line = [sys.executable, "-P", "-m", "sentinel.cli", "--config", str(tmp_path / "config.yaml"), "config", "show"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(line, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("config: ")
+    assert ended.stderr.endswith("[Errno 28] No space left on device\n")
