@@ -104,7 +104,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "files", nargs="*", type=file_name, metavar="FILE", help=".h5 or .fil files, or .csv files that list them"
     )
     search.add_argument(
-        "--cadence", type=words, metavar="PATTERN",
+        "--cadence", metavar="PATTERN",
         help="search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF",
     )  # fmt: skip
     search.add_argument("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")

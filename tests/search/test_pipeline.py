@@ -291,7 +291,7 @@ def test_memory_is_bounded_unless_a_chunk_is_larger():
 def test_tracks_on_one_line_are_merged_into_the_brightest_and_neighbors_are_kept():
     tracks = np.zeros((3, len(FIELDS)))
     tracks[:, START], tracks[:, WIDTH] = (1000.0, 1004.0, 1200.0), 2.0
-    tracks[:, SNR:] = [[10] * 6, [12] * 6, [9] * 6]
+    tracks[:, SNR : SNR + 6] = [[10] * 6, [12] * 6, [9] * 6]
     assert merge(tracks, geometry_of(Sky(header=HEADER).headers())) == [1, 2]
 
 
