@@ -31,24 +31,28 @@ JUMP_S = 2.0
 JUMP_REPORTED_S = 45.0
 SLOWEST_SCAN_S = 45.0
 """A root may always go this long without a complete scan."""
-_looking: dict[str, threading.Thread] = {}
+_looking: dict[str, tuple[threading.Thread, dict[str, Any]]] = {}
+_lock = threading.Lock()
 
 
 def look(name: str, probe: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return what a probe found, or `error`: the exception, or that there was no reply within `PATIENCE_S`."""
-    found: dict[str, Any] = {}
 
-    def run() -> None:
+    def run(found: dict[str, Any]) -> None:
         try:
             found.update(probe())
         except OSError as error:
             found["error"] = one_line(error)
 
-    if not (name in _looking and _looking[name].is_alive()):  # else the last look still hangs
-        _looking[name] = threading.Thread(target=run, daemon=True)
-        _looking[name].start()
-    _looking[name].join(PATIENCE_S)
-    return {"error": f"no reply within {PATIENCE_S:g} s"} if _looking[name].is_alive() else found
+    with _lock:  # several threads ask
+        thread, found = _looking.get(name, (None, {}))
+        if thread is None or not thread.is_alive():  # else the last look still runs, or hangs
+            found = {}
+            thread = threading.Thread(target=run, args=(found,), daemon=True)
+            thread.start()
+            _looking[name] = thread, found
+    thread.join(PATIENCE_S)
+    return {"error": f"no reply within {PATIENCE_S:g} s"} if thread.is_alive() else dict(found)
 
 
 def folder(path: Path) -> dict[str, Any]:
