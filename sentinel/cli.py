@@ -30,30 +30,24 @@ from sentinel.commands.arguments import (
 
 VERSION = "0.1.0"
 Options = argparse.Namespace
+SEED = whole(0, 2**32 - 1)
+RELEASE = "folder of a release (default: the active release)"
+SINCE = "oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the help of each command ends with an example."""
-    top = argparse.ArgumentParser(
-        prog="sentinel.py", description="Search radio-telescope cadences for technosignatures as the files arrive."
-    )
+    text = "Search radio-telescope cadences for technosignatures as the files arrive."
+    top = argparse.ArgumentParser(prog="sentinel.py", description=text)
     top.add_argument("--version", action="version", version=VERSION)
-    top.add_argument(
-        "--config",
-        type=file_name,
-        metavar="FILE",
-        help="configuration file (default: $SENTINEL_CONFIG, else config.yaml)",
-    )
+    text = "configuration file (default: $SENTINEL_CONFIG, else config.yaml)"
+    top.add_argument("--config", type=file_name, metavar="FILE", help=text)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, does: Callable[[Options], int], text: str, example: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=f"example:\n  ./sentinel.py {example}",
-        )
+        layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        layout["epilog"] = f"example:\n  ./sentinel.py {example}"
+        added = commands.add_parser(name, help=text, description=text, **layout)
         added.set_defaults(does=does)
         return added
 
@@ -73,129 +67,74 @@ def _service_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     up.add_argument("--foreground", action="store_true", help="do not return; write logs to standard output")
     for parsed in (up, command("down", _down, "stop the service and every process that it started", "down")):
         parsed.add_argument("--docker", action="store_true", help="use docker compose")
-    command("restart", _restart, "stop the service, then start it", "restart").set_defaults(
-        foreground=False, docker=False
-    )
+    restart = command("restart", _restart, "stop the service, then start it", "restart")
+    restart.set_defaults(foreground=False, docker=False)
     text = "print the state of the service; exit status 0 ok, 1 warning, 2 critical, 3 unknown"
     status = command("status", _status, text, "status --json")
     status.add_argument("--json", action="store_true", help="all facts as JSON")
     status.add_argument("--probe", action="store_true", help="one line, for a monitoring system")
     logs = command("logs", _logs, "print the last lines of the logs", "logs -f watcher")
     logs.add_argument("-f", "--follow", action="store_true", help="continue as lines are written")
-    logs.add_argument(
-        "name", nargs="*", type=log_name, metavar="NAME", help="cluster, watcher, poster or web (default: all)"
-    )
+    text = "cluster, watcher, poster or web (default: all)"
+    logs.add_argument("name", nargs="*", type=log_name, metavar="NAME", help=text)
     command("doctor", _doctor, "check disk, folders, store, release and Slack", "doctor")
-    text = "write a synthetic cadence and report its candidate, picture and message"
-    demo = command("demo", _demo, text, "demo")
-    demo.add_argument("--keep", action="store_true", help="keep the files in the watched folder")
-    demo.add_argument("--suffix", choices=(".h5", ".fil"), default=".h5", help="file format (default %(default)s)")
-    demo.add_argument(
-        "--slow", type=number(0, 3600), default=0.0, metavar="S", help="copy each file in pieces over S seconds"
-    )
-    demo.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=1, help="seed of the synthetic sky (default %(default)s)"
-    )
+    demo = command("demo", _demo, "write a synthetic cadence and report its candidate, picture and message", "demo")
+    add = demo.add_argument
+    add("--keep", action="store_true", help="keep the files in the watched folder")
+    add("--suffix", choices=(".h5", ".fil"), default=".h5", help="file format (default %(default)s)")
+    add("--slow", type=number(0, 3600), default=0.0, metavar="S", help="copy each file in pieces over S seconds")
+    add("--seed", type=SEED, default=1, help="seed of the synthetic sky (default %(default)s)")
 
 
 def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     search = command("search", _search, "search files without the service", "search data/*.h5 --output found")
-    search.add_argument(
-        "files", nargs="*", type=file_name, metavar="FILE", help=".h5 or .fil files, or .csv files that list them"
-    )
-    search.add_argument(
-        "--cadence", metavar="PATTERN",
-        help="search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF",
-    )  # fmt: skip
-    search.add_argument("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")
-    search.add_argument("--output", type=path, default=Path("found"), metavar="DIR", help="default %(default)s")
-    search.add_argument("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
-    search.add_argument(
-        "--mode",
-        choices=("tracks", "windows"),
-        help="tracks: score each line; windows: score every 4,096 channels (default: configuration)",
-    )
-    search.add_argument(
-        "--threshold", "--classification-threshold", type=number(), metavar="P",
-        help="lowest probability of a candidate, 0-1 (default: the release's)",
-    )  # fmt: skip
-    search.add_argument(
-        "--no-dc", dest="dc_spikes", action="store_const", const=False, help="the files have no DC spikes: blank none"
-    )
-    search.add_argument(
-        "--coarse-channels", type=whole(), metavar="N", help="fine channels of a coarse channel (default: the header's)"
-    )
-    search.add_argument("--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: configuration)")
-    search.add_argument(
-        "--trace",
-        type=number(0, above=True),
-        metavar="MHZ",
-        help="explain instead what each stage does at this frequency",
-    )
-    search.add_argument("--release", type=path, metavar="DIR", help="folder of a release (default: the active release)")
-    text = (
-        "score stamps instead: .npy files of shape (n, 6, 16, 4096) or (n, 6, 16, 512), in --data-path or its testing/"
-    )
-    search.add_argument("--test-files", nargs="+", type=file_name, default=[], metavar="FILE", help=text)
-    search.add_argument(
-        "--encoder-path",
-        type=file_name,
-        metavar="FILE",
-        help="encoder (.onnx or .keras) in place of the release's; requires --rf-path",
-    )
-    search.add_argument("--rf-path", type=file_name, metavar="FILE", help="forest (.skops) in place of the release's")
-    search.add_argument(
-        "--config-path", type=file_name, metavar="FILE", help="release.json of a release; the same as --release"
-    )
-    search.add_argument(
-        "--per-replica-batch-size",
-        type=whole(),
-        default=256,
-        metavar="N",
-        help="stamps scored at once (default %(default)s)",
-    )
+    add = search.add_argument
+    add("files", nargs="*", type=file_name, metavar="FILE", help=".h5 or .fil files, or .csv files that list them")
+    text = "search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF"
+    add("--cadence", metavar="PATTERN", help=text)
+    add("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")
+    add("--output", type=path, default=Path("found"), metavar="DIR", help="default %(default)s")
+    add("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
+    text = "tracks: score each line; windows: score every 4,096 channels (default: configuration)"
+    add("--mode", choices=("tracks", "windows"), help=text)
+    text = "lowest probability of a candidate, 0-1 (default: the release's)"
+    add("--threshold", "--classification-threshold", type=number(), metavar="P", help=text)
+    text = "the files have no DC spikes: blank none"
+    add("--no-dc", dest="dc_spikes", action="store_const", const=False, help=text)
+    text = "fine channels of a coarse channel (default: the header's)"
+    add("--coarse-channels", type=whole(), metavar="N", help=text)
+    add("--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: configuration)")
+    text = "explain instead what each stage does at this frequency"
+    add("--trace", type=number(0, above=True), metavar="MHZ", help=text)
+    add("--release", type=path, metavar="DIR", help=RELEASE)
+    text = "score stamps instead: .npy files of (n, 6, 16, 4096) or (n, 6, 16, 512), in --data-path or its testing/"
+    add("--test-files", nargs="+", type=file_name, default=[], metavar="FILE", help=text)
+    text = "encoder (.onnx or .keras) in place of the release's; requires --rf-path"
+    add("--encoder-path", type=file_name, metavar="FILE", help=text)
+    add("--rf-path", type=file_name, metavar="FILE", help="forest (.skops) in place of the release's")
+    add("--config-path", type=file_name, metavar="FILE", help="release.json of a release; the same as --release")
+    text = "stamps scored at once (default %(default)s)"
+    add("--per-replica-batch-size", type=whole(), default=256, metavar="N", help=text)
     for kind in ("data", "model", "output"):
-        search.add_argument(
-            f"--{kind}-path",
-            type=file_name,
-            metavar="DIR",
-            help=f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help",
-        )
-    search.add_argument(
-        "--save-tag",
-        type=folder_name,
-        metavar="TAG",
-        help="folder of the table within --output-path (default: the time)",
-    )
+        text = f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help"
+        add(f"--{kind}-path", type=file_name, metavar="DIR", help=text)
+    text = "folder of the table within --output-path (default: the time)"
+    add("--save-tag", type=folder_name, metavar="TAG", help=text)
     train = command("train", _train, "train a release", "train --save-tag test_v1 --num-training-rounds 5")
-    train.add_argument(
-        "--output", type=path, metavar="DIR", help="folder of the new release (default: --save-tag within --model-path)"
-    )
+    text = "folder of the new release (default: --save-tag within --model-path)"
+    train.add_argument("--output", type=path, metavar="DIR", help=text)
     _train_options(train)
-    evaluate = command(
-        "evaluate",
-        _evaluate,
-        "measure recall and false alarms of a release on simulated skies",
-        "evaluate --output judged",
-    )
-    evaluate.add_argument("--output", type=path, default=Path("judged"), metavar="DIR", help="default %(default)s")
-    evaluate.add_argument(
-        "--release", type=path, metavar="DIR", help="folder of a release (default: the active release)"
-    )
-    evaluate.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, help="seed of the skies (default %(default)s)")
-    evaluate.add_argument(
-        "--scenarios", "--cells", nargs="+", default=[], metavar="NAME", help="scenarios to measure (default: all)"
-    )
-    evaluate.add_argument(
-        "--full",
-        action="store_true",
-        help="use the bandwidth of the published tables; takes an hour instead of minutes",
-    )
-    evaluate.add_argument(
-        "--band-mhz", type=number(0, 1e5, above=True), metavar="MHZ", help="bandwidth of each scenario"
-    )
-    evaluate.add_argument("--card", action="store_true", help="also write the results to the release's CARD.md")
-    evaluate.add_argument("--slice", type=path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
+    text = "measure recall and false alarms of a release on simulated skies"
+    add = command("evaluate", _evaluate, text, "evaluate --output judged").add_argument
+    add("--output", type=path, default=Path("judged"), metavar="DIR", help="default %(default)s")
+    add("--release", type=path, metavar="DIR", help=RELEASE)
+    add("--seed", type=SEED, default=1, help="seed of the skies (default %(default)s)")
+    add("--scenarios", "--cells", nargs="+", default=[], metavar="NAME", help="scenarios to measure (default: all)")
+    text = "use the bandwidth of the published tables; takes an hour instead of minutes"
+    add("--full", action="store_true", help=text)
+    add("--band-mhz", type=number(0, 1e5, above=True), metavar="MHZ", help="bandwidth of each scenario")
+    add("--card", action="store_true", help="also write the results to the release's CARD.md")
+    add("--slice", type=path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:
@@ -226,9 +165,8 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         group = parent.add_subparsers(dest="verb", metavar="VERB", required=True)
         return {verb: group.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
 
-    candidates = command(
-        "candidates", _candidates, "list, show, export and label candidates", "candidates export candidates.csv"
-    )
+    text = "list, show, export and label candidates"
+    candidates = command("candidates", _candidates, text, "candidates export candidates.csv")
     texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
     some = verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
@@ -239,27 +177,23 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     outbox = command("outbox", _outbox, "list messages, and retry those that were not delivered", "outbox ls")
     some = verbs(outbox, {"ls": "list the newest", "retry": "make waiting messages due now"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
-    some["retry"].add_argument(
-        "id", type=whole(), nargs="*", help="only these, even if their state is `off` (default: all that wait)"
-    )
+    text = "only these, even if their state is `off` (default: all that wait)"
+    some["retry"].add_argument("id", type=whole(), nargs="*", help=text)
     quarantine = command("quarantine", _quarantine, "list what was set aside, and queue it again", "quarantine ls")
-    some = verbs(
-        quarantine, {"ls": "list with causes", "show": "print a cadence and its attempts", "requeue": "queue again"}
-    )
+    texts = {"ls": "list with causes", "show": "print a cadence and its attempts", "requeue": "queue again"}
+    some = verbs(quarantine, texts)
     some["show"].add_argument("id", type=whole())
     some["requeue"].add_argument("ids", nargs="*", type=whole(), metavar="ID", help="numbers of cadences")
     some["requeue"].add_argument("--all", action="store_true", help="every quarantined cadence")
     some["requeue"].add_argument("--files", action="store_true", help="every invalid file")
     text = "search recorded cadences again and report differences; exit status 1 if there are any"
     replay = command("replay", _replay, text, "replay --since 2d")
-    replay.add_argument(
-        "--since", required=True, help="oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d"
-    )
+    replay.add_argument("--since", required=True, help=SINCE)
     text = "search recorded cadences again, of named files, a target or a period; earlier candidates are superseded"
     again = command("requeue", _requeue, text, "requeue --target HIP99427")
     again.add_argument("files", nargs="*", type=path, metavar="FILE", help="files of the cadences")
     again.add_argument("--target", type=words, help="as the headers name it")
-    again.add_argument("--since", help="oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h, 2d")
+    again.add_argument("--since", help=SINCE)
     config = command("config", _config, "check or print the configuration", "config check")
     verbs(config, {"check": "list every error", "show": "print every key with its value"})
     store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
