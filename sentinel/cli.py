@@ -8,7 +8,6 @@ state is unknown; 130 interrupted. docs/operating.md has the table.
 
 import argparse
 import io
-import math
 import os
 import signal
 import sys
@@ -399,65 +398,9 @@ def _demo(options: Options) -> int:
 
 
 def _search(options: Options) -> int:
-    from functools import partial
-
-    from tqdm import tqdm
-
-    from aetherscan.options.train import find_files
     from sentinel.commands import search
-    from sentinel.commands.listing import listed
-    from sentinel.config import changed, train_settings
-    from sentinel.errors import ConfigError
 
-    if bool(options.files) == bool(options.test_files):
-        raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
-    config = _loaded()
-    if options.test_files and options.cadence is not None:
-        raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
-    if options.test_files and options.trace is not None:
-        raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
-    overruled = ("mode", "threshold", "threads", "dc_spikes", "coarse_channels")
-    settings = changed(config.search, {name: getattr(options, name) for name in overruled})
-    names = ("data_path", "model_path", "output_path", "save_tag")
-    paths = train_settings(config, {name: getattr(options, name) for name in names})
-    encoder, forest, card = (
-        find_files(paths.model_path, "", [name])[0] if name else None
-        for name in (options.encoder_path, options.rf_path, options.config_path)
-    )
-    if card and card.name != "release.json":
-        raise ConfigError(f"--config-path: expected the release.json of a release, found {card}")
-    release = options.release or (card.parent if card else _active_release(config))
-    output = options.output
-    if options.output_path or options.save_tag:
-        output = paths.output_path / (paths.save_tag or _now())
-    detect = partial(search.detector_of, release, settings, encoder, forest)
-    if options.test_files:
-        stamps = find_files(paths.data_path, "testing", options.test_files)
-        how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
-        print(search.score(stamps, output, detector=detect(), **how))
-        return 0
-    files, unused = listed(options.files)
-    stated = search.stated(options.cadence, options.files, files)
-    cadences = {"rules": config.cadence_rules, "stated": stated}
-    if options.trace is not None:
-        print(*(f"not searched: {line}" for line in unused), sep="\n", end="\n" if unused else "")
-        print("\n".join(search.trace(files, options.trace, detect=detect, search=settings, **cadences)))
-        return 0
-    with tqdm(
-        total=100, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
-    ) as bar:
-        outcome = search.search(
-            files, output, detect=detect, search=settings, unused=unused, **cadences,
-            max_channel_hz=math.inf if options.all_products else config.watch.max_channel_hz,
-            table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
-        )  # fmt: skip
-    return int(outcome.exit_status)
-
-
-def _now() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    return search.run(_loaded(), options, _active_release)
 
 
 def _train(options: Options) -> int:
@@ -467,23 +410,9 @@ def _train(options: Options) -> int:
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what it cannot find is no news on a machine without a GPU
-    from aetherscan.io.outputs import check_writable
-    from aetherscan.train.pipeline import train
-    from sentinel.commands.train import TrainingLog, labelled
-    from sentinel.notify.slack import SlackPoster
+    from sentinel.commands import train
 
-    folder, store = options.output or settings.model_path / (settings.save_tag or _now()), _store(config)
-    for place in (folder, settings.output_path / folder.name):
-        place.mkdir(parents=True, exist_ok=True)
-        check_writable(place)
-    poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
-    journal = TrainingLog(run=folder.name, store=store, poster=poster)
-    judged, labels = labelled(store, (settings.time_bins, settings.bins))
-    for word, became in labels.items():
-        journal.say(f"labels, {word}: {', '.join(f'{count} {what}' for what, count in became.items())}")
-    release = train(folder, settings, labelled=judged, labels=labels, tell=journal.say, note=journal.note)
-    journal.say(f"{release.name}: sha256 {release.sha256}")
-    journal.show(settings.output_path / folder.name)
+    train.run(config, settings, options.output, _store(config))
     return 0
 
 

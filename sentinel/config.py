@@ -155,9 +155,7 @@ def _mirror(name: str, settings: Any, **defaults: Any) -> Any:
         settings(**section.model_dump())
         return section
 
-    options: Any = {
-        declared.name: (declared.type, defaults.get(declared.name, declared.default)) for declared in fields(settings)
-    }
+    options: Any = {item.name: (item.type, defaults.get(item.name, item.default)) for item in fields(settings)}
     checks: Any = {"check": model_validator(mode="after")(check)}
     return create_model(name, __base__=_Section, __validators__=checks, **options)
 
@@ -185,9 +183,8 @@ class Store(_Section):
         if not known:
             raise PydanticCustomError("secret", "expected sqlite:///PATH or postgresql://HOST/DATABASE")
         if password:
-            raise PydanticCustomError(
-                "secret", "expected no password here: set PGPASSWORD, or PGPASSFILE to a file that holds it"
-            )
+            remedy = "set PGPASSWORD, or PGPASSFILE to a file that holds it"
+            raise PydanticCustomError("secret", f"expected no password here: {remedy}")
         return url
 
 
@@ -440,9 +437,8 @@ def place_mistakes(config: Config) -> list[str]:
     """Return a line for each folder of the service that cannot be where the configuration puts it."""
     state = config.state_dir.resolve()
     below = [root for root in config.watch.roots if state.is_relative_to(root.resolve())]
-    files = [
-        path for path in (*config.watch.roots, config.state_dir, config.pictures) if path.exists() and not path.is_dir()
-    ]
+    folders = (*config.watch.roots, config.state_dir, config.pictures)
+    files = [path for path in folders if path.exists() and not path.is_dir()]
     return [
         *(f"state_dir: expected a folder that is not watched, found {state} below the root {root}" for root in below),
         *(f"{path}: expected a folder, found a file" for path in files),

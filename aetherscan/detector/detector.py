@@ -54,9 +54,8 @@ class Latents:
     @staticmethod
     def join(parts: Sequence["Latents"]) -> "Latents":
         """Concatenate several batches."""
-        return Latents(
-            mean=np.concatenate([part.mean for part in parts]), log_var=np.concatenate([part.log_var for part in parts])
-        )
+        mean, log_var = (np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "log_var"))
+        return Latents(mean=mean, log_var=log_var)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Options of a search, each declared once: `sentinel.config` makes the `search:` section from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from aetherscan.errors import RecipeError
 from aetherscan.options.declare import option, out_of_range
@@ -50,10 +50,4 @@ class SearchSettings:
     @property
     def gates(self) -> Gates:
         """What a track must show."""
-        return Gates(
-            max_drift_hz_s=self.max_drift_hz_s,
-            hit_snr=self.hit_snr,
-            min_on_snr=self.min_on_snr,
-            min_together_snr=self.min_together_snr,
-            max_off_snr=self.max_off_snr,
-        )
+        return Gates(**{gate.name: getattr(self, gate.name) for gate in fields(Gates)})

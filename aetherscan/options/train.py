@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,9 +50,7 @@ class TrainSettings:
 
     rf_n_estimators: int = option(1000, "number of trees of a forest", heading="forests", least=1)
     rf_bootstrap: bool = option(default=True, text="fit each tree to a random sample of the examples")
-    rf_max_features: float | Literal["sqrt", "log2"] = option(
-        "sqrt", "features tried at a split: sqrt, log2 or a fraction"
-    )
+    rf_max_features: float | Literal["sqrt", "log2"] = option("sqrt", "features of a split: sqrt, log2 or a fraction")
     rf_n_jobs: int = option(-1, "cores that fit a forest; -1: all", least=-1)
     rf_seed: int | None = option(None, "random seed of the forests (default: --seed)", least=0)
 
@@ -100,7 +99,7 @@ class TrainSettings:
     base_learning_rate: float = option(1e-3, "learning rate at the start of a round", heading="learning rate", above=0)
     min_learning_rate: float = option(1e-6, "lowest learning rate", above=0)
     min_pct_improvement: float = option(
-        1e-3, "smallest decrease of the validation loss that counts, as a fraction", least=0, below=1
+        1e-3, "least relative fall of the validation loss that counts", least=0, below=1
     )
     patience_threshold: int = option(3, "epochs without such a decrease before the learning rate is lowered", least=1)
     lr_reduction_factor: float = option(0.2, "fraction by which the learning rate is lowered", above=0, below=1)
@@ -116,9 +115,7 @@ class TrainSettings:
     start: Path | None = option(None, "release folder whose encoder is trained further, from round 1")
     forest_patches: int = option(3000, "simulated patches of band whose tracks the forests are fitted to", least=1)
     # The second half, 32,000 windows of band, has three false alarms at a rate of one in ten thousand.
-    judge_patches: int = option(
-        4000, "further patches: one half calibrates the forests, the other measures them", least=2
-    )
+    judge_patches: int = option(4000, "further patches: half calibrate the forests, half measure them", least=2)
     processes: int = option(2, "threads that make batches, and processes that draw examples for forests", least=1)
     fresh: bool = option(default=True, text="draw new examples for every epoch, not only for every round")
     mixed_precision: bool = option(default=False, text="compute in bfloat16 with float32 weights, if the device can")
@@ -147,6 +144,10 @@ class TrainSettings:
             return self.start_round
         kind, _, number = (self.load_tag or "").partition("_")
         return int(number) + 1 if kind == "round" else 1
+
+    def tag(self) -> str:
+        """Return the name of the release: `save_tag`, or the present time."""
+        return self.save_tag or datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
 
     def files(self) -> list[Path]:
         """Return the paths of `train_files`.

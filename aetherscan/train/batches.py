@@ -148,9 +148,8 @@ class BatchSource:
         missing = {place: number for place, number in numbers.items() if self._loaded.get(place) != number}
         for place in missing:
             self._loaded.pop(place, None)
-        list(
-            self._pool.map(partial(load_background, self._arrays, self._backgrounds[split]), missing, missing.values())
-        )
+        load = partial(load_background, self._arrays, self._backgrounds[split])
+        list(self._pool.map(load, missing, missing.values()))
         self._loaded |= missing
         return np.array(list(numbers))
 

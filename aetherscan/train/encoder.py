@@ -117,9 +117,8 @@ def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
             seed=seed, replicas=len(plan.devices) if plan.mirrored else 1,
         )  # fmt: skip
         model.pieces = plan.pieces
-        adam = keras.optimizers.Adam(
-            settings.base_learning_rate, clipnorm=CLIP, gradient_accumulation_steps=accumulated
-        )
+        rate = settings.base_learning_rate
+        adam = keras.optimizers.Adam(rate, clipnorm=CLIP, gradient_accumulation_steps=accumulated)
         # XLA takes 2.4 times as long on a CPU and cannot compile the exchange between replicas; JAX needs it.
         model.compile(optimizer=adam, jit_compile="auto" if keras.backend.backend() == "jax" else False)
         adam.build(model.trainable_variables)  # or the first step builds it and is traced twice

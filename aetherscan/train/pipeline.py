@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,8 @@ def train(
         note(finished)
 
     with interruptible():
-        encoder, history = train_encoder(
-            folder, settings, lambda: open_batches(batches, settings.processes), tell=tell, note=record
-        )
+        opened = partial(open_batches, batches, settings.processes)
+        encoder, history = train_encoder(folder, settings, opened, tell=tell, note=record)
         export_onnx(encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
         with stage("draw", record):

@@ -117,9 +117,8 @@ def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], obj
             break
         time.sleep(0.2)
     with store.read() as rows:
-        message = rows.execute(
-            select(outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id == cadence_id)
-        ).one_or_none()
+        sent = select(outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id == cadence_id)
+        message = rows.execute(sent).one_or_none()
     tell(f"injected  {tone.frequency_mhz:.6f} MHz  {tone.drift_hz_s:+.3f} Hz/s")
     put_in = {"frequency_mhz": tone.frequency_mhz, "drift_rate_hz_s": tone.drift_hz_s}
     close = None

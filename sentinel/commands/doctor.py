@@ -36,9 +36,7 @@ def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
     roots = {name: {"problem": root.get("error") or root["problem"]} for name, root in roots.items()}
     machine = status.facts["machines"][status.facts["host"]]
     found |= {"roots": ", ".join(map(_kind, config.watch.roots)), "state": _kind(config.state_dir)}
-    found |= {
-        "disk": ", ".join(f"{at['path']} {at['free_gib']:.0f} GiB free" for at in machine.values() if "path" in at)
-    }
+    found["disk"] = ", ".join(f"{at['path']} {at['free_gib']:.0f} GiB free" for at in machine.values() if "path" in at)
     problem = problems({**status.facts, "setup": setup, "roots": roots}, readable="ledger" in status.facts)
     yield "python", True, found["python"]
     for check in CHECKS:

@@ -3,7 +3,9 @@
 import json
 import math
 import platform
+import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from tqdm import tqdm
 
 from aetherscan.cadence.explicit import check_pattern, explicit_cadence
 from aetherscan.cadence.grouping import find_cadences
@@ -22,11 +26,68 @@ from aetherscan.header import Header
 from aetherscan.io import open_cadence, verify_complete
 from aetherscan.io.outputs import check_writable, write_whole
 from aetherscan.options.cadence import CadenceRules
+from aetherscan.options.train import find_files
 from sentinel.commands.catalogue import StatedCadence, stated_cadences
-from sentinel.config import Search
+from sentinel.commands.listing import listed
+from sentinel.config import Config, Search, changed, train_settings
 from sentinel.errors import ConfigError
 
 PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin")
+
+
+def run(config: Config, options: Namespace, active_release: Callable[[Config], Path]) -> int:
+    """Search, score or explain as the options of the command line say; return the exit status.
+
+    Args:
+        config: of the service.
+        options: of the command line.
+        active_release: returns the folder of the release that is used where the options name none.
+
+    Raises:
+        ConfigError: options contradict each other.
+        RecipeError: a named file is missing.
+    """
+    if bool(options.files) == bool(options.test_files):
+        raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
+    if options.test_files and options.cadence is not None:
+        raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
+    if options.test_files and options.trace is not None:
+        raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
+    overruled = ("mode", "threshold", "threads", "dc_spikes", "coarse_channels")
+    settings = changed(config.search, {name: getattr(options, name) for name in overruled})
+    names = ("data_path", "model_path", "output_path", "save_tag")
+    paths = train_settings(config, {name: getattr(options, name) for name in names})
+    encoder, forest, card = (
+        find_files(paths.model_path, "", [name])[0] if name else None
+        for name in (options.encoder_path, options.rf_path, options.config_path)
+    )
+    if card and card.name != "release.json":
+        raise ConfigError(f"--config-path: expected the release.json of a release, found {card}")
+    release = options.release or (card.parent if card else active_release(config))
+    output = options.output
+    if options.output_path or options.save_tag:
+        output = paths.output_path / (paths.tag())
+    detect = partial(detector_of, release, settings, encoder, forest)
+    if options.test_files:
+        stamps = find_files(paths.data_path, "testing", options.test_files)
+        how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
+        print(score(stamps, output, detector=detect(), **how))
+        return 0
+    files, unused = listed(options.files)
+    cadences: dict[str, Any] = {"rules": config.cadence_rules, "stated": stated(options.cadence, options.files, files)}
+    if options.trace is not None:
+        for line in (*(f"not searched: {line}" for line in unused),
+                     *trace(files, options.trace, detect=detect, search=settings, **cadences)):  # fmt: skip
+            print(line)
+        return 0
+    layout = "{l_bar}{bar}| {elapsed}<{remaining}"
+    with tqdm(total=100, unit="%", disable=not sys.stderr.isatty(), bar_format=layout) as bar:
+        outcome = search(
+            files, output, detect=detect, search=settings, unused=unused, **cadences,
+            max_channel_hz=math.inf if options.all_products else config.watch.max_channel_hz,
+            table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
+        )  # fmt: skip
+    return outcome.exit_status
 
 
 def stated(pattern: str | None, names: Sequence[str], paths: Sequence[Path]) -> list[StatedCadence]:

@@ -1,4 +1,4 @@
-"""Connect a training to the service: its log in the store and in Slack, and the labels of candidates."""
+"""Train a release from the service: with the labels of its candidates, and with a log in its store and in Slack."""
 
 import logging
 from collections import Counter
@@ -12,11 +12,15 @@ from sqlalchemy import insert, select
 from tqdm import tqdm
 
 from aetherscan.errors import FormatError
+from aetherscan.io.outputs import check_writable
+from aetherscan.options.train import TrainSettings
 from aetherscan.train.examples import Examples
 from aetherscan.train.labels import read_labelled
+from sentinel.config import Config
 from sentinel.errors import PostError, StoreError
 from sentinel.notify.messages import escaped
 from sentinel.notify.outbox import Message
+from sentinel.notify.slack import SlackPoster
 from sentinel.store.queue import Store
 from sentinel.store.schema import artefact, labeled, now, training
 
@@ -25,6 +29,32 @@ LABELS = {"candidate": 1.0, "RFI": 0.0}
 """Class of each label in the training of a forest; `unsure` is not used."""
 LINES = 12
 """Most lines of the message: the last ones."""
+
+
+def run(config: Config, settings: TrainSettings, folder: Path | None, store: Store) -> None:
+    """Train a release, and log the training in the store and in Slack.
+
+    Args:
+        config: of the service.
+        settings: of the training.
+        folder: of the new release; None: named by the settings.
+        store: that takes the log and holds the labels.
+    """
+    from aetherscan.train.pipeline import train  # Keras takes seconds to load
+
+    folder = folder or settings.model_path / settings.tag()
+    report = settings.output_path / folder.name
+    for place in (folder, report):
+        place.mkdir(parents=True, exist_ok=True)
+        check_writable(place)
+    poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
+    log = TrainingLog(run=folder.name, store=store, poster=poster)
+    examples, labels = labelled(store, (settings.time_bins, settings.bins))
+    for label, outcomes in labels.items():
+        log.say(f"labels, {label}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
+    release = train(folder, settings, labelled=examples, labels=labels, tell=log.say, note=log.note)
+    log.say(f"{release.name}: sha256 {release.sha256}")
+    log.show(report)
 
 
 @dataclass(slots=True, kw_only=True)

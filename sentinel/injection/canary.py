@@ -81,9 +81,8 @@ class Canaries:
         observations = select(file.c.observation).where(below, file.c.observation.is_not(None))
         member = exists().where(cadence_file.c.cadence_id == cadence.c.id, cadence_file.c.observation.in_(observations))
         with self.store.write() as rows:
-            row = rows.execute(
-                select(cadence).where(member, cadence.c.run.is_not(None), cadence.c.state == "done")
-            ).first()
+            done = select(cadence).where(member, cadence.c.run.is_not(None), cadence.c.state == "done")
+            row = rows.execute(done).first()
             if row is None and not overdue:
                 return
             found = row.run.get("found", ()) if row else ()

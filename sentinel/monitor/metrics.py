@@ -35,13 +35,8 @@ class StageHistograms:
     """A latency histogram of each stage since the program started, beginning with the newest cadences that are done."""
 
     def __init__(self) -> None:
-        self.histogram = Histogram(
-            "sentinel_stage_seconds",
-            "Seconds from one step of a cadence to the next",
-            ["stage"],
-            buckets=BUCKETS,
-            registry=None,
-        )
+        text = "Seconds from one step of a cadence to the next"
+        self.histogram = Histogram("sentinel_stage_seconds", text, ["stage"], buckets=BUCKETS, registry=None)
         self._counted: set[tuple[int, str]] = set()
         self._lock = Lock()
 
@@ -115,11 +110,8 @@ def _gauge_by(name: str, text: str, label: str, counts: Mapping[str, float]) -> 
 def _totals(rows: Connection) -> Iterator[Metric]:
     for name, (text, kind, column) in TOTALS.items():
         totals = CounterMetricFamily(f"sentinel_{name}", text, labels=[kind])
-        real = (
-            [attempt.c.cadence_id.not_in(select(cadence.c.id).where(cadence.c.target == CANARY))]
-            if name == "attempts"
-            else []
-        )
+        canaries = select(cadence.c.id).where(cadence.c.target == CANARY)
+        real = [attempt.c.cadence_id.not_in(canaries)] if name == "attempts" else []
         for value, count in rows.execute(select(column, func.count()).where(*real).group_by(column)):
             totals.add_metric([value], count)
         yield totals
@@ -132,9 +124,8 @@ def _totals(rows: Connection) -> Iterator[Metric]:
 def _programs(rows: Connection) -> Iterator[Metric]:
     ages = GaugeMetricFamily("sentinel_heartbeat_age_seconds", "Age of the last heartbeat", labels=["program"])
     periods = GaugeMetricFamily("sentinel_heartbeat_period_seconds", "Period of the heartbeats", labels=["program"])
-    releases = GaugeMetricFamily(
-        "sentinel_release_info", "Release loaded by a worker", labels=["program", "release", "sha256"]
-    )
+    kinds = ["program", "release", "sha256"]
+    releases = GaugeMetricFamily("sentinel_release_info", "Release loaded by a worker", labels=kinds)
     scan = overflowed = 0.0
     columns = (heartbeat.c.name, (now() - heartbeat.c.at).label("age_s"), heartbeat.c.period_s, heartbeat.c.facts)
     for row in rows.execute(select(*columns)):
@@ -145,27 +136,21 @@ def _programs(rows: Connection) -> Iterator[Metric]:
         if row.name.startswith("watcher"):  # one on each host
             scan, overflowed = max(scan, row.age_s), overflowed + row.facts.get("overflowed", 0)
     yield from (ages, periods, releases, _gauge("scan_age_seconds", "Time since the last complete scan", scan))
-    yield CounterMetricFamily(
-        "sentinel_events_overflowed", "Times that the kernel dropped file events", value=overflowed
-    )
+    text = "Times that the kernel dropped file events"
+    yield CounterMetricFamily("sentinel_events_overflowed", text, value=overflowed)
 
 
 def _injections(rows: Connection) -> Iterator[Metric]:
     made = CounterMetricFamily("sentinel_injections", "Injected signals by result", labels=["kind", "end"])
-    end = case(
-        (injection.c.recovered.is_(True), "recovered"), (injection.c.recovered.is_(False), "missed"), else_="open"
-    )
-    for kind, result, count in rows.execute(
-        select(injection.c.kind, end, func.count()).group_by(injection.c.kind, end)
-    ):
+    found = injection.c.recovered
+    end = case((found.is_(True), "recovered"), (found.is_(False), "missed"), else_="open")
+    counted = select(injection.c.kind, end, func.count()).group_by(injection.c.kind, end)
+    for kind, result, count in rows.execute(counted):
         made.add_metric([kind, result], count)
     yield made
-    canary = injection.c.kind == "canary"
     took = injection.c.ended_at - injection.c.made_at
     recovered = select((now() - injection.c.ended_at).label("age"), took.label("took"))
-    last = rows.execute(
-        recovered.where(canary, injection.c.recovered.is_(True)).order_by(injection.c.id.desc()).limit(1)
-    ).first()
-    if last:
+    recovered = recovered.where(injection.c.kind == "canary", found.is_(True))
+    if last := rows.execute(recovered.order_by(injection.c.id.desc()).limit(1)).first():
         yield _gauge("canary_age_seconds", "Time since a canary was recovered", last.age)
         yield _gauge("canary_seconds", "Time from landing to recording of the last recovered canary", last.took)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
@@ -99,9 +100,8 @@ def claim_message(
     recent = exists().where(earlier.c.poster == poster, or_(*recently))
     waited = ~func.coalesce(outbox.c.retry_at, 0).between(now(), now() + HOUR_S)
     due = (outbox.c.state == "pending") | (outbox.c.state.in_(("unknown", "retry_at")) & waited)
-    stale = and_(
-        outbox.c.state.in_(SENT), outbox.c.stale_at.is_not(None), waited, func.coalesce(outbox.c.until, 0) < now()
-    )
+    free = func.coalesce(outbox.c.until, 0) < now()
+    stale = and_(outbox.c.state.in_(SENT), outbox.c.stale_at.is_not(None), waited, free)
     line = select(outbox.c.id).where(ours, due, head, ~recent).limit(1)
     edits = select(outbox.c.id).where(ours, stale, ~recent).order_by(outbox.c.stale_at).limit(1)
     with store.write() as rows:
@@ -221,9 +221,7 @@ def resume_uploads(rows: Connection, cadence_id: int, without: Sequence[str] = (
         without: paths of pictures that will never be drawn.
     """
     sent = (outbox.c.cadence_id == cadence_id) & outbox.c.state.in_((*SENT, *UNSENT))
-    for row in rows.execute(
-        select(outbox.c.id, outbox.c.state, outbox.c.pictures, outbox.c.uploaded).where(sent)
-    ).all():
+    for row in rows.execute(select(outbox).where(sent)).all():
         waiting = [path for path in row.pictures[row.uploaded :] if path not in without]
         waiting.sort(key=lambda path: not os.access(path, os.R_OK))
         this, pictures = update(outbox).where(outbox.c.id == row.id), [*row.pictures[: row.uploaded], *waiting]
@@ -274,9 +272,8 @@ def _mark_current(store: Store, message: Message) -> None:
         this = update(outbox).where(outbox.c.id == message.id, outbox.c.stale_at == message.stale_at)
         rows.execute(this.values(stale_at=None))
         children = (outbox.c.parent_id == message.id) & outbox.c.posted_at.is_(None)
-        rows.execute(
-            update(outbox).where(children, outbox.c.created_at <= (message.stale_at or 0)).values(posted_at=now())
-        )
+        covered = children & (outbox.c.created_at <= (message.stale_at or 0))
+        rows.execute(update(outbox).where(covered).values(posted_at=now()))
 
 
 def deliver_all(
@@ -293,9 +290,8 @@ def deliver_all(
         link: URL of the web pages, or an empty string.
     """
     sent = 0
-    while (message := claim_message(store, name, gap_s, per_hour=per_hour, link=link)) and deliver(
-        store, poster, message
-    ):
+    claim = partial(claim_message, store, name, gap_s, per_hour=per_hour, link=link)
+    while (message := claim()) and deliver(store, poster, message):
         sent += 1
     return sent
 
@@ -309,21 +305,16 @@ def undelivered(store: Store) -> Mapping[str, Any]:
     with store.read() as rows:
         states = rows.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
         oldest = rows.scalar(select(now() - since).where(waiting))
-        cause = rows.scalar(
-            select(outbox.c.cause).where(waiting, outbox.c.cause.is_not(None)).order_by(outbox.c.id).limit(1)
-        )
+        causes = select(outbox.c.cause).where(waiting, outbox.c.cause.is_not(None))
+        cause = rows.scalar(causes.order_by(outbox.c.id).limit(1))
     return {"states": {row[0]: row[1] for row in states}, "oldest_s": oldest, "cause": cause}
 
 
 def message_lines(store: Store, count: int) -> list[str]:
     """Return a line for each of the newest messages: id, state, age, poster, target, parent and cause."""
     columns = (outbox.c.id, outbox.c.state, outbox.c.poster, outbox.c.cause, outbox.c.parent_id)
-    newest = (
-        select(*columns, (now() - outbox.c.created_at).label("age_s"), cadence.c.target)
-        .join(cadence)
-        .order_by(outbox.c.id.desc())
-        .limit(count)
-    )
+    lines = select(*columns, (now() - outbox.c.created_at).label("age_s"), cadence.c.target).join(cadence)
+    newest = lines.order_by(outbox.c.id.desc()).limit(count)
     with store.read() as rows:
         return [
             f"{row.id:>6}  {row.state:<10} {row.age_s:>8.0f} s  {row.poster:<8} {one_line(row.target, 16):<16}  "

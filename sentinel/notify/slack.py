@@ -49,13 +49,8 @@ class SlackPoster:
         """
         cursor = ""
         while True:
-            query = {
-                "channel": self.channel,
-                "oldest": f"{message.created_at - 60:.6f}",
-                "limit": "200",
-                "cursor": cursor,
-                "include_all_metadata": "true",
-            }
+            query = {"channel": self.channel, "oldest": f"{message.created_at - 60:.6f}", "cursor": cursor}
+            query |= {"limit": "200", "include_all_metadata": "true"}
             try:
                 reply = self._call("conversations.history", params=query)
             except PostLaterError as error:
@@ -95,11 +90,7 @@ class SlackPoster:
             if error.response.status_code >= 500 or NOT_JSON in str(error.response.get("error")):
                 raise PostUnknownError(f"{method}: HTTP {error.response.status_code}") from error
             raise _later(error) from error
-        except (
-            SlackClientError,
-            OSError,
-            ValueError,
-        ) as error:  # reset, timeout, or not JSON
+        except (SlackClientError, OSError, ValueError) as error:  # reset, timeout, or not JSON
             raise PostUnknownError(f"{method}: the reply was lost: {error}") from error
 
 
