@@ -1,7 +1,7 @@
-"""A Slack on loopback that misbehaves on request: `modes` says how the next calls of a method end, then all is well.
+"""A stand-in for Slack on loopback. `modes` lists how the next calls of a method end; later calls succeed.
 
-200 is well; 429 and 500 are answers; "reset" drops the connection before the message is taken, "lost" after it was;
-"text" takes it and answers with no JSON; any other word is Slack's name of an error. `hook` is a webhook.
+200, 429 and 500 are HTTP statuses. "reset" closes the connection before the message is accepted, "lost" afterwards.
+"text" accepts it and replies without JSON. Any other word is an error name of Slack. `hook` is a webhook.
 """
 
 import json

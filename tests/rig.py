@@ -35,7 +35,7 @@ AWAY = {1: 2, 3: 4, 5: 6}
 
 
 class Killed(BaseException):
-    """Stands for the death of a process."""
+    """A process was killed."""
 
 
 def in_child(does, store=None, **environment):
@@ -70,7 +70,7 @@ def headers(number, **changes):
 
 
 class Observatory:
-    """Everything from the disk to Slack; `passes` lets time go on."""
+    """Folder, store, workers and Slack; `passes` advances the time."""
 
     def __init__(self, place, slack, monkeypatch=None, **settings):
         (place / "in").mkdir(exist_ok=True)
@@ -179,7 +179,7 @@ class Observatory:
         deliver_all(self.store, SlackPoster("C1", self.slack.url, "xoxb-test"), "slack", 0)
 
     def passes(self, count=1, step_s=6.0):
-        """Let time go on and run every program; return the states of the cadences."""
+        """Advance the time and run every program; return the states of the cadences."""
         for _ in range(count):
             self.at += step_s
             self.one_pass()

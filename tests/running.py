@@ -114,7 +114,7 @@ class Telescope:
             self.skies.append(six)
 
     def land(self, count=1):
-        """Land cadences of targets and times that none before had; the first has a tone, and some after it."""
+        """Land cadences with new targets and times; the first and some later ones have a tone."""
         for _ in range(count):
             number = self.landed = self.landed + 1
             for i, (header, power) in enumerate(self.skies[bool(self.every) and (number - 1) % self.every == 0]):

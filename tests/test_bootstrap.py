@@ -1,4 +1,4 @@
-"""The bootstrap, run as a person runs it, in small checkouts whose `.venv` holds a stand-in for Python and pip."""
+"""`sentinel.py` sets up small checkouts whose `.venv` has stand-ins for Python and pip."""
 
 import fcntl
 import importlib.util
@@ -46,7 +46,7 @@ echo "PYTHONPATH=$PYTHONPATH"
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with a finished empty environment, so that only packages are missing."""
+    """Return a checkout with a finished empty environment, in which only packages are missing."""
     root = tmp_path / "checkout"
     (root / "sentinel").mkdir(parents=True)
     shutil.copy(ROOT / "sentinel.py", root)
@@ -81,7 +81,7 @@ def bootstrap(root: Path = ROOT) -> ModuleType:
     return module
 
 
-def test_the_first_start_installs_at_locked_versions_and_hands_its_arguments_over(checkout: Path) -> None:
+def test_the_first_start_installs_locked_versions_and_passes_its_arguments_on(checkout: Path) -> None:
     assert start(checkout, "up").returncode == 0
     install, handed_over = calls(checkout)
     assert install.endswith(f"--constraint {checkout}/requirements.lock numpy")
@@ -123,18 +123,18 @@ def test_it_starts_through_a_link_and_from_another_folder(checkout: Path, tmp_pa
     assert calls(checkout)[-1] == "-P -m sentinel.cli up"
 
 
-def test_the_shells_python_path_stays_outside(checkout: Path, tmp_path: Path) -> None:
+def test_the_pythonpath_of_the_shell_is_ignored(checkout: Path, tmp_path: Path) -> None:
     assert start(checkout, "up", PYTHONPATH=str(tmp_path)).stdout == "PYTHONPATH=\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("-h",), ("--help",), ("up", "--help"), ("--version",)])
-def test_questions_are_answered_before_anything_is_installed(checkout: Path, arguments: tuple[str, ...]) -> None:
+def test_help_and_version_are_printed_before_anything_is_installed(checkout: Path, arguments: tuple[str, ...]) -> None:
     answer = start(checkout, *arguments)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert not (checkout / ".venv/calls").exists()
 
 
-def test_nothing_is_installed_beside_a_container(checkout: Path) -> None:
+def test_a_container_command_installs_nothing_on_the_host(checkout: Path) -> None:
     assert start(checkout, "up", "--docker").stdout == "here up --docker\n"
     assert not (checkout / ".venv/calls").exists()
 
@@ -144,7 +144,7 @@ def test_a_misspelled_command_is_refused_before_anything_is_installed(checkout: 
     assert not (checkout / ".venv/calls").exists()
 
 
-def test_help_imports_nothing_but_the_standard_library_and_our_own() -> None:
+def test_help_imports_only_the_standard_library_and_this_project() -> None:
     source = (
         "import runpy, sys\nsys.argv = ['sentinel.py', '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit as end: assert not end.code\n"
@@ -157,7 +157,7 @@ def test_help_imports_nothing_but_the_standard_library_and_our_own() -> None:
     assert bare.stdout
 
 
-def test_an_old_python_is_told_which_one_is_needed(
+def test_an_old_python_prints_which_versions_are_needed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 6, 8))
@@ -178,14 +178,14 @@ def test_an_old_python_is_told_which_one_is_needed(
         ("", "set-up failed: no output"),
     ],
 )
-def test_a_failing_pip_becomes_one_line_and_the_next_start_goes_on(checkout: Path, output: str, line: str) -> None:
+def test_a_failing_pip_gives_one_line_and_the_next_start_continues(checkout: Path, output: str, line: str) -> None:
     failed = start(checkout, "up", PIP_SAYS=output, PIP_EXITS="1")
     assert failed.returncode == 3
     assert [text.startswith(f"sentinel: {line}") for text in failed.stderr.splitlines()] == [False, True]
     assert start(checkout, "up").returncode == 0
 
 
-def test_a_full_disk_is_told_before_anything_is_made(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_created(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = bootstrap(checkout)
     module.stamp("venv").unlink()
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000_000))
@@ -193,7 +193,7 @@ def test_a_full_disk_is_told_before_anything_is_made(checkout: Path, monkeypatch
         module.set_up([])
 
 
-def test_a_python_without_venv_is_told_what_to_install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_venv_prints_what_to_install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = bootstrap(checkout)
     module.stamp("venv").unlink()
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
@@ -201,7 +201,7 @@ def test_a_python_without_venv_is_told_what_to_install(checkout: Path, monkeypat
         module.set_up([])
 
 
-def test_a_read_only_folder_is_told_with_its_name(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_named(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -244,7 +244,7 @@ def test_a_package_cut_off_by_a_kill_is_installed_again(checkout: Path) -> None:
     assert (half.exists(), whole.exists()) == (False, True)
 
 
-def test_a_killed_start_is_waited_for_and_gone_on_with(checkout: Path) -> None:
+def test_a_start_waits_for_the_pip_of_a_killed_start_and_continues_its_work(checkout: Path) -> None:
     command = [sys.executable, "-S", str(checkout / "sentinel.py"), "up"]
     with subprocess.Popen(command, env={**os.environ, "PIP_TAKES": "1"}, stderr=subprocess.DEVNULL) as killed:
         while not (checkout / ".venv/calls").exists():

@@ -1,4 +1,4 @@
-"""The commands: what they say on a bare Python, and that they say one line when something is wrong."""
+"""The commands work on Python without packages as far as help goes, and report an error in one line."""
 
 import hashlib
 import io
@@ -55,7 +55,7 @@ def test_every_help_ends_with_an_example(command, capsys):
     assert f"example:\n  ./sentinel.py {command}" in capsys.readouterr().out
 
 
-def test_options_of_pytest_are_handed_on(monkeypatch):
+def test_options_of_pytest_are_passed_on(monkeypatch):
     handed = []
     monkeypatch.setattr("sentinel.commands.testing.run_tests", lambda rest: handed.extend(rest) or 0)
     assert cli.main(["test", "-k", "cadence", "--help"]) == 0
@@ -76,7 +76,7 @@ def test_an_option_out_of_range_is_exit_2_with_the_value(configured, capsys):
     assert "threshold: expected at least 0 and at most 1, found 7.0" in capsys.readouterr().err
 
 
-def test_a_search_of_files_that_are_no_cadence_says_so_and_leaves_an_empty_table(configured, capsys):
+def test_a_search_of_files_that_form_no_cadence_gives_the_reason_and_an_empty_table(configured, capsys):
     assert cli.main(["search", str(configured / "none.h5"), "--output", str(configured / "found")]) == 1
     assert "not searched" in capsys.readouterr().out
     assert json.loads((configured / "found" / "run.json").read_text())["cadences"] == []
@@ -118,7 +118,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_demo_without_a_service_says_what_to_start(configured, capsys):
+def test_a_demo_without_a_service_names_the_command_that_starts_it(configured, capsys):
     assert cli.main(["demo"]) == 1
     assert "./sentinel.py up" in capsys.readouterr().out
 
@@ -133,7 +133,7 @@ def test_stopping_what_does_not_run_is_no_error(configured):
     assert cli.main(["down"]) == 0
 
 
-def test_the_doctor_names_what_fails_and_goes_on(configured, capsys):
+def test_the_doctor_names_a_failed_check_and_continues(configured, capsys):
     assert cli.main(["doctor"]) == 1
     told = capsys.readouterr().out
     assert "FAIL  release: ReleaseError" in told
@@ -169,7 +169,7 @@ def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
 
 
 @pytest.mark.fault(12, promise="P5")
-def test_what_was_set_aside_is_listed_with_its_cause_shown_and_tried_again(configured, capsys):
+def test_quarantined_cadences_are_listed_with_their_cause_and_can_be_queued_again(configured, capsys):
     from rows import queue
 
     (configured / "var").mkdir()

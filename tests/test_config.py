@@ -1,4 +1,4 @@
-"""One file, read once: every mistake at once, and a shipped file that says what the code does."""
+"""The configuration is one file: mistakes are reported at once, and the shipped file has the defaults of the code."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +20,7 @@ def write(tmp_path):
 
 
 @pytest.mark.fault(33, promise="P5")
-def test_every_mistake_is_told_at_once_with_where_and_what(write, monkeypatch):
+def test_every_mistake_is_reported_at_once_with_place_and_value(write, monkeypatch):
     monkeypatch.setenv("SENTINEL__WATCH__SCAN_S", "soon")
     monkeypatch.setenv("SENTINEL__COLOR", "red")
     path = write("lease_s: -1\nsearch: {mode: guess}\nwatch: {folders: [a]}\n")
@@ -37,20 +37,20 @@ def test_a_file_that_is_no_configuration_is_named(write, text):
         load_config(write(text))
 
 
-def test_the_environment_wins_over_the_file(write, monkeypatch):
+def test_the_environment_overrides_the_file(write, monkeypatch):
     monkeypatch.setenv("SENTINEL__WATCH__SETTLE_S", "30")
     config = load_config(write("watch: {settle_s: 20, scan_s: 7}"))
     assert (config.watch.settle_s, config.watch.scan_s) == (30, 7)
 
 
-def test_relative_paths_count_from_the_file(write, tmp_path):
+def test_relative_paths_start_at_the_folder_of_the_file(write, tmp_path):
     config = load_config(write("watch: {roots: [in, /data]}"))
     assert config.watch.roots == (tmp_path / "in", Path("/data"))
     assert config.state_dir == tmp_path / "var"
     assert config.store_url == f"sqlite:///{tmp_path}/var/sentinel.db"
 
 
-def test_the_shipped_file_holds_every_key_with_its_default_and_a_word_on_it():
+def test_the_shipped_file_has_every_key_with_its_default_and_a_comment():
     text = (ROOT / "config.yaml").read_text()
     shipped, ours = yaml.safe_load(text), Config().model_dump(mode="json")
     assert shipped["train"].items() <= ours["train"].items()  # of its sixty options those that are changed most
@@ -108,7 +108,7 @@ def test_slack_is_off_without_a_token_and_with_a_file_that_holds_none(tmp_path, 
         assert load_config(None).slack_channel == channel
 
 
-def test_the_named_file_wins_over_the_environment_and_both_over_the_default(monkeypatch):
+def test_the_named_file_overrides_the_environment_and_both_override_the_default(monkeypatch):
     monkeypatch.delenv("SENTINEL_CONFIG", raising=False)
     assert config_path() == ROOT / "config.yaml"
     monkeypatch.setenv("SENTINEL_CONFIG", "/etc/sentinel.yaml")
@@ -124,12 +124,12 @@ def test_the_named_file_wins_over_the_environment_and_both_over_the_default(monk
         ("scheduler: 10.0.0.1:8786", "should match"),
     ],
 )
-def test_a_scheduler_that_strangers_could_send_code_to_is_refused_with_the_remedy(write, cluster, remedy):
+def test_a_scheduler_that_accepts_code_from_anyone_is_refused_with_the_remedy(write, cluster, remedy):
     with pytest.raises(ConfigError, match=remedy):
         load_config(write(f"cluster: {{{cluster}}}"))
 
 
-def test_a_scheduler_on_this_machine_or_behind_certificates_is_taken(write, tmp_path):
+def test_a_scheduler_on_this_machine_or_with_certificates_is_accepted(write, tmp_path):
     assert load_config(write("cluster: {scheduler: tcp://127.0.0.1:8786}")).service == "tcp://127.0.0.1:8786"
     tls = "scheduler: tls://10.0.0.1:8786, tls_ca: ca.pem, tls_cert: /etc/tls/host.pem, tls_key: host.key"
     cluster = load_config(write(f"cluster: {{{tls}}}")).cluster

@@ -34,7 +34,7 @@ def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, text, found):
 
 
 @pytest.mark.parametrize("size", ["3 GiB", "3GiB", "500 MB", "2e9"[:1], "auto", "0.5", "3 gb"])
-def test_the_usual_sizes_are_taken(tmp_path, size):
+def test_the_usual_sizes_are_accepted(tmp_path, size):
     (tmp_path / "config.yaml").write_text(f"cluster: {{memory_limit: '{size}'}}")
     assert load_config(tmp_path / "config.yaml").cluster.memory_limit == size
 

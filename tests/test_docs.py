@@ -1,4 +1,4 @@
-"""What the papers and the container files say holds: links lead somewhere, commands parse, versions agree."""
+"""Documents and container files agree with the code: links exist, commands parse, versions are equal."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 def words(line: str) -> list[str]:
-    """The arguments of a command line, up to a comment, a pipe or the next command."""
+    """Return the arguments of a command line, up to a comment, a pipe or the next command."""
     return re.split(r" [|>;&]", shlex.join(shlex.split(line, comments=True)[1:]).replace("'", ""))[0].split()
 
 
@@ -58,7 +58,7 @@ def test_relative_links_and_named_paths_exist(paper: Path) -> None:
 
 
 @pytest.mark.parametrize(("paper", "line"), commands())
-def test_commands_in_the_papers_are_commands_of_the_program(paper: str, line: str) -> None:
+def test_commands_in_the_documents_are_commands_of_the_program(paper: str, line: str) -> None:
     parse(words(line))
 
 
@@ -87,7 +87,7 @@ def test_the_image_has_one_pinned_python_that_the_project_supports() -> None:
     assert int(oldest) <= int(minor[1]) < int(beyond)
 
 
-def test_the_image_runs_the_service_as_an_ordinary_user_and_asks_it_how_it_is() -> None:
+def test_the_image_runs_the_service_as_an_ordinary_user_with_a_health_check() -> None:
     assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["sentinel"]
     command = yaml.safe_load(re.search(r"^CMD (.+)", DOCKERFILE, re.MULTILINE)[1])
     assert command == SERVICE["command"]
@@ -95,7 +95,7 @@ def test_the_image_runs_the_service_as_an_ordinary_user_and_asks_it_how_it_is() 
     parse(re.search(r"HEALTHCHECK.+\\\n +CMD \./sentinel\.py (\w+)", DOCKERFILE).groups())
 
 
-def test_the_image_gets_what_it_copies_and_the_version_of_the_project() -> None:
+def test_the_image_includes_what_it_copies_and_has_the_version_of_the_project() -> None:
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert set(re.search(r"^COPY (sentinel.+) \./$", DOCKERFILE, re.MULTILINE)[1].split()) <= admitted
     assert [name for name in sorted(admitted) if not (ROOT / name).exists()] == []
@@ -110,7 +110,7 @@ def test_the_container_can_write_nothing_but_its_state_and_opens_no_port() -> No
     assert all(str(port).startswith("127.0.0.1:") for port in SERVICE.get("ports", []))
 
 
-def test_the_container_reads_the_token_from_a_file_that_is_empty_unless_somebody_names_one() -> None:
+def test_the_container_reads_the_token_from_a_file_that_is_empty_by_default() -> None:
     files = {name: path for name, path in SERVICE["environment"].items() if name.endswith("_FILE")}
     assert {name.removesuffix("_FILE") for name in files} <= set(SECRETS)
     assert list(files.values()) == [f"/run/secrets/{name}" for name in SERVICE["secrets"]]
@@ -119,7 +119,7 @@ def test_the_container_reads_the_token_from_a_file_that_is_empty_unless_somebody
 
 
 @pytest.mark.parametrize("unit", sorted(ROOT.glob("deploy/*.service")), ids=lambda unit: unit.name)
-def test_the_units_are_what_systemd_understands(unit: Path, tmp_path: Path) -> None:
+def test_the_systemd_units_are_valid(unit: Path, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze here")
     here = re.sub(r"/opt/sentinel/(?:sentinel\.py|\.venv/bin/dask)", "/bin/true", unit.read_text())

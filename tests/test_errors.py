@@ -46,7 +46,7 @@ def during(error, cause):
 
 
 @pytest.mark.parametrize("name", DISK + NETWORK)
-def test_a_disk_a_mount_or_a_network_that_fails_is_the_machine(name):
+def test_errors_of_disk_mount_and_network_are_attributed_to_the_machine(name):
     number = getattr(errno, name)
     error = OSError(number, os.strerror(number), "/data/a.h5")
     assert cause_of(error) is Cause.MACHINE
@@ -71,12 +71,12 @@ def test_a_disk_a_mount_or_a_network_that_fails_is_the_machine(name):
         raised(RuntimeError("a kernel failed"), MemoryError()),
     ],
 )
-def test_memory_the_store_the_release_and_the_caches_are_the_machine(error):
+def test_errors_of_memory_store_release_and_caches_are_attributed_to_the_machine(error):
     assert cause_of(error) is Cause.MACHINE
 
 
 @pytest.mark.parametrize("kind", [ReadError, FormatError, HeaderError, CadenceError])
-def test_a_file_that_cannot_be_searched_is_the_file(kind):
+def test_an_unreadable_file_is_attributed_to_the_file(kind):
     assert cause_of(kind("foff is 0")) is Cause.FILE
     assert cause_of(raised(kind("foff is 0"), ValueError("0"))) is Cause.FILE
 
@@ -98,7 +98,7 @@ def test_anything_else_is_unknown_and_counted(error):
     assert cause_of(error) is Cause.UNKNOWN
 
 
-def test_errors_that_refer_to_each_other_end_the_look_for_a_cause():
+def test_errors_that_refer_to_each_other_end_the_search_for_a_cause():
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
     assert cause_of(first) is Cause.UNKNOWN

@@ -49,7 +49,7 @@ def commands():
 
 @pytest.fixture
 def quiet(tmp_path, monkeypatch):
-    """A folder with an empty store, in which the commands that do more than read and write it do nothing."""
+    """Run in a folder with an empty store; commands with other effects are replaced by ones that do nothing."""
     (tmp_path / "config.yaml").write_text("release: models/none\n")
     for name in [name for name in os.environ if name.startswith(("SENTINEL", "SLACK"))]:
         monkeypatch.delenv(name)
@@ -141,7 +141,7 @@ def test_an_empty_path_is_not_taken_for_the_default_or_the_current_folder(line, 
     assert "expected a path, found ''" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_reader_that_ends_first_ends_the_command_without_a_word(tmp_path):
+def test_a_command_whose_reader_ends_first_ends_without_output(tmp_path):
     (tmp_path / "config.yaml").write_text("")
     line = [sys.executable, "-P", "-m", "sentinel.cli", "--config", str(tmp_path / "config.yaml"), "config", "show"]
     reader, writer = os.pipe()

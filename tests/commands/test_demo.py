@@ -1,4 +1,4 @@
-"""A demo follows its own files, and says so when they were not searched."""
+"""A demo follows its own files, and reports it if they were not searched."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ def config(tmp_path, monkeypatch):
     return Config(state_dir=tmp_path / "var", watch={"roots": [tmp_path / "incoming"]})
 
 
-def test_a_demo_whose_files_nobody_searches_does_not_pass_on_an_earlier_one_and_keeps_its_files(config, store):
+def test_a_demo_that_is_not_searched_reports_no_earlier_demo_and_keeps_its_files(config, store):
     queue(store)
     done = SearchRecord(candidates=[CANDIDATE], release=("r1", "ab" * 32), pictures=[], run={}, message=None)
     store.complete(store.claim(60).token, done)
@@ -34,14 +34,14 @@ def test_a_demo_whose_files_nobody_searches_does_not_pass_on_an_earlier_one_and_
     assert len(list(config.watch.roots[0].rglob("*.h5"))) == 6
 
 
-def test_a_demo_makes_no_watched_folder(config, store):
+def test_a_demo_does_not_create_a_missing_watched_folder(config, store):
     config.watch.roots[0].rmdir()
     with pytest.raises(SentinelError, match="expected a watched folder, found none"):
         demo.run(config, store, **QUIET)
     assert not config.watch.roots[0].exists()
 
 
-def test_a_demo_lands_nothing_while_a_program_of_the_service_is_missing(config, store, monkeypatch):
+def test_a_demo_writes_no_files_while_a_program_of_the_service_is_missing(config, store, monkeypatch):
     monkeypatch.setattr(demo, "not_ready", lambda *_: "waiting for watcher")
     with pytest.raises(SentinelError, match="the service is not ready: waiting for watcher"):
         demo.run(config, store, **QUIET)

@@ -19,7 +19,7 @@ def no_search():
     raise AssertionError("the search began")
 
 
-def test_a_table_that_cannot_be_written_whole_leaves_the_earlier_one(tmp_path):
+def test_a_table_that_cannot_be_written_completely_leaves_the_earlier_one(tmp_path):
     table = tmp_path / "candidates.csv"
     table.write_text("earlier\n")
 

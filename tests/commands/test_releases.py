@@ -1,4 +1,4 @@
-"""Releases come and go beside a running service; people's labels and a training's stages are in its store."""
+"""Releases are promoted, compared and trained while the service runs; labels and training stages are in its store."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ SHIPPED = Path(__file__).parents[2] / "models" / "azimuth"
 
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory):
-    """Six files that hold one bright tone, and where it is."""
+    """Return six files with one bright tone, and the frequency of the tone."""
     rng, header = np.random.default_rng(4), gbt_header(2**16)
     tone = random_signal(rng, header.frequency(30_000), 40.0, 0.5)
     folder = tmp_path_factory.mktemp("sky")
@@ -48,7 +48,7 @@ def sky(tmp_path_factory):
 
 @pytest.fixture
 def searched(store):
-    """A cadence in the store, with a candidate at 1500 MHz."""
+    """Return a store with a cadence that has a candidate at 1500 MHz."""
     with store.write() as rows:
         rows.execute(insert(release).values(sha256="a", name="a", first_used_at=0))
         facts = {"key": "k", "state": "done", "target": "X", "tstart": 1, "band_low_mhz": 1, "band_high_mhz": 2}
@@ -63,7 +63,7 @@ def searched(store):
 
 @pytest.fixture(scope="module")
 def forests():
-    """Forests that were loaded already, by the checksum of their file."""
+    """Return loaded forests by the checksum of their file."""
     return {}
 
 
@@ -82,7 +82,7 @@ def forests_loaded_once(monkeypatch, forests):
 
 @pytest.fixture
 def models(tmp_path):
-    """Two releases, of which one will be promoted over the other."""
+    """Return the folder of two releases."""
     for name in ("old", "new"):
         shutil.copytree(SHIPPED, tmp_path / name)
         card = json.loads((tmp_path / name / "release.json").read_text())
@@ -90,7 +90,7 @@ def models(tmp_path):
     return tmp_path
 
 
-def test_a_promoted_release_serves_until_another_is_configured(store, models):
+def test_a_promoted_release_is_active_until_another_is_configured(store, models):
     assert active_release(store, models / "old") == models / "old"
     promote(store, models / "old", "new")
     assert active_release(store, models / "old") == models / "new"
@@ -100,7 +100,7 @@ def test_a_promoted_release_serves_until_another_is_configured(store, models):
     assert active_release(store, models / "third") == models / "third"
 
 
-def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monkeypatch, capsys):
+def test_search_and_evaluate_use_the_active_release_and_name_it(models, monkeypatch, capsys):
     (models / "config.yaml").write_text("release: old\nstate_dir: .\n")
     monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
     used = []
@@ -123,7 +123,7 @@ def test_commands_beside_the_service_use_what_it_serves_and_say_so(models, monke
     assert used == [old, old, other, new, new, other]
 
 
-def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, monkeypatch):
+def test_a_worker_loads_a_promoted_release_with_its_next_cadence(store, models, monkeypatch):
     monkeypatch.setattr(process, "_LOADED", {})
     names = []
     for name in (None, "new", None):
@@ -134,7 +134,7 @@ def test_a_worker_takes_a_promoted_release_with_its_next_cadence(store, models, 
 
 
 @pytest.mark.parametrize("name", ["none", "../old", "broken"])
-def test_what_is_no_whole_release_is_not_promoted(store, models, name):
+def test_an_incomplete_release_is_not_promoted(store, models, name):
     shutil.copytree(models / "old", models / "broken")
     (models / "broken" / "tracks.skops").write_bytes(b"x")
     with pytest.raises(ReleaseError):
@@ -142,7 +142,7 @@ def test_what_is_no_whole_release_is_not_promoted(store, models, name):
     assert active_release(store, models / "old") == models / "old"
 
 
-def test_a_shadow_is_recorded_and_told_apart_from_what_was_reported(searched):
+def test_candidates_of_the_shadow_release_are_recorded_separately(searched):
     found = [
         {"frequency_mhz": mhz, "drift_rate_hz_s": 0, "snr": [9] * 6, "probability": 0.7} for mhz in (1500.000005, 1400)
     ]
@@ -157,7 +157,7 @@ def test_a_shadow_is_recorded_and_told_apart_from_what_was_reported(searched):
     assert next(compare(searched, "d")).startswith("0 cadences")
 
 
-def test_a_shadow_searches_the_same_files_and_announces_nothing(searched, sky):
+def test_the_shadow_release_searches_the_same_files_and_announces_nothing(searched, sky):
     paths, mhz = sky
     search_shadow(searched, 1, paths, (0, 2, 4), make_detector(), SearchSettings())
     with searched.read() as rows:
@@ -166,7 +166,7 @@ def test_a_shadow_searches_the_same_files_and_announces_nothing(searched, sky):
     assert any(abs(row["frequency_mhz"] - mhz) < 2e-5 for row in one.found)
 
 
-def test_the_commands_promote_a_release_and_say_where_the_one_in_the_shadow_disagrees(models, monkeypatch, capsys):
+def test_models_promotes_a_release_and_lists_where_the_shadow_release_disagrees(models, monkeypatch, capsys):
     (models / "config.yaml").write_text(f"release: {models / 'old'}\nstate_dir: {models / 'state'}\n")
     monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
     assert cli.main(["models", "promote", "none"]) == 1
@@ -180,7 +180,7 @@ def test_the_commands_promote_a_release_and_say_where_the_one_in_the_shadow_disa
     assert capsys.readouterr().out.startswith("0 cadences: 0 signals in both")
 
 
-def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that_is_broken_changes_nothing(
+def test_the_shadow_release_searches_after_the_record_and_a_broken_one_changes_nothing(
     models, sky, monkeypatch, caplog
 ):
     config = Config(state_dir=models, release=models / "old", shadow=models / "new", injections={"blind_share": 0})
@@ -205,7 +205,7 @@ def test_a_configured_shadow_searches_after_the_cadence_is_recorded_and_one_that
 
 @pytest.fixture
 def recorded(store, sky, tmp_path):
-    """A cadence that was searched by a release to which its signals are as usual as any, and where its tone is."""
+    """Return a cadence whose tone resembles the training signals of its release, and the frequency of the tone."""
     made = make_detector()
     familiar = {"centre": [1.0] * 16, "whiten": np.eye(16).tolist()}
     modes = {"tracks": replace(made.release.modes["tracks"], familiar=familiar)}
@@ -218,7 +218,7 @@ def recorded(store, sky, tmp_path):
     return store, found
 
 
-def test_a_candidate_says_how_strange_it_is_where_its_release_can_tell(recorded, sky, tmp_path):
+def test_a_candidate_has_a_strangeness_if_its_release_can_compute_it(recorded, sky, tmp_path):
     store, found = recorded
     with store.read() as rows:
         assert set(rows.scalars(select(candidate.c.strangeness))) == {1.0}
@@ -230,7 +230,7 @@ def test_a_candidate_says_how_strange_it_is_where_its_release_can_tell(recorded,
     assert blind.candidates[0].row()["strangeness"] is None
 
 
-def test_what_people_judged_joins_a_training_without_its_files_and_what_cannot_is_counted_with_the_reason(
+def test_labelled_candidates_join_a_training_without_their_files_or_are_counted_with_the_reason(
     recorded, sky, tmp_path
 ):
     store, found = recorded
@@ -262,7 +262,7 @@ def test_what_people_judged_joins_a_training_without_its_files_and_what_cannot_i
 
 
 class Told:
-    """A channel that keeps what each message says now."""
+    """A Slack channel that keeps the present text of each message."""
 
     def __init__(self):
         self.messages, self.calls, self.thread = {}, 0, []
@@ -283,7 +283,7 @@ class Told:
         self.thread.append((ts, Path(picture).name))
 
 
-def test_a_training_is_in_the_store_and_in_one_message_that_is_edited_its_pictures_in_its_thread(store, tmp_path):
+def test_a_training_is_logged_in_the_store_and_in_one_edited_message_with_figures_in_its_thread(store, tmp_path):
     told = Told()
     journal = TrainingLog(run="test_v1", store=store, poster=told)
     for i in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Searching again what is recorded, and searching what is there of a cadence."""
+"""Recorded cadences are searched again; partial cadences are searched."""
 
 import time
 from dataclasses import replace
@@ -24,7 +24,7 @@ NCHANS = 4096
 
 @pytest.fixture
 def recorded(tmp_path, store, monkeypatch):
-    """A folder whose one cadence has been searched, the configuration, and what searches."""
+    """Return a folder with one searched cadence, the configuration, and the function that searched it."""
     header = gbt_header(NCHANS)
     place = {"frequency_mhz": header.frequency(0.3 * NCHANS), "drift_hz_s": 0.3, "width_hz": 4.0}
     folder = Folder(tmp_path / "in", store)
@@ -53,7 +53,7 @@ def change(recorded, statement):
         rows.execute(statement)
 
 
-def test_what_is_searched_again_by_the_same_code_and_release_is_the_same_to_the_byte(recorded):
+def test_a_replay_by_the_same_code_and_release_gives_the_same_bytes(recorded):
     same, said = told(recorded)
     assert same
     (line,) = said
@@ -61,7 +61,7 @@ def test_what_is_searched_again_by_the_same_code_and_release_is_the_same_to_the_
     assert line.endswith(": 0 differ; 0 have missing files")
 
 
-def test_every_difference_is_told(recorded, monkeypatch):
+def test_every_difference_is_reported(recorded, monkeypatch):
     folder, _, detector = recorded
     with folder.store.read() as rows:
         one = dict(rows.execute(select(candidate)).mappings().first())
@@ -85,7 +85,7 @@ def test_every_difference_is_told(recorded, monkeypatch):
     assert any("new: " in line for line in told(recorded)[1])
 
 
-def test_what_cannot_be_searched_again_is_told(recorded):
+def test_cadences_that_cannot_be_searched_again_are_reported(recorded):
     folder, *_ = recorded
     next(folder.root.iterdir()).unlink()
     folder.passes()
@@ -96,7 +96,7 @@ def test_what_cannot_be_searched_again_is_told(recorded):
 
 
 @pytest.mark.parametrize("lost", [1, 3, 5])
-def test_a_cadence_that_lacks_an_off_is_searched_with_nothing_in_its_place(recorded, lost):
+def test_a_cadence_without_one_off_is_searched_with_nan_in_its_place(recorded, lost):
     folder, config, detector = recorded
     paths = folder.store.paths(1)
     pattern = "".join("." if i == lost else letter for i, letter in enumerate("ABACAD"))
@@ -107,7 +107,7 @@ def test_a_cadence_that_lacks_an_off_is_searched_with_nothing_in_its_place(recor
     assert tone["snr"][0] == whole[0]["snr"][0] > 30
 
 
-def test_a_moment_is_a_date_an_mjd_or_a_length_of_time():
+def test_the_start_of_a_period_is_a_date_an_mjd_or_an_age():
     day = (59103 - UNIX_EPOCH_MJD) * 86_400.0
     assert moment("59103.5") == day + 43_200
     assert moment("2020-09-11") == moment("2020-09-11T00:00:00+00:00") == day

@@ -1,4 +1,4 @@
-"""Searching recorded cadences again: one more attempt, and earlier candidates that stay in sight."""
+"""Recorded cadences are searched again as one more attempt, and earlier candidates are kept."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def current(store):
         return {row.frequency_mhz: row.superseded for row in rows.execute(labeled().order_by(candidate.c.id))}
 
 
-def test_a_file_a_target_or_a_period_names_the_cadences(store):
+def test_cadences_are_chosen_by_file_target_or_period(store):
     ids = [queue(store, 59000.0 + day) for day in range(3)]
     for _ in ids:
         search(store, [1400.0])
@@ -68,7 +68,7 @@ def test_a_file_a_target_or_a_period_names_the_cadences(store):
     assert {store.claim(60).attempt for _ in ids} == {1}
 
 
-def test_what_is_not_there_queues_nothing_and_says_so(store):
+def test_unknown_files_or_targets_queue_nothing_and_are_named(store):
     made = queue(store)
     search(store, [1400.0])
     with pytest.raises(StoreError, match=r"expected files that the watcher has seen, found /nowhere\.h5"):
@@ -118,7 +118,7 @@ def test_earlier_candidates_stay_and_are_marked_and_the_message_is_edited_and_no
         assert len(set(rows.scalars(select(artefact.c.path)))) == count(store, artefact) == 2
 
 
-def test_a_search_again_that_finds_nothing_edits_the_message(store, slack):
+def test_a_second_search_without_candidates_edits_the_message(store, slack):
     queue(store)
     search(store, [1400.0])
     deliver(store, slack)
@@ -130,7 +130,7 @@ def test_a_search_again_that_finds_nothing_edits_the_message(store, slack):
     assert current(store) == {1400.0: True}
 
 
-def test_a_search_again_that_finds_what_the_first_did_not_is_announced(store, slack):
+def test_a_candidate_found_only_by_the_second_search_is_announced(store, slack):
     queue(store)
     search(store, [])
     requeue(store, [], "T", None)
@@ -139,7 +139,7 @@ def test_a_search_again_that_finds_what_the_first_did_not_is_announced(store, sl
     assert "*1 candidate*" in slack.messages[0]["text"]
 
 
-def test_latencies_count_one_search_of_a_cadence_and_from_its_request(store):
+def test_latencies_of_a_second_search_count_from_its_request(store):
     queue(store)
     search(store, [1400.0])
     with store.write() as rows:
@@ -160,7 +160,7 @@ def test_a_quarantined_cadence_of_a_target_is_queued_again(store):
     assert any("it is skipped" in line for line in requeue(store, [], "T", None))
 
 
-def test_the_command_wants_a_condition(capsys, monkeypatch, tmp_path):
+def test_the_command_requires_a_condition(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
     (tmp_path / "config.yaml").write_text(f"state_dir: {tmp_path}/state\n")
     assert main(["requeue"]) == 2

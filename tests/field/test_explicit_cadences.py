@@ -1,4 +1,4 @@
-"""A user who says which scans are ONs and OFFs, on the command line or in a catalogue, is believed."""
+"""Roles that the user states, on the command line or in a catalogue, overrule the headers."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ SWAPPED = ["X", "A_OFF", "X", "A_OFF", "X", "A_OFF"]
 
 @pytest.fixture
 def files(tmp_path):
-    """Six files at one place, of which the headers say nothing useful."""
+    """Return six files at one place, whose headers do not give the roles."""
     paths = []
     for i, (name, header) in enumerate(zip(SWAPPED, headers(), strict=True)):
         paths.append(tmp_path / f"{i}.h5")
@@ -44,7 +44,7 @@ def searches(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("pattern", "on"), [("BABABA", (1, 3, 5)), ("ABACAD", (0, 2, 4)), ("aabacd", (0, 1, 3))])
-def test_six_files_in_order_are_the_cadence_that_the_user_says(searches, files, capsys, pattern, on):
+def test_six_files_in_order_are_the_cadence_that_the_user_states(searches, files, capsys, pattern, on):
     code, report = searches("--cadence", pattern, *files)
     assert code == 0
     (run,) = report["cadences"]
@@ -56,7 +56,7 @@ def test_six_files_in_order_are_the_cadence_that_the_user_says(searches, files, 
     assert all(f"warning: {warning}" in said for warning in run["warnings"])
 
 
-def test_the_headers_alone_would_have_said_otherwise(files, searches):
+def test_the_headers_alone_give_other_roles(files, searches):
     _, report = searches(*files)
     assert [run["roles"][0]["role"] for run in report["cadences"]] == ["ON"]
 
@@ -89,7 +89,7 @@ def test_files_out_of_order_keep_the_roles_they_were_given():
     assert warnings == ["files are not in the order of their times: searched in that order, as ABACAD"]
 
 
-def test_what_the_headers_say_otherwise_is_a_warning_each():
+def test_each_contradiction_of_the_headers_is_a_warning():
     six = headers()
     assert explicit_cadence(six, "ABACAD")[1] == []
     assert [text.split(" although")[0] for text in explicit_cadence(six, "AABACD")[1]] == [
@@ -125,7 +125,7 @@ CATALOGUES = {
 
 
 @pytest.mark.parametrize("kind", CATALOGUES)
-def test_the_groups_of_a_catalogue_are_believed(searches, files, tmp_path, kind):
+def test_the_groups_of_a_catalogue_are_the_cadences(searches, files, tmp_path, kind):
     titles, row, order = CATALOGUES[kind]
     role = ["OFF", "ON"] * 3
     lines = [row.format(n=7, i=i, role=role[i], file=files[i].name) for i in order]

@@ -1,4 +1,4 @@
-"""An OFF is recognized by its name in every spelling that observers use, and a star's name never passes for one."""
+"""An OFF is recognized in every spelling that observers use, and no name of a star is taken for an OFF."""
 
 import pytest
 

@@ -99,7 +99,7 @@ def test_a_copy_of_an_observation_and_a_wide_product_have_a_line_each(tmp_path):
     assert any(line.startswith(f"not searched: {wide}: channels of 2860 Hz, expected at most") for line in lines)
 
 
-def test_products_with_wide_channels_are_searched_where_the_user_insists(tmp_path):
+def test_products_with_wide_channels_are_searched_with_all_products(tmp_path):
     paths = write_cadences(tmp_path, 1, foff=-2.86e-3, nfpc=1024)
     assert searched(paths, tmp_path / "no", max_channel_hz=100)[0].searched == 0
     assert searched(paths, tmp_path / "yes")[0].searched == 1

@@ -1,4 +1,4 @@
-"""Every search says which scans it took for ONs and OFFs, where they pointed and when; no place is used in silence."""
+"""Every search lists its ONs and OFFs with place and time, and notes every place that it converted or refused."""
 
 import json
 import struct
@@ -20,7 +20,7 @@ ROLES = "HIP99427  ON 1 3 5  OFF 2 4 6"
 
 @pytest.fixture
 def files(tmp_path):
-    """The six files of a cadence, named so that their order says nothing."""
+    """Return the six files of a cadence with names that do not sort by time."""
     paths = [tmp_path / f"{9 - i}.h5" for i in range(6)]
     for path, header in zip(paths, headers(), strict=True):
         write_observation(path, header)

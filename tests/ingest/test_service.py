@@ -1,4 +1,4 @@
-"""The path of a cadence with plain callables in the places of telescope, worker and Slack."""
+"""A cadence passes through the service with plain functions in place of telescope, worker and Slack."""
 
 import json
 import logging
@@ -44,17 +44,17 @@ def run_pass(free, ready, said, ended=()):
     return said
 
 
-def test_a_pass_looks_groups_and_hands_out_no_more_than_there_is_room_for():
+def test_a_pass_scans_groups_and_submits_no_more_cadences_than_there_is_room_for():
     said = run_pass(2, [lease(1), lease(2), lease(3)], [])
     assert said == ["look", "group", "keep", "expire", "submit 1", "submit 2"]
 
 
-def test_nothing_is_claimed_while_no_worker_is_there():
+def test_no_cadence_is_claimed_without_a_worker():
     assert run_pass(0, [lease(1)], []) == ["look", "group", "keep", "expire"]
     assert run_pass(-1, [lease(1)], []) == ["look", "group", "keep", "expire"]
 
 
-def test_an_attempt_whose_worker_died_is_noted_before_others_begin():
+def test_an_attempt_of_a_dead_worker_is_ended_before_others_begin():
     assert run_pass(1, [lease(2)], [], [(lease(1), "KilledWorker")])[4:] == ["1 failed: KilledWorker", "submit 2"]
 
 
@@ -88,7 +88,7 @@ def test_a_search_reports_progress_and_its_end_is_recorded(store):
         (ZeroDivisionError("bandwidth"), "retry_at"),
     ],
 )
-def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(store, error, state):
+def test_the_class_of_an_error_decides_what_follows_a_failed_search(store, error, state):
     def does(_claimed, _progress):
         raise error
 
@@ -98,7 +98,7 @@ def test_what_a_failed_search_comes_to_is_decided_by_the_class_of_its_error(stor
 
 
 @pytest.mark.fault(9, promise="P2")
-def test_a_worker_that_lost_its_lease_in_mid_search_stops_and_records_nothing(store):
+def test_a_worker_that_loses_its_lease_during_a_search_stops_and_records_nothing(store):
     def does(_claimed, progress):
         store.expire(max_attempts=3)
         progress(0.5)
@@ -132,7 +132,7 @@ def test_a_search_that_hangs_is_ended_with_its_process_and_the_cause(store):
     assert (row(store, cadence).state, row(store, cadence).why) == ("retry_at", "over search_limit_s, 0.2 s")
 
 
-def test_a_failpoint_does_nothing_unless_it_is_asked_to():
+def test_a_failpoint_does_nothing_unless_it_is_enabled():
     code = "from sentinel.failpoint import failpoint; failpoint('seen'); failpoint('leased'); print('alive')"
     for wanted, status_, said in (
         ("", 0, "alive"),
@@ -169,7 +169,7 @@ def test_a_log_line_is_json_with_the_cadence_and_the_attempt(caplog):
     assert (told["cadence"], told["attempt"], told["message"]) == (7, "ab12", "done: 2\ncandidates")
 
 
-def test_supervisord_is_told_to_restart_programs_and_to_listen_to_its_owner_only(tmp_path):
+def test_supervisord_restarts_programs_and_only_its_owner_can_connect(tmp_path):
     config = Config(state_dir=tmp_path / ("deep" * 30))
     text = write_conf(config, foreground=False).read_text()
     assert text.count("autorestart=true") == len(PROGRAMS)
@@ -177,7 +177,7 @@ def test_supervisord_is_told_to_restart_programs_and_to_listen_to_its_owner_only
     assert len(str(socket_path(config))) < 108
 
 
-def test_a_service_with_a_worker_and_nothing_wrong_is_well(store, monkeypatch):
+def test_a_service_with_a_worker_and_no_fault_is_ok(store, monkeypatch):
     store.record_heartbeat("worker-0", 10, pid=1, host="h", release="r1")
     store.record_heartbeat("watcher", 10, pid=2, host="h")
     seen = judged(Config(), store, monkeypatch, RUNNING)
@@ -196,7 +196,7 @@ def test_a_service_without_a_worker_is_critical_and_a_late_program_a_warning(sto
     assert judged(Config(), store, monkeypatch, RUNNING | {"poster": "FATAL"}).level == status.CRITICAL
 
 
-def test_the_state_says_what_waits_for_what_and_what_was_set_aside(store, monkeypatch):
+def test_the_status_lists_why_cadences_wait_and_why_they_are_quarantined(store, monkeypatch):
     alive(store)
     queue(store, state="forming")
     with store.write() as rows:

@@ -59,7 +59,7 @@ SPECIAL = [fifo, folder, link_loop, link_to_device, link_to_fifo, a_socket]
 
 
 def in_time(action, seconds=20.0):
-    """Hold that an action ends."""
+    """Check that an action ends in time."""
     failures = []
 
     def run():
@@ -155,7 +155,7 @@ def rewrite(path, header, seed):
 
 @pytest.fixture
 def searched(tmp_path, store):
-    """A folder whose one cadence has been searched."""
+    """Return a folder whose one cadence has been searched."""
     watched = Folder(tmp_path / "in", store)
     for i, header in enumerate(headers()):
         write_observation(watched.root / f"{i}.fil", header, make_power(header, i))

@@ -1,4 +1,4 @@
-"""What lands in a folder, how it becomes a cadence, and what is said of what does not."""
+"""Files that land in a folder become cadences, or are listed with the reason why not."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def test_files_that_come_out_of_time_order_and_one_by_one_make_one_cadence(folde
     assert starts == sorted(starts)
 
 
-def test_a_missing_file_leaves_a_cadence_forming_and_its_coming_makes_the_same_row_ready(folder):
+def test_a_cadence_without_a_file_is_forming_and_becomes_ready_when_the_file_lands(folder):
     six = headers()
     land(folder, six[:3] + six[4:])
     assert folder.passes() == ["forming"]
@@ -59,7 +59,7 @@ def test_a_missing_file_leaves_a_cadence_forming_and_its_coming_makes_the_same_r
         assert rows.scalars(select(cadence.c.id)).one() == forming
 
 
-def test_node_slices_of_one_pointing_are_cadences_of_their_own(folder):
+def test_each_node_slice_of_a_pointing_is_a_separate_cadence(folder):
     land(folder, headers() + headers(fch1=8233.88))
     assert folder.passes() == ["ready", "ready"]
 
@@ -79,7 +79,7 @@ def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path, store):
 @pytest.mark.fault(15, promise="P1")
 @pytest.mark.parametrize("suffix", [".h5", ".fil"])
 @pytest.mark.parametrize("lacking", ["cut", "zeros"])
-def test_a_file_that_is_not_all_there_is_looked_at_again_until_it_is(folder, suffix, lacking):
+def test_an_incomplete_file_is_checked_again_until_it_is_complete(folder, suffix, lacking):
     land(folder, headers(), suffix)
     path = min(folder.root.iterdir())
     whole = path.read_bytes()
@@ -108,7 +108,7 @@ def test_a_file_that_stays_cut_short_is_invalid_after_the_time_out(folder):
 
 @pytest.mark.fault(16, promise="P4")
 @pytest.mark.fault(16, promise="P1")
-def test_every_kind_of_bad_file_is_set_aside_or_waits_with_its_cause_beside_a_cadence_that_is_ready(folder):
+def test_every_kind_of_bad_file_is_set_aside_or_waits_with_its_cause_while_a_good_cadence_is_ready(folder):
     land(folder, headers())
     for name, (make, _, _) in BAD.items():
         make(folder.root / name)
@@ -127,7 +127,7 @@ def test_every_kind_of_bad_file_is_set_aside_or_waits_with_its_cause_beside_a_ca
 
 
 @pytest.mark.fault(16, promise="P1")
-def test_a_reader_that_breaks_on_one_file_does_not_hold_up_the_others(folder):
+def test_a_reader_that_fails_on_one_file_does_not_delay_the_others(folder):
     def fragile(path):
         if path.name == "odd.h5":
             raise ZeroDivisionError("a bug")
@@ -195,7 +195,7 @@ def test_temporary_names_and_other_files_are_not_looked_at(tmp_path):
 
 
 @pytest.mark.fault(24, promise="P1")
-def test_a_root_that_is_away_changes_nothing(folder):
+def test_a_missing_root_changes_nothing(folder):
     land(folder, headers())
     folder.passes()
     folder.root.rename(folder.root.with_name("unmounted"))
@@ -204,7 +204,7 @@ def test_a_root_that_is_away_changes_nothing(folder):
 
 
 @pytest.mark.fault(1, promise="P1")
-def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path, store):
+def test_a_watcher_continues_where_a_killed_one_stopped(tmp_path, store):
     first = Folder(tmp_path / "in", store)
     land(first, headers())
     first.look()  # dies between two passes
@@ -213,7 +213,7 @@ def test_a_second_watcher_after_a_death_goes_on_where_the_first_was(tmp_path, st
 
 
 @pytest.mark.fault(40, promise="P1")
-def test_hostile_names_land_path_pattern_any_other(folder):
+def test_files_with_hostile_names_are_processed_like_any_other(folder):
     land(folder, headers())
     for i, path in enumerate(sorted(folder.root.glob("*.h5"))):
         path.rename(path.with_name(f"<!channel>\n'; DROP TABLE file; --%s{i}.h5"))
@@ -235,7 +235,7 @@ def test_patterns_reach_through_folders_and_stop_at_names():
 
 @pytest.mark.fault(18, promise="P1")
 @pytest.mark.parametrize("how", ["mv", "hard link", "link", "linked folder", "rsync", "nested"])
-def test_a_cadence_is_found_however_it_is_brought(folder, tmp_path, how):
+def test_a_cadence_is_found_however_its_files_arrive(folder, tmp_path, how):
     outside = Folder(tmp_path / "elsewhere", folder.store)
     land(outside, headers(), below="session")
     session = outside.root / "session"
@@ -261,7 +261,7 @@ def test_a_cadence_is_found_however_it_is_brought(folder, tmp_path, how):
 
 
 @pytest.mark.fault(24, promise="P1")
-def test_a_mount_that_goes_and_comes_back_loses_nothing_that_waits(folder):
+def test_a_mount_that_disappears_and_returns_loses_no_waiting_cadence(folder):
     land(folder, headers())
     folder.passes()
     away = folder.root.with_name("away")
@@ -292,7 +292,7 @@ def test_a_folder_that_cannot_be_read_hides_no_other_and_loses_nothing(folder, m
     assert all(one.present for one in folder.files().values())
 
 
-def test_several_roots_are_one_sky(tmp_path, store):
+def test_files_of_one_cadence_may_be_in_several_roots(tmp_path, store):
     (tmp_path / "in").mkdir()
     (tmp_path / "west").mkdir()
     folder = Folder(tmp_path / "in", store, roots=(tmp_path / "in", tmp_path / "west"))
@@ -302,12 +302,12 @@ def test_several_roots_are_one_sky(tmp_path, store):
 
 
 def settling(tmp_path, store, **watch):
-    """A folder in which nothing ever settles by itself."""
+    """Return a folder whose files settle only after a very long time."""
     return Folder(tmp_path / "in", store, settle_s=1e6, **watch)
 
 
 def state_of(folder, name, content=None, **signals):
-    """Land one file and a signal beside it; return the state of the file after two passes."""
+    """Land one file and a signal of completion; return the state of the file after two passes."""
     folder.watch = folder.watch.model_copy(update={"signals": Signals(**signals)})
     write_observation(folder.root / "blc0.rawspec.0000.h5", headers()[0])
     if content is not None:
@@ -330,7 +330,7 @@ def state_of(folder, name, content=None, **signals):
         ("", None, {"renamed": True}, "valid"),
     ],
 )
-def test_a_signal_of_completion_spares_the_wait_where_it_is_trusted(tmp_path, name, content, signals, state, store):
+def test_a_trusted_signal_of_completion_skips_the_settling_time(tmp_path, name, content, signals, state, store):
     folder = settling(tmp_path, store)
     write_observation(tmp_path / "same.h5", headers()[0])
     content = content and content.format(size=(tmp_path / "same.h5").stat().st_size)
@@ -338,13 +338,13 @@ def test_a_signal_of_completion_spares_the_wait_where_it_is_trusted(tmp_path, na
 
 
 @pytest.mark.fault(14, promise="P1")
-def test_a_file_that_its_manifest_says_is_longer_is_not_opened_however_long_it_stands(tmp_path, store):
+def test_a_file_shorter_than_its_manifest_says_is_never_opened(tmp_path, store):
     folder = Folder(tmp_path / "in", store)
     assert state_of(folder, "zmanifest.csv", "blc0.rawspec.0000.h5,999999999\n") == "seen"
 
 
 @pytest.mark.fault(14, promise="P1")
-def test_a_node_with_fewer_rows_than_its_siblings_waits_until_it_has_them(folder):
+def test_a_file_with_fewer_rows_than_those_of_other_nodes_waits_until_it_has_them(folder):
     land(folder, headers()[:1])
     folder.passes()
     cut = replace(headers()[0], fch1=8233.88, ntime=12)
@@ -378,7 +378,7 @@ def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that
     assert folder.passes() == ["leased", "ready"]
 
 
-def test_a_part_that_nobody_has_taken_becomes_whole_when_the_missing_file_comes(tmp_path, store):
+def test_a_partial_cadence_that_is_not_leased_becomes_complete_when_the_missing_file_lands(tmp_path, store):
     folder = Folder(tmp_path / "in", store, partial="search", partial_after_s=1000)
     six = headers()
     land(folder, six[:3] + six[4:])
@@ -413,7 +413,7 @@ def test_a_cadence_that_lacks_an_on_is_held_whatever_the_policy(tmp_path, lost, 
 
 
 @pytest.mark.fault(40, promise="P1")
-def test_names_that_are_no_text_land_path_pattern_any_other(folder):
+def test_files_whose_names_are_not_valid_text_are_processed_like_any_other(folder):
     land(folder, headers())
     for path in list(folder.root.glob("*.h5")):
         path.rename(os.fsdecode(os.fsencode(path).replace(b"scan", b"caf\xe9 ")))
@@ -428,7 +428,7 @@ def test_names_that_are_no_text_land_path_pattern_any_other(folder):
 
 @pytest.mark.fault(20, promise="P1")
 @pytest.mark.parametrize("why", ["exhausted", "nfs4"])
-def test_where_events_do_not_come_the_scan_finds_what_lands(folder, monkeypatch, why, caplog):
+def test_the_scan_finds_files_without_events(folder, monkeypatch, why, caplog):
     caplog.set_level("INFO")
     if why == "exhausted":
         full = OSError(28, "inotify watch limit reached")
@@ -469,7 +469,7 @@ def test_the_same_names_in_two_folders_are_two_cadences_if_they_were_observed_ap
 
 
 @pytest.mark.fault(32, promise="P1")
-def test_a_clock_that_is_set_back_holds_up_no_file(tmp_path, store):
+def test_a_clock_that_is_set_back_delays_no_file(tmp_path, store):
     folder = Folder(tmp_path / "in", store, settle_s=100)
     land(folder, headers())
     folder.passes()
@@ -496,7 +496,7 @@ def test_the_scanner_scans_at_its_interval_or_after_an_event_but_not_all_the_tim
 
 
 @pytest.mark.fault(22, promise="P1")
-def test_where_more_files_are_stable_than_one_look_opens_the_next_look_comes_at_once(folder, monkeypatch):
+def test_the_next_pass_follows_at_once_if_more_files_are_stable_than_one_pass_opens(folder, monkeypatch):
     monkeypatch.setattr("sentinel.ingest.watcher.FILES_PER_PASS", 4)
     woken = []
     scanner = Scanner(

@@ -18,7 +18,7 @@ from sentinel.workers.task import inject_blind
 TONE = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
 
 
-def test_a_blind_injection_is_recovered_and_the_files_and_their_own_candidates_stay_as_they_are(sky, store):
+def test_a_blind_injection_is_recovered_and_changes_neither_files_nor_candidates(sky, store):
     paths, _ = sky
     before = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
     row_ = search_blind(paths, (0, 2, 4), SearchSettings(), make_detector(), np.random.default_rng(3))
@@ -32,7 +32,7 @@ def test_a_blind_injection_is_recovered_and_the_files_and_their_own_candidates_s
     assert all(abs(one.frequency_mhz - row_["frequency_mhz"]) > 1e-5 for one in own)
 
 
-def test_blind_injections_come_at_the_configured_rate_and_are_never_candidates(store, monkeypatch):
+def test_blind_injections_have_the_configured_rate_and_are_never_candidates(store, monkeypatch):
     claimed = (queue(store), store.claimed(store.claim(60).token))[1]
     monkeypatch.setattr("sentinel.injection.blind.search_blind", lambda *_: {"kind": "blind", **TONE})
     monkeypatch.setattr("sentinel.workers.task.detector_for", lambda _: None)
@@ -43,7 +43,7 @@ def test_blind_injections_come_at_the_configured_rate_and_are_never_candidates(s
     assert count(store, candidate) == count(store, outbox) == 0
 
 
-def test_files_that_left_after_they_were_searched_are_no_error(store, monkeypatch):
+def test_files_deleted_after_their_search_cause_no_error(store, monkeypatch):
     claimed = (queue(store), store.claimed(store.claim(60).token))[1]
 
     def gone(*_):

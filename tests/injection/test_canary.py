@@ -21,7 +21,7 @@ TONE = {"frequency_mhz": 1500.0, "drift_rate_hz_s": 0.5, "width_hz": 4.0, "snr":
 
 
 def land_canary(store, config, tmp_path):
-    """Let a canary of empty files land, and be queued as grouping does it."""
+    """Land a canary of empty files, and queue it as grouping does."""
 
     def write(folder, _seed):
         (folder / "a.h5").touch()
@@ -40,7 +40,7 @@ def land_canary(store, config, tmp_path):
     return canaries
 
 
-def test_the_program_that_lands_canaries_holds_nothing_that_searches_or_makes_skies(tmp_path):
+def test_the_program_that_sends_canaries_loads_no_search_or_simulation_code(tmp_path):
     code = """
 import sys
 from sentinel.injection import canary
@@ -60,7 +60,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(("mhz", "back"), [(1500.00005, True), (1500.001, False)])
-def test_a_canary_that_is_searched_is_judged_and_leaves_no_trace_among_the_cadences(store, tmp_path, mhz, back):
+def test_a_searched_canary_is_recorded_and_its_cadence_and_files_are_deleted(store, tmp_path, mhz, back):
     config = Config(state_dir=tmp_path)
     record(store, "T")
     canaries = land_canary(store, config, tmp_path)
@@ -75,9 +75,7 @@ def test_a_canary_that_is_searched_is_judged_and_leaves_no_trace_among_the_caden
     assert list(config.canaries.iterdir()) == []
 
 
-def test_a_canary_that_stays_out_is_an_alarm_and_so_is_one_that_comes_back_without_its_tone(
-    store, tmp_path, monkeypatch
-):
+def test_an_overdue_canary_and_a_canary_without_its_tone_are_alarms(store, tmp_path, monkeypatch):
     config = Config(state_dir=tmp_path)
     canaries = land_canary(store, config, tmp_path)
     alive(store)
@@ -95,7 +93,7 @@ def test_a_canary_that_stays_out_is_an_alarm_and_so_is_one_that_comes_back_witho
     assert count(store, cadence) == 0
 
 
-def test_a_canary_s_search_records_its_tone_and_no_candidate(sky, tmp_path):
+def test_the_search_of_a_canary_records_its_tone_and_no_candidate(sky, tmp_path):
     paths, tone = sky
     config = Config(state_dir=paths[0].parent.parent, injections={"canary_s": 1})
     inside = config.canaries

@@ -152,7 +152,7 @@ def test_a_store_that_cannot_be_read_hides_no_fault_of_the_machine(store, tmp_pa
     assert "backlog" not in seen.checks
 
 
-def test_a_store_that_can_only_be_read_is_said_and_dropped_when_it_can_be_written(store, tmp_path, monkeypatch):
+def test_a_read_only_store_is_reported_until_it_can_be_written(store, tmp_path, monkeypatch):
     config = Config(state_dir=tmp_path)
     alive(store)
     sqlite = store.engine.dialect.name == "sqlite"
@@ -184,7 +184,7 @@ def test_the_state_of_a_root_follows_the_folder(tmp_path):
     assert problem() == ""
 
 
-def test_a_root_whose_disk_was_unmounted_is_missed_also_after_a_restart(tmp_path, monkeypatch):
+def test_an_unmounted_root_is_reported_also_after_a_restart(tmp_path, monkeypatch):
     root, memory = tmp_path / "data" / "incoming", tmp_path / "run" / "mounts.json"
     root.mkdir(parents=True)
     mounted = [Path("/")]
@@ -219,7 +219,7 @@ def test_a_scan_that_reads_everything_but_the_root_does_not_count_as_complete(tm
     assert reports.facts([tmp_path])[str(tmp_path)]["scan_age_s"] == 0
 
 
-def test_a_place_that_cannot_be_written_is_named_and_one_that_hangs_is_given_up(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_named_and_one_that_hangs_is_abandoned(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "cache"))
     facts = MachineProbe(Config(state_dir=tmp_path, picture_dir=tmp_path / "file")).facts()

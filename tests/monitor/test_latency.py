@@ -8,7 +8,7 @@ from sentinel.monitor.metrics import StageHistograms
 from sentinel.store.schema import attempt, cadence, now, outbox
 
 
-def test_latency_is_told_from_stable_to_recorded_and_announced_by_stage(store):
+def test_latency_is_reported_for_each_stage_from_stable_to_announced(store):
     for seconds in range(1, 101):
         made = record(store, f"T{seconds}")
         with store.write() as rows:
@@ -34,7 +34,7 @@ def of_stage(stages, store, stage):
     return [told.get((f"sentinel_stage_seconds_{part}", le), 0) for part, le in (("bucket", "60.0"), ("count", None))]
 
 
-def test_each_cadence_is_in_the_histograms_once_and_those_that_it_is_too_old_for_are_not_read(store, monkeypatch):
+def test_each_cadence_is_counted_once_in_the_histograms_and_old_cadences_are_not_read(store, monkeypatch):
     stages = StageHistograms()
     for seconds in (10, 100, 20):
         made = record(store, f"T{seconds}")

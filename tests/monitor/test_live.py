@@ -1,4 +1,4 @@
-"""A watcher and a web program that run: faults of their machine appear in the status, and leave it again."""
+"""With a running watcher and web program, faults of the machine appear in the status and disappear again."""
 
 import socket
 import threading
@@ -66,7 +66,7 @@ def raising(error):
     return raises
 
 
-def test_each_fault_is_in_the_status_and_leaves_it_with_its_cause(running, monkeypatch):
+def test_each_fault_appears_in_the_status_and_disappears_with_its_cause(running, monkeypatch):
     config, becomes, taken, watcher = running
     becomes("web", WARNING)
     taken.close()

@@ -29,7 +29,7 @@ def known(store, config):
     return text, {line.partition("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_are_exported_and_each_alert_has_a_line_to_act_on(store, tmp_path):
+def test_alerts_and_dashboard_use_exported_metrics_and_each_alert_names_an_action(store, tmp_path):
     _, exported = known(store, Config(state_dir=tmp_path))
     rules = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"][0]["rules"]
     panels = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
@@ -61,7 +61,7 @@ def test_each_check_is_a_metric_with_an_alert_of_its_severity_and_a_section_of_t
     assert asked == {check.name for check in CHECKS if check.alert}
 
 
-def test_metrics_say_what_happened(store, tmp_path):
+def test_metrics_count_every_event(store, tmp_path):
     text, _ = known(store, Config(state_dir=tmp_path))
     for line in (
         'sentinel_cadences{state="done"} 1.0',

@@ -3,7 +3,7 @@
 from sentinel import cli
 
 
-def test_no_secret_is_in_what_the_service_shows_or_writes(tmp_path, monkeypatch, capsys):
+def test_no_secret_is_in_any_output_or_file_of_the_service(tmp_path, monkeypatch, capsys):
     for name in ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "PGPASSWORD"):
         monkeypatch.setenv(name, "sesame")
     monkeypatch.setenv("SENTINEL_WEBHOOK_URL", "http://127.0.0.1:9/sesame")

@@ -1,4 +1,4 @@
-"""Each message goes out once and in order, whatever Slack does."""
+"""Each message is sent once and in order, even if Slack fails."""
 
 import json
 import time
@@ -60,7 +60,7 @@ def due_now(store):
         rows.execute(update(outbox).values(retry_at=now() - 1))
 
 
-def test_messages_go_out_once_and_in_order_with_their_pictures_in_the_thread(store, slack, tmp_path):
+def test_messages_are_sent_once_in_order_with_their_pictures_in_the_thread(store, slack, tmp_path):
     (tmp_path / "a.png").write_bytes(b"PNG" * 100)
     put(store, "one", [str(tmp_path / "a.png")])
     put(store, "two")
@@ -77,7 +77,7 @@ def test_a_message_that_is_off_is_never_sent(store, slack):
 
 
 @pytest.mark.fault(28, promise="P3")
-def test_slack_is_given_the_time_it_asks_for(store, slack):
+def test_the_poster_waits_as_long_as_retry_after_says(store, slack):
     slack.modes["chat.postMessage"].append(429)
     put(store, "one")
     put(store, "two")
@@ -93,7 +93,7 @@ def test_slack_is_given_the_time_it_asks_for(store, slack):
 
 @pytest.mark.parametrize("poster", ["slack", "webhook"])
 @pytest.mark.parametrize(("ahead_s", "low_s", "high_s"), [(60, 50, 60), (9000, 3500, 3600), (-60, 0, 3)])
-def test_a_poster_waits_until_the_date_in_retry_after(store, slack, poster, ahead_s, low_s, high_s):
+def test_the_poster_waits_until_the_date_in_retry_after(store, slack, poster, ahead_s, low_s, high_s):
     slack.retry_after = formatdate(time.time() + ahead_s, usegmt=True)
     slack.modes["chat.postMessage"].append(429)
     slack.modes["hook"].append(429)
@@ -117,7 +117,7 @@ def test_a_retry_after_in_seconds_is_at_most_an_hour(header, seconds):
 
 @pytest.mark.fault(30, promise="P3")
 @pytest.mark.parametrize("mode", ["reset", "lost", "text", 500])
-def test_a_message_whose_reply_was_lost_is_looked_for_and_sent_at_most_once(store, slack, mode):
+def test_a_message_whose_reply_was_lost_is_searched_for_and_sent_at_most_once(store, slack, mode):
     slack.modes["chat.postMessage"].append(mode)
     put(store, "one")
     assert deliver(store, slack) == 0
@@ -130,7 +130,7 @@ def test_a_message_whose_reply_was_lost_is_looked_for_and_sent_at_most_once(stor
 
 
 @pytest.mark.fault(30, promise="P3")
-def test_where_history_cannot_be_read_a_repeat_is_marked(store, slack):
+def test_a_repeat_is_marked_if_the_history_cannot_be_read(store, slack):
     slack.modes["chat.postMessage"].append("lost")
     slack.modes["conversations.history"].append("missing_scope")
     put(store, "one")
@@ -141,7 +141,7 @@ def test_where_history_cannot_be_read_a_repeat_is_marked(store, slack):
     assert "may repeat" in texts(slack)[1]
 
 
-def test_a_sender_that_died_leaves_a_message_that_is_looked_for(store, slack):
+def test_a_message_of_a_dead_sender_is_searched_for_before_it_is_sent_again(store, slack):
     put(store, "one")
     message = claim_message(store, "slack", 0)
     SlackPoster("C1", slack.url, "xoxb-test").post(message, repeat=False)
@@ -154,7 +154,7 @@ def test_a_sender_that_died_leaves_a_message_that_is_looked_for(store, slack):
 
 @pytest.mark.fault(29, promise="P5")
 @pytest.mark.parametrize("cause", ["invalid_auth", "channel_not_found"])
-def test_a_wrong_token_or_channel_is_told_and_nothing_is_lost(store, slack, cause):
+def test_a_wrong_token_or_channel_is_reported_and_the_message_waits(store, slack, cause):
     slack.modes["chat.postMessage"].append(cause)
     put(store, "one")
     deliver(store, slack)
@@ -163,7 +163,7 @@ def test_a_wrong_token_or_channel_is_told_and_nothing_is_lost(store, slack, caus
     assert deliver(store, slack) == 1
 
 
-def test_a_picture_that_is_not_drawn_yet_holds_up_no_message(store, slack, tmp_path):
+def test_a_picture_that_is_not_drawn_yet_delays_no_message(store, slack, tmp_path):
     put(store, "one", [str(tmp_path / "a.png")])
     put(store, "two")
     assert deliver(store, slack, 2) == 2
@@ -182,7 +182,7 @@ def test_a_picture_that_is_not_drawn_yet_holds_up_no_message(store, slack, tmp_p
     assert deliver(store, slack, 2) == 0
 
 
-def test_a_picture_that_cannot_be_sent_does_not_hold_up_messages_for_ever(store, slack, tmp_path):
+def test_a_picture_that_cannot_be_sent_stops_delaying_messages_after_some_attempts(store, slack, tmp_path):
     (tmp_path / "a.png").mkdir()  # opening it fails
     put(store, "one", [str(tmp_path / "a.png")], attempts=4)
     put(store, "two")
@@ -191,7 +191,7 @@ def test_a_picture_that_cannot_be_sent_does_not_hold_up_messages_for_ever(store,
         assert "a.png" in rows.scalar(select(outbox.c.cause).where(outbox.c.text == "one"))
 
 
-def test_messages_keep_the_distance_that_slack_allows(store, slack):
+def test_messages_are_no_closer_than_the_configured_gap(store, slack):
     put(store, "one")
     put(store, "two")
     poster = SlackPoster("C1", slack.url, "xoxb-test")
@@ -207,19 +207,19 @@ def test_a_message_names_target_band_mjd_release_and_the_best_rows():
     assert "p 0.300" not in text
 
 
-def test_a_row_says_what_is_known_of_its_frequency():
+def test_a_row_lists_the_remarks_on_its_frequency():
     facts = {"allocations": "Iridium", "clock": "", "comb_teeth": 9, "comb_spacing_hz": 41666.67, "seen_before": 3}
     text = message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
     assert "p 0.900  Iridium; comb of 9 lines, 41.6667 kHz apart; seen before: 3\n" in text
 
 
-def test_a_row_of_which_nothing_is_known_says_nothing():
+def test_a_row_without_remarks_has_none():
     unknown = dict.fromkeys(("allocations", "clock", "comb_teeth", "comb_spacing_hz", "seen_before"))
     for facts in ({}, unknown, {**unknown, "allocations": "", "clock": "", "comb_teeth": 0, "seen_before": 0}):
         assert "p 0.900\n" in message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, **facts}])
 
 
-def test_a_late_slice_of_a_sequence_edits_its_message_and_puts_pictures_in_its_thread(store, slack, tmp_path):
+def test_a_late_band_slice_edits_the_message_and_adds_its_pictures_to_the_thread(store, slack, tmp_path):
     (tmp_path / "late.png").write_bytes(b"PNG")
     record(store)
     deliver(store, slack)
@@ -235,7 +235,7 @@ def test_a_late_slice_of_a_sequence_edits_its_message_and_puts_pictures_in_its_t
         assert all(rows.scalars(select(outbox.c.posted_at)))
 
 
-def test_slices_that_are_there_before_the_message_goes_out_are_in_it_from_the_start(store, slack):
+def test_band_slices_recorded_before_the_message_is_sent_are_in_its_first_text(store, slack):
     record(store)
     record(store)
     deliver(store, slack)
@@ -244,14 +244,14 @@ def test_slices_that_are_there_before_the_message_goes_out_are_in_it_from_the_st
     assert slack.calls.count("chat.update") == 0
 
 
-def test_another_target_or_another_pointing_is_a_message_of_its_own(store, slack):
+def test_another_target_or_pointing_has_its_own_message(store, slack):
     record(store)
     record(store, "U")
     record(store, tstart=59000.02)
     assert deliver(store, slack) == len(texts(slack)) == 3
 
 
-def test_a_label_is_shown_in_the_message_that_told_of_the_candidate(store, slack):
+def test_a_label_is_added_to_the_message_of_its_candidate(store, slack):
     record(store, pictures=["/nowhere.png"], count=2)
     deliver(store, slack)
     for word in ("unsure", "RFI"):
@@ -265,7 +265,7 @@ def test_a_label_is_shown_in_the_message_that_told_of_the_candidate(store, slack
     assert "labeled RFI" in newest(store, 5)[1]
 
 
-def test_an_edit_that_fails_is_tried_again_and_one_of_a_deleted_message_is_dropped(store, slack):
+def test_a_failed_edit_is_tried_again_unless_the_message_was_deleted(store, slack):
     record(store)
     deliver(store, slack)
     put_label(store, 1, "RFI", "a person")
@@ -279,7 +279,7 @@ def test_an_edit_that_fails_is_tried_again_and_one_of_a_deleted_message_is_dropp
     assert slack.messages == []
 
 
-def test_more_messages_than_an_hour_may_have_become_one_digest_that_grows_in_place(store, slack):
+def test_messages_beyond_the_hourly_limit_become_one_digest_that_is_edited(store, slack):
     for number in range(5):
         record(store, f"T{number}")
         deliver(store, slack, per_hour=3)
@@ -295,7 +295,7 @@ def test_more_messages_than_an_hour_may_have_become_one_digest_that_grows_in_pla
         assert all(rows.scalars(select(outbox.c.posted_at)))
 
 
-def test_a_digest_that_somebody_deleted_is_posted_again_for_nothing_else_tells_of_it(store, slack):
+def test_a_deleted_digest_is_posted_again(store, slack):
     for number in range(3):
         record(store, f"T{number}")
     deliver(store, slack, per_hour=1)
@@ -307,7 +307,7 @@ def test_a_digest_that_somebody_deleted_is_posted_again_for_nothing_else_tells_o
 
 @pytest.mark.fault(27, promise="P3")
 @pytest.mark.parametrize(("waiting", "posts"), [(8, 8), (40, 1)])
-def test_after_an_hour_without_slack_all_go_out_in_order_or_in_one_digest(store, slack, waiting, posts):
+def test_after_an_hour_without_slack_messages_are_sent_in_order_or_in_one_digest(store, slack, waiting, posts):
     for number in range(waiting):
         record(store, f"T{number}")
         slack.modes["chat.postMessage"].append("fatal_error")
@@ -327,7 +327,7 @@ def test_after_an_hour_without_slack_all_go_out_in_order_or_in_one_digest(store,
 
 @pytest.mark.fault(31, promise="P3")
 @pytest.mark.parametrize(("cadences", "said"), [(1, "most likely interference"), (40, "in 40 cadences*")])
-def test_a_storm_of_5000_candidates_is_stored_whole_and_told_of_once(store, slack, cadences, said):
+def test_all_of_5000_candidates_are_stored_and_announced_in_one_message(store, slack, cadences, said):
     for number in range(cadences):
         record(store, f"T{number}", count=5000 // cadences)
     assert deliver(store, slack, 3, per_hour=30) == 1
@@ -338,7 +338,7 @@ def test_a_storm_of_5000_candidates_is_stored_whole_and_told_of_once(store, slac
         assert rows.scalars(select(func.count()).select_from(candidate)).one() == 5000
 
 
-def test_what_waits_can_be_listed_and_sent_at_once(store, slack):
+def test_waiting_messages_can_be_listed_and_made_due_at_once(store, slack):
     slack.modes["chat.postMessage"].append("not_in_channel")
     record(store, "A\x1b[31m\nB")
     record(store, "U", state="off")
@@ -370,7 +370,7 @@ def test_a_webhook_gets_messages_edits_and_pictures_as_json(store, slack, tmp_pa
 
 
 @pytest.mark.fault(30, promise="P3")
-def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_told_to_nobody(store, slack):
+def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_in_no_error(store, slack):
     slack.modes["hook"].extend(["lost", 500, 429])
     record(store, posters=["webhook"])
     for _ in range(3):
@@ -383,7 +383,7 @@ def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_
 
 
 @pytest.mark.fault(40, promise="P3")
-def test_a_hostile_name_mentions_nobody():
+def test_a_target_name_cannot_mention_slack_users():
     text = message_text("<!channel>\n&" + "x" * 300, (1, 2), 59000, "r", [ROW])
     assert "&lt;!channel&gt; &amp;" in text
     assert "<!" not in text

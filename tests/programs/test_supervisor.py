@@ -102,7 +102,7 @@ def test_a_service_of_the_same_configuration_in_another_state_directory_is_named
     supervisor.check_state_dir(config, file)
 
 
-def test_the_state_directory_is_the_real_path(tmp_path):
+def test_the_state_directory_is_resolved_to_its_real_path(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "config.yaml").write_text("state_dir: link\n")

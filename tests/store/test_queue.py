@@ -1,4 +1,4 @@
-"""The store: leases, fencing, attempts, and a ledger that adds up whatever happens."""
+"""The store: leases, fencing, attempts, and a ledger that always adds up."""
 
 import multiprocessing
 import sqlite3
@@ -66,7 +66,7 @@ def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
 
 
 @pytest.mark.fault(9, promise="P2")
-def test_a_worker_that_comes_back_after_its_lease_records_nothing(store):
+def test_a_worker_whose_lease_has_ended_records_nothing(store):
     queue(store)
     late = store.claim(-1)
     assert store.expire(max_attempts=3) == 1
@@ -101,7 +101,7 @@ def test_renewing_keeps_a_lease(store):
     assert row(store, attempt).progress == 0.5
 
 
-def test_what_no_worker_has_taken_up_is_kept_for_so_long_and_then_only_its_worker_keeps_it(store):
+def test_the_lease_of_a_cadence_that_no_worker_has_begun_is_renewed_for_a_limited_time(store):
     queue(store)
     lease = store.claim(-1)
     store.renew_waiting([lease.token], 60, longest_s=100)
@@ -115,7 +115,7 @@ def test_what_no_worker_has_taken_up_is_kept_for_so_long_and_then_only_its_worke
     assert store.expire(max_attempts=3) == 1
 
 
-def test_a_failure_that_may_pass_is_tried_again_after_a_wait_that_doubles(store):
+def test_a_retriable_failure_is_tried_again_after_a_wait_that_doubles(store):
     queue(store)
     waits = []
     for _ in range(2):
@@ -130,7 +130,7 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_wait_that_doubles(store)
     assert row(store, cadence).why == "disk hiccup"
 
 
-def test_a_failure_that_stays_is_quarantined_at_once_with_its_cause(store):
+def test_a_permanent_failure_is_quarantined_at_once_with_its_cause(store):
     queue(store)
     assert store.fail(store.claim(60).token, "not HDF5", retriable=False, **PATIENT) == "quarantined"
     assert store.claim(60) is None
@@ -161,7 +161,7 @@ def test_the_ledger_adds_up_through_every_state(store):
 
 
 @pytest.mark.fault(36, promise="P2")
-def test_two_claimants_share_a_queue_without_taking_anything_twice(store):
+def test_two_processes_share_a_queue_and_claim_no_cadence_twice(store):
     ids = [queue(store, 59000 + i) for i in range(30)]
     spawn = multiprocessing.get_context("spawn")
     barrier, results = spawn.Barrier(2), spawn.Queue()
@@ -212,7 +212,7 @@ def test_a_store_of_another_version_is_left_alone(store):
         open_store(str(store.engine.url))
 
 
-def test_a_candidate_is_told_how_often_its_frequency_was_seen_in_other_cadences(store):
+def test_a_candidate_records_how_often_its_frequency_was_seen_in_other_cadences(store):
     for days, off_hz in ((0, 0.0), (1, 2900.0), (2, 3100.0), (3, 0.0)):
         at = CANDIDATE["frequency_mhz"] + off_hz * 1e-6
         record_candidates(store, [{**CANDIDATE, "tstart_mjd": 59103.02 + days, "frequency_mhz": at}])
@@ -227,7 +227,7 @@ def test_candidates_of_the_same_scans_do_not_count_as_seen_before(store):
         assert set(rows.scalars(select(candidate.c.seen_before))) == {0}
 
 
-def test_sightings_of_a_transmitter_that_is_always_there_are_counted_to_a_hundred(store):
+def test_earlier_candidates_at_a_frequency_are_counted_to_a_hundred(store):
     record_candidates(store, [CANDIDATE] * 101)
     record_candidates(store, [{**CANDIDATE, "tstart_mjd": 59104.0}])
     assert row(store, candidate, id=102).seen_before == 100
@@ -246,7 +246,7 @@ STORES = Path(__file__).parents[1] / "data" / "stores"
 
 
 def older(url, version):
-    """Put at `url` what that version of the code left there: a cadence that is done, and one that is ready."""
+    """Load at `url` the store that a version of the code wrote: one cadence that is done and one that is ready."""
     script = (STORES / f"{make_url(url).get_backend_name()}-{version}.sql").read_text()
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
@@ -274,7 +274,7 @@ def shape(store):
 
 @pytest.mark.fault(39, promise="P1")
 @pytest.mark.parametrize("version", range(OLDEST, NEWEST))
-def test_a_store_of_an_older_version_keeps_its_rows_and_becomes_what_a_new_one_is(empty, version):
+def test_an_older_store_keeps_its_rows_and_gets_the_newest_schema(empty, version):
     came, new = open_store(older(empty(), version)), open_store(empty())
     assert row(came, meta).value == str(NEWEST)
     assert row(came, candidate).frequency_mhz == CANDIDATE["frequency_mhz"]
@@ -289,7 +289,7 @@ def test_a_store_of_an_older_version_keeps_its_rows_and_becomes_what_a_new_one_i
 
 @pytest.mark.fault(39, promise="P1")
 @pytest.mark.parametrize("version", range(OLDEST, NEWEST))
-def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store, empty, version):
+def test_a_store_is_downgraded_and_upgraded_with_its_rows(store, empty, version):
     record_candidates(store, [CANDIDATE])
     with store.write() as rows:
         assert migrate(rows, version) == NEWEST
@@ -305,7 +305,7 @@ def test_a_store_goes_back_to_an_older_version_and_up_again_with_its_rows(store,
 
 
 @pytest.mark.parametrize("version", [None, OLDEST])
-def test_to_ask_which_release_serves_changes_no_store(empty, version):
+def test_reading_the_active_release_does_not_change_the_store(empty, version):
     url = older(empty(), version) if version else empty()
     config = Config.model_validate({"store": {"url": url}})
     assert read_active_release(config) == config.release
@@ -316,20 +316,20 @@ def test_to_ask_which_release_serves_changes_no_store(empty, version):
     engine.dispose()
 
 
-def test_a_store_that_a_program_still_uses_does_not_go_back(store):
+def test_a_store_in_use_is_not_downgraded(store):
     store.record_heartbeat("watcher@a", 10, pid=1, host="a")
     with pytest.raises(StoreError, match="still used by watcher@a"), store.write() as rows:
         migrate(rows, OLDEST)
     assert row(store, meta).value == str(NEWEST)
 
 
-def test_a_store_goes_to_no_version_that_never_was(store):
+def test_a_store_cannot_be_migrated_to_an_unknown_version(store):
     with pytest.raises(StoreError, match="expected a schema version from 1 to"), store.write() as rows:
         migrate(rows, NEWEST + 1)
 
 
 @pytest.mark.parametrize("version", [None, OLDEST])
-def test_programs_that_open_a_new_or_an_older_store_at_once_all_can(empty, version):
+def test_programs_may_open_a_new_or_older_store_at_the_same_time(empty, version):
     url = older(empty(), version) if version else empty()
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(3)
@@ -351,7 +351,7 @@ def test_a_damaged_store_is_named(tmp_path):
         open_store(f"sqlite:///{tmp_path}/sentinel.db")
 
 
-def test_an_attempt_that_the_machine_failed_is_not_counted_and_waits_longer_each_time(store):
+def test_an_attempt_that_failed_for_the_machine_is_not_counted_and_waits_longer_each_time(store):
     queue(store)
     waits = []
     for _ in range(6):

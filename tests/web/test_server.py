@@ -28,7 +28,7 @@ HOSTILE = "<script>alert(1)</script>\n=HYPERLINK(1)\x1b[31m'; DROP TABLE candida
 
 @pytest.fixture
 def served(store, tmp_path):
-    """Whatever is asked of a server on a port of its own."""
+    """Return the responses of a server on its own port."""
     (tmp_path / "var").mkdir()
     config = Config(state_dir=tmp_path / "var", web={"port": 0})
     server = serve(config, lambda path: respond(path, config, store, StageHistograms()))
@@ -46,7 +46,7 @@ def served(store, tmp_path):
     server.server_close()
 
 
-def test_a_service_that_does_not_search_is_alive_and_not_ready(store, served, monkeypatch):
+def test_a_service_without_workers_is_healthy_and_not_ready(store, served, monkeypatch):
     assert served("/healthz") == (200, "ok\n")
     code, told = served("/readyz")
     assert (code, told.split(":")[0]) == (503, "critical")
@@ -58,7 +58,7 @@ def test_a_service_that_does_not_search_is_alive_and_not_ready(store, served, mo
         assert served(path)[0] == 404
 
 
-def test_beyond_loopback_only_tls_answers(store, tmp_path):
+def test_an_address_beyond_loopback_serves_only_tls(store, tmp_path):
     pair = [str(tmp_path / name) for name in ("key.pem", "cert.pem")]
     asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run(["openssl", *asked, "-keyout", pair[0], "-out", pair[1]], check=True, capture_output=True)
@@ -97,7 +97,7 @@ def test_head_is_answered_as_get_without_the_body(store, tmp_path):
     server.server_close()
 
 
-def test_a_store_that_is_away_leaves_metrics_and_readiness_that_say_so(tmp_path, monkeypatch):
+def test_metrics_and_readiness_report_a_store_that_cannot_be_read(tmp_path, monkeypatch):
     store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
 
     @contextmanager
@@ -118,7 +118,7 @@ def test_a_store_that_is_away_leaves_metrics_and_readiness_that_say_so(tmp_path,
 
 
 @pytest.mark.fault(40, promise="P5")
-def test_a_hostile_name_is_text_wherever_it_is_shown(store, tmp_path, served, monkeypatch):
+def test_markup_in_a_target_name_is_escaped_on_every_page(store, tmp_path, served, monkeypatch):
     queue(store)
     rows_ = [{**CANDIDATE, "target": HOSTILE, "allocations": HOSTILE, "clock": "=HYPERLINK(1)"}]
     store.complete(store.claim(60).token, replace(found(), candidates=rows_, message=None))

@@ -1,4 +1,4 @@
-"""Several machines, each a name or an address of its own on this one: they share a PostgreSQL and a folder."""
+"""Several hosts, simulated by names and addresses on this machine, share a PostgreSQL server and a folder."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def end(*services):
 
 @pytest.mark.fault(36, promise="P2")
 @pytest.mark.fault(36, promise="P3")
-def test_two_hosts_on_one_store_do_each_cadence_once_and_one_goes_on_when_the_other_dies(tmp_path, slack, postgres):
+def test_two_hosts_on_one_store_search_each_cadence_once_even_if_one_host_dies(tmp_path, slack, postgres):
     if subprocess.run([*NAMED, "a", "true"], capture_output=True, check=False).returncode:
         pytest.skip("only root may give a process a host name of its own")
     shared = {"store": {"url": postgres.database()}, "picture_dir": str(tmp_path / "pictures")}
@@ -63,7 +63,7 @@ def test_two_hosts_on_one_store_do_each_cadence_once_and_one_goes_on_when_the_ot
 
 
 def certificates(place):
-    """Make an authority and one host's certificate, as docs/observatory.md says; return the three files."""
+    """Make an authority and the certificate of a host, as docs/observatory.md says; return the three files."""
     script = (ROOT / "docs" / "observatory.md").read_text().split("```sh tls\n")[1].split("```")[0]
     subprocess.run(
         ["sh", "-ec", script], cwd=place, env={"HOST": "sky1", **os.environ}, check=True, capture_output=True
@@ -72,7 +72,7 @@ def certificates(place):
 
 
 class Started:
-    """A program that somebody starts again whenever it ends, as systemd does."""
+    """A program that is started again whenever it ends, as systemd does."""
 
     def __init__(self, service, *command, **environment):
         loop = f'while :; do "$@" >> {service.config.state_dir}/{command[0]}.out 2>&1; sleep 1; done'
@@ -94,13 +94,13 @@ def listening(hosts):
 
 
 def answer(port):
-    """Return what a port says to somebody who has no certificate."""
+    """Return the reply of a port to a client without a certificate."""
     command = ("openssl", "s_client", "-connect", port, "-quiet")
     return subprocess.run(command, input="GET /", capture_output=True, text=True, check=False, timeout=60).stderr
 
 
 @pytest.mark.fault(4, promise="P1")
-def test_workers_of_two_hosts_behind_tls_search_once_though_their_scheduler_dies(tmp_path, slack, postgres):
+def test_workers_on_two_hosts_with_tls_search_once_even_if_their_scheduler_dies(tmp_path, slack, postgres):
     files = certificates(tmp_path)
     with socket.socket() as free:
         free.bind((TWO_HOSTS[0], 0))

@@ -29,7 +29,7 @@ from sentinel.workers.task import search_lease
 
 @pytest.fixture
 def sky(tmp_path):
-    """Six files with one tone in the ONs, found by the watcher of a store."""
+    """Return six files with one tone in the ONs, found by the watcher of a store."""
     header = gbt_header(4096)
     tone = Emitter(frequency_mhz=header.frequency(1200), drift_hz_s=0.3, width_hz=4.0, snr=(40.0, 0.0) * 3)
     folder = Folder(tmp_path / "in", open_store(f"sqlite:///{tmp_path}/sentinel.db"))
@@ -55,7 +55,7 @@ def searched(folder, config):
 
 
 def later(store):
-    """Let the time pass in which only the worker of a record writes its files."""
+    """Advance the clock past the time in which only the worker that recorded a search writes its files."""
     with store.write() as rows:
         rows.execute(update(cadence).values(ended_at=now() - pictures.WRITER_S - 1))
 

@@ -1,4 +1,4 @@
-"""What a worker makes of a search: pictures, training examples, rows and a message."""
+"""A worker turns a search into rows, a message, pictures and training examples."""
 
 from dataclasses import replace
 
