@@ -7,6 +7,7 @@
 import json
 import socket
 import threading
+import time
 from collections import defaultdict, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
@@ -16,6 +17,8 @@ class FakeSlack:
     def __init__(self):
         self.messages, self.files, self.calls = [], [], []
         self.modes = defaultdict(deque)
+        self.always = {}  # mode of a method that has no other
+        self.delay_s = 0.0
         self.retry_after = "7"
         slack = self
 
@@ -43,9 +46,10 @@ class FakeSlack:
             said |= json.loads(body)
         elif method not in ("upload", "hook"):
             said |= {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        time.sleep(self.delay_s)
         self.calls.append(method)
         self.headers = dict(request.headers)
-        mode = self.modes[method].popleft() if self.modes[method] else 200
+        mode = self.modes[method].popleft() if self.modes[method] else self.always.get(method, 200)
         status, reply = 200, {"ok": True}
         if mode in (429, 500):
             status, reply = mode, {"ok": False, "error": "ratelimited" if mode == 429 else "internal_error"}

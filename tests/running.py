@@ -113,17 +113,22 @@ class Telescope:
                     six.append((observation.header, observation.read(0, nchans).copy()))
             self.skies.append(six)
 
+    def write(self, number, i, path, *, tone):
+        """Write file `i` of cadence `number` whole under its final name."""
+        header, power = self.skies[tone][i]
+        name = f"T{number}" if i % 2 == 0 else header.source_name
+        part = path.with_name(f".{path.name}")
+        write_fil(part, replace(header, source_name=name, tstart=header.tstart + 0.2 * number), [power])
+        part.rename(path)
+        self.whole[path] = path.stat().st_mtime_ns
+
     def land(self, count=1):
         """Land cadences with new targets and times; the first and some later ones have a tone."""
         for _ in range(count):
             number = self.landed = self.landed + 1
-            for i, (header, power) in enumerate(self.skies[bool(self.every) and (number - 1) % self.every == 0]):
-                name = f"T{number}" if i % 2 == 0 else header.source_name
-                path = self.root / f"{number:04d}-{i}.fil"
-                part = path.with_name(f".{path.name}")
-                write_fil(part, replace(header, source_name=name, tstart=header.tstart + 0.2 * number), [power])
-                part.rename(path)
-                self.whole[path] = path.stat().st_mtime_ns
+            for i in range(6):
+                tone = bool(self.every) and (number - 1) % self.every == 0
+                self.write(number, i, self.root / f"{number:04d}-{i}.fil", tone=tone)
 
 
 def done(service):
