@@ -45,7 +45,7 @@ from sqlalchemy import select
 from supervisor.xmlrpc import SupervisorTransport
 
 from sentinel.programs.supervisor import program_states, service_pids, socket_path
-from sentinel.store.schema import CANARY, attempt, cadence, candidate, injection, outbox
+from sentinel.store.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, outbox
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S, POLL_S, LANDING_S, HIDDEN_S, LONGEST_S, FULL_MIB = 60.0, 4.0, 20.0, 30.0, 900.0, 3072
@@ -384,20 +384,14 @@ class World:
         end = time.monotonic() + 120
         while time.monotonic() < end:
             if name == "worker":
-                pids = [pid for pid in service_pids(self.service.config) if self._is_worker(pid)]
-                found = pids[0] if pids else 0
+                alive, beats = service_pids(self.service.config), select(heartbeat.c.pid, heartbeat.c.name)
+                found = next((pid for pid, beat in self.service.rows(beats) if beat[:6] == name and pid in alive), 0)
             else:
                 found = program_states(self.service.config).get(name, {}).get("pid", 0)
             if found:
                 return int(found)
             time.sleep(0.5)
         raise AssertionError(f"no process of {name} for two minutes")
-
-    def _is_worker(self, pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            return b"SENTINEL_WORKER=1\0" in Path(f"/proc/{pid}/environ").read_bytes() and b"spawn_main" in words
-        return False
 
     def watch(self) -> None:
         """Ask for the status again and again."""

@@ -352,7 +352,7 @@ def _status(options: Options) -> int:
         if not config.has_store:
             print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
             return status.UNKNOWN
-        seen = status.read_status(config, lambda: _store(config))
+        seen = status.read_status(config, lambda: status.quick_store(config))
     except (ConfigError, OSError) as error:
         print(f"unknown: {error}")
         return status.UNKNOWN

@@ -12,9 +12,8 @@ from sentinel.config import Config
 from sentinel.errors import PostError
 from sentinel.monitor.checks import CHECKS, problems
 from sentinel.monitor.probes import look, root_problem
-from sentinel.monitor.status import read_status
+from sentinel.monitor.status import quick_store, read_status
 from sentinel.store.filesystem import file_system, is_network
-from sentinel.store.queue import open_store
 from sentinel.store.releases import read_active_release
 
 WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -23,7 +22,7 @@ FEW_WATCHES = 8192
 
 def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Yield for each check that needs no running service its name, whether it passed, and what was found."""
-    status = read_status(config, lambda: open_store(config.store_url))
+    status = read_status(config, lambda: quick_store(config))
     setup, found = dict[str, str](), {"python": f"{sys.version.split()[0]} at {sys.executable}"}
     web = partial(_web, status.facts)
     probes: dict[str, Callable[[Config], str]] = {"inotify": _inotify, "release": _release, "slack": _slack, "web": web}

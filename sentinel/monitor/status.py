@@ -18,11 +18,13 @@ from sentinel.monitor.probes import MachineProbe
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
 from sentinel.programs.supervisor import current_run, program_states
-from sentinel.store.queue import Store
+from sentinel.store.queue import Store, open_store
 from sentinel.store.schema import cadence, file, heartbeat, injection, meta, now
 
-__all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "WORDS", "Status", "lines", "read_status"]
+__all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "WORDS", "Status", "lines", "quick_store", "read_status"]
 DAY_S = 86_400.0
+LOCKED_S = 10.0
+"""A record of 5,000 candidates holds the lock of SQLite for less, seconds."""
 LISTED = 20
 """Rows of each kind that are listed with their causes."""
 
@@ -40,6 +42,11 @@ class Status:
     checks: Mapping[str, int]
     remarks: tuple[str, ...]
     facts: Mapping[str, Any]
+
+
+def quick_store(config: Config, *, upgrade: bool = True) -> Store:
+    """Open the store so that a lock held for longer than `LOCKED_S` is a problem that is told, and not waited for."""
+    return open_store(config.store_url, upgrade=upgrade, busy_s=LOCKED_S)
 
 
 def read_status(config: Config, open_store: Callable[[], Store]) -> Status:

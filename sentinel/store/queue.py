@@ -554,18 +554,23 @@ def _put_message(rows: Connection, cadence_id: int, message: Mapping[str, Any]) 
         rows.execute(update(outbox).where(outbox.c.id == parent.id).values(stale_at=now()))
 
 
-def open_store(url: str, *, upgrade: bool = True) -> Store:
+def open_store(url: str, *, upgrade: bool = True, busy_s: float | None = None) -> Store:
     """Open the store. With `upgrade`, create its tables or upgrade those of an older version.
+
+    Args:
+        url: of the database.
+        upgrade: whether tables may be created or changed.
+        busy_s: longest wait for a lock, seconds; None: `BUSY_S`.
 
     Raises:
         StoreError: the store is on a network file system, of a newer version, damaged or cannot be reached.
     """
-    address = make_url(url)
+    address, busy_s = make_url(url), busy_s or BUSY_S
     if address.get_backend_name() == "sqlite":
-        engine = create_engine(address, connect_args={"timeout": BUSY_S})
-        _prepare_sqlite(engine, Path(address.database or ""))
+        engine = create_engine(address, connect_args={"timeout": busy_s})
+        _prepare_sqlite(engine, Path(address.database or ""), busy_s)
     else:
-        engine = _postgresql(address)
+        engine = _postgresql(address, busy_s)
     if not upgrade:
         return Store(engine=engine)
     try:
@@ -577,9 +582,9 @@ def open_store(url: str, *, upgrade: bool = True) -> Store:
     return Store(engine=engine)
 
 
-def _postgresql(address: URL) -> Engine:
+def _postgresql(address: URL, busy_s: float) -> Engine:
     """Connect with a check before each use, for servers that restarted, and with limits on locks and idle time."""
-    options = f"-c idle_in_transaction_session_timeout={int(BUSY_S * 1000)} -c lock_timeout={int(BUSY_S * 1000)}"
+    options = f"-c idle_in_transaction_session_timeout={int(BUSY_S * 1000)} -c lock_timeout={int(busy_s * 1000)}"
     try:
         return create_engine(address, pool_pre_ping=True, connect_args={"options": options, "connect_timeout": 10})
     except ModuleNotFoundError as error:
@@ -588,7 +593,7 @@ def _postgresql(address: URL) -> Engine:
         ) from error
 
 
-def _prepare_sqlite(engine: Engine, database: Path) -> None:
+def _prepare_sqlite(engine: Engine, database: Path, busy_s: float) -> None:
     """Set the pragmas for several processes and sudden death; refuse network file systems, whose locks fail."""
     if is_network(kind := file_system(database.parent)):
         raise StoreError(
@@ -603,7 +608,7 @@ def _prepare_sqlite(engine: Engine, database: Path) -> None:
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
-        for pragma in (f"busy_timeout={int(BUSY_S * 1000)}", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={int(busy_s * 1000)}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
         _to_wal(connection)
 

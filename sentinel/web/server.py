@@ -23,7 +23,7 @@ from sentinel.errors import StoreError
 from sentinel.injection.canary import Canaries
 from sentinel.monitor.metrics import StageHistograms, exposition
 from sentinel.monitor.probes import MachineProbe
-from sentinel.monitor.status import CRITICAL, lines, read_status
+from sentinel.monitor.status import CRITICAL, lines, quick_store, read_status
 from sentinel.notify.messages import one_line, remarks
 from sentinel.programs.program import ProgramLoop
 from sentinel.store.queue import Store
@@ -149,12 +149,13 @@ def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServ
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Serve requests and send canaries. A port that cannot be opened is tried again, and canaries are sent anyway."""
     server, stages, machine = None, StageHistograms(), MachineProbe(config)
+    pages = quick_store(config, upgrade=False)
     canaries, error = Canaries(config=config, store=store), ""
     while True:
         address = "off"
         try:
             if config.web.port is not None:
-                server = server or serve(config, lambda path: respond(path, config, store, stages))
+                server = server or serve(config, lambda path: respond(path, config, pages, stages))
                 address = f"{'https' if config.web.certificate else 'http'}://{config.web.host}:{server.server_port}"
         except (OSError, ssl.SSLError) as refused:
             address = f"not listening on {config.web.host}, port {config.web.port}: {one_line(refused)}"

@@ -168,6 +168,22 @@ def test_a_read_only_store_is_reported_until_it_can_be_written(store, tmp_path, 
     assert judged(config, store, monkeypatch, RUNNING).checks["store"] == OK
 
 
+def test_a_store_that_another_process_locks_is_said_soon(tmp_path, monkeypatch):
+    from sentinel.monitor import status
+    from sentinel.store.queue import open_store
+
+    config = Config(state_dir=tmp_path)
+    store = open_store(config.store_url)
+    monkeypatch.setattr(status, "LOCKED_S", 0.1)
+    with store.write():
+        for upgrade in (True, False):
+            seen = status.read_status(config, lambda upgrade=upgrade: status.quick_store(config, upgrade=upgrade))
+            assert seen.checks["store"] == CRITICAL
+            assert "locked" in seen.facts["store"]
+    assert status.read_status(config, lambda: status.quick_store(config)).checks["store"] == OK
+    store.engine.dispose()
+
+
 def test_the_state_of_a_root_follows_the_folder(tmp_path):
     root = tmp_path / "data"
     reports = RootReports(memory=tmp_path / "run" / "mounts.json", scan_s=1.0)
