@@ -843,7 +843,7 @@ def soak(place: Path, seed: int, hours: float) -> dict[str, Any]:
         for thread in threads:
             thread.join()
         say("the last fault is mended: waiting for what is left")
-        world.problems += settle(world, 600)
+        world.problems += settle(world, 900)
         if world.until(Outcome(name="end", lane="", at_s=0), lambda look: look.readable and not look.failed) is None:
             world.problems.append(f"status at the end: {sorted(world.looks[-1].failed)}")
         outcomes = Counter(row.outcome for row in world.service.rows(select(attempt.c.outcome)))
