@@ -70,7 +70,9 @@ def nodes() -> Listing:
         node, count = (8 * int(bank[1]) + int(bank[2]), 1) if bank else (0, len(match["nodes"]) // 2 - 1)
         pointings[row["toi"], bank[0] if bank else match["nodes"], match["reduced_by"]].append(len(headers))
         headers.append(_header(match, match["reduced_by"], node=node, nodes=count))
-    sessions = [(tuple(one), key[0]) for key, members in pointings.items() for one in _sessions(members, headers)]
+    sessions = [
+        (tuple(session), key[0]) for key, members in pointings.items() for session in _sessions(members, headers)
+    ]
     return Listing(headers=tuple(headers), listed=dict(sessions))
 
 
@@ -79,7 +81,9 @@ def compare(listing: Listing) -> tuple[Counter[str], Counter[str], Grouping]:
     grouping = find_cadences(listing.headers)
     formed = {cadence.members: cadence for cadence in grouping.cadences}
     outcome = Counter(_outcome(six, formed.get(six), target, listing.headers) for six, target in listing.listed.items())
-    extra = Counter(f"{one.pattern}, not in the list" for one in grouping.cadences if one.members not in listing.listed)
+    extra = Counter(
+        f"{cadence.pattern}, not in the list" for cadence in grouping.cadences if cadence.members not in listing.listed
+    )
     return outcome, extra, grouping
 
 

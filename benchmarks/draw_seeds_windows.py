@@ -25,5 +25,5 @@ for line in sys.stdin:
     made = [create(plates, **asked["given"]) for _ in range(asked["count"])]
     np.save(asked["windows"], np.array([window for window, _ in made], dtype=np.float32))
     facts = [info["signal_info"] for _, info in made]
-    np.save(asked["told"], [[one.get(f"eti_{name}", 0.0) for name in ("snr", "signal_width")] for one in facts])
+    np.save(asked["signals"], [[fact.get(f"eti_{name}", 0.0) for name in ("snr", "signal_width")] for fact in facts])
     print("drawn", flush=True)

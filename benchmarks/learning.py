@@ -52,7 +52,7 @@ def recalls(features: list[np.ndarray], both: Both) -> str:
 
 def means(encode: Encode, both: Both) -> list[np.ndarray]:
     """Return the posteriors' means, a row for each example."""
-    return [labelled_features(encode, shown).latents.mean.reshape(len(shown.labels), -1) for shown in both]
+    return [labelled_features(encode, part).latents.mean.reshape(len(part.labels), -1) for part in both]
 
 
 def drawn(stream: Stream, patches: int) -> dict[str, Examples]:
@@ -64,17 +64,17 @@ def drawn(stream: Stream, patches: int) -> dict[str, Examples]:
 def main(*folders: str) -> None:
     both = [drawn(Stream.FOREST_FIT, KNOWN), drawn(Stream.FOREST_MEASURE, UNSEEN)]
     tracks, windows = ((both[0][mode], both[1][mode]) for mode in MODES)
-    told = [one.measurements for one in tracks]
+    measured = [part.measurements for part in tracks]
     print(f"{'':40}{'windows':>16}{'tracks':>16}{'and measured':>16}   at {RATES} false")
-    print(f"{'measurements alone':72}{recalls(told, tracks):>16}")
+    print(f"{'measurements alone':72}{recalls(measured, tracks):>16}")
     for folder in map(Path, folders):
         with TemporaryDirectory() as place:
             convert(folder / "encoder.keras", served := Path(place) / "encoder.onnx")
             encode = load_encoder(served, (16, 512), 2)
         seen, followed = means(encode, windows), means(encode, tracks)
-        beside = [np.concatenate(pair, axis=1) for pair in zip(followed, told, strict=True)]
-        columns = (recalls(seen, windows), recalls(followed, tracks), recalls(beside, tracks))
-        print(f"{folder.name:12}{cost(folder):28}" + "".join(f"{one:>16}" for one in columns), flush=True)
+        joined = [np.concatenate(pair, axis=1) for pair in zip(followed, measured, strict=True)]
+        columns = (recalls(seen, windows), recalls(followed, tracks), recalls(joined, tracks))
+        print(f"{folder.name:12}{cost(folder):28}" + "".join(f"{column:>16}" for column in columns), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 Run from the repository root: `python benchmarks/mismatches.py [PATCHES [RELEASE]]`, by default 400 simulated patches of
 sky for training, three quarters as many for testing, and models/azimuth. In training, Aetherscan scales each
 observation between its own minimum and maximum; in inference, each cadence. It also trains on signals eight times as
-wide as those on the sky. The release's encoder is kept. Forests are fitted on its latents of examples made one way and
-tested on examples made another way. Recall is at a fixed rate of false positives: in windows, and of followed lines
-without and with their measurements.
+wide as those on the sky. The release's encoder is kept. Forests are fitted on its latents of examples made in one way
+and tested on examples made in another way. Recall is at a fixed rate of false positives: in windows, and of followed
+lines without and with their measurements.
 """
 
 import sys
@@ -66,7 +66,7 @@ def draw_patch(index: int, stream: int, wider: float) -> tuple[Examples, Example
 
     def widened(*given):
         tones, others = plain(*given)
-        return [replace(one, width_hz=one.width_hz * wider) for one in tones], others
+        return [replace(tone, width_hz=tone.width_hz * wider) for tone in tones], others
 
     with mock.patch.object(examples, "draw_emitters", widened):
         return draw_examples(np.random.default_rng([stream, index]), SKY)
@@ -85,9 +85,9 @@ def main(patches: int = 400, release: str = "models/azimuth") -> None:
     known = {wider: drawn(21, wider, patches) for wider in (1.0, WIDER)}
     unseen = drawn(22, 1.0, 3 * patches // 4)
 
-    def features(shown: Examples, stretch, reads: tuple[str, ...]) -> np.ndarray:
-        latents = encode_all(encode, (stretch(one.astype(np.float32) / UINT8_MAX) for one in shown.snippets))
-        columns = shown.measurements if "measurements" in reads else shown.measurements[:, :0]
+    def features(examples: Examples, stretch, reads: tuple[str, ...]) -> np.ndarray:
+        latents = encode_all(encode, (stretch(snippet.astype(np.float32) / UINT8_MAX) for snippet in examples.snippets))
+        columns = examples.measurements if "measurements" in reads else examples.measurements[:, :0]
         return forest_features(["mean"], latents, columns)
 
     for mode, choices in READS.items():
@@ -100,9 +100,11 @@ def main(patches: int = 400, release: str = "models/azimuth") -> None:
                 forest = fit_forest(features(learned, taught, reads), learned.labels, 1, TREES)
                 scores = tree_share(forest, features(judged, served, reads))
                 at = {rate: np.quantile(scores[~bright], 1 - rate) for rate in RATES}
-                told = (f"{np.mean(scores[bright] > t):.3f} ({np.mean(scores[strong] > t):.3f})" for t in at.values())
+                texts = (f"{np.mean(scores[bright] > t):.3f} ({np.mean(scores[strong] > t):.3f})" for t in at.values())
                 rates = (f"{100 * rate:g}%" for rate in RATES)
-                print(f"{name:40}", "  ".join(f"at {rate} false {one}" for rate, one in zip(rates, told, strict=True)))
+                print(
+                    f"{name:40}", "  ".join(f"at {rate} false {text}" for rate, text in zip(rates, texts, strict=True))
+                )
     print("\nin brackets: of signals of SNR 10 and more in an ON")
 
 

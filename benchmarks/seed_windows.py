@@ -63,7 +63,7 @@ class Found:
 
     features: np.ndarray  # a row per line
     window: np.ndarray  # index of the window of each line
-    told: np.ndarray  # SNR (in the generator's definition) and width in Hz of each window's signal
+    signals: np.ndarray  # SNR (in the generator's definition) and width in Hz of each window's signal
 
 
 @contextmanager
@@ -71,16 +71,16 @@ def seeds_generator(place: Path) -> Iterator[Draw]:
     """Install Aetherscan into a folder and start its generator."""
     library = place / "library"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-t", library, PACKAGE], check=True)
-    names = {name: str(place / f"{name}.npy") for name in ("plates", "windows", "told")}
+    names = {name: str(place / f"{name}.npy") for name in ("plates", "windows", "signals")}
 
     def draw(seed: int, kind: str, plates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         np.save(names["plates"], plates)
         function, more = KINDS[kind]
         asked = {"seed": seed, "function": function, "given": GIVEN | more, "count": count, **names}
         print(json.dumps(asked), file=running.stdin, flush=True)
-        while (said := running.stdout.readline()) != "drawn\n":
-            assert said, "expected windows, found that the seed's generator has ended"
-        return np.load(names["windows"]), np.load(names["told"])
+        while (reply := running.stdout.readline()) != "drawn\n":
+            assert reply, "expected windows, found that Aetherscan's generator has ended"
+        return np.load(names["windows"]), np.load(names["signals"])
 
     with (
         (place / "log").open("w") as log,
@@ -106,8 +106,8 @@ def draw_plates(rng: np.random.Generator, sky: str, count: int) -> np.ndarray:
 
 def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detector) -> np.ndarray:
     """Return the features of each line in a window."""
-    snippets, told = stamp_lines(window, timings, detector.release.snippet)
-    return forest_features(["mean"], detector.encode_snippets(snippets), told)
+    snippets, measurements = stamp_lines(window, timings, detector.release.snippet)
+    return forest_features(["mean"], detector.encode_snippets(snippets), measurements)
 
 
 def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:
@@ -127,16 +127,16 @@ def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str
         jobs = [(kind, first) for kind, firsts in batches.items() for first in firsts]
         coming = [ahead.submit(batch, *jobs[0])]
         for kind, firsts in batches.items():
-            features, window, told = [], [], []
+            features, window, signals = [], [], []
             for first in firsts:
-                windows, said = coming.pop().result()
+                windows, drawn_signals = coming.pop().result()
                 coming += [ahead.submit(batch, *job) for job in jobs[jobs.index((kind, first)) + 1 :][:1]]
-                rows = list(pool.map(lambda one: read_window(one, timings, detector), windows))
+                rows = list(pool.map(lambda drawn: read_window(drawn, timings, detector), windows))
                 features += rows
                 window += [first + i for i, of in enumerate(rows) for _ in of]
-                told.append(said)
+                signals.append(drawn_signals)
             found[kind] = Found(
-                features=np.concatenate(features), window=np.array(window, int), told=np.concatenate(told)
+                features=np.concatenate(features), window=np.array(window, int), signals=np.concatenate(signals)
             )
     return found
 
@@ -162,7 +162,7 @@ def report(name: str, forest: object, unseen: dict[str, Found]) -> None:
     """Print recall at each rate: of all, by the generator's SNR, and above a matched filter's SNR in one ON."""
     scores = {}
     for kind, of in unseen.items():
-        scores[kind] = np.zeros(len(of.told))
+        scores[kind] = np.zeros(len(of.signals))
         np.maximum.at(scores[kind], of.window, tree_share(forest, of.features))
     quiet, bright = (np.concatenate([scores[kind] for kind in kinds]) for kinds in (FALSE, TRUE))
     snrs, in_an_on = signals(unseen)
@@ -181,7 +181,7 @@ def ideal(in_an_on: np.ndarray, rate: float, lines: int) -> float:
 
 def signals(unseen: dict[str, Found]) -> tuple[np.ndarray, np.ndarray]:
     """Return the SNR of each signal in the generator's definition, and the matched filter's in one ON."""
-    snrs, widths = np.concatenate([unseen[kind].told for kind in TRUE]).T
+    snrs, widths = np.concatenate([unseen[kind].signals for kind in TRUE]).T
     return snrs, snrs / np.sqrt(6 * ROWS) * np.sqrt(ROWS * GAUSSIAN * np.maximum(widths / HZ, 1))
 
 

@@ -48,14 +48,14 @@ def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
 def plain(batch: int, steps: int, folder: Path) -> dict[str, Any]:
     vae.POOL = vae.RECONSTRUCTED = 1
     rng = np.random.default_rng(1)
-    shown = rng.random((batch * steps, 6, 16, 512), dtype=np.float32) * vae.UINT8_MAX
-    labels = (np.arange(len(shown)) % 2).astype(np.float32)
-    shown[1::2, ::2, :, 100:104] = vae.UINT8_MAX
+    snippets = rng.random((batch * steps, 6, 16, 512), dtype=np.float32) * vae.UINT8_MAX
+    labels = (np.arange(len(snippets)) % 2).astype(np.float32)
+    snippets[1::2, ::2, :, 100:104] = vae.UINT8_MAX
     model = vae.BetaVAE(vae.build_encoder(), vae.build_decoder())
     model.compile(optimizer=keras.optimizers.Adam(1e-4, clipnorm=1e3), jit_compile=False)
-    losses = [model.fit(shown, labels, batch_size=batch, verbose=0).history["loss"][0]]
+    losses = [model.fit(snippets, labels, batch_size=batch, verbose=0).history["loss"][0]]
     began = time.perf_counter()
-    losses += model.fit(shown, labels, batch_size=batch, verbose=0).history["loss"]
+    losses += model.fit(snippets, labels, batch_size=batch, verbose=0).history["loss"]
     return {"seconds": time.perf_counter() - began, "losses": losses, "written": str(folder)}
 
 

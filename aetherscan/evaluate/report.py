@@ -75,7 +75,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         picture("Cost", 1, lambda axes: draw_costs(axes[0], _costs(found))),
     ]  # fmt: skip
     for section, part, groups in SECTIONS:
-        rows = [_row(one) for one in found if part in one.measure and tuple(one.group) in groups]
+        rows = [_row(stat) for stat in found if part in stat.measure and tuple(stat.group) in groups]
         columns = ("scenario", "searched by", "measure", "group", "value", "interval", "counted")
         parts += [heading(section), table(columns, rows)]
     for section, texts in (
@@ -97,43 +97,47 @@ def add_to_card(card: Path, title: str, targets: Iterable[TargetResult]) -> None
     write_whole(card, f"{others}\n\n## {title}\n\n{''.join(lines)}")
 
 
-def _row(one: Statistic) -> tuple[str, ...]:
-    group = ", ".join(f"{LABELS.get(label, '')}{value}" for label, value in one.group.items())
-    return (one.scenario, one.searcher, one.measure, group, *_cells(one))
+def _row(stat: Statistic) -> tuple[str, ...]:
+    group = ", ".join(f"{LABELS.get(label, '')}{value}" for label, value in stat.group.items())
+    return (stat.scenario, stat.searcher, stat.measure, group, *_cells(stat))
 
 
-def _cells(one: Statistic) -> tuple[str, str, str]:
+def _cells(stat: Statistic) -> tuple[str, str, str]:
     """Return a statistic's value, its interval, and what was counted."""
-    fraction = one.measure in FRACTIONS
-    value, *bounds = (f"{v:.1%}" if fraction else f"{v:.3g}" for v in (one.value, one.low, one.high) if v is not None)
-    counted = "" if one.k is None else f"{one.k} {'of' if fraction else 'in'} "
-    return value, " to ".join(bounds), f"{counted}{one.n:.4g} {one.unit}"
+    fraction = stat.measure in FRACTIONS
+    value, *bounds = (
+        f"{v:.1%}" if fraction else f"{v:.3g}" for v in (stat.value, stat.low, stat.high) if v is not None
+    )
+    counted = "" if stat.k is None else f"{stat.k} {'of' if fraction else 'in'} "
+    return value, " to ".join(bounds), f"{counted}{stat.n:.4g} {stat.unit}"
 
 
 def _recall(found: Iterable[Statistic], *labels: str) -> list[Statistic]:
-    return [one for one in found if one.measure == "recall" and one.searcher == RELEASED and tuple(one.group) == labels]
+    return [
+        stat for stat in found if stat.measure == "recall" and stat.searcher == RELEASED and tuple(stat.group) == labels
+    ]
 
 
 def _curve(points: Iterable[Statistic]) -> Float64[np.ndarray, "_ 4"]:
     """Return SNR, recall and the interval's bounds, by rising SNR."""
-    rows = sorted((float(one.group["snr"]), one.value, one.low, one.high) for one in points)
+    rows = sorted((float(stat.group["snr"]), stat.value, stat.low, stat.high) for stat in points)
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def _tones_curve(found: Sequence[Statistic]) -> Float64[np.ndarray, "_ 4"]:
-    return _curve(one for one in _recall(found, "snr") if one.scenario == "tones")
+    return _curve(stat for stat in _recall(found, "snr") if stat.scenario == "tones")
 
 
 def _other_curves(found: Sequence[Statistic]) -> dict[str, Float64[np.ndarray, "_ 4"]]:
-    recall = [one for one in _recall(found, "snr") if one.scenario not in {"tones", "zoo"}]
-    names = dict.fromkeys(one.scenario for one in recall)
-    return {name: _curve(one for one in recall if one.scenario == name) for name in names}
+    recall = [stat for stat in _recall(found, "snr") if stat.scenario not in {"tones", "zoo"}]
+    names = dict.fromkeys(stat.scenario for stat in recall)
+    return {name: _curve(stat for stat in recall if stat.scenario == name) for name in names}
 
 
 def _grid(found: Sequence[Statistic], label: str) -> dict[tuple[str, str], tuple[int, int]]:
     """Return tones found and tones in the zoo by SNR and by another label."""
-    recall = [one for one in _recall(found, "snr", label) if one.scenario == "tones"]
-    return {(one.group["snr"], one.group[label]): (one.k or 0, int(one.n)) for one in recall}
+    recall = [stat for stat in _recall(found, "snr", label) if stat.scenario == "tones"]
+    return {(stat.group["snr"], stat.group[label]): (stat.k or 0, int(stat.n)) for stat in recall}
 
 
 def _draw_probability(axes: Sequence[Any], evaluation: Evaluation) -> bool:
@@ -150,8 +154,8 @@ def _columns(rows: Sequence[dict[str, float]], *names: str) -> list[Float64[np.n
 def _costs(found: Iterable[Statistic]) -> dict[str, dict[str, float]]:
     """Return seconds per 100 MHz by scenario and stage."""
     costs = dict[str, dict[str, float]]()
-    for one in found:
-        if (one.measure, one.searcher) == ("seconds per 100 MHz", RELEASED):
-            costs.setdefault(one.scenario, {})[one.group["stage"]] = one.value
+    for stat in found:
+        if (stat.measure, stat.searcher) == ("seconds per 100 MHz", RELEASED):
+            costs.setdefault(stat.scenario, {})[stat.group["stage"]] = stat.value
     return {scenario: {stage: s for stage, s in stages.items() if stage != "search"}  # search: the sum of its stages
             for scenario, stages in costs.items()}  # fmt: skip

@@ -1,6 +1,6 @@
 """The searches that an evaluation compares: what they take, and what they return.
 
-A search takes the six files of a cadence and the positions of the ONs. It knows nothing else about the sky.
+A search gets the six files of a cadence and the positions of the ONs, and no other information about the sky.
 """
 
 import hashlib

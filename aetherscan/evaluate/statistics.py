@@ -122,7 +122,7 @@ def summarize(searches: Sequence[ScoredSearch]) -> list[Statistic]:
             found += [*_alarms(statistic, group), *_recall(statistic, group), *_errors(statistic, group)]
             found += _costs(statistic, group)
         if searcher == SWAPPED:
-            ours, theirs = (_alarms_without_side_lobes(one) for one in (groups.get((scenario, RELEASED), []), group))
+            ours, theirs = (_alarms_without_side_lobes(part) for part in (groups.get((scenario, RELEASED), []), group))
             found.append(_fraction(statistic, SWAPPED_SHARE, {}, theirs, ours + theirs, "alarms"))
     return found
 
@@ -231,9 +231,9 @@ def target_results(statistics: Sequence[Statistic]) -> list[TargetResult]:
     """Return every target whose statistic was measured."""
     results = []
     for description, scenario, searcher, measure, group, sense, goal in TARGETS:
-        for one in statistics:
-            if (one.scenario, one.searcher, one.measure, one.group) == (scenario, searcher, measure, group):
-                met = one.value >= goal if sense == ">=" else one.value <= goal
+        for stat in statistics:
+            if (stat.scenario, stat.searcher, stat.measure, stat.group) == (scenario, searcher, measure, group):
+                met = stat.value >= goal if sense == ">=" else stat.value <= goal
                 goal_text = f"{sense} {goal:g}"
-                results.append(TargetResult(description=description, goal=goal_text, met=met, statistic=one))
+                results.append(TargetResult(description=description, goal=goal_text, met=met, statistic=stat))
     return results

@@ -102,9 +102,9 @@ def train(
         modes = {}
         for mode in MODES:
             with stage(f"forest {mode}", record) as results:
-                judged = labelled_features(encode, labelled) if labelled and mode == "tracks" else None
+                people = labelled_features(encode, labelled) if labelled and mode == "tracks" else None
                 parts = {name: features[mode] for name, features in sets.items()}
-                modes[mode] = train_forest(folder, mode, parts, settings, judged)
+                modes[mode] = train_forest(folder, mode, parts, settings, people)
                 results |= {"threshold": modes[mode]["threshold"]}
     plan = Plan.of(settings)
     trained = {
@@ -222,7 +222,7 @@ that the search found in {training["forest_patches"]:,} patches of {data["chans"
 labelled by people: {labels or "none"}.
 
 The figures below were measured on half of {training["judge_patches"]:,} further patches; the other half calibrated the
-forests. They tell how well encoder and forest separate signals from the rest of what the search finds. This is
+forests. They say how well encoder and forest separate signals from the rest of what the search finds. This is
 not a recall on the sky, which `./sentinel.py evaluate` measures.
 
 {chr(10).join(_mode_text(mode, card["modes"][mode]) for mode in card["modes"])}

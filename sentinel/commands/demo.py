@@ -108,7 +108,7 @@ def _follow(store: Store, folder: Path, tell: Callable[[str], object]) -> Any:
 
 
 def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], object]) -> bool:
-    """Report the candidates beside the injected tone, once the picture is drawn; return whether the tone is one."""
+    """Report the injected tone and the candidates, once the picture is drawn; return whether the tone was found."""
     end = time.monotonic() + PICTURE_S
     while True:
         with store.read() as rows:

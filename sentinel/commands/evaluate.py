@@ -1,4 +1,4 @@
-"""Measure a release on simulated skies, print each figure beside its goal, and write them to its card if asked."""
+"""Measure a release on simulated skies, print each figure with its goal, and write both to its card on request."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""List the files that a search is given: paths, folders, patterns and CSV files; name what is not used."""
+"""List the files that a search is given: paths, folders, patterns and CSV files; list what is not used."""
 
 import codecs
 import csv

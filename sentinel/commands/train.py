@@ -130,10 +130,10 @@ def labelled(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dic
     """
     saved = select(artefact.c.candidate_id, artefact.c.path).where(artefact.c.kind == "example")
     with store.read() as rows:
-        judged = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS and not row["superseded"]]
+        rated = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS and not row["superseded"]]
         paths = {row.candidate_id: Path(row.path) for row in rows.execute(saved)}
     examples, outcomes = list[Examples](), {label: Counter[str]() for label in LABELS}
-    for row in judged:
+    for row in rated:
         outcome = "used"
         try:
             examples.append(read_labelled(paths[row["id"]], LABELS[row["label"]], shape))

@@ -29,7 +29,7 @@ STRAY_S = 3600.0
 def write_canary(folder: Path, seed: int) -> dict[str, float]:
     """Write six files with a tone in them; return the tone's columns of the `injection` table.
 
-    A process of its own writes them and ends, because the simulation code would stay in memory for the next hour.
+    A separate process writes them and ends, because the simulation code would otherwise stay in memory.
     """
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as pool:
         return pool.submit(_write, folder, seed).result()

@@ -50,7 +50,7 @@ def is_late(beat: Facts) -> bool:
 
 
 def _gone_hosts(facts: Facts) -> list[str]:
-    """Return the hosts, other than this one, of which no program is heard."""
+    """Return the hosts, other than this one, whose programs all send no heartbeats."""
     heard = {beat["host"] for beat in facts["heartbeats"] if not is_late(beat)}
     return sorted({beat["host"] for beat in facts["heartbeats"]} - heard - {facts["host"]}) if heard else []
 
@@ -262,11 +262,11 @@ CHECKS = (
     _check("service", "supervisord runs", CRITICAL, "SentinelDown", _service),
     _check("programs", "each program is running", CRITICAL, "SentinelProgramDown", _programs),
     _machine("store", "the store can be read and written", CRITICAL, "SentinelStoreAway", _store),
-    _check("watcher", "the watcher is heard of", CRITICAL, "SentinelWatcherSilent", _watcher),
-    _check("heartbeats", "the other programs are heard of", WARNING, "SentinelProgramSilent", _heartbeats),
+    _check("watcher", "the watcher sends heartbeats", CRITICAL, "SentinelWatcherSilent", _watcher),
+    _check("heartbeats", "the other programs send heartbeats", WARNING, "SentinelProgramSilent", _heartbeats),
     _check("errors", "the last pass of each program succeeded", CRITICAL, "SentinelProgramFails", _errors),
     _check("workers", "a worker has loaded a release", CRITICAL, "SentinelNoWorker", _workers),
-    _check("hosts", "the other hosts are heard of", WARNING, "SentinelHostSilent", _hosts),
+    _check("hosts", "the other hosts send heartbeats", WARNING, "SentinelHostSilent", _hosts),
     _check("ledger", "each cadence is in one state", CRITICAL, "SentinelLedgerWrong", _ledger),
     _machine("roots", "watched roots are mounted and readable", CRITICAL, "SentinelRootAway", _roots),
     _check("folders", "folders below the roots are readable", WARNING, "SentinelFolderUnreadable", _folders),
@@ -296,7 +296,7 @@ def problems(facts: Facts, *, readable: bool = True) -> dict[str, Problem]:
     """Return level and text of each check that fails, by name.
 
     Args:
-        facts: of the service; those of the set-up are absent unless `doctor` asks.
+        facts: of the service; those of the set-up are present only in `doctor`.
         readable: whether the store could be read.
     """
     return {check.name: problem for check in applicable(readable=readable) if (problem := check.problem(facts))}

@@ -59,7 +59,7 @@ def exposition(config: Config, store: Store, stages: StageHistograms) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Reader(config, store))
     registry.register(stages.histogram)
-    with contextlib.suppress(StoreError), store.read() as rows:  # the check `store` says so
+    with contextlib.suppress(StoreError), store.read() as rows:  # the check `store` reports it
         stages.observe(rows)
     return generate_latest(registry)
 

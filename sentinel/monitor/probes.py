@@ -1,7 +1,7 @@
-"""What only a look at this machine can say: folders, free space, caches, clock and watched roots.
+"""Probes of this machine: folders, free space, caches, clock and watched roots.
 
-A network disk that is away can stop a system call for ever. Each look is therefore made in a thread of its own and
-given up after `PATIENCE_S`.
+A system call on a network disk that is away may never return. Each probe therefore runs in a thread of its own and is
+abandoned after `PATIENCE_S`.
 """
 
 import json
@@ -44,7 +44,7 @@ def look(name: str, probe: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         except OSError as error:
             found["error"] = one_line(error)
 
-    with _lock:  # several threads ask
+    with _lock:  # several threads probe
         thread, found = _looking.get(name, (None, {}))
         if thread is None or not thread.is_alive():  # else the last look still runs, or hangs
             found = {}
@@ -128,7 +128,7 @@ class MachineProbe:
                 with store.read() as rows:
                     facts["ahead_s"] = round(time.time() - rows.scalars(select(now())).one(), 1)
         except StoreError:
-            pass  # is a problem of its own
+            pass  # another check reports it
         return facts
 
 
@@ -186,5 +186,5 @@ class RootReports:
             self.memory.parent.mkdir(parents=True, exist_ok=True)
             self.memory.write_text(json.dumps(known | {str(root): str(mount)}))
         except OSError:
-            pass  # of the state directory: a problem of its own
+            pass  # another check reports the state directory
         return ""

@@ -1,7 +1,7 @@
 """Search live cadences with a second release, the shadow release, and compare it with the active one.
 
 Its candidates are recorded in the `shadow` table and never announced. `models compare` lists the differences, so that a
-new release can be judged before it is promoted.
+new release can be assessed before it is promoted.
 """
 
 import logging
