@@ -91,6 +91,8 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add("files", nargs="*", type=file_name, metavar="FILE", help=".h5 or .fil files, or .csv files that list them")
     text = "search FILE ... as one cadence in the order given: ABACAD, A for an ON, another letter for an OFF"
     add("--cadence", metavar="PATTERN", help=text)
+    text = "search every scan of a multibeam receiver as one cadence: number of the ON beam, then those of OFF beams"
+    add("--beams", metavar="ON,OFF,...", help=text)
     add("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")
     add("--output", type=path, default=Path("found"), metavar="DIR", help="default %(default)s")
     add("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
@@ -100,6 +102,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--threshold", "--classification-threshold", type=number(), metavar="P", help=text)
     text = "the files have no DC spikes: blank none"
     add("--no-dc", dest="dc_spikes", action="store_const", const=False, help=text)
+    add("--pol", dest="polarization", type=whole(1, 4), metavar="N", help="polarization product to search, from 1")
     text = "fine channels of a coarse channel (default: the header's)"
     add("--coarse-channels", type=whole(), metavar="N", help=text)
     add("--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: configuration)")

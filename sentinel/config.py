@@ -42,7 +42,7 @@ from pydantic_settings import (
 )
 
 from aetherscan.errors import RecipeError
-from aetherscan.options.cadence import CadenceRules
+from aetherscan.options.cadence import BeamRoles, CadenceRules
 from aetherscan.options.search import SearchSettings
 from aetherscan.options.train import TrainSettings
 from sentinel.errors import ConfigError
@@ -155,12 +155,15 @@ def _mirror(name: str, settings: Any, **defaults: Any) -> Any:
         settings(**section.model_dump())
         return section
 
-    options: Any = {item.name: (item.type, defaults.get(item.name, item.default)) for item in fields(settings)}
+    options: Any = {
+        item.name: (item.type, defaults.get(item.name, item.default)) for item in fields(settings) if item.metadata
+    }
     checks: Any = {"check": model_validator(mode="after")(check)}
     return create_model(name, __base__=_Section, __validators__=checks, **options)
 
 
 Cadence: Any = _mirror("Cadence", CadenceRules)
+Beams: Any = _mirror("Beams", BeamRoles)
 Search: Any = _mirror("Search", SearchSettings, threads=2)
 Train: Any = _mirror("Train", TrainSettings)
 FOLDERS = {f"{kind}_path": f"AETHERSCAN_{kind.upper()}_PATH" for kind in ("data", "model", "output")}
@@ -246,6 +249,7 @@ class Config(_Section):
     search_limit_s: PositiveFloat = 3600.0
     watch: Watch = Watch()
     cadence: Cadence = Cadence()
+    beams: Beams = Beams()
     cluster: Cluster = Cluster()
     search: Search = Search()
     train: Train = Train()
@@ -258,7 +262,7 @@ class Config(_Section):
     @property
     def cadence_rules(self) -> CadenceRules:
         """Rules by which observations are grouped."""
-        return CadenceRules(**self.cadence.model_dump())
+        return CadenceRules(**self.cadence.model_dump(), beams=BeamRoles(**self.beams.model_dump()))
 
     @property
     def canaries(self) -> Path:

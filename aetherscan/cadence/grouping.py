@@ -92,16 +92,22 @@ def find_cadences(headers: Sequence[Header], rules: CadenceRules | None = None) 
     for telescope in {header.telescope_id for header in headers}:
         observations = [scan for scan in ordered if scan.header.telescope_id == telescope]
         starts = [scan.header.tstart for scan in observations]
-        beams, without_beam = _split_into_beams(observations, rules)
+        named = (rules.beams.on_beam, *rules.beams.off_beams)
+        together, waiting = _beam_cadences([scan for scan in observations if scan.header.ibeam in named], rules)
+        cadences += together
+        ungrouped += waiting
+        alone = [scan for scan in observations if scan.header.ibeam not in named]
+        beams, without_beam = _split_into_beams(alone, rules)
         ungrouped += without_beam
         for beam in beams:
-            all_slices, _ = _merge_files(beam, rules)
+            all_slices = _name_voyager_offs(_merge_files(beam, rules)[0], rules)
             pointings = [
                 _Pointing(on=cadence.on, headers=[headers[i] for i in cadence.members])
                 for cadence in _slice_cadences(all_slices, starts, rules)
             ]
             for observed in _split_into_slices(beam):
-                scans, set_aside = _merge_files(observed, rules)
+                merged, set_aside = _merge_files(observed, rules)
+                scans = _name_voyager_offs(merged, rules)
                 found = _slice_cadences(scans, starts, rules)
                 cadences += found
                 ungrouped += set_aside + _group_incomplete(scans, found, pointings, rules)
@@ -121,11 +127,7 @@ def _split_into_beams(observations: list[_Scan], rules: CadenceRules) -> tuple[l
     numbered: dict[int, list[_Scan]] = {}
     for scan in observations:
         numbered.setdefault(max(scan.header.ibeam, -1), []).append(scan)
-    clusters: list[list[_Scan]] = []
-    for scan in numbered.pop(-1, []):
-        if not clusters or _gap_s(clusters[-1][0], scan) > SAME_SCAN_S:
-            clusters.append([])
-        clusters[-1].append(scan)
+    clusters = _simultaneous(numbered.pop(-1, []))
     places = [_places(cluster, rules) for cluster in clusters]
     count = max(map(len, places), default=0)
     unnumbered: dict[int, list[_Scan]] = {}
@@ -140,6 +142,52 @@ def _split_into_beams(observations: list[_Scan], rules: CadenceRules) -> tuple[l
             else:
                 unnumbered.setdefault(near[0] if count > 1 else 0, []).append(scan)
     return [*numbered.values(), *unnumbered.values()], unknown
+
+
+def _simultaneous(scans: list[_Scan]) -> list[list[_Scan]]:
+    """Return the scans, which are in time order, in groups that start together."""
+    clusters: list[list[_Scan]] = []
+    for scan in scans:
+        if not clusters or _gap_s(clusters[-1][0], scan) > SAME_SCAN_S:
+            clusters.append([])
+        clusters[-1].append(scan)
+    return clusters
+
+
+def _beam_cadences(observations: list[_Scan], rules: CadenceRules) -> tuple[list[Cadence], list[Ungrouped]]:
+    """Return a cadence of one ON and its OFFs for each scan of the beams that the rules name, and scans without one.
+
+    Roles are those of the beams' numbers. Places are not compared: some headers have one place for all beams.
+    """
+    cadences: list[Cadence] = []
+    ungrouped: list[Ungrouped] = []
+    roles = rules.beams
+    order = [roles.on_beam, *roles.off_beams]
+    for observed in _split_into_slices(observations):
+        scans: list[_Scan] = []
+        for beam in {scan.header.ibeam for scan in observed}:
+            of_beam, set_aside = _merge_files([scan for scan in observed if scan.header.ibeam == beam], rules)
+            scans += of_beam
+            ungrouped += set_aside
+        for cluster in _simultaneous(sorted(scans, key=lambda scan: (scan.header.tstart, scan.header.ibeam))):
+            members, beams = tuple(scan.index for scan in cluster), [scan.header.ibeam for scan in cluster]
+            on = tuple(i for i, beam in enumerate(beams) if beam == roles.on_beam)
+            target = cluster[on[0] if on else 0].header
+            lengths = [scan.header.duration_s for scan in cluster]
+            reason = ""
+            if missing := [str(beam) for beam in order if beam not in beams]:
+                reason = f"waiting for beam {', '.join(missing)} of the scan at MJD {target.tstart:.4f}"
+            elif min(lengths) <= rules.min_length_ratio * max(lengths):
+                reason = f"unequal length: simultaneous beams of {min(lengths):.0f} to {max(lengths):.0f} s"
+            elif is_calibrator(target):
+                reason = "the ON beam is on a calibrator"
+            if reason:
+                where = f"{reason} (fch1 {target.fch1:.4f} MHz; `beams:` in the configuration)"
+                ungrouped.append(Ungrouped(members=members, target=target.source_name, reason=where))
+                continue
+            pattern = "".join("ABCDEFGHIJKLM"[order.index(beam)] for beam in beams)
+            cadences.append(Cadence(members=members, target=target.source_name, pattern=pattern, on=on))
+    return cadences, ungrouped
 
 
 def _places(cluster: list[_Scan], rules: CadenceRules) -> list[Header]:
@@ -185,7 +233,7 @@ def _merge_files(observations: list[_Scan], rules: CadenceRules) -> tuple[list[_
             names = f"{longer.header.source_name} and {shorter.header.source_name}"
             reason += f"; expected scans at different times, found one tstart for {names}"
         set_aside.append(Ungrouped(members=(shorter.index,), target=shorter.header.source_name, reason=reason))
-    return _name_voyager_offs(scans, rules), set_aside
+    return scans, set_aside
 
 
 def _name_voyager_offs(scans: list[_Scan], rules: CadenceRules) -> list[_Scan]:

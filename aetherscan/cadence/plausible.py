@@ -30,7 +30,7 @@ def warnings_of(headers: Sequence[Header]) -> list[str]:
     found = []
     for a, b in pairwise(headers):
         step_s = (b.tstart - a.tstart) * SECONDS_PER_DAY
-        if a.duration_s > step_s + OVERLAP_S:
+        if a.ibeam == b.ibeam and a.duration_s > step_s + OVERLAP_S:
             rows = f"{a.ntime} rows of {a.tsamp:g} s"
             found.append(
                 f"tsamp: expected {a.source_name} to end in {step_s:.0f} s, before {b.source_name}, found {rows}"

@@ -3,7 +3,8 @@
 The first bytes of a file decide its format; name and suffix do not matter. An observation gives total power: linear,
 float32, axes (time, freq), channels in the order of the file. **Several polarizations become total power**: with nifs 2
 or 4 it is the sum of the first two products, because rawspec writes AA, BB, Re(AB*), Im(AB*). No header field says that
-a file holds Stokes I, Q, U, V instead (rawspec's `-p -4`); such a file reads as I + Q, twice one polarization.
+a file holds Stokes I, Q, U, V instead (rawspec's `-p -4`). Q has negative values, and a sum with them is refused: the
+caller chooses one product by its number.
 The formats are described by Lebofsky et al. 2019 (arXiv:1906.07391) and in the SIGPROC manual (Lorimer).
 
 Files can be opened while they are still being written, and a hole in either format reads as zeros without an error.
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from aetherscan.errors import FormatError, ReadError, TruncatedFileError
+from aetherscan.errors import FormatError, HeaderError, ReadError, TruncatedFileError
 from aetherscan.header import Header
 from aetherscan.io import hdf5, sigproc
 from aetherscan.io.fields import PEEK_CHANS, printable
@@ -75,12 +76,17 @@ class FileObservation(Observation):
     neither Python's lock nor HDF5's is held.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, polarization: int | None = None) -> None:
         self.path = path
         with _read_errors(path):
             self._stat = _stat(path)
             self._filterbank = _filterbank_class(path)(path)
-        self.header: Header = self._filterbank.header
+            self.header: Header = self._filterbank.header
+            if polarization is not None and polarization > self.header.nifs:
+                self.close()
+                raise HeaderError(f"polarization: expected 1 to {self.header.nifs} as nifs says, found {polarization}")
+        self._product = 0 if polarization is None else polarization - 1
+        self._sums = self.header.nifs > 1 and polarization is None
         self._second_product: Float32[np.ndarray, "time freq"] | None = None
 
     @property
@@ -95,16 +101,21 @@ class FileObservation(Observation):
 
         Raises:
             TruncatedFileError: the file was cut, replaced or moved after it was opened. Discard what was read.
+            FormatError: the second product, which is to be added, is not power.
             ValueError: the observation has no such channels, or `out` has another shape.
         """
         power = output_buffer(self.header, start, stop, out)
         rows, chans = slice(0, self.header.ntime), slice(start, stop)
         with self._unchanged():
-            self._filterbank.read(rows, 0, chans, power)
-            if self.header.nifs > 1:
+            self._filterbank.read(rows, self._product, chans, power)
+            if self._sums:
                 if self._second_product is None or self._second_product.shape != power.shape:
                     self._second_product = np.empty(power.shape, np.float32)
                 self._filterbank.read(rows, 1, chans, self._second_product)
+                if (least := np.fmin.reduce(self._second_product, axis=None)) < 0:
+                    expected = "expected power in products 1 and 2, whose sum is searched"
+                    choose = "is it Stokes Q? `search.polarization: 1` or `--pol 1` searches the first"
+                    raise FormatError(f"polarization: {expected}, found {least:g} in product 2: {choose}")
                 power += self._second_product
         return power
 
@@ -139,37 +150,48 @@ class FileObservation(Observation):
                 raise TruncatedFileError(f"expected (size, mtime_ns, inode) {self._stat} after reading, found {now}")
 
 
-def open_observation(path: str | os.PathLike[str]) -> FileObservation:
+def open_observation(path: str | os.PathLike[str], polarization: int | None = None) -> FileObservation:
     """Open a file for reading, whatever its name; use it as a context manager.
+
+    Args:
+        path: of the file.
+        polarization: product to read, from 1; None: total power, the only product or the sum of the first two.
 
     Raises:
         TruncatedFileError: the file is incomplete, open for writing, or cannot be read now. Try again later.
         FormatError: the file is not a filterbank.
-        HeaderError: a header value is missing or impossible.
+        HeaderError: a header value is missing or impossible, or there is no such product.
     """
-    return FileObservation(Path(path))
+    return FileObservation(Path(path), polarization)
 
 
 @contextmanager
-def open_cadence(paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Observation]]:
+def open_cadence(
+    paths: Iterable[str | os.PathLike[str]], polarization: int | None = None
+) -> Iterator[list[Observation]]:
     """Open the observations of a cadence in the order of `paths`, and close them all at the end.
+
+    Args:
+        paths: of the files.
+        polarization: as in `open_observation`.
 
     Raises:
         ReadError: as `open_observation`; the files opened before it are closed.
     """
     with ExitStack() as stack:
-        yield [stack.enter_context(open_observation(path)) for path in paths]
+        yield [stack.enter_context(open_observation(path, polarization)) for path in paths]
 
 
-def verify_complete(path: str | os.PathLike[str], *, decode: bool = True) -> Header:
+def verify_complete(path: str | os.PathLike[str], *, decode: bool = True, polarization: int | None = None) -> Header:
     """Return the header of a file that passes every completeness check of `docs/formats.md`.
 
     One look cannot tell whether a file still grows: the caller looks twice. With `decode=False` no power is read.
+    A file without the product `polarization` is refused.
 
     Raises:
         ReadError: as `open_observation`.
     """
-    with closing(open_observation(path)) as observation:
+    with closing(open_observation(path, polarization)) as observation:
         if decode:
             observation.verify()
         return observation.header

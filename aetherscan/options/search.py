@@ -35,6 +35,9 @@ class SearchSettings:
     min_together_snr: float = option(9.0, "lowest SNR of the three ONs together")
     max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the three OFFs together")
     dc_spikes: bool = option(default=True, text="blank the middle of a coarse channel if a DC spike stands there")
+    polarization: int | None = option(
+        None, "polarization product to search, from 1 (default: the sum of the first two)", least=1, most=4
+    )
     coarse_channels: int | None = option(None, "fine channels of a coarse channel (default: the header's)", least=1)
     block_channels: int = option(2**20, "channels read at once", least=2**15)
     threads: int = option(1, "threads of one search", least=1)

@@ -125,15 +125,15 @@ def search_cadence(
         measurements=features,
         counts=counts,
         stage_s=clock.stage_s,
-        bytes_read=_bytes_read(observations),
+        bytes_read=_bytes_read(observations, 2 if settings.polarization is None else 1),
     )
 
 
-def _bytes_read(observations: Sequence[Observation]) -> int:
-    """Return the decoded bytes read from files, of at most two polarization products; arrays in memory count 0."""
+def _bytes_read(observations: Sequence[Observation], products: int) -> int:
+    """Return the decoded bytes read from files, of at most `products` each; arrays in memory count 0."""
     headers = [observation.header for observation in observations if not isinstance(observation, ArrayObservation)]
     nchans = min((header.nchans for header in headers), default=0)
-    return sum(nchans * header.ntime * header.nbits * min(header.nifs, 2) // 8 for header in headers)
+    return sum(nchans * header.ntime * header.nbits * min(header.nifs, products) // 8 for header in headers)
 
 
 def _search_block(

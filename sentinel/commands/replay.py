@@ -106,7 +106,8 @@ def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Seque
                 yield f"{place} MHz: {name} was {was[name]:.80}, is {now[name]:.80}"
     pictures = {path: sha256 for path, sha256 in drawn if sha256 != OWED}
     rows_drawn = [found.candidates[rank] for rank, _ in found.pictures]
-    for (_, path), draw in zip(found.pictures, waterfalls(paths, entry.pattern, rows_drawn), strict=True):
+    draws = waterfalls(paths, entry.pattern, rows_drawn, found.run["polarization"])
+    for (_, path), draw in zip(found.pictures, draws, strict=True):
         if path in pictures and pictures[path] != hashlib.sha256(draw()).hexdigest():
             yield f"different picture: {Path(path).name}"
 

@@ -8,7 +8,7 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +21,11 @@ from aetherscan.cadence.explicit import check_pattern, explicit_cadence
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import role_lines, roles_of
-from aetherscan.errors import CadenceError, ReadError
+from aetherscan.errors import CadenceError, ReadError, RecipeError
 from aetherscan.header import Header
 from aetherscan.io import open_cadence, verify_complete
 from aetherscan.io.outputs import check_writable, write_whole
-from aetherscan.options.cadence import CadenceRules
+from aetherscan.options.cadence import BeamRoles, CadenceRules
 from aetherscan.options.train import find_files
 from sentinel.commands.catalogue import StatedCadence, stated_cadences
 from sentinel.commands.listing import listed
@@ -49,11 +49,13 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     """
     if bool(options.files) == bool(options.test_files):
         raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
+    if options.beams is not None and (options.test_files or options.cadence is not None):
+        raise ConfigError("--beams: expected files whose beams give their roles, found --cadence or --test-files")
     if options.test_files and options.cadence is not None:
         raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
     if options.test_files and options.trace is not None:
         raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
-    overruled = ("mode", "threshold", "threads", "dc_spikes", "coarse_channels")
+    overruled = ("mode", "threshold", "threads", "dc_spikes", "polarization", "coarse_channels")
     settings = changed(config.search, {name: getattr(options, name) for name in overruled})
     names = ("data_path", "model_path", "output_path", "save_tag")
     paths = train_settings(config, {name: getattr(options, name) for name in names})
@@ -74,7 +76,8 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
         print(score(stamps, output, detector=detect(), **how))
         return 0
     files, unused = listed(options.files)
-    cadences: dict[str, Any] = {"rules": config.cadence_rules, "stated": stated(options.cadence, options.files, files)}
+    rules, known = rules_of(config, options.beams), stated(options.cadence, options.files, files)
+    cadences: dict[str, Any] = {"rules": rules, "stated": known}
     if options.trace is not None:
         for line in (*(f"not searched: {line}" for line in unused),
                      *trace(files, options.trace, detect=detect, search=settings, **cadences)):  # fmt: skip
@@ -110,6 +113,23 @@ def stated(pattern: str | None, names: Sequence[str], paths: Sequence[Path]) -> 
     if len(paths) != len(letters):
         raise ConfigError(f"--cadence: expected {len(letters)} files for {letters}, found {len(paths)}")
     return [StatedCadence(name="--cadence", paths=tuple(paths), pattern=letters)]
+
+
+def rules_of(config: Config, beams: str | None) -> CadenceRules:
+    """Return the configured rules of cadences, with the beams that the user names: the ON's number, then the OFFs'.
+
+    Raises:
+        ConfigError: `beams` are not at least two different numbers.
+    """
+    if beams is None:
+        return config.cadence_rules
+    on, *off = numbers = beams.split(",")
+    if not off or not all(number.strip().isdecimal() for number in numbers):
+        raise ConfigError(f"--beams: expected the number of the ON beam and those of OFF beams, 0,1,2, found {beams!r}")
+    try:
+        return replace(config.cadence_rules, beams=BeamRoles(on_beam=int(on), off_beams=tuple(map(int, off))))
+    except RecipeError as error:
+        raise ConfigError(f"--beams: {error}") from error
 
 
 def detector_of(release: Path, search: Search, encoder: Path | None = None, forest: Path | None = None) -> Any:
@@ -281,7 +301,7 @@ def search(
     from aetherscan.search.candidates import write_csv, write_json
 
     began = time.time()
-    headers, failed = verified(paths)
+    headers, failed = verified(paths, search.polarization)
     failed = [*unused, *failed]
     repeated = [f"{path}: named {times} times, used once" for path, times in Counter(paths).items() if times > 1]
     passed_over = [*repeated, *_drop_copies(headers), *_drop_wide(headers, max_channel_hz)]
@@ -344,12 +364,12 @@ def search(
     return Outcome(searched=len(runs), failed=len(failed))
 
 
-def verified(paths: Sequence[Path]) -> tuple[dict[Path, Header], list[str]]:
+def verified(paths: Sequence[Path], polarization: int | None) -> tuple[dict[Path, Header], list[str]]:
     """Return the headers of the files that can be searched, and a line for each that cannot."""
     headers, failed = {}, []
     for path in dict.fromkeys(paths):
         try:
-            headers[path] = verify_complete(path)
+            headers[path] = verify_complete(path, polarization=polarization)
         except ReadError as error:
             failed.append(str(error))
     return headers, failed
@@ -392,14 +412,14 @@ def trace(
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.explain import trace as trace_cadence
 
-    headers, failed = verified(paths)
+    headers, failed = verified(paths, search.polarization)
     cadences, reasons = named_cadences(headers, stated, rules)
     yield from (f"not searched: {reason}" for reason in (*failed, *reasons))
     detector, settings = detect(), SearchSettings(**search.model_dump())
     for cadence in cadences:
         yield from cadence.lines()
         yield f"{cadence.target}: {', '.join(path.name for path in cadence.files)}"
-        with open_cadence(cadence.files) as observations:
+        with open_cadence(cadence.files, search.polarization) as observations:
             yield from trace_cadence(observations, detector, settings, frequency_mhz, cadence.on)
 
 
@@ -413,6 +433,6 @@ def _search_cadence(
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.pipeline import search_cadence
 
-    with open_cadence(paths) as observations:
+    with open_cadence(paths, search.polarization) as observations:
         result = search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress, on)
     return result.candidates, {"counts": result.counts, "stage_s": result.stage_s, "bytes_read": result.bytes_read}

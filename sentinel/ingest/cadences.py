@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from aetherscan.cadence.grouping import find_cadences
+from aetherscan.cadence.plausible import warnings_of
 from aetherscan.header import SECONDS_PER_DAY, Header
 from aetherscan.options.cadence import CadenceRules
 from sentinel.config import Watch
@@ -83,9 +84,12 @@ def _queue_waiting(store: Store, watch: Watch) -> int:
     ready = 0
     with store.write() as rows:
         lock_writers(rows)
-        headers = {row.id: Header(**row.header) for row in rows.execute(due)}
-        for cadence_id, header in headers.items():
-            values = _wide_channels(header, watch.max_channel_hz) or {"state": "ready", "ready_at": now(), "why": None}
+        headers: dict[int, list[Header]] = {}
+        for row in rows.execute(due.order_by(cadence_file.c.position)):
+            headers.setdefault(row.id, []).append(Header(**row.header))
+        for cadence_id, found in headers.items():
+            values = _wide_channels(found[0], watch.max_channel_hz) or {}
+            values = values or {"state": "ready", "ready_at": now(), "why": _warnings(found)}
             rows.execute(update(cadence).where(cadence.c.id == cadence_id).values(**values))
             ready += values["state"] == "ready"
     return ready
@@ -161,6 +165,11 @@ def _group_session(
     return complete, [propose(part.members, part.target, part.pattern, part.reason) for part in waiting]
 
 
+def _warnings(headers: Sequence[Header]) -> str | None:
+    """Return the warnings about the headers of a cadence as one text; None where there is none."""
+    return "; ".join(warnings_of(headers)) or None
+
+
 def _queue(rows: Connection, proposed: ProposedCadence, max_channel_hz: float) -> bool:
     """Queue or skip a complete cadence unless it is known; return whether it was queued."""
     if _known(rows, proposed):
@@ -172,7 +181,15 @@ def _queue(rows: Connection, proposed: ProposedCadence, max_channel_hz: float) -
         file.c.observation.in_(proposed.observations), file.c.present.is_(True)
     )
     landed_at, stable_at = rows.execute(times).one()
-    _write(rows, proposed, state="ready", why=None, ready_at=now(), landed_at=landed_at, stable_at=stable_at)
+    _write(
+        rows,
+        proposed,
+        state="ready",
+        why=_warnings(proposed.headers),
+        ready_at=now(),
+        landed_at=landed_at,
+        stable_at=stable_at,
+    )
     return True
 
 
@@ -207,7 +224,7 @@ def _write(rows: Connection, proposed: ProposedCadence, **values: Any) -> None:
 def _replace_forming(rows: Connection, partial: Sequence[ProposedCadence], ids: Sequence[int]) -> None:
     """Write the partial cadences of a session, and delete its `forming` rows that no longer apply."""
     for part in [part for part in partial if not _known(rows, part)]:
-        _write(rows, part, state="forming", why=part.why)
+        _write(rows, part, state="forming", why="; warning: ".join(filter(None, [part.why, _warnings(part.headers)])))
     session = select(file.c.tstart).where(file.c.id.in_((ids[0], ids[-1]))).order_by(file.c.tstart)
     first, last = (times := rows.scalars(session).all())[0], times[-1]
     forming = (cadence.c.state == "forming") & cadence.c.tstart.between(first, last)

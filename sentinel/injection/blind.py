@@ -87,7 +87,7 @@ def search_blind(
         detector: that scores the tracks.
         rng: draws the channel and the tone.
     """
-    with open_cadence(paths) as observations:
+    with open_cadence(paths, settings.polarization) as observations:
         headers = [observation.header for observation in observations]
         nchans = min(header.nchans for header in headers)
         width = min(headers[0].coarse_chans, nchans)

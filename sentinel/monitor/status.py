@@ -109,7 +109,9 @@ def _recorded(config: Config, store: Store) -> dict[str, Any]:
             ),
             "warnings": _causes(
                 rows,
-                why.where(cadence.c.state == "done", cadence.c.why.is_not(None)).order_by(cadence.c.ended_at.desc()),
+                why.where(cadence.c.state.in_(("ready", "done")), cadence.c.why.is_not(None)).order_by(
+                    cadence.c.tstart.desc()
+                ),
             ),
             "files_waiting": _causes(rows, cause.where(unopened).order_by(file.c.id.desc())),
             "invalid": _causes(rows, cause.where(file.c.state == "invalid").order_by(file.c.id.desc())),

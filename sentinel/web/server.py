@@ -16,7 +16,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 
 from sentinel.config import Config
 from sentinel.errors import StoreError
@@ -77,18 +77,28 @@ def _ready(config: Config, store: Store) -> Response:
 
 def _page(store: Store, cadence_id: int | None = None) -> bytes:
     """Return a table of the candidates of a cadence, or of the newest candidates."""
-    query = labeled().order_by(candidate.c.id.desc()).limit(ROWS)
-    if cadence_id is not None:
-        query = query.where(candidate.c.cadence_id == cadence_id)
+    warnings = case((cadence.c.state.in_(("ready", "done")), cadence.c.why), else_=None).label("warnings")
+    query = labeled().add_columns(warnings).join(cadence, cadence.c.id == candidate.c.cadence_id)
+    query, about = query.order_by(candidate.c.id.desc()).limit(ROWS), ""
     with store.read() as rows:
+        if cadence_id is not None:
+            query = query.where(candidate.c.cadence_id == cadence_id)
+            columns = (cadence.c.target, cadence.c.pattern, cadence.c.state, cadence.c.why)
+            found = rows.execute(select(*columns).where(cadence.c.id == cadence_id)).one()
+            about = f"<p>{escape(' '.join(one_line(value) for value in found if value))}"
         table = [
-            [*(row[name] for name in COLUMNS), " ".join(f"{snr:.1f}" for snr in row["snr"]), remarks(dict(row))]
+            [
+                *(row[name] for name in COLUMNS),
+                " ".join(f"{snr:.1f}" for snr in row["snr"]),
+                remarks(dict(row)),
+                row["warnings"] or "",
+            ]
             for row in rows.execute(query).mappings()
         ]
-    head = "".join(f"<th>{name}" for name in (*COLUMNS, "snr", "remarks"))
+    head = "".join(f"<th>{name}" for name in (*COLUMNS, "snr", "remarks", "warnings"))
     body = "".join("<tr>" + "".join(f"<td>{escape(one_line(cell))}" for cell in row) for row in table)
     empty = "" if table else "<p>no candidates"
-    return f"{HEAD}<table><tr>{head}{body}</table>{empty}".encode()
+    return f"{HEAD}{about}<table><tr>{head}{body}</table>{empty}".encode()
 
 
 def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServer:

@@ -97,10 +97,19 @@ def owed_count(store: Store) -> int:
         return rows.scalars(select(func.count()).select_from(artefact).where(artefact.c.sha256 == OWED)).one()
 
 
-def waterfalls(paths: Sequence[Path], pattern: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Callable[[], bytes]]:
-    """Yield for each row of the table `candidate` a function that draws its waterfall and returns the PNG."""
+def waterfalls(
+    paths: Sequence[Path], pattern: str, rows: Sequence[Mapping[str, Any]], polarization: int | None = None
+) -> Iterator[Callable[[], bytes]]:
+    """Yield for each row of the table `candidate` a function that draws its waterfall and returns the PNG.
+
+    Args:
+        paths: the observations that exist, in time order.
+        pattern: of the cadence.
+        rows: of the table `candidate`.
+        polarization: product that was searched.
+    """
     on = on_positions(pattern)
-    with open_cadence(paths) as opened:
+    with open_cadence(paths, polarization) as opened:
         observations = fill_missing(opened, pattern)
         for row in rows:
             yield partial(waterfall_png, observations, _candidate(row), on)
@@ -128,14 +137,15 @@ def _draw(store: Store, cadence_id: int) -> int:
         checksums[row["file"]] = write_file(Path(row["path"]), content)
 
     try:
-        pattern, files = retry_while_away(lambda: _owed_files(store, cadence_id))
+        pattern, polarization, files = retry_while_away(lambda: _owed_files(store, cadence_id))
         for row in files["example"]:
             if row["path"] in EXAMPLES:
                 write(row, EXAMPLES[row["path"]])
                 del EXAMPLES[row["path"]]
         paths = store.paths(cadence_id) if files["waterfall"] else ()
         if len(paths) == sum(letter != "." for letter in pattern):
-            for row, draw in zip(files["waterfall"], waterfalls(paths, pattern, files["waterfall"]), strict=True):
+            draws = waterfalls(paths, pattern, files["waterfall"], polarization)
+            for row, draw in zip(files["waterfall"], draws, strict=True):
                 try:
                     write(row, draw())
                 except (OSError, AetherscanError, StoreError):
@@ -151,15 +161,16 @@ def _draw(store: Store, cadence_id: int) -> int:
     return len(checksums)
 
 
-def _owed_files(store: Store, cadence_id: int) -> tuple[str, dict[str, list[dict[str, Any]]]]:
-    """Return the pattern of a cadence, and the rows of its candidates that owe a file, by the kind of the file."""
+def _owed_files(store: Store, cadence_id: int) -> tuple[str, int | None, dict[str, list[dict[str, Any]]]]:
+    """Return pattern and searched polarization of a cadence, and its candidates' rows that owe a file, by its kind."""
     mine = (artefact.c.cadence_id == cadence_id) & (artefact.c.sha256 == OWED)
     columns = select(artefact.c.id.label("file"), artefact.c.kind, artefact.c.path, candidate)
     owed = columns.join(candidate, artefact.c.candidate_id == candidate.c.id).where(mine).order_by(artefact.c.id)
     with store.read() as rows:
-        pattern = rows.scalars(select(cadence.c.pattern).where(cadence.c.id == cadence_id)).one()
+        pattern, run = rows.execute(select(cadence.c.pattern, cadence.c.run).where(cadence.c.id == cadence_id)).one()
         files = [dict(row) for row in rows.execute(owed).mappings()]
-    return str(pattern), {kind: [row for row in files if row["kind"] == kind] for kind in ("waterfall", "example")}
+    kinds = {kind: [row for row in files if row["kind"] == kind] for kind in ("waterfall", "example")}
+    return str(pattern), (run or {}).get("polarization"), kinds
 
 
 def _mark_written(store: Store, cadence_id: int, checksums: Mapping[int, tuple[str, str]]) -> None:

@@ -57,20 +57,23 @@ def search_files(
     for path in paths:  # a FIFO or a device in the place of a file would never end
         with open_regular(path):
             pass
-    with open_cadence(paths) as opened:
+    is_canary = paths[0].is_relative_to(config.canaries)
+    polarization = None if is_canary else config.search.polarization  # a canary has one product
+    with open_cadence(paths, polarization) as opened:
         observations = fill_missing(opened, pattern)
         result = search_cadence(observations, detector, SearchSettings(**config.search.model_dump()), progress, on)
         run: dict[str, Any] = {
             "counts": result.counts,
             "stage_s": result.stage_s,
             "bytes_read": result.bytes_read,
+            "polarization": polarization,
             "release": detector.release.sha256,
             "roles": roles_of([observation.header for observation in observations], on),
             "warnings": warnings_of([observation.header for observation in opened]),
         }
         release = (detector.release.name, detector.release.sha256)
         result = by_probability(result)
-        if paths[0].is_relative_to(config.canaries):
+        if is_canary:
             run["found"] = [(row.frequency_mhz, row.drift_rate_hz_s, row.probability) for row in result.candidates]
             return SearchRecord(candidates=[], pictures=[], release=release, run=run, message=None)
         header = observations[0].header

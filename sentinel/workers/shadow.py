@@ -41,7 +41,7 @@ def search_shadow(
         detector: of the shadow release.
         settings: of the search.
     """
-    with open_cadence(paths) as observations:
+    with open_cadence(paths, settings.polarization) as observations:
         candidates = search_cadence(observations, detector, settings, on=on).candidates
     names = ("frequency_mhz", "drift_rate_hz_s", "snr", "probability")
     found = [{name: getattr(row, name) for name in names} for row in candidates]

@@ -1,4 +1,4 @@
-"""The simultaneous beams of a receiver are separate observations: each beam's scans are grouped with its own."""
+"""The simultaneous beams of a receiver are separate observations, or ON and OFFs of one scan if `beams:` says so."""
 
 import math
 import random
@@ -10,7 +10,12 @@ from watched import headers
 
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.roles import role_lines, roles_of
+from aetherscan.errors import RecipeError
 from aetherscan.io import verify_complete
+from aetherscan.options.cadence import BeamRoles, CadenceRules
+from sentinel.commands.search import rules_of
+from sentinel.config import Config
+from sentinel.errors import ConfigError
 
 
 def seven_beams(*, numbered, same_name=False):
@@ -80,3 +85,80 @@ def test_the_nodes_of_one_beam_that_start_seconds_apart_are_no_beams():
         for n in range(8)
     ]
     assert len(find_cadences(nodes).cadences) == 8
+
+
+def beam_rules(on=0, off=(1, 2, 3, 4, 5, 6)):
+    return CadenceRules(beams=BeamRoles(on_beam=on, off_beams=off))
+
+
+@pytest.mark.parametrize("same_name", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_scan_is_a_cadence_of_one_on_beam_and_its_simultaneous_off_beams(same_name, seed):
+    observed = seven_beams(numbered=True, same_name=same_name)
+    shuffled = random.Random(seed).sample(observed, len(observed))
+    grouping = find_cadences(shuffled, beam_rules())
+    found = [[observed.index(shuffled[i]) for i in cadence.members] for cadence in grouping.cadences]
+    assert found == [[7 * scan + beam for beam in range(7)] for scan in range(6)]
+    assert {(cadence.pattern, cadence.on) for cadence in grouping.cadences} == {("ABCDEFG", (0,))}
+    assert grouping.cadences[0].target == observed[0].source_name
+    assert grouping.ungrouped == ()
+
+
+@pytest.mark.parametrize(("on", "off"), [(3, (0, 6)), (6, (0,)), (0, (1, 4))])
+def test_beams_that_are_not_named_are_grouped_alone(on, off):
+    observed = seven_beams(numbered=True)
+    cadences = find_cadences(observed, beam_rules(on, off)).cadences
+    together = [cadence for cadence in cadences if len(cadence.members) == 1 + len(off)]
+    assert [sorted(observed[i].ibeam for i in cadence.members) for cadence in together] == [sorted((on, *off))] * 6
+    assert all(observed[cadence.members[cadence.on[0]]].ibeam == on for cadence in together)
+    alone = {observed[cadence.members[0]].ibeam for cadence in cadences if cadence not in together}
+    assert alone == set(range(7)) - {on, *off}
+
+
+def test_the_bands_of_a_receiver_and_beams_that_start_seconds_apart_are_cadences_of_their_own():
+    observed = [
+        replace(scan, fch1=scan.fch1 - 187.5 * node, tstart=scan.tstart + (scan.ibeam - 3) / 86_400)
+        for scan in seven_beams(numbered=True)
+        for node in range(2)
+    ]
+    cadences = find_cadences(observed, beam_rules()).cadences
+    assert len(cadences) == 12
+    assert {len({observed[i].fch1 for i in cadence.members}) for cadence in cadences} == {1}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda scans: scans[:3] + scans[4:], "waiting for beam 3 of the scan at MJD 59103.0230"),
+        (lambda scans: scans[1:], "waiting for beam 0 of the scan"),
+        (
+            lambda scans: [replace(scans[0], ntime=100), *scans[1:]],
+            "unequal length: simultaneous beams of 292 to",
+        ),
+        (lambda scans: [replace(scans[0], source_name="3C286"), *scans[1:]], "the ON beam is on a calibrator"),
+    ],
+)
+def test_a_scan_that_cannot_be_searched_across_its_beams_waits_with_the_reason(spoil, reason):
+    grouping = find_cadences(spoil(seven_beams(numbered=True)[:7]), beam_rules())
+    assert grouping.cadences == ()
+    (group,) = grouping.ungrouped
+    assert group.reason.startswith(reason)
+    assert "`beams:` in the configuration" in group.reason
+
+
+@pytest.mark.parametrize(
+    ("on", "off"), [(0, ()), (None, (1,)), (0, (0, 1)), (0, (1, 1)), (-1, (1,)), (0, (-1,)), (0, tuple(range(1, 13)))]
+)
+def test_roles_of_beams_that_contradict_each_other_are_refused(on, off):
+    with pytest.raises(RecipeError, match="expected"):
+        BeamRoles(on_beam=on, off_beams=off)
+
+
+def test_beams_are_named_in_the_configuration_or_on_the_command_line():
+    config = Config(beams={"on_beam": 2, "off_beams": [0, 1]})
+    assert rules_of(config, None).beams == BeamRoles(on_beam=2, off_beams=(0, 1))
+    assert rules_of(config, "0,1,2,3").beams == BeamRoles(on_beam=0, off_beams=(1, 2, 3))
+    assert rules_of(Config(), None).beams == BeamRoles()
+    for wrong in ("0", "", "0,", "a,b", "0,0", "0,-1", "1.5,2"):
+        with pytest.raises(ConfigError, match="--beams: "):
+            rules_of(config, wrong)

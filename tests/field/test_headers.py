@@ -5,12 +5,14 @@ from dataclasses import replace
 import h5py
 import pytest
 from factories import make_detector, make_header, write_observation
-from watched import headers
+from rows import RUNNING, judged
+from watched import Folder, headers
 
 from aetherscan.cadence.plausible import warnings_of
 from aetherscan.errors import HeaderError
 from aetherscan.io import verify_complete
 from sentinel.config import Config
+from sentinel.monitor import status
 from sentinel.workers.search import search_files
 
 
@@ -52,6 +54,35 @@ def test_another_number_of_bits_than_data_has_is_noted_and_data_is_believed(tmp_
         file["data"].attrs["nbits"] = nbits
     note = verify_complete(tmp_path / "a.h5").storage_note
     assert note == f"nbits: expected 32 as data has (float32), found {nbits}: data is believed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"tsamp": 36.5}, "tsamp: expected HIP99427 to end in 341 s"),
+        ({"telescope_id": 64}, "fch1: expected 544 to 3500 MHz of MeerKAT"),
+        ({"foff": -2e-8}, "foff, tsamp: expected channel width times row length of 1 or more"),
+    ],
+)
+@pytest.mark.parametrize("count", [5, 6])
+def test_a_cadence_that_waits_has_the_warnings_and_status_shows_them(
+    tmp_path, store, monkeypatch, changes, warning, count
+):
+    folder = Folder(tmp_path / "in", store)
+    for i, header in enumerate(headers(**changes)[:count]):
+        write_observation(folder.root / f"{i}.h5", header)
+    assert folder.passes() == ["ready" if count == 6 else "forming"]
+    (why,) = folder.whys()
+    assert warning in why
+    assert why.startswith(warning if count == 6 else "waiting for position 5")
+    heading = "warnings:" if count == 6 else "waiting for:"
+    text = status.lines(judged(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
+    assert warning in text[text.index(heading) + 1]
+
+
+def test_simultaneous_beams_do_not_overlap_in_time():
+    beams = [replace(header, ibeam=beam) for header in headers()[:1] for beam in range(7)]
+    assert warnings_of(beams) == []
 
 
 def test_the_store_records_the_warnings_of_a_searched_cadence(tmp_path):

@@ -83,6 +83,17 @@ def test_the_pages_are_listed_and_a_cadence_that_does_not_exist_is_not_found(sto
     assert "no candidates" in served(f"/cadences/{queue(store)}")[1]
 
 
+def test_the_pages_show_state_and_warnings_of_a_cadence(store, served):
+    store_id = queue(store)
+    with store.write() as rows:
+        rows.execute(update(cadence).values(why="fch1: expected <MHz>"))
+    assert "<p>T ABACAD ready fch1: expected &lt;MHz&gt;" in served(f"/cadences/{store_id}")[1]
+    run = {"counts": {}, "warnings": ["tsamp: expected less"]}
+    store.complete(store.claim(60).token, replace(found(), run=run))
+    for page in ("/candidates", f"/cadences/{store_id}"):
+        assert "<td>tsamp: expected less" in served(page)[1]
+
+
 def test_head_is_answered_as_get_without_the_body(store, tmp_path):
     config = Config(state_dir=tmp_path, web={"port": 0})
     server = serve(config, lambda path: respond(path, config, store, StageHistograms()))
