@@ -2,11 +2,13 @@
 
 Run from the repository root. One file of a cadence is damaged at a time: bits flipped, bytes cut or added, header
 values removed or of another type or size, power that is no power. Each file goes through `search` with the other
-five, and through the watcher's examination. Failures are an exception, a search longer than `LIMIT_S`, and a
-candidate of power that is no power. The exit status is 1 if there is one. The last line counts the results.
+five, and through the watcher, which examines and groups it. Failures are an exception, a search longer than
+`LIMIT_S`, and a candidate of power that is no power. The exit status is 1 if there is one. The last line counts the
+results.
 """
 
 import signal
+import struct
 import sys
 import traceback
 from collections import Counter
@@ -23,16 +25,22 @@ from sqlalchemy import select
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aetherscan.header import gbt_header
-from aetherscan.io import verify_complete, write_fil, write_h5
+from aetherscan.io import sigproc, verify_complete, write_fil, write_h5
 from sentinel.commands.search import detector_of, search
 from sentinel.config import Search, Watch, config_path, load_config
+from sentinel.ingest.cadences import group
 from sentinel.ingest.watcher import open_stable, scan_roots
 from sentinel.store.queue import open_store
 from sentinel.store.releases import read_active_release
 from sentinel.store.schema import file
 
 LIMIT_S = 60
-VALUES = (0, -1, 2**31 - 1, 2**62, 1e-300, 1e300, float("nan"), float("inf"), "text", b"\xff\xfe", [], [1, 2], None)
+NUMBERS = (0, -1, 1, 4, 100, 2**31 - 1, 1e-300, 1e300, float("nan"), float("inf"))
+VALUES = (*NUMBERS, 2**62, "text", b"\xff\xfe", [], [1, 2], None)
+KEYWORDS = [(name, code) for name, code in sigproc.KEYWORDS.items() if name in sigproc.FIELDS and code != sigproc.TEXT]
+INTEGERS = (-(2**31), 2**31 - 1)
+NEW_STORE = 50
+"""Files after which the watcher begins with an empty store, as sessions with many files are slow to group."""
 
 
 def flip_bits(path: Path, rng: np.random.Generator) -> None:
@@ -52,16 +60,21 @@ def add(path: Path, rng: np.random.Generator) -> None:
     path.write_bytes(path.read_bytes() + rng.bytes(int(rng.integers(1, 9000))))
 
 
-def change_attribute(path: Path, rng: np.random.Generator) -> None:
+def change_value(path: Path, rng: np.random.Generator) -> None:
     if path.suffix == ".fil":
-        return flip_bits(path, rng)
+        raw = bytearray(path.read_bytes())
+        name, code = KEYWORDS[rng.integers(len(KEYWORDS))]
+        value = NUMBERS[rng.integers(len(NUMBERS))]
+        at = raw.index(name.encode()) + len(name)
+        struct.pack_into(code, raw, at, value if code == "<d" else int(np.clip(np.nan_to_num(value), *INTEGERS)))
+        path.write_bytes(raw)
+        return
     with h5py.File(path, "r+") as opened:
         attributes = opened["data"].attrs
         name, value = rng.choice(list(attributes)), VALUES[rng.integers(len(VALUES))]
         del attributes[name]
         if value is not None:
             attributes[name] = value
-    return None
 
 
 def change_power(path: Path, rng: np.random.Generator, header: Any) -> None:
@@ -89,22 +102,33 @@ def late(*_: object) -> None:
     raise TimeoutError(f"expected an end within {LIMIT_S} s")
 
 
-def fuzz(count: int, seed: int, folder: Path, detect: Callable[[], Any]) -> tuple[Counter[str], list[str]]:
-    """Return how many files had each fate, and the failures."""
-    rng, fates, failures = np.random.default_rng(seed), Counter[str](), list[str]()
+def fuzz(
+    count: int, seed: int, folder: Path, detect: Callable[[], Any], nchans: int = 4096
+) -> tuple[Counter[str], list[str]]:
+    """Return how many files ended in each way, and the failures.
+
+    Args:
+        count: files.
+        seed: of the damage.
+        folder: that is empty.
+        detect: returns the detector.
+        nchans: channels of a file.
+    """
+    rng, results, failures = np.random.default_rng(seed), Counter[str](), list[str]()
     watched = folder / "watched"
     watched.mkdir()
-    store = open_store(f"sqlite:///{folder / 'store.db'}")
-    headers = cadence()
-    good = [folder / f"{i}.h5" for i in range(6)]
+    headers = cadence(nchans)
+    good = [watched / f"{i}.h5" for i in range(6)]
     for path, header in zip(good, headers, strict=True):
         write(path, header, rng.chisquare(50, (header.ntime, header.nchans)).astype(np.float32))
     signal.signal(signal.SIGALRM, late)
     for number in range(count):
         place = int(rng.integers(6))
-        bad = watched / f"{number}{'.h5' if rng.random() < 0.6 else '.fil'}"
+        if number % NEW_STORE == 0:
+            store = open_store(f"sqlite:///{folder / f'{number}.db'}")
+        bad = watched / f"bad{number}{'.h5' if rng.random() < 0.6 else '.fil'}"
         write(bad, headers[place], rng.chisquare(50, (16, headers[place].nchans)).astype(np.float32))
-        kind = (flip_bits, cut, add, change_attribute, change_power)[rng.integers(5)]
+        kind = (flip_bits, cut, add, change_value, change_power)[rng.integers(5)]
         kind(bad, rng, *([headers[place]] if kind is change_power else []))
         paths = [*good[:place], bad, *good[place + 1 :]]
         signal.alarm(LIMIT_S)
@@ -114,29 +138,30 @@ def fuzz(count: int, seed: int, folder: Path, detect: Callable[[], Any]) -> tupl
             lines = len((folder / "found" / "candidates.csv").read_text(encoding="utf-8").splitlines())
             if kind is change_power and lines > 1:
                 failures.append(f"{number}: {lines - 1} candidates of power that is no power")
-            fates[f"{kind.__name__}: exit status {outcome.exit_status}"] += 1
+            results[f"{kind.__name__}: exit status {outcome.exit_status}"] += 1
             rules = Watch(roots=(watched,), settle_s=0)
             for _ in range(2):
                 scan_roots(store, rules)
                 open_stable(store, rules, verify_complete)
+                group(store, rules)
             with store.read() as rows:
                 state = rows.scalar(select(file.c.state).where(file.c.path == str(bad)))
-            fates[f"watcher: {state}"] += 1
+            results[f"watcher: {state}"] += 1
         except Exception:  # noqa: BLE001
             failures.append(f"{number} {kind.__name__} {bad.suffix}: {traceback.format_exc()}")
         finally:
             signal.alarm(0)
         bad.unlink()
-    return fates, failures
+    return results, failures
 
 
 def main(count: int = 2000, seed: int = 1) -> int:
     config = load_config(config_path())
     detector = detector_of(read_active_release(config), config.search)
     with TemporaryDirectory() as folder:
-        fates, failures = fuzz(count, seed, Path(folder), lambda: detector)
+        results, failures = fuzz(count, seed, Path(folder), lambda: detector)
     print(*failures, sep="\n")
-    print(f"{count} files, seed {seed}, {len(failures)} failures:", dict(sorted(fates.items())))
+    print(f"{count} files, seed {seed}, {len(failures)} failures:", dict(sorted(results.items())))
     return int(bool(failures))
 
 
