@@ -137,6 +137,15 @@ def test_the_configurations_of_the_observatory_are_valid(tmp_path: Path) -> None
     assert "RestartPreventExitStatus=2" in (ROOT / "deploy" / "sentinel.service").read_text()  # that of a ConfigError
 
 
+def test_every_situation_in_the_document_names_a_test_that_holds_it() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text().partition("\n| situation |")[2]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines()[2:] if line.startswith("| ")]
+    named = [row[2].strip("` ") for row in rows if not row[0].startswith("**")]
+    tests = {name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"\ndef (\w+)", path.read_text())}
+    assert len(named) > 40
+    assert [name for name in named if name not in tests] == []
+
+
 def documented_columns() -> list[tuple[str, str, set[str], str]]:
     lines = (ROOT / "docs" / "candidates.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
