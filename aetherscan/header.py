@@ -17,6 +17,10 @@ COARSE_MHZ = 2.9296875
 """Width of one coarse channel of the BL recorders (187.5 MHz / 64), for files that do not carry `nfpc`."""
 SCAN_STEP_S = 341.0
 """Median time from the start of one scan to the start of the next, in the lists of real observing runs."""
+ABSENT = "absent"
+"""Source name of an OFF that a cadence is searched without."""
+NOT_MEASURED = "not measured"
+"""Part of the note on a candidate that an ON or OFF can neither confirm nor clear: such a row is not announced."""
 UNIX_EPOCH_MJD = 40_587
 """MJD of 1970-01-01T00:00 UTC."""
 MIN_ROWS = 4

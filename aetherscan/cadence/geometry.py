@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from aetherscan.errors import CadenceError
-from aetherscan.header import SECONDS_PER_DAY, Header
+from aetherscan.header import ABSENT, SECONDS_PER_DAY, Header
 
 ON_POSITIONS, OFF_POSITIONS = (0, 2, 4), (1, 3, 5)
 """Positions in a cadence whose target comes first (ABACAD), counted from 0."""
@@ -32,6 +32,11 @@ class Geometry:
     def off(self) -> tuple[int, ...]:
         """Positions of the OFFs."""
         return tuple(i for i in range(len(self.headers)) if i not in self.on)
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Positions of the OFFs that the cadence lacks."""
+        return tuple(i for i in self.off if self.headers[i].source_name == ABSENT)
 
     @property
     def order(self) -> list[int]:

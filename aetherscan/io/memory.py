@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.errors import HeaderError
-from aetherscan.header import Header
+from aetherscan.header import ABSENT, Header
 from aetherscan.io.fields import header_from
 from aetherscan.io.observation import Observation, output_buffer
 
@@ -49,7 +49,8 @@ class ArrayObservation(Observation):
 
 
 def absent_observation(header: Header) -> ArrayObservation:
-    """Return an observation of NaN in place of one that a cadence lacks. The search finds nothing in it."""
+    """Return an observation of NaN, named `ABSENT`, in place of one that a cadence lacks: nothing is found in it."""
+    header = replace(header, source_name=ABSENT)
     return ArrayObservation(header, np.broadcast_to(np.float32(np.nan), (header.ntime, header.nchans)))
 
 

@@ -17,6 +17,7 @@ class Gates:
     min_on_snr: float
     min_together_snr: float
     max_off_snr: float
+    min_valid: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class SearchSettings:
     min_on_snr: float = option(4.0, "lowest SNR in each ON")
     min_together_snr: float = option(9.0, "lowest SNR of the three ONs together")
     max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the three OFFs together")
+    min_valid: float = option(0.5, "least measured share of a track's pixels in an ON or OFF", least=0, most=1)
     dc_spikes: bool = option(default=True, text="blank the middle of a coarse channel if a DC spike stands there")
     polarization: int | None = option(
         None, "polarization product to search, from 1 (default: the sum of the first two)", least=1, most=4

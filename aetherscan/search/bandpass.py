@@ -6,14 +6,19 @@ measured in every row in segments of `SEGMENT` channels; the gain, its inverse, 
 centers. This removes the filter shape, gain steps, notches and the spectrum of a broadband burst alike, without any
 knowledge of the recorder. The scatter is one number for each row of a block. Level and scatter are clipped moments
 around a rough median, so that lines do not bias them. See decision 0004.
+
+A pixel that was not measured becomes exactly 0, and a measured one never does, so that every later stage knows what its
+sums rest on. Not measured are: NaN and infinity, power of zero or less, runs of one constant along channels or rows,
+and a row that repeats the one before (see `_mark_unmeasured`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from numba import njit
 
 from aetherscan.cadence.geometry import Geometry, coarse_middles
@@ -34,6 +39,17 @@ LIFTED = np.float32(1.0)
 """A segment this many sigma above its neighbors holds an emitter as wide as itself; it takes their level."""
 BROKEN = np.float32(1e9)
 """Sigma that no emitter reaches: such a pixel is treated as missing."""
+MEASURED = np.float32(np.finfo(np.float32).tiny)
+"""Added to every measured pixel, of which it changes only an exact 0."""
+LEAST_RUN, LONGEST_RUN, LOG_ODDS = 4, 64, 32.0
+"""Equal neighbors that were not measured: so many that the odds of noise for such a run are exp(-32), 1e-14, per pixel,
+and 4 to 64. Continuous noise has no equal neighbors; in quantized noise the share of equal pairs is measured."""
+REPEATED = 0.9
+"""Share of the pixels of a segment that equal those of the row before, from which the row is a copy of it."""
+FAR_FROM_ZERO = np.float32(0.125)
+"""Relative scatter of a row below which zero is 8 sigma from the level: no noise reaches it."""
+SMALLEST_POWER, LARGEST_POWER = np.float32(1e-12), np.float32(1e12)
+"""Power beyond these limits is scaled, because squares of smaller or larger numbers do not fit a float32."""
 SPIKE_SNR, SPIKE_CEILING = 4.0, 3.0
 """SNR of a DC spike in every observation, of a sum over its rows in which pixels are clipped at so many sigma. A spike
 that reaches it stands in at least a third of the rows; a fainter one is rejected by the ON/OFF rule like any line."""
@@ -112,7 +128,9 @@ def _median(values: Float32[np.ndarray, " values"]) -> float:
 def _apply_gain(
     row: Float32[np.ndarray, " freq"], out: Float32[np.ndarray, " freq"], gain: float, slope: float, scatter: float
 ) -> None:
-    """Write (power * gain - 1) / scatter, with a gain that changes by `slope` per channel; 0 where it is not finite.
+    """Write (power * gain - 1) / scatter, with a gain that changes by `slope` per channel.
+
+    Where it is not finite the pixel was not measured and becomes 0.
 
     Args:
         row: power.
@@ -125,7 +143,7 @@ def _apply_gain(
     gain *= unit
     slope *= unit
     for f in range(row.size):
-        sigmas = row[f] * (gain + slope * np.float32(np.int32(f))) - unit
+        sigmas = (row[f] * (gain + slope * np.float32(np.int32(f))) - unit) + MEASURED
         out[f] = sigmas if abs(sigmas) < BROKEN else np.float32(0)
 
 
@@ -174,6 +192,162 @@ def _gain(levels: Float32[np.ndarray, " segments"], s: int, spread: float) -> fl
     return np.float32(1 / level) if level > 0 else np.float32(np.nan)
 
 
+@njit(cache=True, nogil=True)
+@no_type_check
+def _flag(
+    row: Float32[np.ndarray, " freq"],
+    before: Float32[np.ndarray, " freq"],
+    after: Float32[np.ndarray, " freq"],
+    flags: UInt8[np.ndarray, " padded"],
+) -> None:
+    """Flag pixels: 1 where the left neighbor is equal, plus 2 where the row before or after is, plus 4 if <= 0."""
+    for f in range(1, row.size):
+        left, same = np.uint8(row[f] == row[f - 1]), np.uint8(row[f] == before[f]) | np.uint8(row[f] == after[f])
+        flags[f] = left | (same << np.uint8(1)) | (np.uint8(row[f] <= np.float32(0)) << np.uint8(2))
+    flags[0] = np.uint8(row[0] == before[0] or row[0] == after[0]) << np.uint8(1) | np.uint8(row[0] <= 0) << np.uint8(2)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _count_flags(
+    flags: UInt8[np.ndarray, " padded"], edges: Int64[np.ndarray, " edges"], counts: Int64[np.ndarray, "segments kinds"]
+) -> None:
+    """Count the flags of each kind in each segment. Eight pixels without any are passed over at once."""
+    counts[:] = 0
+    words = flags.view(np.uint64)
+    for w in range(words.size):
+        if words[w]:
+            for f in range(8 * w, 8 * w + 8):
+                if flags[f]:
+                    s = min(f // edges[1], counts.shape[0] - 1)
+                    counts[s, 0] += flags[f] & 1
+                    counts[s, 1] += flags[f] >> 1 & 1
+                    counts[s, 2] += flags[f] >> 2
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _longest_noise(pairs: Int64[np.ndarray, " segments"], segment: int) -> int:
+    """Return the shortest run of equal pixels that noise does not make, given the equal neighbors in each segment.
+
+    The half of the segments with the fewest of them is taken for noise.
+    """
+    half = (pairs.size + 1) // 2
+    share = (np.sum(np.sort(pairs)[:half]) + 1) / (half * segment)
+    if share >= 1:
+        return LONGEST_RUN
+    return min(LONGEST_RUN, max(LEAST_RUN, 1 + math.ceil(LOG_ODDS / -math.log(share))))
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _mark_along(row: Float32[np.ndarray, " freq"], least: int, marked: Float32[np.ndarray, " freq"]) -> None:
+    """Set to NaN in `marked` every run of at least `least` equal pixels along a row."""
+    first = 0
+    for f in range(1, row.size + 1):
+        if f == row.size or row[f] != row[first]:
+            if f - first >= least:
+                marked[first:f] = np.nan
+            first = f
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _mark_across(
+    power: Float32[np.ndarray, "time _"],
+    start: int,
+    t: int,
+    flags: UInt8[np.ndarray, " padded"],
+    least: int,
+    marked: Float32[np.ndarray, " freq"],
+) -> None:
+    """Set to NaN in `marked` every pixel of row `t` in a run of at least `least` equal rows.
+
+    Args:
+        power: raw.
+        start: first column.
+        t: row.
+        flags: of the row.
+        least: rows in a run.
+        marked: the row.
+    """
+    for f in range(marked.size):
+        if flags[f] & 2:
+            column = power[:, start + f]
+            first = last = t
+            while first > 0 and column[first - 1] == column[t]:
+                first -= 1
+            while last < column.size - 1 and column[last + 1] == column[t]:
+                last += 1
+            if last - first + 1 >= least:
+                marked[f] = np.nan
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _mark_unmeasured(
+    power: Float32[np.ndarray, "time _"],
+    start: int,
+    t: int,
+    edges: Int64[np.ndarray, " edges"],
+    flags: UInt8[np.ndarray, " padded"],
+    counts: Int64[np.ndarray, "segments kinds"],
+    marked: Float32[np.ndarray, " freq"],
+) -> bool:
+    """Copy a row to `marked` with NaN where nothing was measured; return False, without a copy, if all was.
+
+    Masks are written as zeros or as one constant, along channels (a notch) or along rows (a channel with its mean);
+    dropped rows as zeros, a constant or a copy of the row before. Zero and less may be measured only where they are
+    within the noise (few bits, a burst); there, too, a run of zeros is a mask.
+
+    Args:
+        power: raw.
+        start: first column.
+        t: row.
+        edges: first channel of each segment, and the end of the last.
+        flags: scratch space, as wide as the row and up to eight more.
+        counts: scratch space for the flags of each segment.
+        marked: receives the copy.
+    """
+    last, stop = power.shape[0] - 1, start + marked.size
+    row = power[t, start:stop]
+    before, after = power[t - 1 if t else min(1, last), start:stop], power[t + 1 if t < last else last - 1, start:stop]
+    _flag(row, before, after, flags)
+    _count_flags(flags, edges, counts)
+    least = _longest_noise(counts[:, 0], edges[1])
+    if 2 * np.max(counts[:, 0]) < least - 1 and np.max(counts[:, 1]) == 0 and np.max(counts[:, 2]) == 0:
+        return False
+    marked[:] = row
+    _mark_along(row, least, marked)
+    if least <= power.shape[0]:
+        _mark_across(power, start, t, flags, least, marked)
+    for s in range(counts.shape[0]):
+        part, often = slice(edges[s], edges[s + 1]), REPEATED * (edges[s + 1] - edges[s])
+        if t > 0 and counts[s, 1] > often and np.sum(row[part] == before[part]) > often:
+            marked[part] = np.nan
+    level, scatter = _rough_level(marked, np.empty(SAMPLES, np.float32))
+    if scatter < FAR_FROM_ZERO * level:
+        for f in range(row.size):
+            if row[f] <= 0:
+                marked[f] = np.nan
+    return True
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _scaled(row: Float32[np.ndarray, " freq"], copy: Float32[np.ndarray, " freq"]) -> Float32[np.ndarray, " freq"]:
+    """Return the row, or a copy scaled by a power of two if its power is very small or large; that changes no digit."""
+    level = np.float32(0)
+    for f in range(0, row.size, max(1, row.size // SAMPLES)):
+        level = max(level, row[f]) if row[f] < np.inf else level
+    if level == 0 or SMALLEST_POWER < level < LARGEST_POWER:
+        return row
+    factor = np.float32(2.0 ** -math.floor(math.log2(level)))
+    for f in range(row.size):
+        copy[f] = row[f] * factor
+    return copy
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def normalize_bandpass(
@@ -185,7 +359,7 @@ def normalize_bandpass(
 ) -> Float32[np.ndarray, " time"]:
     """Fill `out` with `power` from column `start` on, in units of its noise; return the relative scatter of each row.
 
-    Pixels that are not finite become 0. A row without power or without scatter becomes 0 and has scatter 0.
+    Pixels that were not measured become 0, and no others. A row without power or without scatter has scatter 0.
 
     Args:
         power: linear, with at least as many columns as `start` and the width of `out` together.
@@ -201,8 +375,11 @@ def normalize_bandpass(
     edges[segments] = chans
     levels, scatters, gains = np.empty((3, segments), dtype=np.float32)
     row_scatter = np.zeros(rows, dtype=np.float32)
+    copy, counts = np.empty(chans, np.float32), np.empty((segments, 3), np.int64)
+    flags = np.zeros(-(-chans // 8) * 8, np.uint8)
     for t in range(rows):
-        row = power[t, start : start + chans]
+        masked = _mark_unmeasured(power, start, t, edges, flags, counts, copy)
+        row = _scaled(copy if masked else power[t, start : start + chans], copy)
         _measure_levels(row, edges, levels, scatters)
         spread = _median(scatters)
         if not spread > 0 or not _median(levels) > 0:
@@ -218,6 +395,9 @@ def normalize_bandpass(
             center = (first + last) // 2
             rise = (gains[s] - gains[max(0, s - 1)]) / np.float32(segment)
             fall = (gains[min(segments - 1, s + 1)] - gains[s]) / np.float32(segment)
+            # Beside a segment without a level there is nothing to interpolate to.
+            rise = np.float32(0) if np.isnan(rise) else rise
+            fall = np.float32(0) if np.isnan(fall) else fall
             if s == 0 or (coarse[0] and (first - coarse[1]) % coarse[0] == 0):
                 rise = fall
             if s == segments - 1 or (coarse[0] and (last - coarse[1]) % coarse[0] == 0):
@@ -284,8 +464,8 @@ def normalize_block(
 def find_spikes(sigmas: Float32[np.ndarray, "obs time freq"], cadence: Geometry, middles: Sequence[int]) -> list[int]:
     """Return the columns of the DC spikes at `middles`: each middle where one stands, and its two neighbors.
 
-    A spike does not drift, and it is alike in ONs and OFFs: one of the three columns is bright in every observation. A
-    tone from the target is not in the OFFs.
+    A spike does not drift, and it is alike in ONs and OFFs: one of the three columns is bright in every observation
+    in which it was measured, an OFF among them. A tone from the target is not in the OFFs.
 
     Args:
         sigmas: normalized observations.

@@ -18,6 +18,8 @@ class Candidate:
     drift_rate_hz_s: float
     bandwidth_hz: float
     snr: tuple[float, ...]  # along the track, in each of the six observations
+    valid: tuple[float, ...]  # share of the pixels along the track that were measured, in each observation
+    note: str  # "OFF 2 not measured": too little to confirm or clear it; "OFF 4 missing"; else ''
     probability: float
     probability_spread: float  # standard deviation over draws of the encoder's posterior
     strangeness: float | None  # distance of its latents from those of the training signals; 1 is typical
@@ -38,12 +40,14 @@ class Candidate:
 
     def row(self) -> dict[str, Any]:
         """Return the values of `COLUMNS`: one column per observation for `snr`, latents left out."""
-        values = asdict(self) | dict(zip(EXPANDED["snr"], self.snr, strict=True))
+        values = asdict(self)
+        for name in ("snr", "valid"):
+            values |= dict(zip(EXPANDED[name], values[name], strict=True))
         values["allocations"] = "; ".join(self.allocations)
         return {name: values[name] for name in COLUMNS}
 
 
-EXPANDED = {"snr": tuple(f"snr_{i}" for i in range(6)), "latents": ()}
+EXPANDED = {name: tuple(f"{name}_{i}" for i in range(6)) for name in ("snr", "valid")} | {"latents": ()}
 """Columns of a table for a field with several numbers."""
 COLUMNS = tuple(name for field in fields(Candidate) for name in EXPANDED.get(field.name, (field.name,)))
 

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.detector.detector import Detector
+from aetherscan.header import NOT_MEASURED
 from aetherscan.io import Observation
 from aetherscan.options.search import Gates, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
@@ -19,7 +20,7 @@ from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
 from aetherscan.search.features import measurements
 from aetherscan.search.follow import DRIFT, SNR, START, as_track
-from aetherscan.search.on_off import find_tracks, hits_between, merge
+from aetherscan.search.on_off import find_tracks, hits_between, merge, note_on
 
 NEAR_HZ = 500.0
 FAINTEST = 4.0
@@ -77,6 +78,9 @@ def trace(
         if i not in rivals[merge(tracks[rivals], cadence)]:
             yield "  stops here: a brighter track follows the same line"
             continue
+        if note := note_on(tracks[i], cadence, gates.min_valid):
+            withheld = f": less than {gates.min_valid:g} of its pixels; kept, but not announced"
+            yield f"  {note}{withheld if NOT_MEASURED in note else ''}"
         yield from _score(block, tracks[i], cadence, detector, threshold)
 
 
@@ -112,7 +116,10 @@ def _description(row: Float64[np.ndarray, " fields"], cadence: Geometry) -> str:
     track = as_track(row)
     first_row = cadence.middles[cadence.on[0]] - cadence.rows / 2
     where = f"{cadence.mhz(track.channel(first_row)):.6f} MHz, {_hz_s(track.drift, cadence):+.3f} Hz/s"
-    return f"{where}, {track.width * cadence.hz:.0f} Hz wide, SNR " + " ".join(f"{snr:.1f}" for snr in track.snr)
+    return f"{where}, {track.width * cadence.hz:.0f} Hz wide, SNR " + " ".join(
+        f"{snr:.1f}" if valid == 1 else f"{snr:.1f} ({valid:.0%} measured)"
+        for snr, valid in zip(track.snr, track.valid, strict=True)
+    )
 
 
 def _score(

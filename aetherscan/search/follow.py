@@ -40,9 +40,11 @@ FIELDS = (
     "off_close",
     "off_wide",
     *(f"snr_{i}" for i in range(OBSERVATIONS)),
+    *(f"valid_{i}" for i in range(OBSERVATIONS)),
 )
 """Columns of an array of tracks; `Track` defines them."""
 START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_CLOSE, OFF_WIDE, SNR = range(9)
+VALID = SNR + OBSERVATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class Track:
     off_close: float  # SNR of the brightest line within `CLOSE_CHANNELS` in any OFF
     off_wide: float  # SNR of the brightest line within `WIDE_CHANNELS`, in the OFF where that is faintest
     snr: tuple[float, ...]  # on the track, in each observation
+    valid: tuple[float, ...]  # share of the pixels on the track that were measured, in each observation
 
     @property
     def box(self) -> float:
@@ -72,7 +75,9 @@ class Track:
 def as_track(row: Float64[np.ndarray, " fields"]) -> Track:
     """Return a row of an array of tracks as a `Track`."""
     values = [float(value) for value in row]
-    return Track(**dict(zip(FIELDS[:SNR], values[:SNR], strict=True)), snr=tuple(values[SNR:]))
+    return Track(
+        **dict(zip(FIELDS[:SNR], values[:SNR], strict=True)), snr=tuple(values[SNR:VALID]), valid=tuple(values[VALID:])
+    )
 
 
 class Arrays(NamedTuple):
@@ -147,6 +152,29 @@ def line_snr(
     for t in range(sums.size):
         total += weights[level, t] * min(sums[t], ceilings[1])
     return total
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def line_valid(sigmas: Float32[np.ndarray, "time freq"], channel: float, drift: float, box: float) -> float:
+    """Return the share of the pixels of a box along a line that were measured: in the array, and not exactly 0.
+
+    Args:
+        sigmas: one observation.
+        channel: of the line's center at mid-observation.
+        drift: channels per row.
+        box: width in channels.
+    """
+    rows, chans = sigmas.shape
+    valid = total = 0
+    for t in range(rows):
+        low = channel + drift * (t - (rows - 1) / 2) - box / 2 + 0.5
+        first = math.floor(low + 0.25)  # without an edge pixel of which the box covers less than a quarter
+        last = max(first + 1, math.ceil(low + box - 0.25))
+        total += last - first
+        for k in range(max(0, first), min(chans, last)):
+            valid += sigmas[t, k] != 0
+    return valid / total
 
 
 @njit(cache=True, nogil=True)
@@ -328,6 +356,8 @@ def follow(hit: Any, position: int, arrays: Arrays, min_on_snr: float) -> Float6
     track[START], track[DRIFT], track[WIDTH], track[HIT_SNR] = start, drift, width, hit["snr"]
     for i in range(count):
         track[SNR + ons[i]] = snrs[i]
+    for i in range(len(middles)):
+        track[VALID + i] = line_valid(arrays.sigmas[i], start + drift * middles[i], drift, math.hypot(width, drift))
     if not present:
         return track
     bright_rows, track[RESIDUAL] = 0, 0.0

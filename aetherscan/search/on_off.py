@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from aetherscan.cadence.geometry import Geometry
+from aetherscan.header import NOT_MEASURED
 from aetherscan.options.search import Gates
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.dedoppler import MOST_HITS, find_hits
-from aetherscan.search.follow import DRIFT, FIELDS, OFF_CLOSE, SNR, START, WIDTH, Arrays, follow_hits
+from aetherscan.search.follow import DRIFT, FIELDS, OFF_CLOSE, SNR, START, VALID, WIDTH, Arrays, follow_hits
 
 CLOSE_SNR_EXCESS = 1.5
 """SNR by which the brightest of many lines close to a track exceeds, in noise, that of the one line on it."""
@@ -96,11 +97,14 @@ def hits_between(
 def rejection_reasons(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, gates: Gates) -> np.ndarray:
     """Return for each track the first reason why it is not a candidate, '' if there is none.
 
-    The OFFs are also tested close to the track, for an emitter that wanders or curves may miss the straight line in
+    An ON that is too faint where most of it was not measured is another reason than one that is too faint. The OFFs are
+    also tested close to the track, for an emitter that wanders or curves may miss the straight line in
     them by a little.
     """
     on, off = tracks[:, SNR:][:, cadence.on], tracks[:, SNR:][:, cadence.off]
+    masked = tracks[:, VALID:][:, cadence.on] < gates.min_valid
     reasons = {
+        "an_on_not_measured": (~(on >= gates.min_on_snr) & masked).any(axis=1),
         "weak_in_an_on": ~(on.min(axis=1) >= gates.min_on_snr),
         "weak_together": ~(on.sum(axis=1) / 3**0.5 >= gates.min_together_snr),
         "too_fast": np.abs(tracks[:, DRIFT]) > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
@@ -109,6 +113,23 @@ def rejection_reasons(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geo
         | (tracks[:, OFF_CLOSE] > gates.max_off_snr + CLOSE_SNR_EXCESS),
     }
     return np.select(list(reasons.values()), list(reasons), default="").astype("U32")
+
+
+def note_on(track: Float64[np.ndarray, " fields"], cadence: Geometry, min_valid: float) -> str:
+    """Return what a candidate lacks, as in "OFF 2 4 not measured" or "OFF 6 missing"; '' if nothing.
+
+    An ON or OFF of which less than `min_valid` of the track was measured can neither confirm nor clear a candidate. A
+    missing OFF is one that the cadence is searched without. Observations are counted from 1.
+    """
+    if cadence.absent == cadence.off:
+        return "no OFF measured"
+    masked = [i for i in range(len(cadence.headers)) if track[VALID + i] < min_valid and i not in cadence.absent]
+    kinds = {
+        ("ON", NOT_MEASURED): [i for i in masked if i in cadence.on],
+        ("OFF", NOT_MEASURED): [i for i in masked if i in cadence.off],
+        ("OFF", "missing"): cadence.absent,
+    }
+    return "; ".join(f"{kind} {' '.join(str(i + 1) for i in at)} {why}" for (kind, why), at in kinds.items() if at)
 
 
 def merge(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> list[int]:

@@ -26,6 +26,7 @@ from jaxtyping import Float32, Float64, UInt8
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.cadence.places import largest_separation_arcmin
 from aetherscan.detector.detector import Detector, Latents
+from aetherscan.header import NOT_MEASURED
 from aetherscan.io import ArrayObservation, Observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
@@ -34,7 +35,7 @@ from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, tra
 from aetherscan.search.features import measurements
 from aetherscan.search.follow import DRIFT, START, as_track
 from aetherscan.search.known_rfi import rfi_context
-from aetherscan.search.on_off import find_tracks, merge
+from aetherscan.search.on_off import find_tracks, merge, note_on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ def search_cadence(
             for block, result in zip(batch, threads.map(search, batch) if threads else map(search, batch), strict=True):
                 results.append(result)
                 progress(block.stop / cadence.nchans)
-    candidates, snippets, features, counts = _score(results, cadence, detector, threshold, clock)
+    candidates, snippets, features, counts = _score(results, cadence, detector, threshold, settings.min_valid, clock)
     return SearchResult(
         candidates=candidates,
         snippets=snippets,
@@ -197,7 +198,12 @@ def _window_starts(block: Block, cadence: Geometry, width: int) -> Float64[np.nd
 
 
 def _score(
-    results: Sequence[BlockResult], cadence: Geometry, detector: Detector, threshold: float, clock: Clock
+    results: Sequence[BlockResult],
+    cadence: Geometry,
+    detector: Detector,
+    threshold: float,
+    min_valid: float,
+    clock: Clock,
 ) -> tuple[
     tuple[Candidate, ...],
     UInt8[np.ndarray, "candidates obs rows bins"],
@@ -211,6 +217,7 @@ def _score(
         cadence: its geometry.
         detector: in the mode of the search.
         threshold: lowest probability of a candidate.
+        min_valid: least share of a track that must have been measured in each observation.
         clock: measures the time spent scoring.
     """
     counts = sum((result.counts for result in results), Counter[str]())
@@ -237,9 +244,10 @@ def _score(
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
     candidates = [
-        _candidate(tracks[i], (probabilities[i], spread, strange), latents.mean[i], lines, cadence, detector)
+        _candidate(tracks[i], (probabilities[i], spread, strange), latents.mean[i], lines, cadence, detector, min_valid)
         for i, spread, strange in zip(passed, spreads, strangeness, strict=True)
     ]
+    counts["candidates_not_announced"] = sum(NOT_MEASURED in candidate.note for candidate in candidates)
     order = sorted(range(len(passed)), key=lambda i: candidates[i].frequency_mhz)
     return tuple(candidates[i] for i in order), snippets[passed[order]], features[passed[order]], dict(counts)
 
@@ -266,6 +274,7 @@ def _candidate(
     lines: Float64[np.ndarray, " lines"],
     cadence: Geometry,
     detector: Detector,
+    min_valid: float,
 ) -> Candidate:
     """Return a track as a candidate, in physical units.
 
@@ -276,6 +285,7 @@ def _candidate(
         lines: frequency of every line in the ONs, MHz, ascending.
         cadence: its geometry.
         detector: that scored the track.
+        min_valid: least measured share in each observation.
     """
     track, header = as_track(row), cadence.headers[cadence.on[0]]
     probability, spread, strangeness = map(float, scores)
@@ -287,6 +297,8 @@ def _candidate(
         drift_rate_hz_s=track.drift * cadence.headers[0].foff * 1e6 / header.tsamp,
         bandwidth_hz=track.width * cadence.hz,
         snr=track.snr,
+        valid=track.valid,
+        note=note_on(row, cadence, min_valid),
         probability=probability,
         probability_spread=spread,
         strangeness=None if math.isnan(strangeness) else strangeness,

@@ -6,14 +6,14 @@ from pathlib import Path
 from sqlalchemy import func, insert, select, update
 
 from aetherscan.io.outputs import check_writable, write_whole
-from aetherscan.search.candidates import write_table
+from aetherscan.search.candidates import EXPANDED, write_table
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks
 from sentinel.store.queue import Store
 from sentinel.store.schema import attempt, cadence, candidate, file, label, labeled, now, outbox
 
-HIDDEN = ("latents", "snr")
-"""Columns that the table leaves out; `snr` becomes six columns."""
+HIDDEN = ("latents", "snr", "valid")
+"""Columns that the table leaves out; `snr` and `valid` become six columns each."""
 
 
 def newest(store: Store, count: int) -> list[str]:
@@ -85,8 +85,11 @@ def export(store: Store, path: Path) -> int:
         write_whole(path, json.dumps(found, indent=1) + "\n")
         return len(found)
     columns = [name for name in candidate.c.keys() if name not in HIDDEN]  # noqa: SIM118
-    columns += ["label", "superseded", *(f"snr_{i}" for i in range(6))]
-    write_table(path, columns, (row | {f"snr_{i}": snr for i, snr in enumerate(row["snr"])} for row in found))
+    columns += ["label", "superseded", *EXPANDED["snr"], *EXPANDED["valid"]]
+    for row in found:
+        for name in ("snr", "valid"):
+            row.update(zip(EXPANDED[name], row[name] or [None] * 6, strict=True))
+    write_table(path, columns, found)
     return len(found)
 
 

@@ -33,6 +33,7 @@ def remarks(row: Mapping[str, Any]) -> str:
     lines, repeats = row.get("comb_teeth"), row.get("seen_before")
     facts = (
         "superseded by a later search" if row.get("superseded") else "",
+        row.get("note"),
         row.get("allocations"),
         row.get("clock"),
         f"comb of {lines} lines, {row['comb_spacing_hz'] / 1e3:.6g} kHz apart" if lines else "",

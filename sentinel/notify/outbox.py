@@ -26,7 +26,7 @@ from sentinel.errors import PostError, PostGoneError, PostUnknownError
 from sentinel.failpoint import failpoint
 from sentinel.notify.messages import ROWS, digest_text, message_text, one_line
 from sentinel.store.queue import Store
-from sentinel.store.schema import cadence, candidate, labeled, meta, now, outbox, superseded
+from sentinel.store.schema import announced, cadence, candidate, labeled, meta, now, outbox
 
 UNSENT = ("pending", "sending", "retry_at", "unknown")
 SENT = ("sent", "reconciled")
@@ -154,14 +154,14 @@ def current_text(rows: Connection, row: Row[Any], link: str = "") -> str:
     """Return the text of a message as the store would write it now: all its slices and labels."""
     cadence_ids = select(outbox.c.cadence_id).where((outbox.c.id == row.id) | (outbox.c.parent_id == row.id))
     columns = (cadence.c.id, cadence.c.target, cadence.c.band_low_mhz, cadence.c.band_high_mhz, cadence.c.tstart)
-    current = (candidate.c.cadence_id == cadence.c.id) & ~superseded()
+    current = (candidate.c.cadence_id == cadence.c.id) & announced()
     joined = cadence.outerjoin(candidate, current)
     counted = select(*columns, func.count(candidate.c.id).label("count")).select_from(joined)
     covered = counted.where(cadence.c.id.in_(cadence_ids)).group_by(cadence.c.id).order_by(cadence.c.id)
     cadences = [dict(line) for line in rows.execute(covered).mappings()]
     if row.digest:
         return digest_text(cadences, link=link and f"{link}/candidates")
-    best = labeled().where(candidate.c.cadence_id.in_(cadence_ids), ~superseded())
+    best = labeled().where(candidate.c.cadence_id.in_(cadence_ids), announced())
     best = best.order_by(candidate.c.probability.desc())
     candidates = [dict(line) for line in rows.execute(best.limit(ROWS)).mappings()]
     return message_text(

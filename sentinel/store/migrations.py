@@ -68,6 +68,7 @@ STEPS = (
     ),
     Step(version=4, adds=(candidate.c.strangeness,)),
     Step(version=5, adds=(candidate.c.on_separation_arcmin,)),
+    Step(version=6, adds=(candidate.c.valid, candidate.c.note)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 

@@ -36,6 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from aetherscan.header import NOT_MEASURED
+
 WAITING = ("forming", "ready", "leased", "retry_at")
 """States of a cadence that is not done, quarantined or skipped."""
 
@@ -190,6 +192,8 @@ candidate = Table(
     Column("comb_teeth", Integer),
     Column("neighbours", Integer),
     Column("nearest_hz", Float),
+    Column("valid", JSON),  # share of the track's pixels that were measured, in each observation
+    Column("note", Text),  # observations that are missing, or of which too little was measured
     Column("seen_before", Integer),  # candidates of other cadences at this frequency when this was recorded, to 100
     Column("on_separation_arcmin", Float),  # largest distance between the places of the ONs
 )
@@ -296,6 +300,11 @@ def superseded() -> ColumnElement[bool]:
     later = attempt.alias()
     same = later.c.cadence_id == candidate.c.cadence_id
     return exists().where(same, later.c.outcome == "done", later.c.id > candidate.c.attempt_id).correlate(candidate)
+
+
+def announced() -> ColumnElement[bool]:
+    """Return, as SQL, whether messages count a candidate: it is current, and its ONs and OFFs were measured."""
+    return ~superseded() & ~func.coalesce(candidate.c.note, "").contains(NOT_MEASURED)
 
 
 def labeled() -> Select[Any]:

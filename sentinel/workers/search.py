@@ -15,7 +15,7 @@ from typing import Any
 from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import roles_of
 from aetherscan.errors import TruncatedFileError
-from aetherscan.header import Header
+from aetherscan.header import NOT_MEASURED, Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.features import pack_example
@@ -95,7 +95,7 @@ def search_files(
         examples=examples,
         release=release,
         run=run,
-        message=message if rows else None,
+        message=message if any(NOT_MEASURED not in row["note"] for row in rows) else None,
     )
 
 
@@ -117,7 +117,7 @@ def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observatio
     def absent(i: int) -> Observation:
         neighbor, steps = (present[i - 1].header, 1) if i else (present[1].header, -1)  # an ON, which is never missing
         tstart = neighbor.tstart + steps * step_days
-        return absent_observation(replace(neighbor, tstart=tstart, source_name="absent"))
+        return absent_observation(replace(neighbor, tstart=tstart))
 
     return [present[i] if i in present else absent(i) for i in range(6)]
 
@@ -165,8 +165,9 @@ def build_message(
         header: of the first observation.
         cadence_id: of the page that the message links to.
         pictures: paths, the most probable candidate first. Not attached where `rows` are a storm.
-        rows: as recorded in the `candidate` table, most probable first.
+        rows: as recorded in the `candidate` table, most probable first. Those `NOT_MEASURED` are left out.
     """
+    rows = [row for row in rows if NOT_MEASURED not in (row.get("note") or "")]
     target, link = rows[0]["target"], config.web.url and f"{config.web.url}/cadences/{cadence_id}"
     text = message_text(target, header.band_mhz, header.tstart, rows[0]["release_name"], rows, link=link or "")
     return {

@@ -1,20 +1,22 @@
 """An observation that a partial cadence lacks is dated by the spacing of the others."""
 
+import numpy as np
 import pytest
-from factories import make_header
+from factories import GBT, make_header
 
 from aetherscan.header import SECONDS_PER_DAY
-from aetherscan.io import absent_observation
+from aetherscan.io import ArrayObservation
 from sentinel.workers.search import fill_missing
 
 STEP_S = 600.0
+POWER = np.ones((GBT.ntime, GBT.nchans), np.float32)
 
 
 def present(pattern, rest_s=0.0):
     """Return stand-ins for the observations of a pattern; the telescope rests before position 4."""
     starts_s = [i * STEP_S + (rest_s if i >= 4 else 0.0) for i in range(6)]
     return [
-        absent_observation(make_header(source_name=letter, tstart=59103.0 + start_s / SECONDS_PER_DAY))
+        ArrayObservation(make_header(source_name=letter, tstart=59103.0 + start_s / SECONDS_PER_DAY), POWER)
         for letter, start_s in zip(pattern, starts_s, strict=True)
         if letter != "."
     ]
