@@ -134,5 +134,6 @@ def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], obj
         tell("the tone was not found")
         return False
     tell(f"candidate {close.id}, picture {close.picture or 'not drawn yet: ./sentinel.py status'}")
-    tell(f"message   {message.state} {message.cause or ''}".rstrip() if message else "message   none")
+    why = "no channel is configured" if message and message.state == "off" else ""
+    tell(f"message   {message.state} {message.cause or why}".rstrip() if message else "message   none")
     return True

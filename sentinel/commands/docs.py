@@ -4,6 +4,8 @@ import os
 import warnings
 from pathlib import Path
 
+from sentinel.config import ROOT
+
 PACKAGES = ("aetherscan", "sentinel")
 NO_SOURCE_LINE = r"Cannot determine where sentinel\.config\."
 """pdoc says this of the sections of the configuration that are made from the option classes of aetherscan."""
@@ -19,7 +21,8 @@ def build(folder: Path) -> Path:
     import pdoc
     import pdoc.render
 
-    pdoc.render.configure(docformat="google", show_source=False, search=False)
+    templates = ROOT / "docs" / "api"
+    pdoc.render.configure(docformat="google", show_source=False, search=False, template_directory=templates)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.filterwarnings("ignore", message=NO_SOURCE_LINE, category=UserWarning)

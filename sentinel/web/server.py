@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import case, select
@@ -34,10 +35,25 @@ PERIOD_S = 5.0
 SLOW_CLIENT_S = 10.0
 ROWS = 500
 """Candidates on a page, the newest first."""
-COLUMNS = ("id", "cadence_id", "target", "frequency_mhz", "drift_rate_hz_s", "probability", "tstart_mjd", "picture")
+COLUMNS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("id", "cadence_id", "target"), str),
+    "frequency_mhz": "{:.6f}".format,
+    "drift_rate_hz_s": "{:+.3f}".format,
+    "probability": "{:.3f}".format,
+    "snr": lambda snrs: " ".join(f"{snr:.1f}" for snr in snrs),
+    "tstart_mjd": "{:.5f}".format,
+    "picture": lambda path: Path(path or "").name,
+    "warnings": lambda text: text or "",
+}
+"""Columns of a table of candidates, and the text of their cells."""
 HEAD = '<!doctype html><meta charset="utf-8"><title>Sentinel</title>'
-PAGES = ("/healthz", "/readyz", "/metrics", "/candidates")
-LINKS = "".join(f'<li><a href="{page}">{page}</a>' for page in PAGES)
+PAGES = {
+    "/candidates": "the newest candidates",
+    "/healthz": "whether this program runs",
+    "/readyz": "whether the service can search",
+    "/metrics": "for Prometheus",
+}
+LINKS = "".join(f'<li><a href="{page}">{page}</a> {text}' for page, text in PAGES.items())
 Response = tuple[int, str, bytes]
 """Status code, content type, body."""
 
@@ -87,18 +103,13 @@ def _page(store: Store, cadence_id: int | None = None) -> bytes:
             found = rows.execute(select(*columns).where(cadence.c.id == cadence_id)).one()
             about = f"<p>{escape(' '.join(one_line(value) for value in found if value))}"
         table = [
-            [
-                *(row[name] for name in COLUMNS),
-                " ".join(f"{snr:.1f}" for snr in row["snr"]),
-                remarks(dict(row)),
-                row["warnings"] or "",
-            ]
+            [*(show(row[name]) for name, show in COLUMNS.items()), remarks(dict(row))]
             for row in rows.execute(query).mappings()
         ]
-    head = "".join(f"<th>{name}" for name in (*COLUMNS, "snr", "remarks", "warnings"))
+    head = "".join(f"<th>{name}" for name in (*COLUMNS, "remarks"))
     body = "".join("<tr>" + "".join(f"<td>{escape(one_line(cell))}" for cell in row) for row in table)
     empty = "" if table else "<p>no candidates"
-    return f"{HEAD}{about}<table><tr>{head}{body}</table>{empty}".encode()
+    return f'{HEAD}{about}<table cellpadding="6"><tr align="left">{head}{body}</table>{empty}'.encode()
 
 
 def serve(config: Config, reply: Callable[[str], Response]) -> ThreadingHTTPServer:

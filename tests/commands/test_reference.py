@@ -1,5 +1,6 @@
 """The API reference is built from the docstrings, and a docstring that cannot be rendered is an error."""
 
+import re
 import subprocess
 import sys
 
@@ -16,3 +17,7 @@ def test_the_reference_has_a_page_for_every_module_and_no_warning(tmp_path):
     assert (tmp_path / "aetherscan" / "io.html").exists()
     assert len(pages) > 80
     assert [str(page) for page in pages if not page.exists()] == []
+    first = (tmp_path / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r'<li><a href="([^"]*)">[^<]*</a>:', first)
+    assert len(links) > 3
+    assert [link for link in links if not (tmp_path / link).exists()] == []

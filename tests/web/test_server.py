@@ -94,6 +94,20 @@ def test_the_pages_show_state_and_warnings_of_a_cadence(store, served):
         assert "<td>tsamp: expected less" in served(page)[1]
 
 
+def test_a_candidate_has_short_numbers_and_the_name_of_its_picture(store, served):
+    queue(store)
+    row = {
+        **CANDIDATE,
+        "frequency_mhz": 1499.8798993865,
+        "drift_rate_hz_s": 0.9601678,
+        "picture": "/srv/pictures/a.png",
+    }
+    store.complete(store.claim(60).token, replace(found(), candidates=[row]))
+    page = served("/candidates")[1]
+    assert "<td>1499.879899<td>+0.960<td>" in page
+    assert "<td>a.png<td>" in page
+
+
 def test_head_is_answered_as_get_without_the_body(store, tmp_path):
     config = Config(state_dir=tmp_path, web={"port": 0})
     server = serve(config, lambda path: respond(path, config, store, StageHistograms()))
