@@ -60,6 +60,26 @@ FAULTS = {
     38: "2,000 cadences: memory, descriptors and write-ahead log",
     39: "schema migrated, both ways",
     40: "hostile names",
+    41: "watched root renamed, missing, or unmounted while the service runs",
+    42: "demo beside a stopped watcher, or without its folder",
+    43: "picture folder unwritable or full",
+    44: "web port taken",
+    45: "a folder that does not reply",
+    46: "cache of compiled functions unwritable",
+    47: "a search fails because of the machine: disk, permission, memory, mount",
+    48: "socket of supervisord lost, file of its process id empty or wrong",
+    49: "state_dir edited, moved, or reached through a link while the service runs",
+    50: "another service or container beside it, also with the same path",
+    51: "up fails or is ended; heartbeats of an earlier start",
+    52: "host renamed",
+    53: "PostgreSQL read-only after a failover",
+    54: "too many connections",
+    55: "store away for longer than the leases",
+    56: "FIFO, device, socket or circular link with the name of a file or of a signal of completion",
+    57: "file replaced by another with the same header and size",
+    58: "recorded cadences searched again",
+    59: "output that cannot be written, or whose disk is full",
+    60: "any arguments, configuration and environment",
 }
 
 
@@ -112,7 +132,7 @@ class _Matrix:
     def _table(self):
         minutes = (time.monotonic() - self.began) / 60
         yield from (
-            "# Forty faults",
+            f"# {len(FAULTS)} faults",
             "",
             "Written by `./sentinel.py test --faults`; `tests/fault_matrix.py` says how. The promises:",
             "",

@@ -9,6 +9,7 @@ from sentinel.config import load_config
 from sentinel.errors import ConfigError
 
 
+@pytest.mark.fault(60, promise="P5")
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -58,6 +59,7 @@ def test_patterns_in_the_environment_may_hold_colons(monkeypatch):
     assert load_config(None).watch.include == ("a:b*.h5", "*.fil")
 
 
+@pytest.mark.fault(60, promise="P5")
 @pytest.mark.parametrize(
     ("name", "value"), [("WATCH__ROOTS", ""), ("WATCH", "3"), ("WATCH", "{junk"), ("LEASE_S", "inf")]
 )
@@ -67,6 +69,7 @@ def test_a_wrong_value_in_the_environment_is_a_configuration_error(monkeypatch, 
         load_config(None)
 
 
+@pytest.mark.fault(60, promise="P5")
 @pytest.mark.parametrize("command", [["config", "check"], ["up"]])
 @pytest.mark.parametrize(
     ("text", "found"),

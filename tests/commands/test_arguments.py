@@ -86,6 +86,7 @@ def lines():
     return st.sampled_from(commands()).flatmap(line)
 
 
+@pytest.mark.fault(60, promise="P5")
 @pytest.mark.hypothesis
 def test_no_command_line_ends_in_a_traceback(quiet, capsys):
     allowed = exit_statuses()
@@ -104,6 +105,7 @@ def test_no_command_line_ends_in_a_traceback(quiet, capsys):
     check()
 
 
+@pytest.mark.fault(60, promise="P5")
 @pytest.mark.parametrize(
     ("line", "found"),
     [
@@ -151,6 +153,7 @@ def test_a_command_whose_reader_ends_first_ends_without_output(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.fault(59, promise="P5")
 def test_a_full_disk_behind_standard_output_is_one_line_and_exit_1(tmp_path):
     (tmp_path / "config.yaml").write_text("")
     line = [sys.executable, "-P", "-m", "sentinel.cli", "--config", str(tmp_path / "config.yaml"), "config", "show"]

@@ -23,6 +23,7 @@ def config(tmp_path, monkeypatch):
     return Config(state_dir=tmp_path / "var", watch={"roots": [tmp_path / "incoming"]})
 
 
+@pytest.mark.fault(42, promise="P5")
 def test_a_demo_that_is_not_searched_reports_no_earlier_demo_and_keeps_its_files(config, store):
     queue(store)
     done = SearchRecord(candidates=[CANDIDATE], release=("r1", "ab" * 32), pictures=[], run={}, message=None)
@@ -34,6 +35,7 @@ def test_a_demo_that_is_not_searched_reports_no_earlier_demo_and_keeps_its_files
     assert len(list(config.watch.roots[0].rglob("*.h5"))) == 6
 
 
+@pytest.mark.fault(42, promise="P5")
 def test_a_demo_does_not_create_a_missing_watched_folder(config, store):
     config.watch.roots[0].rmdir()
     with pytest.raises(SentinelError, match="expected a watched folder, found none"):
@@ -41,6 +43,7 @@ def test_a_demo_does_not_create_a_missing_watched_folder(config, store):
     assert not config.watch.roots[0].exists()
 
 
+@pytest.mark.fault(42, promise="P5")
 def test_a_demo_writes_no_files_while_a_program_of_the_service_is_missing(config, store, monkeypatch):
     monkeypatch.setattr(demo, "not_ready", lambda *_: "waiting for watcher")
     with pytest.raises(SentinelError, match="the service is not ready: waiting for watcher"):
@@ -48,6 +51,7 @@ def test_a_demo_writes_no_files_while_a_program_of_the_service_is_missing(config
     assert list(config.watch.roots[0].iterdir()) == []
 
 
+@pytest.mark.fault(42, promise="P4")
 @pytest.mark.parametrize(("state", "left"), [("done", ["notes.txt"]), ("quarantined", ["notes.txt"] + 6 * [".h5"])])
 def test_a_demo_deletes_only_its_own_files_and_only_after_a_search(config, store, monkeypatch, state, left):
     def follow(_store, folder, _tell):

@@ -19,6 +19,7 @@ def no_search():
     raise AssertionError("the search began")
 
 
+@pytest.mark.fault(59, promise="P5")
 def test_a_table_that_cannot_be_written_completely_leaves_the_earlier_one(tmp_path):
     table = tmp_path / "candidates.csv"
     table.write_text("earlier\n")
@@ -42,6 +43,7 @@ def test_a_table_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
     assert (tmp_path / "real.csv").read_text() == "new\n"
 
 
+@pytest.mark.fault(59, promise="P5")
 @pytest.mark.parametrize("taken", ["candidates.csv", "run.json"])
 def test_a_search_whose_table_cannot_be_written_does_not_begin(tmp_path, taken):
     (tmp_path / taken).mkdir()
@@ -55,6 +57,7 @@ def test_stamps_whose_table_cannot_be_written_are_not_scored(tmp_path):
         search.score([tmp_path / "none.npy"], tmp_path, detector=None, threshold=None, batch=1)
 
 
+@pytest.mark.fault(59, promise="P5")
 def test_a_search_of_a_mistyped_name_does_not_empty_the_table_of_an_earlier_search(tmp_path):
     (tmp_path / "candidates.csv").write_text("earlier\n")
     said = []

@@ -68,6 +68,7 @@ def test_cadences_are_chosen_by_file_target_or_period(store):
     assert {store.claim(60).attempt for _ in ids} == {1}
 
 
+@pytest.mark.fault(58, promise="P5")
 def test_unknown_files_or_targets_queue_nothing_and_are_named(store):
     made = queue(store)
     search(store, [1400.0])
@@ -85,6 +86,7 @@ def test_unknown_files_or_targets_queue_nothing_and_are_named(store):
     assert row(store, cadence).state == "done"
 
 
+@pytest.mark.fault(58, promise="P3")
 def test_earlier_candidates_stay_and_are_marked_and_the_message_is_edited_and_not_repeated(store, slack, tmp_path):
     queue(store)
     for name in ("a.png", "b.png"):
@@ -118,6 +120,7 @@ def test_earlier_candidates_stay_and_are_marked_and_the_message_is_edited_and_no
         assert len(set(rows.scalars(select(artefact.c.path)))) == count(store, artefact) == 2
 
 
+@pytest.mark.fault(58, promise="P3")
 def test_a_second_search_without_candidates_edits_the_message(store, slack):
     queue(store)
     search(store, [1400.0])
@@ -130,6 +133,7 @@ def test_a_second_search_without_candidates_edits_the_message(store, slack):
     assert current(store) == {1400.0: True}
 
 
+@pytest.mark.fault(58, promise="P3")
 def test_a_candidate_found_only_by_the_second_search_is_announced(store, slack):
     queue(store)
     search(store, [])

@@ -76,6 +76,7 @@ def test_a_search_reports_progress_and_its_end_is_recorded(store):
     assert ":" in row(store, attempt).worker
 
 
+@pytest.mark.fault(47, promise="P1")
 @pytest.mark.parametrize(
     ("error", "state"),
     [

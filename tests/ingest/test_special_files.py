@@ -75,6 +75,7 @@ def in_time(action, seconds=20.0):
     assert failures == []
 
 
+@pytest.mark.fault(56, promise="P1")
 @pytest.mark.fault(16, promise="P1")
 @pytest.mark.parametrize("make", [*SPECIAL, large, no_text])
 @pytest.mark.parametrize("name", ["zmanifest.csv", "move.done", "a.rawspec.done", "a.fil", "a.h5"])
@@ -95,6 +96,7 @@ def test_a_special_file_is_named_once(tmp_path, store, make, caplog):
     assert "a.fil" in line
 
 
+@pytest.mark.fault(56, promise="P1")
 @pytest.mark.parametrize("make", SPECIAL)
 def test_a_signal_of_completion_is_a_regular_file(tmp_path, store, make):
     watched = Folder(tmp_path / "in", store, settle_s=1000)
@@ -107,6 +109,7 @@ def test_a_signal_of_completion_is_a_regular_file(tmp_path, store, make):
     assert watched.files()["a.rawspec.0000.fil"].state == "seen"
 
 
+@pytest.mark.fault(56, promise="P1")
 @pytest.mark.parametrize("make", [fifo, a_socket, folder])
 def test_a_file_that_becomes_a_special_one_before_it_is_opened_stops_no_watcher(tmp_path, store, make):
     watched = Folder(tmp_path / "in", store)
@@ -164,6 +167,7 @@ def searched(tmp_path, store):
     return watched
 
 
+@pytest.mark.fault(57, promise="P1")
 @pytest.mark.fault(21, promise="P1")
 def test_files_replaced_by_others_of_the_same_header_and_size_are_searched(searched):
     for i, header in enumerate(headers()):
@@ -171,6 +175,7 @@ def test_files_replaced_by_others_of_the_same_header_and_size_are_searched(searc
     assert searched.passes() == ["done", "ready"]
 
 
+@pytest.mark.fault(57, promise="P2")
 @pytest.mark.fault(21, promise="P2")
 def test_files_that_are_replaced_one_by_one_are_searched_once(searched):
     for i, header in enumerate(headers()):
@@ -178,6 +183,7 @@ def test_files_that_are_replaced_one_by_one_are_searched_once(searched):
         assert searched.passes() == (["done", "forming"] if i < 5 else ["done", "ready"])
 
 
+@pytest.mark.fault(57, promise="P1")
 def test_one_replaced_file_is_searched_with_the_old_ones_after_a_wait(searched):
     rewrite(searched.root / "2.fil", headers()[2], 100)
     assert searched.passes() == ["done", "forming"]
@@ -234,6 +240,7 @@ def test_a_digest_covers_both_ends_and_the_size(tmp_path, size):
     assert content_digest(path, size + 1) != first
 
 
+@pytest.mark.fault(47, promise="P1")
 def test_a_file_that_may_not_be_read_is_not_given_up(tmp_path, store):
     watched = Folder(tmp_path / "in", store, give_up_s=1)
     write_observation(watched.root / "a.fil", headers()[0])

@@ -152,6 +152,7 @@ def test_a_store_that_cannot_be_read_hides_no_fault_of_the_machine(store, tmp_pa
     assert "backlog" not in seen.checks
 
 
+@pytest.mark.fault(26, promise="P5")
 def test_a_read_only_store_is_reported_until_it_can_be_written(store, tmp_path, monkeypatch):
     config = Config(state_dir=tmp_path)
     alive(store)
@@ -168,6 +169,7 @@ def test_a_read_only_store_is_reported_until_it_can_be_written(store, tmp_path, 
     assert judged(config, store, monkeypatch, RUNNING).checks["store"] == OK
 
 
+@pytest.mark.fault(26, promise="P5")
 def test_a_store_that_another_process_locks_is_said_soon(tmp_path, monkeypatch):
     from sentinel.monitor import status
     from sentinel.store.queue import open_store
@@ -184,6 +186,7 @@ def test_a_store_that_another_process_locks_is_said_soon(tmp_path, monkeypatch):
     store.engine.dispose()
 
 
+@pytest.mark.fault(41, promise="P5")
 def test_the_state_of_a_root_follows_the_folder(tmp_path):
     root = tmp_path / "data"
     reports = RootReports(memory=tmp_path / "run" / "mounts.json", scan_s=1.0)
@@ -200,6 +203,7 @@ def test_the_state_of_a_root_follows_the_folder(tmp_path):
     assert problem() == ""
 
 
+@pytest.mark.fault(41, promise="P5")
 def test_an_unmounted_root_is_reported_also_after_a_restart(tmp_path, monkeypatch):
     root, memory = tmp_path / "data" / "incoming", tmp_path / "run" / "mounts.json"
     root.mkdir(parents=True)
@@ -223,6 +227,7 @@ def test_an_unmounted_root_is_reported_also_after_a_restart(tmp_path, monkeypatc
     assert problem() == ""
 
 
+@pytest.mark.fault(41, promise="P5")
 def test_a_scan_that_reads_everything_but_the_root_does_not_count_as_complete(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(probes.time, "monotonic", lambda: now[0])
@@ -235,6 +240,9 @@ def test_a_scan_that_reads_everything_but_the_root_does_not_count_as_complete(tm
     assert reports.facts([tmp_path])[str(tmp_path)]["scan_age_s"] == 0
 
 
+@pytest.mark.fault(43, promise="P5")
+@pytest.mark.fault(45, promise="P5")
+@pytest.mark.fault(46, promise="P5")
 def test_a_folder_that_cannot_be_written_is_named_and_one_that_hangs_is_abandoned(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "cache"))
@@ -255,6 +263,7 @@ def test_a_read_only_state_directory_is_named(tmp_path):
     assert "Permission denied" in MachineProbe(Config(state_dir=tmp_path)).facts()["state"]["error"]
 
 
+@pytest.mark.fault(32, promise="P5")
 def test_a_clock_that_jumps_is_reported_for_less_than_a_minute(tmp_path, monkeypatch):
     steady, wall = [0.0], [0.0]
     monkeypatch.setattr(probes.time, "monotonic", lambda: steady[0])
@@ -269,6 +278,7 @@ def test_a_clock_that_jumps_is_reported_for_less_than_a_minute(tmp_path, monkeyp
     assert probe._clock(None) == {}
 
 
+@pytest.mark.fault(52, promise="P5")
 def test_heartbeats_of_an_earlier_name_of_this_host_are_removed(tmp_path):
     from sentinel.store.queue import open_store
 

@@ -66,6 +66,9 @@ def raising(error):
     return raises
 
 
+@pytest.mark.fault(41, promise="P5")
+@pytest.mark.fault(43, promise="P5")
+@pytest.mark.fault(44, promise="P5")
 def test_each_fault_appears_in_the_status_and_disappears_with_its_cause(running, monkeypatch):
     config, becomes, taken, watcher = running
     becomes("web", WARNING)

@@ -91,6 +91,7 @@ def test_the_poster_waits_as_long_as_retry_after_says(store, slack):
     assert texts(slack) == ["one", "two"]
 
 
+@pytest.mark.fault(28, promise="P3")
 @pytest.mark.parametrize("poster", ["slack", "webhook"])
 @pytest.mark.parametrize(("ahead_s", "low_s", "high_s"), [(60, 50, 60), (9000, 3500, 3600), (-60, 0, 3)])
 def test_the_poster_waits_until_the_date_in_retry_after(store, slack, poster, ahead_s, low_s, high_s):

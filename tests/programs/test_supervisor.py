@@ -36,6 +36,7 @@ def config(tmp_path):
     return Config(state_dir=tmp_path / "var")
 
 
+@pytest.mark.fault(49, promise="P5")
 def test_down_through_a_link_ends_the_processes_of_the_service(config, tmp_path):
     (tmp_path / "link").symlink_to(config.state_dir)
     with process(config.state_dir) as started:
@@ -44,6 +45,7 @@ def test_down_through_a_link_ends_the_processes_of_the_service(config, tmp_path)
     assert supervisor.stop(config) == (0, [])
 
 
+@pytest.mark.fault(48, promise="P5")
 @pytest.mark.parametrize("text", ["", "junk\n", "999999\n"])
 def test_down_needs_no_valid_file_of_the_process_id(config, text):
     (config.state_dir / "run" / "supervisord.pid").write_text(text)
@@ -51,12 +53,14 @@ def test_down_needs_no_valid_file_of_the_process_id(config, text):
         assert supervisor.stop(config)[0] == 1
 
 
+@pytest.mark.fault(49, promise="P5")
 def test_down_ends_a_service_whose_state_directory_was_moved(config, tmp_path):
     with process(config.state_dir):
         config.state_dir.rename(tmp_path / "moved")
         assert supervisor.stop(config)[0] == 1
 
 
+@pytest.mark.fault(50, promise="P5")
 def test_down_leaves_services_in_other_folders_alone(config, tmp_path):
     for name in ("var2", "var/run"):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -65,6 +69,7 @@ def test_down_leaves_services_in_other_folders_alone(config, tmp_path):
             assert started.poll() is None
 
 
+@pytest.mark.fault(50, promise="P5")
 def test_down_leaves_a_container_with_the_same_path_alone(config):
     mount = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(config.state_dir))
     if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
@@ -75,6 +80,7 @@ def test_down_leaves_a_container_with_the_same_path_alone(config):
         assert started.poll() is None
 
 
+@pytest.mark.fault(50, promise="P5")
 def test_down_says_that_a_program_is_left_which_it_cannot_see(config):
     with (
         only_copy(config.state_dir / "run" / "watcher.lock"),
@@ -83,6 +89,7 @@ def test_down_says_that_a_program_is_left_which_it_cannot_see(config):
         supervisor.stop(config)
 
 
+@pytest.mark.fault(48, promise="P5")
 def test_no_second_supervisord_is_started_beside_one_that_lost_its_socket(config, monkeypatch):
     monkeypatch.setattr(supervisor, "ANSWER_S", 0.3)
     with process(config.state_dir, "supervisor.supervisord", SENTINEL_RUN="r1"):
@@ -91,6 +98,7 @@ def test_no_second_supervisord_is_started_beside_one_that_lost_its_socket(config
             supervisor.start(config, None, foreground=False)
 
 
+@pytest.mark.fault(49, promise="P5")
 def test_a_service_of_the_same_configuration_in_another_state_directory_is_named(config, tmp_path, monkeypatch):
     monkeypatch.delenv("SENTINEL__STATE_DIR", raising=False)
     file, old = tmp_path / "config.yaml", tmp_path / "old"
@@ -102,6 +110,7 @@ def test_a_service_of_the_same_configuration_in_another_state_directory_is_named
     supervisor.check_state_dir(config, file)
 
 
+@pytest.mark.fault(49, promise="P5")
 def test_the_state_directory_is_resolved_to_its_real_path(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -137,6 +146,7 @@ def test_the_log_in_the_foreground_reaches_a_socket():
         assert here.recv(100) == b"line"
 
 
+@pytest.mark.fault(51, promise="P5")
 def test_heartbeats_of_an_earlier_start_do_not_make_a_service_ready(store, config, monkeypatch):
     names = ("watcher", "cluster")
     monkeypatch.setattr(status, "program_states", lambda _: {name: {"statename": "RUNNING"} for name in names})
@@ -147,6 +157,7 @@ def test_heartbeats_of_an_earlier_start_do_not_make_a_service_ready(store, confi
         assert status.not_ready(config, store) == reason
 
 
+@pytest.mark.fault(51, promise="P5")
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("running", [False, True])
 def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatch, running, ended):
@@ -177,6 +188,7 @@ def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatc
     assert len(stopped) == (0 if running else 1)
 
 
+@pytest.mark.fault(51, promise="P5")
 def test_up_gives_up_when_a_program_ends_again_and_again(config, monkeypatch):
     monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
     states = iter(20 * ["waiting for cluster", "waiting for cluster", "starting cluster EXITED"])

@@ -77,6 +77,7 @@ def test_a_postgresql_that_is_away_is_named_and_programs_live_on_without_it(post
     postgres.drop_all()
 
 
+@pytest.mark.fault(53, promise="P2")
 @pytest.mark.fault(35, promise="P2")
 def test_a_result_waits_for_a_postgresql_that_is_read_only_and_is_recorded_once(postgres, caplog):
     store = open_store(postgres.database())
@@ -94,6 +95,7 @@ def test_a_result_waits_for_a_postgresql_that_is_read_only_and_is_recorded_once(
     postgres.drop_all()
 
 
+@pytest.mark.fault(54, promise="P2")
 @pytest.mark.fault(35, promise="P2")
 def test_a_result_waits_for_a_postgresql_without_free_connections(postgres):
     import psycopg
@@ -121,6 +123,7 @@ def test_a_result_waits_for_a_postgresql_without_free_connections(postgres):
     postgres.drop_all()
 
 
+@pytest.mark.fault(53, promise="P5")
 @pytest.mark.fault(35, promise="P5")
 def test_programs_live_on_with_a_store_that_is_read_only_or_damaged(postgres, tmp_path, caplog):
     store = open_store(postgres.database())
@@ -190,6 +193,7 @@ def test_only_damage_is_called_damage(tmp_path, kind, error, becomes):
     store.engine.dispose()
 
 
+@pytest.mark.fault(54, promise="P2")
 def test_a_pool_without_a_free_connection_is_waited_for(tmp_path):
     store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
     with pytest.raises(StoreAwayError), store.read():
@@ -197,6 +201,7 @@ def test_a_pool_without_a_free_connection_is_waited_for(tmp_path):
     store.engine.dispose()
 
 
+@pytest.mark.fault(55, promise="P2")
 @pytest.mark.fault(35, promise="P2")
 def test_leases_that_ended_while_the_store_was_away_cost_no_attempt(store):
     queue(store)

@@ -114,6 +114,7 @@ def files_away(tmp_path, monkeypatch):
     return lambda: monkeypatch.setattr(pictures, "open_cadence", opened)
 
 
+@pytest.mark.fault(43, promise="P3")
 @pytest.mark.fault(25, promise="P3")
 @pytest.mark.parametrize("cause", [unwritable, full, no_drawing, no_memory, files_away])
 def test_a_detection_without_a_picture_is_recorded_and_announced_and_drawn_when_the_cause_has_gone(
@@ -157,6 +158,7 @@ def test_pictures_drawn_at_once_are_those_that_are_drawn_later(sky, tmp_path, mo
     assert row(sky.store, artefact, kind="waterfall") == first
 
 
+@pytest.mark.fault(43, promise="P3")
 def test_one_candidate_that_cannot_be_drawn_does_not_hold_up_the_pictures_of_others(sky, tmp_path, monkeypatch):
     config = config_of(sky, tmp_path, monkeypatch)
     lease, draw = sky.store.claim(600), pictures.waterfall_png
@@ -228,6 +230,7 @@ assert pictures.owed_count(folder.store) == 0
 """
 
 
+@pytest.mark.fault(43, promise="P2")
 @pytest.mark.fault(25, promise="P2")
 def test_a_full_picture_disk_costs_no_detection_and_no_attempt(tmp_path):
     unshare = ("unshare", "--map-root-user", "--mount")
