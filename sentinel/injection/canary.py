@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from sqlalchemy import Connection, RowMapping, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, exists, insert, select, update
 
 from sentinel.config import Config
 from sentinel.injection.tone import is_tone, tone_columns, write_sky
@@ -54,11 +54,14 @@ class Canaries:
         canary, overdue_s = injection.c.kind == "canary", 10 * self.config.injections.alarm_s
         columns = (injection, (now() - injection.c.made_at).label("age_s"))
         with self.store.read() as rows:
-            last_s = rows.scalar(select(now() - func.max(injection.c.made_at)).where(canary))
+            last_s = rows.scalar(
+                select(now() - injection.c.made_at).where(canary).order_by(injection.c.id.desc()).limit(1)
+            )
             waiting = rows.execute(select(*columns).where(canary, injection.c.recovered.is_(None))).mappings().all()
         for row in waiting:
             self._record(row, overdue=row["age_s"] > overdue_s)
-        if self.config.sends_canaries and not waiting and (last_s is None or last_s > every_s):
+        recent = last_s is not None and 0 <= last_s <= every_s  # below 0: the clock was set back
+        if self.config.sends_canaries and not waiting and not recent:
             self._land()
 
     def _land(self) -> None:

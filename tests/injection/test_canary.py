@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from factories import make_detector
 from rows import RUNNING, alive, count, found, judged, queue, record, row
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from sentinel.config import ROOT, Config
 from sentinel.injection.canary import Canaries
@@ -91,6 +91,19 @@ def test_an_overdue_canary_and_a_canary_without_its_tone_are_alarms(store, tmp_p
     assert row(store, injection, id=1).recovered is False
     assert "canary" in judged(config, store, monkeypatch, RUNNING).remarks[0]
     assert count(store, cadence) == 0
+
+
+@pytest.mark.fault(32, promise="P5")
+@pytest.mark.parametrize(("age_s", "landed"), [(-3600, 1), (60, 0), (3601, 1)])
+def test_a_canary_is_due_after_its_interval_also_if_the_clock_was_set_back(store, tmp_path, age_s, landed):
+    config = Config(state_dir=tmp_path)
+    with store.write() as rows:
+        earlier = {"kind": "canary", "name": "1", "made_at": now() - age_s, "ended_at": now(), "recovered": True}
+        rows.execute(insert(injection).values(**earlier, **TONE))
+    canaries = Canaries(config=config, store=store, write=lambda *_: TONE)
+    for _ in range(3):
+        canaries.tend()
+    assert len(list(config.canaries.glob("*"))) == landed
 
 
 def test_the_search_of_a_canary_records_its_tone_and_no_candidate(sky, tmp_path):
