@@ -48,7 +48,7 @@ from sentinel.programs.supervisor import program_states, service_pids, socket_pa
 from sentinel.store.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, outbox
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT_S, POLL_S, LANDING_S, HIDDEN_S, LONGEST_S, FULL_MIB = 60.0, 4.0, 20.0, 30.0, 900.0, 3072
+LIMIT_S, POLL_S, LANDING_S, HIDDEN_S, LONGEST_S, LATE_S, FULL_MIB = 60.0, 4.0, 20.0, 30.0, 900.0, 35.0, 3072
 ROOM = "SENTINEL_SOAK"
 PAUSES_S = {"machine": (1.0, 8.0), "programs": (20.0, 60.0)}
 """Between two faults of a lane. The programs need a while without faults, in which those of the machine are seen."""
@@ -625,6 +625,7 @@ def killed(name: str) -> None:
     def breaks(world: World) -> Iterator[None]:
         os.kill(world.pid(name), signal.SIGKILL)
         yield
+        time.sleep(LATE_S)  # before that, heartbeats of the dead process still count
 
     fault("programs", gone=PROGRAM_CHECKS, hides=name == "watcher", name=f"{name} killed")(breaks)
 

@@ -5,6 +5,7 @@ one task at a time, with the detector in memory. Dask does not retry a task whos
 attempts.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.core import Status
 from distributed.security import Security
 
 from sentinel.config import Config
@@ -22,8 +24,12 @@ from sentinel.store.queue import Lease, Store
 LOG = logging.getLogger(__name__)
 CONNECT_S = 5
 CHECK_S = 2.0
-EMPTY_CHECKS = 60
-"""Checks in a row without a worker after which the cluster is started again."""
+EMPTY_CHECKS = 150
+"""Checks in a row without a worker after which the cluster is started again. A worker that compiles takes minutes."""
+START_AGAIN_CHECKS = 5
+"""Checks between two starts of workers that could not start."""
+LOST_S = 3600
+"""Dask gives up a worker that has not restarted within this time, seconds. Its default is shorter than a start."""
 
 
 def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
@@ -34,7 +40,13 @@ def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
             loop.heartbeat(scheduler=config.cluster.scheduler)
         return
     spawned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.nanny.pre-spawn-environ": spawned})
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.nanny.pre-spawn-environ": spawned,
+            "distributed.deploy.lost-worker-timeout": LOST_S,
+        }
+    )
     address = _address(config)
     with LocalCluster(
         n_workers=config.cluster.workers,
@@ -50,14 +62,25 @@ def run(config: Config, _store: Store, loop: ProgramLoop) -> None:
         new = address.with_suffix(".new")
         new.write_text(cluster.scheduler_address)
         new.replace(address)
-        empty = 0
+        empty, checks = 0, itertools.count(1)
         while not loop.wait(CHECK_S):
             workers = len(cluster.scheduler.workers)
             loop.heartbeat(scheduler=cluster.scheduler_address, workers=workers)
+            if next(checks) % START_AGAIN_CHECKS == 0:
+                start_failed_again(cluster, config.cluster.workers)
             empty = 0 if workers else empty + 1
             if empty > EMPTY_CHECKS:
                 raise RuntimeError(f"no worker for {EMPTY_CHECKS * CHECK_S:.0f} s: starting the cluster again")
         address.unlink(missing_ok=True)
+
+
+def start_failed_again(cluster: LocalCluster, count: int) -> None:
+    """Start the workers again that could not start, for instance while the release was away: Dask does not."""
+    for name, nanny in list(cluster.workers.items()):
+        if nanny.status in (Status.closed, Status.failed):
+            del cluster.workers[name]
+    if len(cluster.workers) < count:
+        cluster.scale(count)
 
 
 def _security(config: Config) -> Security | None:
