@@ -826,6 +826,7 @@ def settle(world: World, seconds: float) -> list[str]:
 
 def soak(place: Path, seed: int, hours: float) -> dict[str, Any]:
     """Run the soak; return its summary."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the service is stopped, whoever ends this
     world = World(place, seed)
     threads = []
     try:
