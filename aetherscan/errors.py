@@ -7,7 +7,7 @@ AetherscanError
 │   └── HeaderError           a header value is missing or impossible
 ├── CadenceError              the observations do not make a cadence
 ├── TrainingError             a training cannot continue: the message says what to change
-├── RecipeError               training options are out of range or contradict each other: nothing was started
+├── OptionsError               options are out of range or contradict each other: nothing was started
 └── ReleaseError              a release is incomplete, altered or of the wrong shape: keep using the previous one
 """
 
@@ -36,8 +36,8 @@ class CadenceError(AetherscanError):
     """Observations do not make an ON/OFF cadence."""
 
 
-class RecipeError(AetherscanError, ValueError):
-    """Training options are out of range, contradict each other, or are not supported; one problem per line."""
+class OptionsError(AetherscanError, ValueError):
+    """Options are out of range, contradict each other, or are not supported; one problem per line."""
 
 
 class TrainingError(AetherscanError):

@@ -238,14 +238,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> int:
-    from aetherscan.errors import AetherscanError, RecipeError
+    from aetherscan.errors import AetherscanError, OptionsError
     from sentinel.errors import ConfigError, SentinelError
 
     try:
         return int(options.does(options))
     except BrokenPipeError:
         raise
-    except (ConfigError, RecipeError) as error:
+    except (ConfigError, OptionsError) as error:
         print(error, file=sys.stderr)
         return 2
     except (SentinelError, AetherscanError, OSError) as error:

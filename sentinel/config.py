@@ -41,7 +41,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from aetherscan.errors import RecipeError
+from aetherscan.errors import OptionsError
 from aetherscan.options.cadence import BeamRoles, CadenceRules
 from aetherscan.options.search import SearchSettings
 from aetherscan.options.train import TrainSettings
@@ -362,7 +362,7 @@ def config_path(named: str | None = None) -> Path | None:
 def _mistakes(error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         raised = mistake.get("ctx", {}).get("error")
-        if isinstance(raised, RecipeError):
+        if isinstance(raised, OptionsError):
             yield from (".".join(map(str, [*mistake["loc"], line])) for line in str(raised).splitlines())
         else:
             found = "" if mistake["type"] == "secret" else f", found {mistake['input']!r}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aetherscan.errors import RecipeError
+from aetherscan.errors import OptionsError
 from aetherscan.options.declare import option, out_of_range
 
 MOST_OFF_BEAMS = 11
@@ -14,7 +14,7 @@ class BeamRoles:
     """Which beam of a multibeam receiver is the ON of every scan, and which other beams are its simultaneous OFFs.
 
     Raises:
-        RecipeError: every value that is out of range, one per line.
+        OptionsError: every value that is out of range, one per line.
     """
 
     on_beam: int | None = option(None, "number (`ibeam`) of the beam on the target", least=0)
@@ -30,7 +30,7 @@ class BeamRoles:
                 f"off_beams: expected at most {MOST_OFF_BEAMS} different beams besides {on}, found {list(off)}"
             )
         if errors:
-            raise RecipeError("\n".join(errors))
+            raise OptionsError("\n".join(errors))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class CadenceRules:
     """What makes scans a cadence. The defaults recover observers' own lists: see `docs/cadences.md`.
 
     Raises:
-        RecipeError: every value that is out of range, one per line.
+        OptionsError: every value that is out of range, one per line.
     """
 
     max_step_s: float = option(600.0, "longest time between the starts of consecutive scans, s", above=0)
@@ -51,4 +51,4 @@ class CadenceRules:
     def __post_init__(self) -> None:
         """Report every invalid value at once."""
         if errors := out_of_range(self):
-            raise RecipeError("\n".join(errors))
+            raise OptionsError("\n".join(errors))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from aetherscan.errors import RecipeError
+from aetherscan.errors import OptionsError
 from aetherscan.options.declare import option, out_of_range
 
 MODES = ("tracks", "windows")
@@ -25,7 +25,7 @@ class SearchSettings:
     """How to search a cadence.
 
     Raises:
-        RecipeError: every value that is out of range, one per line.
+        OptionsError: every value that is out of range, one per line.
     """
 
     mode: str = option("tracks", "tracks: score each line; windows: score every window of 4,096 channels")
@@ -50,7 +50,7 @@ class SearchSettings:
         if self.mode not in MODES:
             errors.append(f"mode: expected one of {', '.join(MODES)}, found {self.mode!r}")
         if errors:
-            raise RecipeError("\n".join(errors))
+            raise OptionsError("\n".join(errors))
 
     @property
     def gates(self) -> Gates:

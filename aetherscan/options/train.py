@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from aetherscan.errors import RecipeError
+from aetherscan.errors import OptionsError
 from aetherscan.header import SCAN_STEP_S
 from aetherscan.options.declare import option, out_of_range
 
@@ -35,7 +35,7 @@ class TrainSettings:
     """The options of a training.
 
     Raises:
-        RecipeError: values are out of range or contradict each other; one line for each.
+        OptionsError: values are out of range or contradict each other; one line for each.
     """
 
     data_path: Path = option(Path("data"), "data folder (AETHERSCAN_DATA_PATH)", heading="folders")
@@ -123,7 +123,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         """Check every option."""
         if mistakes := [*out_of_range(self), *_contradictions(self)]:
-            raise RecipeError("\n".join(mistakes))
+            raise OptionsError("\n".join(mistakes))
 
     @property
     def bins(self) -> int:
@@ -153,7 +153,7 @@ class TrainSettings:
         """Return the paths of `train_files`.
 
         Raises:
-            RecipeError: files are missing; one line for each.
+            OptionsError: files are missing; one line for each.
         """
         return find_files(self.data_path, "training", self.train_files)
 
@@ -182,13 +182,13 @@ def find_files(folder: Path, inner: str, names: Sequence[str]) -> list[Path]:
     """Return the paths of files in the working folder, in `folder`, or in `folder/inner` as Aetherscan has them.
 
     Raises:
-        RecipeError: files are in none of these; one line for each.
+        OptionsError: files are in none of these; one line for each.
     """
     folders = dict.fromkeys((Path(), folder, folder / inner))
     paths = {name: next((place / name for place in folders if (place / name).is_file()), None) for name in names}
     if missing := [name for name, path in paths.items() if path is None]:
         expected = f"expected a file in {', '.join(map(str, folders))}, found none"
-        raise RecipeError("\n".join(f"{name}: {expected}" for name in missing))
+        raise OptionsError("\n".join(f"{name}: {expected}" for name in missing))
     return [path for path in paths.values() if path]
 
 

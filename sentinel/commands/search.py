@@ -21,7 +21,7 @@ from aetherscan.cadence.explicit import check_pattern, explicit_cadence
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import role_lines, roles_of
-from aetherscan.errors import CadenceError, ReadError, RecipeError
+from aetherscan.errors import CadenceError, OptionsError, ReadError
 from aetherscan.header import Header
 from aetherscan.io import open_cadence, verify_complete
 from aetherscan.io.outputs import check_writable, write_whole
@@ -45,7 +45,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
 
     Raises:
         ConfigError: options contradict each other.
-        RecipeError: a named file is missing.
+        OptionsError: a named file is missing.
     """
     if bool(options.files) == bool(options.test_files):
         raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
@@ -128,7 +128,7 @@ def rules_of(config: Config, beams: str | None) -> CadenceRules:
         raise ConfigError(f"--beams: expected the number of the ON beam and those of OFF beams, 0,1,2, found {beams!r}")
     try:
         return replace(config.cadence_rules, beams=BeamRoles(on_beam=int(on), off_beams=tuple(map(int, off))))
-    except RecipeError as error:
+    except OptionsError as error:
         raise ConfigError(f"--beams: {error}") from error
 
 

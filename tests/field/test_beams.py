@@ -10,7 +10,7 @@ from watched import headers
 
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.roles import role_lines, roles_of
-from aetherscan.errors import RecipeError
+from aetherscan.errors import OptionsError
 from aetherscan.io import verify_complete
 from aetherscan.options.cadence import BeamRoles, CadenceRules
 from sentinel.commands.search import rules_of
@@ -150,7 +150,7 @@ def test_a_scan_that_cannot_be_searched_across_its_beams_waits_with_the_reason(s
     ("on", "off"), [(0, ()), (None, (1,)), (0, (0, 1)), (0, (1, 1)), (-1, (1,)), (0, (-1,)), (0, tuple(range(1, 13)))]
 )
 def test_roles_of_beams_that_contradict_each_other_are_refused(on, off):
-    with pytest.raises(RecipeError, match="expected"):
+    with pytest.raises(OptionsError, match="expected"):
         BeamRoles(on_beam=on, off_beams=off)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_training import NARROW, LinesAndNoise, settings, trained
 
-from aetherscan.errors import RecipeError, TrainingError
+from aetherscan.errors import OptionsError, TrainingError
 from aetherscan.train import checkpoint, encoder, vae
 from aetherscan.train.callbacks import COLLAPSED, Plateau
 from aetherscan.train.encoder import Plan, train_encoder
@@ -240,7 +240,7 @@ def test_a_missing_checkpoint_is_named_with_those_available(settings, tmp_path, 
     lost = replace(settings, model_path=uninterrupted[2] / "models", load_tag="round_00")
     with pytest.raises(TrainingError, match=r"available: round_01, round_02"):
         trained(tmp_path, lost)
-    with pytest.raises(RecipeError, match="start_round"):
+    with pytest.raises(OptionsError, match="start_round"):
         replace(settings, load_tag="round_04")
 
 

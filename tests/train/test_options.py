@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from seed_options import ACCEPTED
 
-from aetherscan.errors import RecipeError
+from aetherscan.errors import OptionsError
 from aetherscan.options.train import TrainSettings
 from sentinel import cli
 from sentinel.config import Config, load_config, train_settings
@@ -84,7 +84,7 @@ def test_every_wrong_flag_is_listed_in_one_error_with_exit_code_2(capsys):
     ],
 )
 def test_an_unsupported_value_is_refused_with_the_expected_one(given, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(OptionsError, match=message):
         TrainSettings(**given)
 
 
@@ -114,5 +114,5 @@ def test_training_files_are_found_in_the_data_folders_and_every_missing_file_is_
     assert settings.files() == [tmp_path / "training" / "b.npy", tmp_path / "a.npy"]
     assert settings.recorded()["train_files"] == ["b.npy", "a.npy"]
     assert str(tmp_path) not in str(settings.recorded())
-    with pytest.raises(RecipeError, match=r"(?s)c\.npy: expected a file.*d\.npy: expected a file"):
+    with pytest.raises(OptionsError, match=r"(?s)c\.npy: expected a file.*d\.npy: expected a file"):
         replace(settings, train_files=("c.npy", "a.npy", "d.npy")).files()
