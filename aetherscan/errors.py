@@ -7,7 +7,7 @@ AetherscanError
 │   └── HeaderError           a header value is missing or impossible
 ├── CadenceError              the observations do not make a cadence
 ├── TrainingError             a training cannot continue: the message says what to change
-├── OptionsError               options are out of range or contradict each other: nothing was started
+├── OptionsError              options are out of range or contradict each other: nothing was started
 └── ReleaseError              a release is incomplete, altered or of the wrong shape: keep using the previous one
 """
 
