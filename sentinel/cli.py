@@ -420,16 +420,9 @@ def _train(options: Options) -> int:
 
 
 def _evaluate(options: Options) -> int:
-    from aetherscan.options.search import SearchSettings
-    from sentinel.commands.evaluate import evaluate
+    from sentinel.commands import evaluate
 
-    config = _loaded()
-    evaluate(
-        options.release or _active_release(config), options.output,
-        settings=SearchSettings(**config.search.model_dump()), seed=options.seed, scenarios=options.scenarios,
-        full=options.full, band_mhz=options.band_mhz, real_power=options.slice,
-        card=options.card,
-    )  # fmt: skip
+    evaluate.run(_loaded(), options, _active_release)
     return 0
 
 
