@@ -115,7 +115,7 @@ def alive(store):
         store.record_heartbeat(name, 10, pid=1, host="h")
 
 
-def judged(config, store, monkeypatch, programs):
+def status_of(config, store, monkeypatch, programs):
     monkeypatch.setattr(
         status, "program_states", lambda _: {name: {"statename": state} for name, state in programs.items()}
     )

@@ -41,8 +41,8 @@ def configured(tmp_path, monkeypatch):
 
 def test_help_needs_nothing_but_the_standard_library():
     code = "import sys; from sentinel import cli; cli.parser().format_help(); print(*sys.modules)"
-    shown = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    roots = {name.split(".")[0] for name in shown.stdout.split()}
+    printed = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    roots = {name.split(".")[0] for name in printed.stdout.split()}
     ours = {"sentinel", "aetherscan", "__main__", "__mp_main__"}
     assert roots - set(sys.stdlib_module_names) - ours == set()
 
@@ -66,9 +66,9 @@ def test_options_of_pytest_are_passed_on(monkeypatch):
 def test_a_wrong_configuration_is_exit_2(configured, capsys):
     (configured / "config.yaml").write_text("lease: 3\nwatch: {root: a}\n")
     assert cli.main(["up"]) == 2
-    told = capsys.readouterr().err
-    assert "lease" in told
-    assert "watch.root" in told
+    output = capsys.readouterr().err
+    assert "lease" in output
+    assert "watch.root" in output
 
 
 def test_an_option_out_of_range_is_exit_2_with_the_value(configured, capsys):
@@ -91,10 +91,10 @@ def test_the_state_of_a_service_that_was_never_started_is_unknown(configured, ca
 def test_the_state_of_a_service_that_does_not_run_is_critical(configured, capsys):
     open_store(f"sqlite:///{configured}/var/sentinel.db").engine.dispose()
     assert cli.main(["status", "--json"]) == 2
-    told = json.loads(capsys.readouterr().out)
-    assert told["level"] == "critical"
-    assert told["ledger"] == {"seen": 0, "done": 0, "quarantined": 0, "skipped": 0, "waiting": 0}
-    assert told["slack"] == "off"
+    output = json.loads(capsys.readouterr().out)
+    assert output["level"] == "critical"
+    assert output["ledger"] == {"seen": 0, "done": 0, "quarantined": 0, "skipped": 0, "waiting": 0}
+    assert output["slack"] == "off"
 
 
 def test_the_state_is_unknown_if_the_configuration_or_the_store_cannot_be_read(configured, capsys):
@@ -135,9 +135,9 @@ def test_stopping_what_does_not_run_is_no_error(configured):
 
 def test_the_doctor_names_a_failed_check_and_continues(configured, capsys):
     assert cli.main(["doctor"]) == 1
-    told = capsys.readouterr().out
-    assert "FAIL  release: ReleaseError" in told
-    assert "ok    slack: off" in told
+    output = capsys.readouterr().out
+    assert "FAIL  release: ReleaseError" in output
+    assert "ok    slack: off" in output
 
 
 def test_a_catalogue_lists_files_below_its_own_folder(tmp_path):
@@ -157,10 +157,10 @@ def test_candidates_are_listed_shown_and_exported_with_six_snrs(tmp_path):
         "59103.0200  DSN X down-link, Earth exploration",
         "59103.0200",
     ]
-    shown = json.loads(candidates.as_json(store, 2))
-    assert (shown["allocations"], shown["comb_teeth"], shown["seen_before"]) == (known["allocations"], 0, 0)
+    record = json.loads(candidates.as_json(store, 2))
+    assert (record["allocations"], record["comb_teeth"], record["seen_before"]) == (known["allocations"], 0, 0)
     assert json.loads(candidates.as_json(store, 1))["latents"] == [0.0] * 48
-    assert list(shown)[-1] == "latents"
+    assert list(record)[-1] == "latents"
     assert candidates.export(store, tmp_path / "all.csv") == 2
     header, first, _ = (tmp_path / "all.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))
@@ -185,8 +185,8 @@ def test_quarantined_cadences_are_listed_with_their_cause_and_can_be_queued_agai
     assert lines[0].endswith("1 attempts: not HDF5")
     assert lines[3].endswith("half of it")
     assert cli.main(["quarantine", "show", str(ids[1])]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["attempts"][0]["cause"], len(shown["files"])) == ("not HDF5", 6)
+    record = json.loads(capsys.readouterr().out)
+    assert (record["attempts"][0]["cause"], len(record["files"])) == ("not HDF5", 6)
     assert cli.main(["quarantine", "requeue", str(ids[1]), "999"]) == 1
     again = capsys.readouterr()
     assert again.out == "queued again: 1 cadences, 0 files\n"

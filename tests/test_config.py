@@ -26,9 +26,9 @@ def test_every_mistake_is_reported_at_once_with_place_and_value(write, monkeypat
     path = write("lease_s: -1\nsearch: {mode: guess}\nwatch: {folders: [a]}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    told = str(caught.value)
+    message = str(caught.value)
     for part in ("lease_s", "search.mode", "'guess'", "watch.folders", "watch.scan_s", "'soon'", "SENTINEL__COLOR"):
-        assert part in told
+        assert part in message
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [unclosed", "watch: 3"])

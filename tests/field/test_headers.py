@@ -5,7 +5,7 @@ from dataclasses import replace
 import h5py
 import pytest
 from factories import make_detector, make_header, write_observation
-from rows import RUNNING, judged
+from rows import RUNNING, status_of
 from watched import Folder, headers
 
 from aetherscan.cadence.plausible import warnings_of
@@ -76,7 +76,7 @@ def test_a_cadence_that_waits_has_the_warnings_and_status_shows_them(
     assert warning in why
     assert why.startswith(warning if count == 6 else "waiting for position 5")
     heading = "warnings:" if count == 6 else "waiting for:"
-    text = status.lines(judged(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
+    text = status.lines(status_of(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
     assert warning in text[text.index(heading) + 1]
 
 

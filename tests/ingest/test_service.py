@@ -8,7 +8,7 @@ import time
 
 import pytest
 from rig import in_child
-from rows import MESSAGE, RUNNING, alive, found, judged, queue, row
+from rows import MESSAGE, RUNNING, alive, found, queue, row, status_of
 from sqlalchemy import insert, select
 
 from aetherscan.errors import CadenceError, FormatError, ReleaseError, TruncatedFileError
@@ -166,8 +166,8 @@ def test_a_log_line_is_json_with_the_cadence_and_the_attempt(caplog):
     with log_context(cadence=7, attempt="ab12"):
         line = JsonFormatter("worker").format(record)
     assert "\n" not in line
-    told = json.loads(line)
-    assert (told["cadence"], told["attempt"], told["message"]) == (7, "ab12", "done: 2\ncandidates")
+    entry = json.loads(line)
+    assert (entry["cadence"], entry["attempt"], entry["message"]) == (7, "ab12", "done: 2\ncandidates")
 
 
 def test_supervisord_restarts_programs_and_only_its_owner_can_connect(tmp_path):
@@ -181,20 +181,20 @@ def test_supervisord_restarts_programs_and_only_its_owner_can_connect(tmp_path):
 def test_a_service_with_a_worker_and_no_fault_is_ok(store, monkeypatch):
     store.record_heartbeat("worker-0", 10, pid=1, host="h", release="r1")
     store.record_heartbeat("watcher", 10, pid=2, host="h")
-    seen = judged(Config(), store, monkeypatch, RUNNING)
+    seen = status_of(Config(), store, monkeypatch, RUNNING)
     assert (seen.level, seen.remarks) == (status.OK, ())
     assert "release r1" in "\n".join(status.lines(seen))
 
 
 def test_a_service_without_a_worker_is_critical_and_a_late_program_a_warning(store, monkeypatch):
-    assert judged(Config(), store, monkeypatch, RUNNING).level == status.CRITICAL
+    assert status_of(Config(), store, monkeypatch, RUNNING).level == status.CRITICAL
     store.record_heartbeat("worker-0", 10, pid=1, host="h")
     with store.write() as rows:
         late = {"name": "watcher", "at": now() - 31, "period_s": 10, "pid": 1, "host": "h", "facts": {}}
         rows.execute(insert(heartbeat).values(**late))
-    seen = judged(Config(), store, monkeypatch, RUNNING)
+    seen = status_of(Config(), store, monkeypatch, RUNNING)
     assert (seen.level, seen.remarks) == (status.WARNING, ("no heartbeat from watcher (31 s), new files are not seen",))
-    assert judged(Config(), store, monkeypatch, RUNNING | {"poster": "FATAL"}).level == status.CRITICAL
+    assert status_of(Config(), store, monkeypatch, RUNNING | {"poster": "FATAL"}).level == status.CRITICAL
 
 
 def test_the_status_lists_why_cadences_wait_and_why_they_are_quarantined(store, monkeypatch):
@@ -209,9 +209,9 @@ def test_the_status_lists_why_cadences_wait_and_why_they_are_quarantined(store, 
         queue(store, 60000.0),
         store.fail(store.claim(60).token, "foff is 0", retriable=False, max_attempts=3, retry_after_s=1),
     )
-    seen = judged(Config(), store, monkeypatch, RUNNING)
-    told = "\n".join(status.lines(seen))
+    seen = status_of(Config(), store, monkeypatch, RUNNING)
+    text = "\n".join(status.lines(seen))
     for part in ("T: waiting for position 3", "/d/a.h5: half of it", "/d/b.h5: not HDF5", "T: foff is 0"):
-        assert part in told
-    assert "ledger     2 seen = 0 done + 1 quarantined + 0 skipped + 1 waiting" in told
+        assert part in text
+    assert "ledger     2 seen = 0 done + 1 quarantined + 0 skipped + 1 waiting" in text
     assert seen.level == status.WARNING

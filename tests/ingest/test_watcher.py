@@ -422,8 +422,8 @@ def test_files_whose_names_are_not_valid_text_are_processed_like_any_other(folde
     assert all(path.exists() and b"caf\xe9" in os.fsencode(path) for path in paths)
     (folder.root / os.fsdecode(b"caf\xe9.h5")).write_bytes(b"nothing of the kind")
     folder.passes()
-    (told,) = set_aside(folder.store)
-    assert "caf\\xe9.h5" in told.encode().decode()
+    (line,) = set_aside(folder.store)
+    assert "caf\\xe9.h5" in line.encode().decode()
 
 
 @pytest.mark.fault(20, promise="P1")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from factories import make_detector
-from rows import RUNNING, alive, count, found, judged, queue, record, row
+from rows import RUNNING, alive, count, found, queue, record, row, status_of
 from sqlalchemy import insert, select, update
 
 from sentinel.config import ROOT, Config
@@ -79,17 +79,17 @@ def test_an_overdue_canary_and_a_canary_without_its_tone_are_alarms(store, tmp_p
     config = Config(state_dir=tmp_path)
     canaries = land_canary(store, config, tmp_path)
     alive(store)
-    assert judged(config, store, monkeypatch, RUNNING).level == status.OK
+    assert status_of(config, store, monkeypatch, RUNNING).level == status.OK
     with store.write() as rows:
         rows.execute(update(injection).values(made_at=now() - config.injections.alarm_s - 1))
-    seen = judged(config, store, monkeypatch, RUNNING)
+    seen = status_of(config, store, monkeypatch, RUNNING)
     assert seen.level == status.CRITICAL
     assert "is not searched" in seen.remarks[0]
     with store.write() as rows:
         rows.execute(update(injection).values(made_at=now() - 11 * config.injections.alarm_s))
     canaries.tend()
     assert row(store, injection, id=1).recovered is False
-    assert "canary" in judged(config, store, monkeypatch, RUNNING).remarks[0]
+    assert "canary" in status_of(config, store, monkeypatch, RUNNING).remarks[0]
     assert count(store, cadence) == 0
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rows import RUNNING, alive, judged
+from rows import RUNNING, alive, status_of
 from sqlalchemy import text
 
 from sentinel import cli
@@ -141,7 +141,7 @@ def test_a_store_that_cannot_be_read_hides_no_fault_of_the_machine(store, tmp_pa
     def away():
         return store.engine.dispose() or cli._store(Config(store={"url": "sqlite:////proc/none/sentinel.db"}))
 
-    seen = judged(config, store, monkeypatch, RUNNING)
+    seen = status_of(config, store, monkeypatch, RUNNING)
     assert seen.checks["pictures"] == WARNING
     from sentinel.monitor.status import UNKNOWN, lines, read_status
 
@@ -162,11 +162,11 @@ def test_a_read_only_store_is_reported_until_it_can_be_written(store, tmp_path, 
             "PRAGMA query_only=ON" if sqlite else "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
         )
         rows.commit()
-    seen = judged(config, store, monkeypatch, RUNNING)
+    seen = status_of(config, store, monkeypatch, RUNNING)
     assert (seen.level, seen.checks["store"]) == (CRITICAL, CRITICAL), seen.remarks
     assert any("read" in remark for remark in seen.remarks)
     store.engine.dispose()
-    assert judged(config, store, monkeypatch, RUNNING).checks["store"] == OK
+    assert status_of(config, store, monkeypatch, RUNNING).checks["store"] == OK
 
 
 @pytest.mark.fault(26, promise="P5")

@@ -6,7 +6,7 @@ import time
 import urllib.request
 
 import pytest
-from rows import judged
+from rows import status_of
 
 from sentinel.config import Config
 from sentinel.errors import StoreError
@@ -46,7 +46,7 @@ def running(tmp_path, monkeypatch):
 
     def becomes(check, *levels):
         end = time.monotonic() + PATIENCE_S
-        while (seen := judged(config, store, monkeypatch, RUNNING)).checks[check] not in levels:
+        while (seen := status_of(config, store, monkeypatch, RUNNING)).checks[check] not in levels:
             assert time.monotonic() < end, (check, seen.checks, seen.remarks)
             time.sleep(0.1)
 

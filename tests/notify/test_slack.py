@@ -317,12 +317,13 @@ def test_after_an_hour_without_slack_messages_are_sent_in_order_or_in_one_digest
     slack.modes.clear()
     deliver(store, slack, 3, per_hour=30)
     assert len(texts(slack)) == posts
-    told = "\n".join(texts(slack))
-    assert all(f"T{number}" in told for number in range(min(waiting, 20)))
-    assert sorted(told.find(f"T{number}") for number in range(8)) == [told.find(f"T{number}") for number in range(8)]
+    posted = "\n".join(texts(slack))
+    assert all(f"T{number}" in posted for number in range(min(waiting, 20)))
+    places = [posted.find(f"T{number}") for number in range(8)]
+    assert places == sorted(places)
     if posts == 1:
-        assert "*40 candidates in 40 cadences*" in told
-        assert "and 20 more cadences" in told
+        assert "*40 candidates in 40 cadences*" in posted
+        assert "and 20 more cadences" in posted
     assert undelivered(store)["oldest_s"] is None
 
 

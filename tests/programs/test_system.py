@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_process(service, slack):
     service.run("up")
     for options in (("--seed", "1"), ("--seed", "2", "--suffix", ".fil"), ("--seed", "3", "--slow", "4")):
-        shown = service.run("demo", *options).stdout
-        assert "found" in shown
-        picture = next(line.split("picture ")[1] for line in shown.splitlines() if "picture" in line)
+        output = service.run("demo", *options).stdout
+        assert "found" in output
+        picture = next(line.split("picture ")[1] for line in output.splitlines() if "picture" in line)
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
     once(service, slack, 3)
     service.until(lambda: all(one.state == "sent" for one in service.rows(select(outbox.c.state))))

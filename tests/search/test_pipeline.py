@@ -215,8 +215,8 @@ def test_a_warmed_up_worker_compiles_nothing_during_a_search(tmp_path):
     asked = [sys.executable, "-c", COMPILED, *map(str, paths)]
     here = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
-    told = subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout
-    candidates, kernels, more = told.split(maxsplit=2)
+    output = subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout
+    candidates, kernels, more = output.split(maxsplit=2)
     assert (candidates, more.strip()) == ("1", "[]")
     assert int(kernels) > 5
 

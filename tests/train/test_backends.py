@@ -27,13 +27,13 @@ settings = TrainSettings(per_replica_batch_size=4 // {devices}, effective_batch_
 plan = rounds.Plan.of(settings)
 assert max(1, len(plan.devices)) == {devices}
 model = rounds.build(settings, plan)
-shown = np.random.default_rng(1).integers(0, 256, (4, 6, 16, 512), dtype=np.uint8)
+snippets = np.random.default_rng(1).integers(0, 256, (4, 6, 16, 512), dtype=np.uint8)
 # In another order the examples meet other draws of the posterior.
 labels, how = np.array([0, 1, 0, 1], np.float32), {{'batch_size': plan.batch, 'shuffle': False, 'verbose': 0}}
-losses = model.fit(shown, labels, **how).history
+losses = model.fit(snippets, labels, **how).history
 plain = save_encoder(folder / "encoder.keras", model.encoder, rounds.shape_of(settings))
 export_onnx(plain, folder / "encoder.onnx")
-images = shown.reshape(-1, 16, 512, 1)[:12].astype(np.float32) / 255
+images = snippets.reshape(-1, 16, 512, 1)[:12].astype(np.float32) / 255
 np.savez(folder / "made.npz", images=images, loss=losses["loss"], *map(np.asarray, plain.predict_on_batch(images)))
 """
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from rows import CANDIDATE, RUNNING, alive, found, judged, queue
+from rows import CANDIDATE, RUNNING, alive, found, queue, status_of
 from sqlalchemy import insert, update
 
 from sentinel.commands import candidates
@@ -48,8 +48,8 @@ def served(store, tmp_path):
 
 def test_a_service_without_workers_is_healthy_and_not_ready(store, served, monkeypatch):
     assert served("/healthz") == (200, "ok\n")
-    code, told = served("/readyz")
-    assert (code, told.split(":")[0]) == (503, "critical")
+    code, body = served("/readyz")
+    assert (code, body.split(":")[0]) == (503, "critical")
     alive(store)
     monkeypatch.setattr(status, "program_states", lambda _: {name: {"statename": "RUNNING"} for name in RUNNING})
     assert served("/readyz?x=1")[0] == 200
@@ -156,8 +156,8 @@ def test_markup_in_a_target_name_is_escaped_on_every_page(store, tmp_path, serve
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert "\n" not in page
-    told = status.lines(judged(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
-    assert all(line.isprintable() for line in [*told, *candidates.newest(store, 9)])
+    text = status.lines(status_of(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
+    assert all(line.isprintable() for line in [*text, *candidates.newest(store, 9)])
     assert served("/metrics")[0] == 200
     candidates.export(store, tmp_path / "all.csv")
     with (tmp_path / "all.csv").open(newline="") as stream:
