@@ -89,7 +89,7 @@ def compare(listing: Listing) -> tuple[Counter[str], Counter[str], Grouping]:
 
 def _outcome(six: tuple[int, ...], cadence: Cadence | None, target: str, headers: tuple[Header, ...]) -> str:
     if cadence is not None:
-        return "comes back" if (cadence.target, cadence.on) == (target, ON_POSITIONS) else "comes back with other roles"
+        return "recovered" if (cadence.target, cadence.on) == (target, ON_POSITIONS) else "recovered with other roles"
     if len(six) < 6:
         return "a file is not in the list"
     steps = [(headers[b].tstart - headers[a].tstart) * SECONDS_PER_DAY for a, b in pairwise(six)]

@@ -61,8 +61,8 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
 class TrainingLog:
     """Log the stages of a training in the store and in one Slack message, which is edited with each stage.
 
-    `show` adds the figures to the thread of the message. If the store or Slack cannot be reached, the training goes on:
-    its report holds every stage.
+    `show` adds the figures to the thread of the message. Without the store or Slack, the training continues: its
+    report holds every stage.
     """
 
     run: str

@@ -100,7 +100,7 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
                 store.renew(token, config.lease_s, progress=fraction, worker=worker)
                 renewed = time.monotonic()
             except StoreAwayError as error:
-                LOG.warning("lease not renewed, the search goes on: %s", error)
+                LOG.warning("lease not renewed, the search continues: %s", error)
 
     limit = threading.Timer(config.search_limit_s, end_process)
     limit.daemon = True

@@ -20,7 +20,7 @@ def test_listed_cadences_are_recovered_except_for_errors_of_the_lists(listing, l
     files = listing()
     outcome, extra, grouping = compare(files)
     assert outcome.total() == listed
-    assert outcome["comes back"] >= back
+    assert outcome["recovered"] >= back
     assert extra.total() <= formed_besides
     for cadence in grouping.cadences:
         starts = [files.headers[i].tstart for i in cadence.members]
