@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aetherscan.header import Header
+from aetherscan.header import SCAN_STEP_S, Header
 from aetherscan.io import write_fil, write_h5
 
 GBT = Header(
@@ -42,6 +42,31 @@ def write_observation(path: Path, header: Header = GBT, power: np.ndarray | None
     power = make_power(header) if power is None else power
     (write_fil if path.suffix == ".fil" else write_h5)(path, header, [power], **options)
     return power
+
+
+def observe(pattern: str, *tones, header: Header = GBT, rows=None, start_s=None, seed: int = 1) -> list:
+    """Return an observation of chi-squared noise and tones for each letter of a pattern, A for an ON.
+
+    `rows` and `start_s` give the length and the start of each; by default they are equal and 341 s apart.
+    """
+    from aetherscan.io import ArrayObservation
+    from aetherscan.simulate.injection import add_emitter
+    from aetherscan.simulate.noise import NOISE, noise
+
+    observations, rng = [], np.random.default_rng(seed)
+    for i, letter in enumerate(pattern):
+        count, at_s = rows[i] if rows else header.ntime, start_s[i] if start_s else i * SCAN_STEP_S
+        power = noise(rng, count, header.nchans)
+        for tone in tones:
+            add_emitter(
+                power, tone, position=i, start_s=at_s, tsamp=header.tsamp, fch1=header.fch1, foff=header.foff,
+                noise=np.full(count, NOISE),
+            )  # fmt: skip
+        name = header.source_name if letter == "A" else f"HIP{ord(letter)}"
+        place = {"src_dej": header.src_dej + (letter != "A") * (2 + ord(letter) - ord("A"))}
+        scan = replace(header, source_name=name, tstart=header.tstart + at_s / 86_400, ntime=count, **place)
+        observations.append(ArrayObservation(scan, power))
+    return observations
 
 
 class SeesSignalsEverywhere:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aetherscan.cadence.geometry import check_cadence
+from aetherscan.cadence.geometry import MOST_SCANS, check_cadence
 from aetherscan.cadence.grouping import Cadence, is_calibrator
 from aetherscan.cadence.names import named_off
 from aetherscan.cadence.places import same_place, separation_arcmin
@@ -10,15 +10,12 @@ from aetherscan.errors import CadenceError
 from aetherscan.header import Header
 from aetherscan.options.cadence import CadenceRules
 
-SCANS, ONS = 6, 3
-"""Scans and ONs of the cadences that are searched."""
-
 
 def check_pattern(pattern: str) -> str:
     """Return a pattern in capitals.
 
     Raises:
-        CadenceError: it is no pattern of ONs and OFFs, or the search does not take cadences of its counts.
+        CadenceError: it is no pattern of at least two ONs and one OFF, or too long.
     """
     letters, shown = pattern.strip().upper(), repr(pattern)
     on = letters.count("A")
@@ -26,12 +23,8 @@ def check_pattern(pattern: str) -> str:
         raise CadenceError(
             f"expected a letter a scan, A for an ON, others for OFFs, with at least two ONs and one OFF, found {shown}"
         )
-    if len(letters) != SCANS:
-        raise CadenceError(f"cadences of {SCANS} scans are searched; found {len(letters)} ({letters})")
-    if on != ONS:
-        raise CadenceError(
-            f"cadences of {ONS} ONs and {SCANS - ONS} OFFs are searched; found {on} and {SCANS - on} ({letters})"
-        )
+    if len(letters) > MOST_SCANS:
+        raise CadenceError(f"expected at most {MOST_SCANS} scans, found {len(letters)} ({letters})")
     return letters
 
 
@@ -54,8 +47,8 @@ def explicit_cadence(
         raise CadenceError(f"expected {len(letters)} files, one for each letter of {letters}, found {len(headers)}")
     members = tuple(sorted(range(len(headers)), key=lambda i: headers[i].tstart))
     ordered, roles = [headers[i] for i in members], "".join(letters[i] for i in members)
-    check_cadence(ordered)
     on = tuple(i for i, letter in enumerate(roles) if letter == "A")
+    check_cadence(ordered, on)
     warnings = list(_contradictions(ordered, on, rules))
     if members != tuple(range(len(headers))):
         warnings.insert(0, f"files are not in the order of their times: searched in that order, as {roles}")
@@ -79,6 +72,5 @@ def _contradictions(headers: Sequence[Header], on: Sequence[int], rules: Cadence
             found.append(f"{scan} is an ON although it is a calibrator")
     lengths = [header.duration_s for header in headers]
     if min(lengths) <= rules.min_length_ratio * max(lengths):
-        shortest = "as many rows as the shortest has are searched in each"
-        found.append(f"scans of {min(lengths):.0f} to {max(lengths):.0f} s: {shortest}")
+        found.append(f"scans of {min(lengths):.0f} to {max(lengths):.0f} s: a short OFF tells less of a faint line")
     return found

@@ -4,7 +4,8 @@ A *slice* holds the observations that can be searched together: one telescope an
 foff, nchans and tsamp. The scans of a slice are put in time order. **Every** six consecutive scans with one place at
 positions 0, 2, 4 and other places at 1, 3, 5 are a cadence. Cadences may overlap: a target observed for twelve scans
 gives four, and a star that was an OFF three times is a target too. Cutting a run into separate groups of six would make
-the answer depend on which scan landed first.
+the answer depend on which scan landed first. `CadenceRules.scans` gives another number than six, for every cadence: the
+first four scans of an ABACAD look like a whole ABAC, so headers cannot say which was meant.
 
 Scans are consecutive when no whole scan fits between them. Longer rests are allowed between the first and the last ON,
 because the alternation continues after them, and before the last OFF, if later scans show that it is not the first ON
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
+from aetherscan.cadence.geometry import FEWEST_SCANS
 from aetherscan.cadence.names import named_off
 from aetherscan.cadence.places import alternates, offset_arcmin, same_place, separation_arcmin
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, Header
@@ -29,8 +30,6 @@ SAME_SCAN_S = 20.0
 SCAN_S = 292.1
 """Length of the scans whose median spacing is `SCAN_STEP_S`."""
 CALIBRATORS = frozenset({"3C48", "3C123", "3C147", "3C196", "3C286", "3C295"})
-TARGET_SECOND = OFF_POSITIONS
-"""Positions of the ONs in BACADA, where an OFF comes first."""
 SLICE: tuple[tuple[Callable[[Header], float], Callable[[Header], float]], ...] = (
     (lambda header: header.foff, lambda header: 1e-4 * abs(header.foff)),
     (lambda header: header.tsamp, lambda header: 1e-2 * header.tsamp),
@@ -76,7 +75,7 @@ class _Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pointing:
-    """Six scans of the telescope that make a cadence when all slices are taken together."""
+    """Scans of the telescope that make a cadence when all slices are taken together."""
 
     on: tuple[int, ...]
     headers: Sequence[Header]
@@ -251,26 +250,33 @@ def _slice_cadences(scans: list[_Scan], starts: Sequence[float], rules: CadenceR
     """Return the cadences of one slice; `starts` (MJD) are those of all observations of the telescope."""
     target_first: list[Cadence] = []
     target_second: list[Cadence] = []
-    for i in range(len(scans) - 5):
-        six = scans[i : i + 6]
-        moved_on = starts[-1] > six[5].header.tstart + 2 * rules.max_step_s / SECONDS_PER_DAY
-        is_last_off = moved_on and not any(
-            same_place(six[5].header, scan.header, rules) for scan in scans[i + 6 : i + 8]
-        )
-        first = _is_cadence(six, ON_POSITIONS, 5 if is_last_off else 4, starts, rules)
-        second = _is_cadence(six, TARGET_SECOND, 5, starts, rules)
-        named_off_first = first and second and named_off(six[0].header.source_name)
-        opens_run = i == 0 or _gap_s(scans[i - 1], six[0]) > rules.max_step_s
+    on_first, on_second = _roles(rules)
+    for i in range(len(scans) - rules.scans + 1):
+        group = scans[i : i + rules.scans]
+        last = group[-1].header
+        moved_on = starts[-1] > last.tstart + 2 * rules.max_step_s / SECONDS_PER_DAY
+        following = scans[i + rules.scans : i + rules.scans + 2]
+        is_last_off = moved_on and not any(same_place(last, scan.header, rules) for scan in following)
+        first = _is_cadence(group, on_first, rules.scans - 1 if is_last_off else on_first[-1], starts, rules)
+        second = len(on_second) > 1 and _is_cadence(group, on_second, on_second[-1], starts, rules)
+        named_off_first = first and second and named_off(group[0].header.source_name)
+        offs = [scan.header for scan in group[::2]]
+        opens_run = i == 0 or _gap_s(scans[i - 1], group[0]) > rules.max_step_s
         if first and not named_off_first:
-            target_first.append(_make_cadence(six, ON_POSITIONS, rules))
-        elif second and (named_off_first or (opens_run and _may_be_offs([scan.header for scan in six[::2]]))):
-            target_second.append(_make_cadence(six, TARGET_SECOND, rules))
+            target_first.append(_make_cadence(group, on_first, rules))
+        elif second and (named_off_first or (opens_run and _may_be_offs(offs))):
+            target_second.append(_make_cadence(group, on_second, rules))
     ons = {_on_members(cadence) for cadence in target_first}
     return target_first + [cadence for cadence in target_second if _on_members(cadence) not in ons]
 
 
+def _roles(rules: CadenceRules) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the positions of the ONs where the target comes first (ABACAD), and where an OFF does (BACADA)."""
+    return tuple(range(0, rules.scans, 2)), tuple(range(1, rules.scans, 2))
+
+
 def _may_be_offs(headers: Sequence[Header]) -> bool:
-    """Tell whether scans 0, 2 and 4 may be OFFs. Scans of one name are a target, even if it moved too far for an ON."""
+    """Tell whether scans may be OFFs. Scans of one name are a target, even if it moved too far for an ON."""
     names = {header.source_name for header in headers}
     return not is_calibrator(headers[0]) and (len(names) > 1 or named_off(headers[0].source_name))
 
@@ -280,25 +286,25 @@ def _on_members(cadence: Cadence) -> tuple[int, ...]:
 
 
 def _is_cadence(
-    six: list[_Scan], on: tuple[int, ...], rest_until: int, starts: Sequence[float], rules: CadenceRules
+    group: list[_Scan], on: tuple[int, ...], rest_until: int, starts: Sequence[float], rules: CadenceRules
 ) -> bool:
-    """Tell whether six scans are a cadence.
+    """Tell whether scans are a cadence.
 
     Args:
-        six: scans of one slice in time order.
+        group: scans of one slice in time order.
         on: positions of the ONs.
         rest_until: position before which the last rest may end; the first may begin after the first ON.
         starts: MJD at which all observations of the telescope start, sorted.
         rules: of cadences.
     """
-    target, lengths = six[on[0]].header, [scan.header.duration_s for scan in six]
+    target, lengths = group[on[0]].header, [scan.header.duration_s for scan in group]
     return (
-        alternates({i: scan.header for i, scan in enumerate(six)}, on, rules)
+        alternates({i: scan.header for i, scan in enumerate(group)}, on, rules)
         and not is_calibrator(target)
         and min(lengths) > rules.min_length_ratio * max(lengths)
         and all(
             _gap_s(a, b) <= rules.max_step_s or (on[0] <= i < rest_until and _is_rest(a, b, starts, rules))
-            for i, (a, b) in enumerate(pairwise(six))
+            for i, (a, b) in enumerate(pairwise(group))
         )
     )
 
@@ -310,10 +316,10 @@ def _is_rest(a: _Scan, b: _Scan, starts: Sequence[float], rules: CadenceRules) -
     return _gap_s(a, b) <= rules.max_rest_s and between <= 0
 
 
-def _make_cadence(six: list[_Scan], on: tuple[int, ...], rules: CadenceRules) -> Cadence:
-    headers = [scan.header for scan in six]
+def _make_cadence(group: list[_Scan], on: tuple[int, ...], rules: CadenceRules) -> Cadence:
+    headers = [scan.header for scan in group]
     return Cadence(
-        members=tuple(scan.index for scan in six),
+        members=tuple(scan.index for scan in group),
         target=headers[on[0]].source_name,
         pattern=_letters(headers, on, rules),
         on=on,
@@ -351,7 +357,7 @@ def _group_incomplete(
     free = [scan for scan in scans if scan.index not in used]
     ungrouped: list[Ungrouped] = []
     for pointing in pointings:
-        first, last = pointing.headers[0], pointing.headers[5]
+        first, last = pointing.headers[0], pointing.headers[-1]
         if unused := {scan.index for scan in _scans_between(free, first, last)}:
             present = {
                 position: scan
@@ -359,15 +365,17 @@ def _group_incomplete(
                 for scan in _scans_between(scans, header, header)
             }
             members = {scan.index for scan in present.values()}
-            if len(present) < 6 and not unused.isdisjoint(members):
-                ungrouped.append(_incomplete(present, pointing.on, pointing.headers))
+            if len(present) < rules.scans and not unused.isdisjoint(members):
+                ungrouped.append(_incomplete(present, pointing.on, rules, pointing.headers))
                 free = [scan for scan in free if scan.index not in members]
     while free:
-        starts = ((_first_scans(free, on, rules), on) for on in (ON_POSITIONS, TARGET_SECOND))
+        starts = ((_first_scans(free, on, rules), on) for on in _roles(rules))
         present, on = max(starts, key=lambda start: len(start[0]))
         obstacles = _obstacles([*present.values(), *free[len(present) :][:1]], present, on, rules)
-        group = _incomplete(present, on)
-        missing = [group.reason] if len(present) < 6 or not obstacles else ["waiting for scans that are a cadence"]
+        group = _incomplete(present, on, rules)
+        missing = (
+            [group.reason] if len(present) < rules.scans or not obstacles else ["waiting for scans that are a cadence"]
+        )
         ungrouped.append(replace(group, reason="; ".join([*missing, *obstacles])))
         free = free[len(present) :]
     return ungrouped
@@ -385,8 +393,8 @@ def _first_scans(scans: list[_Scan], on: tuple[int, ...], rules: CadenceRules) -
         headers = {i: member.header for i, member in longer.items()}
         offs = [header for i, header in headers.items() if i not in on]
         steady = alternates(dict(enumerate(offs)), range(len(offs)), rules)
-        strayed = on == TARGET_SECOND and not _may_be_offs(offs) and not steady
-        if position > 5 or is_calibrator(target) or strayed or not alternates(headers, on, rules):
+        strayed = 0 not in on and not _may_be_offs(offs) and not steady
+        if position >= rules.scans or is_calibrator(target) or strayed or not alternates(headers, on, rules):
             break
         present = longer
     return present
@@ -414,7 +422,7 @@ def _obstacles(scans: list[_Scan], present: dict[int, _Scan], on: tuple[int, ...
         )
         found.append(f"unequal length: {lengths}, a ratio of less than {rules.min_length_ratio:g}")
     following = {**{i: scan.header for i, scan in present.items()}, max(present) + 1: scans[-1].header}
-    if len(scans) > len(present) and max(present) < 5 and not alternates(following, on, rules):
+    if len(scans) > len(present) and max(present) < rules.scans - 1 and not alternates(following, on, rules):
         target = next((scan.header for i, scan in present.items() if i in on), None)
         distance = target and separation_arcmin(target, scans[-1].header)
         if target and distance is not None:
@@ -428,18 +436,23 @@ def _when(scan: _Scan) -> str:
     return f"{scan.header.source_name} at MJD {scan.header.tstart:.4f}"
 
 
-def _incomplete(present: dict[int, _Scan], on: tuple[int, ...], elsewhere: Sequence[Header] = ()) -> Ungrouped:
+def _incomplete(
+    present: dict[int, _Scan], on: tuple[int, ...], rules: CadenceRules, elsewhere: Sequence[Header] = ()
+) -> Ungrouped:
     """Describe an incomplete cadence: which positions are missing, when the first of them was due, and in which slice.
 
     Args:
         present: scans by position.
         on: positions of the ONs.
-        elsewhere: headers of the six scans in other slices, where those have them.
+        rules: of cadences.
+        elsewhere: headers of its scans in other slices, where those have them.
     """
     headers = [scan.header for scan in present.values()]
     target = next((scan.header for i, scan in present.items() if i in on), headers[0]).source_name
-    missing, name = [i for i in range(6) if i not in present], "ABACAD" if on == ON_POSITIONS else "BACADA"
-    reason = "waiting for one more OFF: six scans of unequal length, or an OFF before them that has its own ON"
+    offs = iter("BCDEFGHIJKLM")
+    name = "".join("A" if i in on else next(offs) for i in range(rules.scans))
+    missing = [i for i in range(rules.scans) if i not in present]
+    reason = "waiting for one more OFF: scans of unequal length, or an OFF before them that has its own ON"
     if missing:
         gap = missing[0]
         neighbor = present[gap - 1].header if gap else headers[0]
@@ -450,9 +463,11 @@ def _incomplete(present: dict[int, _Scan], on: tuple[int, ...], elsewhere: Seque
             f"waiting for position {', '.join(map(str, missing))} of {name}: "
             f"the {'ON' if gap in on else 'OFF'} {due} (fch1 {headers[0].fch1:.4f} MHz)"
         )
+        if len(present) >= FEWEST_SCANS and missing == list(range(len(present), rules.scans)):
+            reason += f"; a cadence has {rules.scans} scans: `cadence.scans` in the configuration"
     members = tuple(present[i].index for i in sorted(present))
     letters = "".join(letter if i in present else "." for i, letter in enumerate(name))
-    searchable = "." in letters and letters.count("A") == 3 and letters.count(".") < 3
+    searchable = letters.count("A") == len(on) and 0 < letters.count(".") < rules.scans - len(on)
     return Ungrouped(members=members, target=target, reason=reason, pattern=letters if searchable else None)
 
 

@@ -19,10 +19,9 @@ from jaxtyping import Float32, Float64
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from aetherscan.detector.random_forest import load_forest, tree_share
-from aetherscan.detector.release import Release, file_sha256, read_release
+from aetherscan.detector.release import OBSERVATIONS, Release, file_sha256, read_release
 from aetherscan.errors import ReleaseError
 
-OBSERVATIONS = 6
 DRAWS = 32
 """Draws of the posterior for the spread of a probability: the same for every snippet and every search."""
 ONNX_ERRORS = (

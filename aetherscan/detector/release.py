@@ -22,6 +22,8 @@ from typing import Any
 
 from aetherscan.errors import ReleaseError
 
+OBSERVATIONS = 6
+"""Observations that a forest reads the latents of: ON and OFF in turn."""
 LATENTS = ("mean", "log_var")
 ENCODERS = ("encoder.keras", "encoder.onnx")
 MEASUREMENTS = (

@@ -67,7 +67,7 @@ def release_search(detector: Detector, settings: SearchSettings) -> SearchFuncti
                 frequency_mhz=candidate.frequency_mhz,
                 drift_hz_s=candidate.drift_rate_hz_s,
                 snr=float(np.median([candidate.snr[i] for i in on])),
-                probability=candidate.probability,
+                probability=candidate.probability or 0.0,
             )
             for candidate in result.candidates
         )

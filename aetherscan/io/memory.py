@@ -40,11 +40,22 @@ class ArrayObservation(Observation):
         return 1
 
     def read(
-        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+        self,
+        start: int,
+        stop: int,
+        out: Float32[np.ndarray, "time freq"] | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Float32[np.ndarray, "time freq"]:
-        """Copy channels `start` to `stop` (exclusive) of every row, into `out` if given."""
-        power = output_buffer(self.header, start, stop, out)
-        power[:] = self._power[:, start:stop]
+        """Copy channels `start` to `stop` (exclusive) of every row, or of `rows`, into `out` if given.
+
+        Args:
+            start: first channel.
+            stop: channel after the last.
+            out: filled if given, else a new array is; its rows may be part of a wider buffer.
+            rows: first row, and one past the last; None: all.
+        """
+        power, span = output_buffer(self.header, start, stop, out, rows)
+        power[:] = self._power[slice(*span), start:stop]
         return power
 
 

@@ -52,11 +52,21 @@ class Observation(AbstractContextManager["Observation"], ABC):
 
     @abstractmethod
     def read(
-        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+        self,
+        start: int,
+        stop: int,
+        out: Float32[np.ndarray, "time freq"] | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` (exclusive) of every row, into `out` if given.
+        """Read channels `start` to `stop` (exclusive) of every row, or of `rows`, into `out` if given.
 
-        Passing `out` is 3-4 times faster than allocating a large array. Its rows may be part of a wider buffer.
+        Passing `out` is 3-4 times faster than allocating a large array.
+
+        Args:
+            start: first channel.
+            stop: channel after the last.
+            out: filled if given, else a new array is; its rows may be part of a wider buffer.
+            rows: first row, and one past the last; None: all.
 
         Raises:
             ValueError: the observation has no such channels, or `out` has another shape.
@@ -95,23 +105,33 @@ class FileObservation(Observation):
         return int(self._filterbank.chunks[2])
 
     def read(
-        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+        self,
+        start: int,
+        stop: int,
+        out: Float32[np.ndarray, "time freq"] | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` (exclusive) of every row, into `out` if given.
+        """Read channels `start` to `stop` (exclusive) of every row, or of `rows`, into `out` if given.
+
+        Args:
+            start: first channel.
+            stop: channel after the last.
+            out: filled if given, else a new array is; its rows may be part of a wider buffer.
+            rows: first row, and one past the last; None: all.
 
         Raises:
             TruncatedFileError: the file was cut, replaced or moved after it was opened. Discard what was read.
             FormatError: the second product, which is to be added, is not power.
             ValueError: the observation has no such channels, or `out` has another shape.
         """
-        power = output_buffer(self.header, start, stop, out)
-        rows, chans = slice(0, self.header.ntime), slice(start, stop)
+        power, span = output_buffer(self.header, start, stop, out, rows)
+        times, chans = slice(*span), slice(start, stop)
         with self._unchanged():
-            self._filterbank.read(rows, self._product, chans, power)
+            self._filterbank.read(times, self._product, chans, power)
             if self._sums:
                 if self._second_product is None or self._second_product.shape != power.shape:
                     self._second_product = np.empty(power.shape, np.float32)
-                self._filterbank.read(rows, 1, chans, self._second_product)
+                self._filterbank.read(times, 1, chans, self._second_product)
                 if (least := np.fmin.reduce(self._second_product, axis=None)) < 0:
                     expected = "expected power in products 1 and 2, whose sum is searched"
                     choose = "is it Stokes Q? `search.polarization: 1` or `--pol 1` searches the first"
@@ -198,28 +218,36 @@ def verify_complete(path: str | os.PathLike[str], *, decode: bool = True, polari
 
 
 def output_buffer(
-    header: Header, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None
-) -> Float32[np.ndarray, "time freq"]:
-    """Check the arguments of `Observation.read`, and return `out` or a new buffer.
+    header: Header,
+    start: int,
+    stop: int,
+    out: Float32[np.ndarray, "time freq"] | None,
+    rows: tuple[int, int] | None = None,
+) -> tuple[Float32[np.ndarray, "time freq"], tuple[int, int]]:
+    """Check the arguments of `Observation.read`, and return `out` or a new buffer, and the rows to read.
 
     Args:
         header: of the observation that is read.
         start: first channel.
         stop: channel after the last.
         out: buffer of the caller, or None.
+        rows: first, and one past the last; None: all.
 
     Raises:
-        ValueError: the observation has no such channels, or `out` has another shape, type or stride.
+        ValueError: the observation has no such channels or rows, or `out` has another shape, type or stride.
     """
-    shape = (header.ntime, stop - start)
+    first, last = rows or (0, header.ntime)
+    shape = (last - first, stop - start)
     if not 0 <= start < stop <= header.nchans:
         raise ValueError(f"channels: expected 0 <= start < stop <= {header.nchans}, found {start} to {stop}")
+    if not 0 <= first < last <= header.ntime:
+        raise ValueError(f"rows: expected 0 <= first < last <= {header.ntime}, found {first} to {last}")
     power = np.empty(shape, np.float32) if out is None else out
     whole_rows = power.shape == shape and power.strides[1] == power.itemsize and power.flags.behaved
     if power.dtype != np.float32 or not whole_rows:
         found = f"{power.dtype} {power.shape}, strides {power.strides}"
         raise ValueError(f"out: expected contiguous rows of float32 {shape} that can be written, found {found}")
-    return power
+    return power, (first, last)
 
 
 def _filterbank_class(path: Path) -> type[Hdf5Filterbank | SigprocFilterbank]:

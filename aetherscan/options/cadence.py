@@ -41,6 +41,7 @@ class CadenceRules:
         OptionsError: every value that is out of range, one per line.
     """
 
+    scans: int = option(6, "scans of a cadence that alternate between target and other places", least=3, most=12)
     max_step_s: float = option(600.0, "longest time between the starts of consecutive scans, s", above=0)
     max_rest_s: float = option(5400.0, "longest rest inside a cadence, s", least=0)
     min_length_ratio: float = option(0.5, "length of the shortest scan over that of the longest", least=0, below=1)

@@ -33,8 +33,9 @@ class SearchSettings:
     max_drift_hz_s: float = option(4.0, "largest drift rate searched, Hz/s in either direction", above=0, most=10)
     hit_snr: float = option(5.0, "SNR in one ON from which a line is followed; noise alone reaches 4", least=4)
     min_on_snr: float = option(4.0, "lowest SNR in each ON")
-    min_together_snr: float = option(9.0, "lowest SNR of the three ONs together")
-    max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the three OFFs together")
+    min_together_snr: float = option(9.0, "lowest SNR of the ONs together")
+    max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the OFFs together")
+    announce_unscored: bool = option(default=True, text="announce candidates of cadences that no forest scores")
     min_valid: float = option(0.5, "least measured share of a track's pixels in an ON or OFF", least=0, most=1)
     dc_spikes: bool = option(default=True, text="blank the middle of a coarse channel if a DC spike stands there")
     polarization: int | None = option(

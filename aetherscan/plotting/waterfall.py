@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from aetherscan.header import SECONDS_PER_DAY
 from aetherscan.io import Observation
+from aetherscan.io.binning import bin_rows
 from aetherscan.plotting.style import INK, QUIET, SIGNAL, TRACK
 from aetherscan.search.bandpass import normalize_bandpass
 from aetherscan.search.candidates import Candidate
@@ -23,25 +24,27 @@ MARGIN_HZ = 700.0
 def waterfall_png(
     observations: Sequence[Observation], candidate: Candidate, on: tuple[int, ...] = (0, 2, 4), dpi: int = 110
 ) -> bytes:
-    """Return a PNG of the six observations around a candidate, one above the other in time order.
+    """Return a PNG of the observations around a candidate, one above the other in time order.
 
     Power is in units of each row's own noise. Carets at a panel's upper and lower edge mark where the candidate's
     straight track enters and leaves the observation.
 
     Args:
-        observations: six open observations in time order.
+        observations: open, in time order.
         candidate: the band drawn covers its track and a margin on either side.
         on: positions of the ONs.
         dpi: resolution of the picture, in dots per inch.
     """
+    observations = bin_rows(observations)
     headers = [observation.header for observation in observations]
     starts_s = [(header.tstart - headers[on[0]].tstart) * SECONDS_PER_DAY for header in headers]
     travel_hz = [candidate.drift_rate_hz_s * at_s for at_s in (starts_s[0], starts_s[-1] + headers[-1].duration_s)]
     margin_hz = MARGIN_HZ + 3 * candidate.bandwidth_hz
     low_hz, high_hz = min(travel_hz) - margin_hz, max(travel_hz) + margin_hz
-    figure = Figure(figsize=(7.2, 8.4), dpi=dpi, facecolor="white")
+    height = 1.8 + 1.1 * len(headers)
+    figure = Figure(figsize=(7.2, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(6, 1, sharex=True, gridspec_kw={"hspace": 0.09})
+    panels = figure.subplots(len(headers), 1, sharex=True, gridspec_kw={"hspace": 0.09})
     for i, (panel, observation) in enumerate(zip(panels, observations, strict=True)):
         header = observation.header
         edges = sorted(header.channel(candidate.frequency_mhz + hz * 1e-6) for hz in (low_hz, high_hz))
@@ -70,13 +73,14 @@ def waterfall_png(
         panel.tick_params(labelsize=8, colors=INK)
         panel.set_xlim(low_hz, high_hz)
     panels[-1].set_xlabel(f"Hz from {candidate.frequency_mhz:.6f} MHz     (rows: seconds)", color=INK)
+    probability = "not scored" if candidate.probability is None else f"P {candidate.probability:.2f}"
     figure.suptitle(
         f"{printable(candidate.target)}   {candidate.frequency_mhz:.6f} MHz\n"
         f"drift {candidate.drift_rate_hz_s:+.3f} Hz/s   width {candidate.bandwidth_hz:.1f} Hz   "
-        f"P {candidate.probability:.2f}   MJD {candidate.tstart_mjd:.5f}",
-        fontsize=11, color=INK, y=0.975, parse_math=False,
+        f"{probability}   MJD {candidate.tstart_mjd:.5f}",
+        fontsize=11, color=INK, y=1 - 0.21 / height, parse_math=False,
     )  # fmt: skip
-    figure.subplots_adjust(left=0.16, right=0.97, top=0.915, bottom=0.06)
+    figure.subplots_adjust(left=0.16, right=0.97, top=1 - 0.71 / height, bottom=0.5 / height)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()

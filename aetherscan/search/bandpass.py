@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int64, UInt8
 from numba import njit
 
 from aetherscan.cadence.geometry import Geometry, coarse_middles
-from aetherscan.search.dedoppler import row_noise, row_weights
+from aetherscan.search.dedoppler import LEVELS, row_noise, row_weights
 
 SEGMENT, NARROWEST_SEGMENT = 1024, 128
 """Channels with one level in a row: 3 kHz, sixteen times the widest line searched for."""
@@ -421,6 +421,12 @@ class NormalizedBlock:
     first: int = 0  # file channel of column 0
     overlap: tuple[int, int] = (0, 0)  # columns at either end whose hits belong to the neighboring blocks
     spikes: tuple[int, ...] = ()  # columns of DC spikes, which are set to zero
+    lengths: tuple[int, ...]  # rows of each observation; those that follow are zero, with weight zero
+
+    def observation(self, position: int) -> tuple[Float32[np.ndarray, "time freq"], Float32[np.ndarray, "level time"]]:
+        """Return the rows of one observation, and their weights."""
+        rows = self.lengths[position]
+        return self.sigmas[position, :rows], np.ascontiguousarray(self.weights[position, :, :rows])
 
 
 def normalize_block(
@@ -432,7 +438,7 @@ def normalize_block(
     *,
     dc_spikes: bool = True,
 ) -> NormalizedBlock:
-    """Return six observations in units of their noise, with the DC spikes of coarse channels set to zero.
+    """Return observations in units of their noise, with the DC spikes of coarse channels set to zero.
 
     A coarse channel whose middle holds no spike is left as it is.
 
@@ -444,21 +450,26 @@ def normalize_block(
         channel: number of that column's channel in the band, from which the places of DC spikes follow.
         dc_spikes: look for DC spikes.
     """
-    sigmas = np.empty_like(power) if out is None else out
-    header, noise, weights = cadence.headers[0], [], []
+    lengths = cadence.lengths
+    sigmas = np.empty_like(power[:, : cadence.rows]) if out is None else out
+    header = cadence.headers[0]
+    noise, weights = np.ones((2, len(lengths), LEVELS, cadence.rows), np.float32)
+    weights[:] = 0
     segment = segment_channels(header.nfpc or header.coarse_chans)
     coarse = (header.coarse_chans, -channel % header.coarse_chans)
     scatters = [
-        normalize_bandpass(observed[: cadence.rows], column, normalized, segment, coarse)
-        for observed, normalized in zip(power, sigmas, strict=True)
+        normalize_bandpass(observed[:rows], column, normalized[:rows], segment, coarse)
+        for observed, normalized, rows in zip(power, sigmas, lengths, strict=True)
     ]
     middles = coarse_middles(header, channel, channel + sigmas.shape[-1]) if dc_spikes else []
+    for normalized, rows in zip(sigmas, lengths, strict=True):
+        normalized[rows:] = 0
     spikes = find_spikes(sigmas, cadence, middles)
     sigmas[..., spikes] = 0
-    for normalized, scatter in zip(sigmas, scatters, strict=True):
-        noise.append(row_noise(normalized))
-        weights.append(row_weights(noise[-1], scatter))
-    return NormalizedBlock(sigmas=sigmas, noise=np.stack(noise), weights=np.stack(weights), spikes=tuple(spikes))
+    for i, rows in enumerate(lengths):
+        noise[i, :, :rows] = row_noise(sigmas[i, :rows])
+        weights[i, :, :rows] = row_weights(noise[i, :, :rows], scatters[i])
+    return NormalizedBlock(sigmas=sigmas, noise=noise, weights=weights, spikes=tuple(spikes), lengths=lengths)
 
 
 def find_spikes(sigmas: Float32[np.ndarray, "obs time freq"], cadence: Geometry, middles: Sequence[int]) -> list[int]:

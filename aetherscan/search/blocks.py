@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.cadence.geometry import Geometry
+from aetherscan.errors import CadenceError
 from aetherscan.header import SECONDS_PER_DAY, Header
 from aetherscan.io import Observation
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
@@ -24,7 +25,7 @@ SNIPPET_REACH = 2**12
 """Channels on either side of a track in a snippet at the coarsest binning."""
 LARGEST_OVERLAP = 2**16
 READ_BYTES = 2**30
-"""Largest size of a read buffer, overlap included, unless a single chunk of the file is larger."""
+"""Largest size of the read buffers, overlap included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +54,21 @@ class Block:
 
 
 def overlap_channels(headers: Sequence[Header], max_drift: float) -> int:
-    """Return the overlap that holds any track of up to `max_drift` channels per row, in steps of 1,024 channels."""
-    rows = (headers[-1].tstart - headers[0].tstart) * SECONDS_PER_DAY / headers[0].tsamp + headers[0].ntime
-    reach = SNIPPET_REACH + max_drift * rows + 256
-    return min(LARGEST_OVERLAP, -(-int(reach) // 1024) * 1024)
+    """Return the overlap that holds any track of up to `max_drift` channels per row, in steps of 1,024 channels.
+
+    Raises:
+        CadenceError: a track may cross more channels than are searched together.
+    """
+    rows = (headers[-1].tstart - headers[0].tstart) * SECONDS_PER_DAY / headers[0].tsamp + headers[-1].ntime
+    overlap = -(-int(SNIPPET_REACH + max_drift * rows + 256) // 1024) * 1024
+    if overlap > LARGEST_OVERLAP and headers[0].nchans > LARGEST_OVERLAP:
+        hours, most = rows * headers[0].tsamp / 3600, (LARGEST_OVERLAP - SNIPPET_REACH - 256) / rows
+        raise CadenceError(
+            f"max_drift_hz_s: expected at most {most * abs(headers[0].foff) * 1e6 / headers[0].tsamp:.3g} for channels "
+            f"of {abs(headers[0].foff) * 1e6:.3g} Hz in a cadence of {hours:.1f} h: a faster line crosses more than "
+            f"{LARGEST_OVERLAP} channels, which are searched together"
+        )
+    return min(overlap, LARGEST_OVERLAP)
 
 
 def block_pixels(rows: int, overlap: int) -> int:
@@ -73,17 +85,17 @@ def block_limits(nchans: int, rows: int, start: int = 0) -> list[tuple[int, int]
     return [(a, min(a + width, nchans)) for a in range(first, nchans, width)]
 
 
-def read_width(chunk: int, *, rows: int, preferred: int, retained: int) -> int:
+def read_width(chunk: int, *, pixels: int, preferred: int, retained: int) -> int:
     """Return the number of channels to read at once.
 
     Args:
-        chunk: channels that the file decodes together; the result is a multiple of it.
-        rows: of each observation.
+        chunk: channels that the file decodes together; the result is a multiple of it where memory allows.
+        pixels: of one channel, in all observations.
         preferred: channels to read where memory allows.
         retained: channels that stay in the buffer from the previous read; they count toward `READ_BYTES`.
     """
-    largest = READ_BYTES // (6 * rows * 4) - retained
-    return max(1, min(preferred, largest) // chunk) * chunk
+    largest = max(READ_BYTES // (pixels * 4) - retained, retained)
+    return max(1, min(preferred, largest) // chunk) * chunk if chunk <= largest else largest
 
 
 def read_blocks(
@@ -112,9 +124,10 @@ def read_blocks(
     width = end - begin
     if only is None:
         chunk = max(observation.chunk_channels for observation in observations)
-        width = min(read_width(chunk, rows=rows, preferred=read_channels, retained=retained), width)
+        pixels = len(observations) * rows
+        width = min(read_width(chunk, pixels=pixels, preferred=read_channels, retained=retained), width)
     # Two buffers where threads can use them and memory allows: one is filled while the other is searched.
-    allowed = 2 * len(observations) * rows * 4 * (retained + width) <= 2 * READ_BYTES
+    allowed = 2 * len(observations) * rows * 4 * (retained + width) <= READ_BYTES
     shape = (len(observations), rows, retained + width)
     buffers = [np.empty(shape, np.float32) for _ in range(2 if pool and allowed and end - begin > width else 1)]
 

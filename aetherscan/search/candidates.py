@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.io.outputs import whole_file, write_whole
 
 
@@ -17,15 +18,16 @@ class Candidate:
     frequency_mhz: float  # at the start of the first ON
     drift_rate_hz_s: float
     bandwidth_hz: float
-    snr: tuple[float, ...]  # along the track, in each of the six observations
+    snr: tuple[float, ...]  # along the track, in each observation
     valid: tuple[float, ...]  # share of the pixels along the track that were measured, in each observation
     note: str  # "OFF 2 not measured": too little to confirm or clear it; "OFF 4 missing"; else ''
-    probability: float
-    probability_spread: float  # standard deviation over draws of the encoder's posterior
+    probability: float | None  # None if the forest does not apply
+    probability_spread: float | None  # standard deviation over draws of the encoder's posterior
     strangeness: float | None  # distance of its latents from those of the training signals; 1 is typical
+    scored_by: str  # "forest", or "gates" where it does not apply: the cadence has not three ONs and three OFFs
     proposer_score: float  # SNR of the hit that was followed
     latents: tuple[float, ...]
-    binning: int  # channels per bin of the encoder's input
+    binning: int | None  # channels per bin of the encoder's input
     allocations: tuple[str, ...]  # services licensed to transmit at this frequency
     clock: str  # "multiple of 10 MHz" (or 4, or 1) if it is one
     comb_spacing_hz: float | None  # of the comb that the line belongs to
@@ -39,17 +41,23 @@ class Candidate:
     mode: str
 
     def row(self) -> dict[str, Any]:
-        """Return the values of `COLUMNS`: one column per observation for `snr`, latents left out."""
-        values = asdict(self)
-        for name in ("snr", "valid"):
-            values |= dict(zip(EXPANDED[name], values[name], strict=True))
-        values["allocations"] = "; ".join(self.allocations)
-        return {name: values[name] for name in COLUMNS}
+        """Return the values of `columns`: one column per observation for `snr` and `valid`, latents left out."""
+        return expanded(asdict(self)) | {"allocations": "; ".join(self.allocations)}
 
 
-EXPANDED = {name: tuple(f"{name}_{i}" for i in range(6)) for name in ("snr", "valid")} | {"latents": ()}
-"""Columns of a table for a field with several numbers."""
-COLUMNS = tuple(name for field in fields(Candidate) for name in EXPANDED.get(field.name, (field.name,)))
+PER_SCAN = ("snr", "valid")
+"""Fields with a number for each observation: a column each in a table, as `snr_0`."""
+
+
+def expanded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with a column for each number of the fields in `PER_SCAN`."""
+    return {**row, **{f"{name}_{i}": value for name in PER_SCAN for i, value in enumerate(row[name] or ())}}
+
+
+def columns(names: Iterable[str], scans: int) -> list[str]:
+    """Return the columns of a table with the fields `names`, of cadences of up to so many scans."""
+    numbers = {name: [f"{name}_{i}" for i in range(scans)] for name in PER_SCAN} | {"latents": []}
+    return [column for name in names for column in numbers.get(name, [name])]
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -57,19 +65,21 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(path: Path, rows: Sequence[Candidate]) -> None:
-    """Write candidates as CSV; see `write_table`."""
-    write_table(path, COLUMNS, (candidate.row() for candidate in rows))
+    """Write candidates as CSV, with the columns of the cadence with the most scans; see `write_table`."""
+    scans = max((len(candidate.snr) for candidate in rows), default=OBSERVATIONS)
+    names = columns((field.name for field in fields(Candidate)), scans)
+    write_table(path, names, (candidate.row() for candidate in rows))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the named columns of `rows` as CSV with a header line. Numbers keep all their digits.
+    """Write the named columns of `rows` as CSV with a header line. Numbers keep all their digits; no value: empty.
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front, because target names come from files.
     """
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(columns)
-        table.writerows([_safe_cell(row[name]) for name in columns] for row in rows)
+        table.writerows([_safe_cell(row.get(name)) for name in columns] for row in rows)
 
 
 def _safe_cell(value: object) -> object:

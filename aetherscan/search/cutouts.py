@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from numba import njit
 
 from aetherscan.cadence.geometry import Geometry
+from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.follow import DRIFT, START, WIDTH
 
@@ -48,6 +49,7 @@ def encoder_value(sigmas: float) -> float:
 def snippet(
     sigmas: Float32[np.ndarray, "obs time freq"],
     noise: Float32[np.ndarray, "obs level time"],
+    lengths: Int64[np.ndarray, " obs"],
     centers: Float64[np.ndarray, " obs"],
     level: int,
     rows: int,
@@ -61,19 +63,21 @@ def snippet(
     Args:
         sigmas: normalized observations of a cadence.
         noise: of each row's sums at each binning (`dedoppler.row_noise`).
+        lengths: rows of each observation.
         centers: column in the middle of the snippet, for each observation.
         level: binning, as a power of two.
         rows: of the encoder's input.
         bins: of the encoder's input.
     """
-    present, chans = sigmas.shape[1], sigmas.shape[2]
+    chans = sigmas.shape[2]
     width = 1 << level
     out = np.empty((len(centers), rows, bins), dtype=np.float32)
     for i in range(len(centers)):
         first = math.floor(centers[i] + 0.5) - bins * width // 2
         for t in range(rows):
-            row = sigmas[i, min(t, present - 1)]
-            unit = np.float32(1 / (math.sqrt(width) * noise[i, level, min(t, present - 1)]))
+            at = min(t, lengths[i] - 1)
+            row = sigmas[i, at]
+            unit = np.float32(1 / (math.sqrt(width) * noise[i, level, at]))
             for b in range(bins):
                 total = np.float32(0)
                 low = first + b * width
@@ -87,7 +91,7 @@ def to_uint8(
     snippets: Sequence[Float32[np.ndarray, "obs rows bins"]], shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "batch obs rows bins"]:
     """Return any number of snippets of `shape` (rows, bins) as the uint8 bins in which examples are stored."""
-    return np.rint(np.reshape(snippets, (-1, 6, *shape)) * np.float32(UINT8_MAX)).astype(np.uint8)
+    return np.rint(np.reshape(snippets, (-1, OBSERVATIONS, *shape)) * np.float32(UINT8_MAX)).astype(np.uint8)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -157,7 +161,7 @@ def track_snippet(
     """
     centers = (track[START] - block.first) + track[DRIFT] * cadence.middles
     level = snippet_level(math.hypot(track[WIDTH], track[DRIFT]))
-    return snippet(block.sigmas, block.noise, centers, level, *shape)[cadence.order]
+    return snippet(block.sigmas, block.noise, np.array(block.lengths), centers, level, *shape)[cadence.order]
 
 
 def window_snippet(
@@ -172,5 +176,5 @@ def window_snippet(
         shape: rows and bins of the encoder's input.
         level: binning, as a power of two.
     """
-    centers = np.full(6, start - block.first + shape[1] * 2**level / 2)
-    return snippet(block.sigmas, block.noise, centers, level, *shape)[cadence.order]
+    centers = np.full(len(block.sigmas), start - block.first + shape[1] * 2**level / 2)
+    return snippet(block.sigmas, block.noise, np.array(block.lengths), centers, level, *shape)[cadence.order]

@@ -28,6 +28,7 @@ PIECE, PIECES = 4096, 16
 PAIR = np.float32(math.sqrt(0.5))
 CLEARLY_MORE = 1.3
 """Smallest scatter that is corrected for; one measured from a few hundred sums is uncertain by several percent."""
+FEWEST_SUMS = 8
 TILE = 2048
 """Bins processed together, so that their tree fits into the cache of a core."""
 HIT = np.dtype([("channel", "f8"), ("drift", "f8"), ("width", "f8"), ("snr", "f8")])
@@ -69,7 +70,10 @@ def _scatter(row: Float32[np.ndarray, " bins"], unit: float) -> float:
 @njit(cache=True, nogil=True)
 @no_type_check
 def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Float32[np.ndarray, "level time"]:
-    """Return the scatter of each row's sums at every binning, over that of independent noise; 1 unless clearly more."""
+    """Return the scatter of each row's sums at every binning, over that of independent noise; 1 unless clearly more.
+
+    Fewer than `FEWEST_SUMS` do not tell: the scatter of the binning before is taken.
+    """
     rows, chans = sigmas.shape
     noise = np.empty((levels, rows), dtype=np.float32)
     pieces = min(PIECES, max(1, chans // PIECE))
@@ -80,6 +84,11 @@ def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) ->
     for level in range(levels):
         if level:
             binned = halve(binned)
+        if binned.shape[1] < FEWEST_SUMS:
+            noise[level] = np.float32(1)
+            if level:
+                noise[level] = noise[level - 1]
+            continue
         for t in range(rows):
             scatter = _scatter(binned[t], np.float32(math.sqrt(1 << level)))
             noise[level, t] = scatter if scatter > CLEARLY_MORE else 1.0

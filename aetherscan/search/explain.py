@@ -14,11 +14,12 @@ from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.detector.detector import Detector
 from aetherscan.header import NOT_MEASURED
 from aetherscan.io import Observation
+from aetherscan.io.binning import bin_rows
 from aetherscan.options.search import Gates, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
-from aetherscan.search.features import measurements
+from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import DRIFT, SNR, START, as_track
 from aetherscan.search.on_off import find_tracks, hits_between, merge, note_on
 
@@ -45,11 +46,12 @@ def trace(
         on: positions of the ONs.
 
     Raises:
-        CadenceError: the observations are not six or do not share a band.
+        CadenceError: the observations do not make a cadence.
         ReadError: a file could not be read.
     """
     detector, gates = detector.for_mode("tracks"), settings.gates
     threshold = detector.threshold if settings.threshold is None else settings.threshold
+    observations = bin_rows(observations)
     cadence = geometry_of([observation.header for observation in observations], on, settings.coarse_channels)
     header = cadence.headers[0]
     channel = round(header.channel(frequency_mhz))
@@ -65,11 +67,11 @@ def trace(
     yield from _weak_rows(block)
     yield from _hits(block, channel, cadence, gates)
     tracks, rejections, _ = find_tracks(block, cadence, gates)
-    first_row = cadence.middles[on[0]] - cadence.rows / 2
+    first_row = cadence.starts[on[0]]
     near = np.abs(tracks[:, START] + tracks[:, DRIFT] * first_row - channel) * cadence.hz < NEAR_HZ
     if not near.any():
         yield f"follow: no hit within {NEAR_HZ:g} Hz was followed"
-    for i in sorted(np.flatnonzero(near), key=lambda i: -np.nansum(tracks[i, SNR:][list(on)]))[:LISTED]:
+    for i in sorted(np.flatnonzero(near), key=lambda i: -np.nansum(tracks[i, SNR::2][list(on)]))[:LISTED]:
         yield f"follow: {_description(tracks[i], cadence)}"
         if rejections[i]:
             yield f"  stops here: {rejections[i].replace('_', ' ')}"
@@ -85,7 +87,8 @@ def trace(
 
 
 def _weak_rows(block: NormalizedBlock) -> Iterator[str]:
-    for i, weights in enumerate(block.weights[:, 0]):
+    for i, rows in enumerate(block.lengths):
+        weights = block.weights[i, 0, :rows]
         weak = np.flatnonzero(weights < 0.5 * np.median(weights))
         if weak.size:
             yield f"bandpass: observation {i}: low weight in rows {', '.join(map(str, weak))} (bursts, or no power)"
@@ -94,11 +97,11 @@ def _weak_rows(block: NormalizedBlock) -> Iterator[str]:
 def _hits(block: NormalizedBlock, channel: int, cadence: Geometry, gates: Gates) -> Iterator[str]:
     reach, max_drift = NEAR_HZ / cadence.hz, cadence.max_drift(gates.max_drift_hz_s)
     for i in cadence.on:
-        gap = cadence.middles[i] - cadence.middles[cadence.on[0]] + cadence.rows / 2
+        gap = cadence.middles[i] - cadence.starts[cadence.on[0]]
         farthest = reach + max_drift * gap
         hits = hits_between(block, i, (channel - farthest, channel + farthest), max_drift, FAINTEST)
         # The drift of a hit is known to a width over its length, so its position at the first ON is blurred.
-        blur = reach + hits["width"] * gap / cadence.rows
+        blur = reach + hits["width"] * gap / cadence.lengths[i]
         near = hits[np.abs(hits["channel"] - hits["drift"] * gap - channel) < blur]
         for hit in near[:LISTED]:
             verdict = "a hit" if hit["snr"] >= gates.hit_snr else f"no hit, below {gates.hit_snr:g}"
@@ -114,7 +117,7 @@ def _hz_s(drift: float, cadence: Geometry) -> float:
 
 def _description(row: Float64[np.ndarray, " fields"], cadence: Geometry) -> str:
     track = as_track(row)
-    first_row = cadence.middles[cadence.on[0]] - cadence.rows / 2
+    first_row = cadence.starts[cadence.on[0]]
     where = f"{cadence.mhz(track.channel(first_row)):.6f} MHz, {_hz_s(track.drift, cadence):+.3f} Hz/s"
     return f"{where}, {track.width * cadence.hz:.0f} Hz wide, SNR " + " ".join(
         f"{snr:.1f}" if valid == 1 else f"{snr:.1f} ({valid:.0%} measured)"
@@ -129,7 +132,11 @@ def _score(
     detector: Detector,
     threshold: float,
 ) -> Iterator[str]:
-    latents = detector.encode_snippets([track_snippet(block, row, cadence, detector.release.snippet)])
+    shape = detector.release.snippet
+    if not forest_applies(cadence, shape[0]):
+        yield f"  score: none, as the forest reads {APPLIES.format(*shape)}: a candidate by the gates"
+        return
+    latents = detector.encode_snippets([track_snippet(block, row, cadence, shape)])
     features = measurements(row[None], cadence)
     (probability,), (spread,) = detector.score(latents, features), detector.spread(latents, features)
     yield f"  snippet: binned by {1 << snippet_level(as_track(row).box)}"

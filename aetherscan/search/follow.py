@@ -1,10 +1,10 @@
-"""Follow one signal through the six observations of a cadence, and measure it in each.
+"""Follow one signal through the observations of a cadence, and measure it in each.
 
-A hit in one ON predicts where the signal is in the other ONs. A straight line through the three positions then gives
-the drift far more precisely than one observation can. The OFFs are measured on that line, where a signal from the
-target must be absent and a side lobe appears faintly in all three. They are measured again beside the line, where an
-emitter whose frequency wanders may be. In an OFF each row is clipped at 3 sigma, so that a line that merely crosses the
-track does not count as a signal on it.
+A hit in one ON predicts where the signal is in the other ONs, the nearest first. A straight line through the positions
+then gives the drift far more precisely than one observation can; a single ON has only that. The OFFs are measured on
+that line, where a signal from the target must be absent and a side lobe appears faintly in all. They are measured again
+beside the line, where an emitter whose frequency wanders may be. In an OFF each row is clipped at 3 sigma, so that a
+line that merely crosses the track does not count as a signal on it.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from numba import njit
 
 from aetherscan.search.dedoppler import CEILING
@@ -29,22 +29,14 @@ CAPPED, OPEN, CROSSED = (float(CEILING), 1e9), (1e9, 1e9), (float(CEILING), 3.0)
 """Sigma at which pixels, and sums of a row over a box, are clipped: in ONs, in ONs brighter than `BRIGHT`, in OFFs."""
 BRIGHT = 20.0
 """SNR from which the pixels of a narrow line approach the ceiling; clipped there, it would seem wider than it is."""
-OBSERVATIONS = 6
-FIELDS = (
-    "start",
-    "drift",
-    "width",
-    "hit_snr",
-    "residual",
-    "steady",
-    "off_close",
-    "off_wide",
-    *(f"snr_{i}" for i in range(OBSERVATIONS)),
-    *(f"valid_{i}" for i in range(OBSERVATIONS)),
-)
-"""Columns of an array of tracks; `Track` defines them."""
-START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_CLOSE, OFF_WIDE, SNR = range(9)
-VALID = SNR + OBSERVATIONS
+FIELDS = ("start", "drift", "width", "hit_snr", "residual", "steady", "off_close", "off_wide")
+"""First columns of an array of tracks; `Track` defines them. SNR and valid share of each observation follow in turn."""
+START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_CLOSE, OFF_WIDE, SNR, VALID = range(10)
+
+
+def track_columns(scans: int) -> int:
+    """Return the number of columns of an array of tracks through so many observations."""
+    return SNR + 2 * scans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +68,7 @@ def as_track(row: Float64[np.ndarray, " fields"]) -> Track:
     """Return a row of an array of tracks as a `Track`."""
     values = [float(value) for value in row]
     return Track(
-        **dict(zip(FIELDS[:SNR], values[:SNR], strict=True)), snr=tuple(values[SNR:VALID]), valid=tuple(values[VALID:])
+        **dict(zip(FIELDS, values[:SNR], strict=True)), snr=tuple(values[SNR::2]), valid=tuple(values[VALID::2])
     )
 
 
@@ -85,8 +77,10 @@ class Arrays(NamedTuple):
 
     sigmas: Float32[np.ndarray, "obs time freq"]
     weights: Float32[np.ndarray, "obs level time"]  # of the rows (`row_weights`)
+    lengths: Int64[np.ndarray, " obs"]  # rows of each observation
     middles: Float64[np.ndarray, " obs"]  # middle of each observation, in rows after the start of the first
-    ons: tuple[int, ...]  # positions of the three ONs, in time order
+    ons: Int64[np.ndarray, " ons"]  # positions of the ONs, in time order
+    offs: Int64[np.ndarray, " offs"]
     sums: Float64[np.ndarray, " time"]  # scratch space for the sums of one line's rows
 
 
@@ -110,7 +104,7 @@ def line_rows(
         drift: channels per row.
         box: width of the sum, in channels.
         pixel_ceiling: sigma at which pixels are clipped.
-        out: receives one sum per row.
+        out: receives one sum per row; may be longer.
     """
     rows, chans = sigmas.shape
     norm = 1 / math.sqrt(box)
@@ -145,11 +139,11 @@ def line_snr(
         box: width of the sum, in channels.
         ceilings: sigma at which pixels, and rows, are clipped.
     """
-    sums, weights = arrays.sums, arrays.weights[position]
+    sums, weights, rows = arrays.sums, arrays.weights[position], arrays.lengths[position]
     level = min(weights.shape[0] - 1, max(0, math.ceil(math.log2(box) - 0.5)))
-    line_rows(arrays.sigmas[position], channel, drift, box, ceilings[0], sums)
+    line_rows(arrays.sigmas[position, :rows], channel, drift, box, ceilings[0], sums)
     total = 0.0
-    for t in range(sums.size):
+    for t in range(rows):
         total += weights[level, t] * min(sums[t], ceilings[1])
     return total
 
@@ -211,9 +205,17 @@ def _locate(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _line(
-    middles: Float64[np.ndarray, " ons"], places: Float64[np.ndarray, " ons"], snrs: Float64[np.ndarray, " ons"]
+    middles: Float64[np.ndarray, " ons"],
+    places: Float64[np.ndarray, " ons"],
+    snrs: Float64[np.ndarray, " ons"],
+    drift: float,
 ) -> tuple[float, float]:
-    """Return the channel at row zero and the drift of the line through the ONs, fitted with weights SNR squared."""
+    """Return the channel at row zero and the drift of the line through the ONs, fitted with weights SNR squared.
+
+    Through a single ON the line has the given drift.
+    """
+    if middles.size == 1:
+        return places[0] - drift * middles[0], drift
     total = along = across = 0.0
     for i in range(middles.size):
         total += max(snrs[i], 0.1) ** 2
@@ -271,28 +273,35 @@ def _find_in_ons(
 ) -> tuple[float, float]:
     """Fill `snrs` and `places` with the signal in each ON, given a hit in the ON `home`; return its drift and box.
 
-    The nearer of the other two ONs comes first: it gives the drift that predicts the third. If an ON is too faint, the
-    search ends and the rest of `snrs` is left as it is.
+    The other ONs are searched by their distance from this one. The nearest gives the drift that predicts the next. If
+    an ON is too faint, the search ends and the rest of `snrs` is left as it is.
     """
-    ons, rows, box = arrays.ons, arrays.sums.size, max(1.0, hit["width"])
+    ons, box = arrays.ons, max(1.0, hit["width"])
+    rows, found = arrays.lengths[ons[home]], np.zeros(at.size, dtype=np.bool_)
     snrs[home], places[home], drift = _locate(
         arrays, ons[home], hit["channel"], box, (hit["drift"], box / (2 * rows), 2), box, CAPPED
     )
-    nearer, third = (home + 1) % 3, (home + 2) % 3
-    if abs(at[third] - at[home]) < abs(at[nearer] - at[home]):
-        nearer, third = third, nearer
-    for i in (nearer, third):
-        base = nearer if i == third and abs(at[nearer] - at[i]) < abs(at[home] - at[i]) else home
+    found[home] = True
+    for count in range(1, at.size):
+        i, base = -1, home
+        for k in range(1, at.size):
+            other = (home + k) % at.size
+            if not found[other] and (i < 0 or abs(at[other] - at[home]) < abs(at[i] - at[home])):
+                i = other
+        for other in range(at.size):
+            if found[other] and abs(at[other] - at[i]) < abs(at[base] - at[i]):
+                base = other
         gap = at[i] - at[base]
         # One observation gives the drift to about a box over its length; two give it far more precisely.
-        slack = min(box * abs(gap) / rows, LONGEST_SLACK) + box if i == nearer else 1.5 * box + 4
+        slack = min(box * abs(gap) / rows, LONGEST_SLACK) + box if count == 1 else 1.5 * box + 4
         snrs[i], places[i], _ = _locate(
-            arrays, ons[i], places[base] + drift * gap, slack, (drift, box / rows, 1), box, CAPPED
+            arrays, ons[i], places[base] + drift * gap, slack, (drift, box / arrays.lengths[ons[i]], 1), box, CAPPED
         )
+        found[i] = True
         if not snrs[i] >= min_on_snr - 1:  # fitting the box later may raise the SNR by one
             break
-        if i == nearer:
-            drift = (places[i] - places[base]) / gap
+        if count < at.size - 1:
+            drift = (places[i] - places[home]) / (at[i] - at[home])
     return drift, box
 
 
@@ -303,69 +312,68 @@ def _measure_offs(
 ) -> None:
     """Fill in the OFFs' SNR on a track, close to it and, unless that is bright already, in the wider neighborhood."""
     track[OFF_CLOSE], track[OFF_WIDE] = -np.inf, np.inf
-    drift, step = track[DRIFT], box / arrays.sums.size
-    for i in range(len(arrays.middles)):
-        if i not in arrays.ons:
-            place = track[START] + drift * arrays.middles[i]
-            track[SNR + i] = line_snr(arrays, i, place, drift, box, CROSSED)
-            snr, _, _ = _locate(arrays, i, place, max(CLOSE_CHANNELS, 2 * box), (drift, step, 1), box, CROSSED)
-            track[OFF_CLOSE] = max(track[OFF_CLOSE], snr)
-            track[OFF_WIDE] = min(track[OFF_WIDE], snr)
+    drift = track[DRIFT]
+    for i in arrays.offs:
+        place, step = track[START] + drift * arrays.middles[i], box / arrays.lengths[i]
+        track[SNR + 2 * i] = line_snr(arrays, i, place, drift, box, CROSSED)
+        snr, _, _ = _locate(arrays, i, place, max(CLOSE_CHANNELS, 2 * box), (drift, step, 1), box, CROSSED)
+        track[OFF_CLOSE] = max(track[OFF_CLOSE], snr)
+        track[OFF_WIDE] = min(track[OFF_WIDE], snr)
     if track[OFF_CLOSE] > BRIGHT:  # most interference ends here
         return
     track[OFF_WIDE] = np.inf
-    for i in range(len(arrays.middles)):
-        if i not in arrays.ons:
-            place = track[START] + drift * arrays.middles[i]
-            snr, _, _ = _locate(arrays, i, place, max(WIDE_CHANNELS, 4 * box), (drift, step, 2), box, ceilings)
-            track[OFF_WIDE] = min(track[OFF_WIDE], snr)
+    for i in arrays.offs:
+        place, step = track[START] + drift * arrays.middles[i], box / arrays.lengths[i]
+        snr, _, _ = _locate(arrays, i, place, max(WIDE_CHANNELS, 4 * box), (drift, step, 2), box, ceilings)
+        track[OFF_WIDE] = min(track[OFF_WIDE], snr)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def follow(hit: Any, position: int, arrays: Arrays, min_on_snr: float) -> Float64[np.ndarray, " fields"]:
-    """Return the track through a hit as a row of `FIELDS`, in columns of the arrays.
+def follow(hit: Any, home: int, arrays: Arrays, min_on_snr: float) -> Float64[np.ndarray, " fields"]:
+    """Return the track through a hit as a row of an array of tracks, in columns of the arrays.
 
     If an ON is fainter than `min_on_snr` the other observations are not measured and stay NaN.
 
     Args:
         hit: one record of `dedoppler.HIT`.
-        position: of the observation that holds it; one of the ONs.
+        home: the ON that holds it, counted from 0 among the ONs.
         arrays: the cadence.
         min_on_snr: SNR that each ON must have.
     """
     ons, middles, sums = arrays.ons, arrays.middles, arrays.sums
-    count, rows = len(ons), sums.size
-    track = np.full(len(FIELDS), np.nan)
-    snrs, places, at = np.full(count, np.nan), np.zeros(count), np.empty(count)
-    for i in range(count):
-        at[i] = middles[ons[i]]
-    home = ons.index(position)
+    count, at = ons.size, middles[ons]
+    track = np.full(SNR + 2 * middles.size, np.nan)
+    snrs, places = np.full(count, np.nan), np.zeros(count)
     drift, box = _find_in_ons(hit, home, arrays, at, snrs, places, min_on_snr)
     start, width, ceilings = places[home] - drift * at[home], box, CAPPED
     present = np.min(snrs) >= min_on_snr - 1  # NaN where the search ended early
     for _ in range(REFINEMENTS if present else 0):
-        start, drift = _line(at, places, snrs)
+        start, drift = _line(at, places, snrs, drift)
         ceilings = OPEN if np.min(snrs) > BRIGHT else CAPPED
         width = _fit_width(arrays, places, drift, box, ceilings)
         box = math.hypot(width, drift)
         for i in range(count):
-            snrs[i], places[i], _ = _locate(arrays, ons[i], places[i], box / 4, (drift, 0.0, 0), box, ceilings)
+            finer = (drift, box / (4 * arrays.lengths[ons[i]]), 2) if count == 1 else (drift, 0.0, 0)
+            snrs[i], places[i], slope = _locate(arrays, ons[i], places[i], box / 4, finer, box, ceilings)
+            drift = slope if count == 1 else drift
     if present:
-        start, drift = _line(at, places, snrs)
+        start, drift = _line(at, places, snrs, drift)
     track[START], track[DRIFT], track[WIDTH], track[HIT_SNR] = start, drift, width, hit["snr"]
     for i in range(count):
-        track[SNR + ons[i]] = snrs[i]
-    for i in range(len(middles)):
-        track[VALID + i] = line_valid(arrays.sigmas[i], start + drift * middles[i], drift, math.hypot(width, drift))
+        track[SNR + 2 * ons[i]] = snrs[i]
+    for i in range(middles.size):
+        sigmas, place = arrays.sigmas[i, : arrays.lengths[i]], start + drift * middles[i]
+        track[VALID + 2 * i] = line_valid(sigmas, place, drift, math.hypot(width, drift))
     if not present:
         return track
     bright_rows, track[RESIDUAL] = 0, 0.0
     for i in range(count):
+        rows = arrays.lengths[ons[i]]
         track[RESIDUAL] = max(track[RESIDUAL], abs(places[i] - start - drift * at[i]) / box)
-        line_rows(arrays.sigmas[ons[i]], places[i], drift, box, ceilings[0], sums)
-        bright_rows += np.sum(sums > 0.5 * snrs[i] / math.sqrt(rows))
-    track[STEADY] = bright_rows / (rows * count)
+        line_rows(arrays.sigmas[ons[i], :rows], places[i], drift, box, ceilings[0], sums)
+        bright_rows += np.sum(sums[:rows] > 0.5 * snrs[i] / math.sqrt(rows))
+    track[STEADY] = bright_rows / np.sum(arrays.lengths[ons])
     _measure_offs(track, box, ceilings, arrays)
     return track
 
@@ -373,19 +381,19 @@ def follow(hit: Any, position: int, arrays: Arrays, min_on_snr: float) -> Float6
 @njit(cache=True, nogil=True)
 @no_type_check
 def follow_hits(
-    hits: np.ndarray, position: int, arrays: Arrays, min_on_snr: float, known: Float64[np.ndarray, "tracks fields"]
+    hits: np.ndarray, home: int, arrays: Arrays, min_on_snr: float, known: Float64[np.ndarray, "tracks fields"]
 ) -> tuple[Float64[np.ndarray, "hits fields"], int]:
     """Follow every hit that no known track explains; return their tracks and the number of hits explained.
 
     Args:
-        hits: records of `dedoppler.HIT` from one observation, in columns of the arrays.
-        position: of that observation; one of the ONs.
+        hits: records of `dedoppler.HIT` from one ON, in columns of the arrays.
+        home: that ON, counted from 0 among the ONs.
         arrays: the cadence.
         min_on_snr: SNR that each ON must have.
         known: tracks found from earlier ONs, in columns of the arrays.
     """
-    tracks = np.empty((hits.size, len(FIELDS)))
-    count = 0
+    tracks = np.empty((hits.size, SNR + 2 * arrays.middles.size))
+    count, position = 0, arrays.ons[home]
     for h in range(hits.size):
         hit = hits[h]
         explained = False
@@ -393,11 +401,11 @@ def follow_hits(
             there = known[k, START] + known[k, DRIFT] * arrays.middles[position]
             box = math.hypot(known[k, WIDTH], known[k, DRIFT]) + hit["width"]
             near = abs(there - hit["channel"]) < box
-            along = abs(known[k, DRIFT] - hit["drift"]) * arrays.sigmas.shape[1] < 2 * box
-            if near and along and hit["snr"] < 1.5 * known[k, SNR + position]:
+            along = abs(known[k, DRIFT] - hit["drift"]) * arrays.lengths[position] < 2 * box
+            if near and along and hit["snr"] < 1.5 * known[k, SNR + 2 * position]:
                 explained = True
                 break
         if not explained:
-            tracks[count] = follow(hit, position, arrays, min_on_snr)
+            tracks[count] = follow(hit, home, arrays, min_on_snr)
             count += 1
     return tracks[:count], hits.size - count

@@ -1,6 +1,6 @@
 """From a normalized block to tracks: propose lines in the ONs, follow them, apply the ON/OFF rule.
 
-A signal from the target is in every ON and in no OFF of the ABACAD cadence: the rule of Enriquez et al. 2017
+A signal from the target is in every ON and in no OFF of the cadence: the rule of Enriquez et al. 2017
 (arXiv:1709.03491) and Price et al. 2020 (arXiv:1906.07750), which Ma et al. 2023 (arXiv:2301.12670) leave to a neural
 network. Those searches compare the hits of single observations. Here each observation is measured along one track, so
 that a faint side lobe in all OFFs counts too. The search, the training examples and `search --trace` call these
@@ -19,12 +19,14 @@ from aetherscan.header import NOT_MEASURED
 from aetherscan.options.search import Gates
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.dedoppler import MOST_HITS, find_hits
-from aetherscan.search.follow import DRIFT, FIELDS, OFF_CLOSE, SNR, START, VALID, WIDTH, Arrays, follow_hits
+from aetherscan.search.follow import DRIFT, OFF_CLOSE, SNR, START, VALID, WIDTH, Arrays, follow_hits, track_columns
 
 CLOSE_SNR_EXCESS = 1.5
 """SNR by which the brightest of many lines close to a track exceeds, in noise, that of the one line on it."""
 DRIFT_TOLERANCE = 0.05
 """Channels per row by which a track may exceed the largest drift."""
+LEAST_SENSITIVE = 0.4
+"""With it the limit of SNR 5 in an OFF becomes 2, which noise passes once in 44 OFFs."""
 SAME_LINE = 16
 """Channels, beyond their widths, within which two tracks that stay together all cadence long are one signal."""
 
@@ -37,30 +39,29 @@ def find_tracks(
 ) -> tuple[Float64[np.ndarray, "tracks fields"], np.ndarray, Counter[str]]:
     """Return the tracks of all hits outside the block's overlap, why each is rejected, and counts by stage.
 
-    Tracks are rows of `follow.FIELDS` in file channels. A rejection reason is '' for a track that may be a candidate. A
-    hit that the track of an earlier ON explains is not followed again.
+    Tracks are rows as `follow.Track` defines them, in file channels. A rejection reason is '' for a track that may be a
+    candidate. A hit that the track of an earlier ON explains is not followed again.
 
     Args:
-        block: the six observations.
+        block: the observations.
         cadence: their geometry; its channels are those of the file.
         gates: what a track must show.
         clock: measures the time spent in a stage.
     """
     max_drift = cadence.max_drift(gates.max_drift_hz_s)
     low, high = block.overlap[0], block.sigmas.shape[-1] - block.overlap[1]
+    on, off, lengths = (np.array(part, dtype=np.int64) for part in (cadence.on, cadence.off, cadence.lengths))
     rows = np.empty(block.sigmas.shape[1])
-    arrays = Arrays(block.sigmas, block.weights, cadence.middles, cadence.on, rows)
+    arrays = Arrays(block.sigmas, block.weights, lengths, cadence.middles, on, off, rows)
     counts = Counter[str]()
-    tracks, rejections = np.empty((0, len(FIELDS))), np.empty(0, dtype="U32")
-    for position in cadence.on:
+    tracks, rejections = np.empty((0, track_columns(len(cadence.headers)))), np.empty(0, dtype="U32")
+    for home, position in enumerate(cadence.on):
         with clock("propose"):
-            hits, peaks = find_hits(
-                block.sigmas[position], block.weights[position], max_drift=max_drift, min_snr=gates.hit_snr
-            )
+            hits, peaks = find_hits(*block.observation(position), max_drift=max_drift, min_snr=gates.hit_snr)
             hits = hits[(low <= hits["channel"]) & (hits["channel"] < high)]
         with clock("follow"):
             known = tracks[(rejections == "") | (rejections == "in_an_off")]
-            followed, explained = follow_hits(hits, position, arrays, gates.min_on_snr, known)
+            followed, explained = follow_hits(hits, home, arrays, gates.min_on_snr, known)
         counts.update(
             sums_above_threshold=peaks,
             sums_dropped=max(0, peaks - MOST_HITS),
@@ -81,15 +82,15 @@ def hits_between(
     """Return the hits of one observation in part of a block, brightest first: records of `dedoppler.HIT`.
 
     Args:
-        block: the six observations.
+        block: the observations.
         position: of the observation.
         limits: file channels between which to search; beyond the block there are none.
         max_drift: channels per row, in either direction.
         min_snr: of a hit.
     """
     low, high = (int(max(0, limit - block.first)) for limit in limits)
-    part = np.ascontiguousarray(block.sigmas[position, :, low:high])
-    hits, _ = find_hits(part, block.weights[position], max_drift=max_drift, min_snr=min_snr)
+    sigmas, weights = block.observation(position)
+    hits, _ = find_hits(np.ascontiguousarray(sigmas[:, low:high]), weights, max_drift=max_drift, min_snr=min_snr)
     hits["channel"] += low + block.first
     return hits
 
@@ -101,18 +102,29 @@ def rejection_reasons(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geo
     also tested close to the track, for an emitter that wanders or curves may miss the straight line in
     them by a little.
     """
-    on, off = tracks[:, SNR:][:, cadence.on], tracks[:, SNR:][:, cadence.off]
-    masked = tracks[:, VALID:][:, cadence.on] < gates.min_valid
+    on, off = tracks[:, SNR::2][:, cadence.on], tracks[:, SNR::2][:, cadence.off]
+    off = off / off_sensitivity(cadence)
+    masked = tracks[:, VALID::2][:, cadence.on] < gates.min_valid
     reasons = {
         "an_on_not_measured": (~(on >= gates.min_on_snr) & masked).any(axis=1),
         "weak_in_an_on": ~(on.min(axis=1) >= gates.min_on_snr),
-        "weak_together": ~(on.sum(axis=1) / 3**0.5 >= gates.min_together_snr),
+        "weak_together": ~(on.sum(axis=1) / len(cadence.on) ** 0.5 >= gates.min_together_snr),
         "too_fast": np.abs(tracks[:, DRIFT]) > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
         # In one OFF or in all of them together, as a side lobe is.
-        "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / 3**0.5) <= gates.max_off_snr)
+        "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / len(cadence.off) ** 0.5) <= gates.max_off_snr)
         | (tracks[:, OFF_CLOSE] > gates.max_off_snr + CLOSE_SNR_EXCESS),
     }
     return np.select(list(reasons.values()), list(reasons), default="").astype("U32")
+
+
+def off_sensitivity(cadence: Geometry) -> Float64[np.ndarray, " offs"]:
+    """Return the SNR that a steady line has in each OFF, over that in an ON; 1 at most, and `LEAST_SENSITIVE` at least.
+
+    A line of SNR 12 in half an hour has SNR 5 in five minutes, so a short OFF must be that much emptier.
+    """
+    mean = np.mean([cadence.lengths[i] for i in cadence.on])
+    lengths = np.array([cadence.lengths[i] for i in cadence.off])
+    return np.sqrt(lengths / mean).clip(LEAST_SENSITIVE, 1.0)
 
 
 def note_on(track: Float64[np.ndarray, " fields"], cadence: Geometry, min_valid: float) -> str:
@@ -123,7 +135,7 @@ def note_on(track: Float64[np.ndarray, " fields"], cadence: Geometry, min_valid:
     """
     if cadence.absent == cadence.off:
         return "no OFF measured"
-    masked = [i for i in range(len(cadence.headers)) if track[VALID + i] < min_valid and i not in cadence.absent]
+    masked = [i for i in range(len(cadence.headers)) if track[VALID + 2 * i] < min_valid and i not in cadence.absent]
     kinds = {
         ("ON", NOT_MEASURED): [i for i in masked if i in cadence.on],
         ("OFF", NOT_MEASURED): [i for i in masked if i in cadence.off],
@@ -134,8 +146,8 @@ def note_on(track: Float64[np.ndarray, " fields"], cadence: Geometry, min_valid:
 
 def merge(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> list[int]:
     """Return the indices of the brightest track of each group that follows the same line, by channel."""
-    last = cadence.middles[-1] + cadence.rows / 2
-    order = np.lexsort((tracks[:, START], -tracks[:, SNR:][:, cadence.on].sum(axis=1)))
+    last = cadence.end
+    order = np.lexsort((tracks[:, START], -tracks[:, SNR::2][:, cadence.on].sum(axis=1)))
     kept: list[int] = []
     for i in order:
         track, others = tracks[i], tracks[kept]

@@ -1,8 +1,10 @@
 """Search a cadence: blocks of the band -> hits in the ONs -> tracks -> scores -> candidates.
 
-Every block is normalized. Lines in its ONs are proposed at every binning, followed through the six observations and
+Every block is normalized. Lines in its ONs are proposed at every binning, followed through the observations and
 measured there. A track that is not in all ONs, or is in an OFF, is rejected. The others are cut out, centered, at a
-binning that suits their width, and scored by the encoder and the forest together with their measurements.
+binning that suits their width, and scored by the encoder and the forest together with their measurements. The forest
+reads three ONs and three OFFs of about as many rows as it was trained with; in any other cadence each track that passes
+the gates is a candidate without a probability.
 `--mode windows` selects as the papers do: every window of 4,096 channels, half overlapping, is scored by the encoder
 and the forest, and only tracks in a window that passes are candidates. They are measured in the same way.
 
@@ -26,13 +28,15 @@ from jaxtyping import Float32, Float64, UInt8
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.cadence.places import largest_separation_arcmin
 from aetherscan.detector.detector import Detector, Latents
+from aetherscan.errors import CadenceError
 from aetherscan.header import NOT_MEASURED
 from aetherscan.io import ArrayObservation, Observation
+from aetherscan.io.binning import bin_rows
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
-from aetherscan.search.features import measurements
+from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import DRIFT, START, as_track
 from aetherscan.search.known_rfi import rfi_context
 from aetherscan.search.on_off import find_tracks, merge, note_on
@@ -43,7 +47,7 @@ class SearchResult:
     """Candidates by frequency, how many hits and tracks each stage took in and rejected, and what the search cost."""
 
     candidates: tuple[Candidate, ...]
-    snippets: UInt8[np.ndarray, "candidates obs rows bins"]  # of the candidates' tracks, in either mode
+    snippets: UInt8[np.ndarray, "scored obs rows bins"]  # of the candidates' tracks, in either mode; none if not scored
     measurements: Float32[np.ndarray, "candidates measurements"]
     counts: dict[str, int]
     stage_s: dict[str, float]  # seconds of work, over all threads
@@ -68,14 +72,32 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockResult:
-    """Tracks of one block as rows of `follow.FIELDS`, and their latents; all channels are those of the file."""
+    """Tracks of one block (`follow.Track`), and their latents; all channels are those of the file."""
 
     tracks: Float64[np.ndarray, "tracks fields"]  # in every ON and in no OFF
-    snippets: UInt8[np.ndarray, "tracks obs rows bins"]
+    snippets: UInt8[np.ndarray, "scored obs rows bins"]  # none if the forest does not apply
     latents: Latents  # of each track's snippet, or of each window
     windows: Float64[np.ndarray, " windows"]  # first channel of each window, with `--mode windows`
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
     counts: Counter[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What the forest says of a track."""
+
+    probability: float | None
+    spread: float | None
+    strangeness: float | None
+    latents: tuple[float, ...]
+
+
+GATES_ALONE = Score(probability=None, spread=None, strangeness=None, latents=())
+"""Score of a track that passes the gates in a cadence that the forest does not apply to."""
+
+
+UNSCORED = f"probability {NOT_MEASURED}: no forest scores this cadence"
+"""Note on a candidate if `announce_unscored` is false."""
 
 
 def search_cadence(
@@ -85,7 +107,7 @@ def search_cadence(
     progress: Callable[[float], None] = lambda _: None,
     on: tuple[int, ...] = ON_POSITIONS,
 ) -> SearchResult:
-    """Search six observations, in time order.
+    """Search the observations of a cadence, in time order. Long ones are binned in time: see decision 0010.
 
     Args:
         observations: open, of the same channels.
@@ -95,19 +117,28 @@ def search_cadence(
         on: positions of the ONs: (1, 3, 5) if the target came second.
 
     Raises:
-        CadenceError: the observations are not six or do not share a band.
+        CadenceError: the observations do not make a cadence, or not one that `mode` can search.
         ReadError: a file could not be read, or changed during the search.
         ReleaseError: the release cannot search in this mode.
     """
     settings = settings or SearchSettings()
     detector = detector.for_mode(settings.mode)
     threshold = detector.threshold if settings.threshold is None else settings.threshold
+    bytes_read = _bytes_read(observations, 2 if settings.polarization is None else 1)
+    observations = bin_rows(observations)
     cadence = geometry_of([observation.header for observation in observations], on, settings.coarse_channels)
+    scored = forest_applies(cadence, detector.release.snippet[0])
+    if settings.mode == "windows" and not scored:
+        found = f"{len(cadence.on)} and {len(cadence.off)} of {' '.join(map(str, cadence.lengths))} rows"
+        raise CadenceError(f"--mode windows: expected {APPLIES.format(*detector.release.snippet)}, found {found}")
     overlap = overlap_channels(cadence.headers, cadence.max_drift(settings.max_drift_hz_s))
     clock, results, buffers = Clock(), list[BlockResult](), SimpleQueue[Float32[np.ndarray, " pixels"]]()
     for _ in range(settings.threads):  # reused: allocating a large array for each block takes longer than filling it
-        buffers.put(np.empty(6 * block_pixels(cadence.rows, overlap), np.float32))
-    search = partial(_search_block, cadence=cadence, detector=detector, settings=settings, clock=clock, buffers=buffers)
+        buffers.put(np.empty(len(observations) * block_pixels(cadence.rows, overlap), np.float32))
+    search = partial(
+        _search_block,
+        cadence=cadence, detector=detector, scored=scored, settings=settings, clock=clock, buffers=buffers,
+    )  # fmt: skip
     with ThreadPoolExecutor(settings.threads) as pool:
         threads = pool if settings.threads > 1 else None
         batches = read_blocks(observations, overlap, read_channels=settings.block_channels, pool=threads)
@@ -119,14 +150,32 @@ def search_cadence(
             for block, result in zip(batch, threads.map(search, batch) if threads else map(search, batch), strict=True):
                 results.append(result)
                 progress(block.stop / cadence.nchans)
-    candidates, snippets, features, counts = _score(results, cadence, detector, threshold, settings.min_valid, clock)
+    counts = sum((result.counts for result in results), Counter[str]())
+    tracks = np.concatenate([result.tracks for result in results])
+    merged = merge(tracks, cadence)
+    counts["merged_into_another"] += len(tracks) - len(merged)
+    tracks = tracks[merged]
+    scores = list[Score | None]([GATES_ALONE] * len(tracks))
+    if scored:
+        scores = _score(results, merged, tracks, cadence, detector, threshold, clock)
+    interference = [result.interference for result in results]
+    lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
+    candidates = {
+        i: _candidate(tracks[i], score, lines, cadence, detector, settings)
+        for i, score in enumerate(scores)
+        if score is not None
+    }
+    counts["below_threshold"], counts["candidates"] = len(tracks) - len(candidates), len(candidates)
+    counts["candidates_not_announced"] = sum(NOT_MEASURED in each.note for each in candidates.values())
+    order = sorted(candidates, key=lambda i: candidates[i].frequency_mhz)
+    snippets = np.concatenate([result.snippets for result in results])
     return SearchResult(
-        candidates=candidates,
-        snippets=snippets,
-        measurements=features,
-        counts=counts,
+        candidates=tuple(candidates[i] for i in order),
+        snippets=snippets[merged][order] if scored else snippets[:0],
+        measurements=measurements(tracks[order], cadence),
+        counts=dict(counts),
         stage_s=clock.stage_s,
-        bytes_read=_bytes_read(observations, 2 if settings.polarization is None else 1),
+        bytes_read=bytes_read,
     )
 
 
@@ -144,6 +193,8 @@ def _search_block(
     settings: SearchSettings,
     clock: Clock,
     buffers: SimpleQueue[Float32[np.ndarray, " pixels"]],
+    *,
+    scored: bool,
 ) -> BlockResult:
     """Return the tracks of a block that pass the gates, with their latents or those of the block's windows.
 
@@ -154,6 +205,7 @@ def _search_block(
         settings: how to search.
         clock: measures the time spent in each stage.
         buffers: free arrays for normalized blocks.
+        scored: whether the forest applies.
     """
     shape = detector.release.snippet
     with _borrowed(buffers) as buffer:
@@ -163,7 +215,7 @@ def _search_block(
         passed = tracks[rejections == ""]
         merged = passed[merge(passed, cadence)]
         with clock("encode"):
-            snippets = [track_snippet(block, track, cadence, shape) for track in merged]
+            snippets = [track_snippet(block, track, cadence, shape) for track in merged] if scored else []
             starts = _window_starts(raw, cadence, shape[1] << WINDOW_LEVEL) if detector.mode == "windows" else None
             latents = detector.encode_snippets(
                 snippets if starts is None else [window_snippet(block, start, cadence, shape) for start in starts]
@@ -199,34 +251,25 @@ def _window_starts(block: Block, cadence: Geometry, width: int) -> Float64[np.nd
 
 def _score(
     results: Sequence[BlockResult],
+    merged: Sequence[int],
+    tracks: Float64[np.ndarray, "tracks fields"],
     cadence: Geometry,
     detector: Detector,
     threshold: float,
-    min_valid: float,
     clock: Clock,
-) -> tuple[
-    tuple[Candidate, ...],
-    UInt8[np.ndarray, "candidates obs rows bins"],
-    Float32[np.ndarray, "candidates measurements"],
-    dict[str, int],
-]:
-    """Merge and score the tracks of all blocks; return the candidates, their snippets, their measurements, and counts.
+) -> list[Score | None]:
+    """Return the score of each track, None where it is below the threshold.
 
     Args:
         results: of the blocks, in channel order.
+        merged: indices of the tracks among those of all blocks.
+        tracks: rows of `follow.Track`.
         cadence: its geometry.
         detector: in the mode of the search.
         threshold: lowest probability of a candidate.
-        min_valid: least share of a track that must have been measured in each observation.
         clock: measures the time spent scoring.
     """
-    counts = sum((result.counts for result in results), Counter[str]())
-    tracks = np.concatenate([result.tracks for result in results])
-    latents = Latents.join([result.latents for result in results])
-    merged = merge(tracks, cadence)
-    counts["merged_into_another"] += len(tracks) - len(merged)
-    tracks, snippets = tracks[merged], np.concatenate([result.snippets for result in results])[merged]
-    features = scored = measurements(tracks, cadence)
+    latents, scored = Latents.join([result.latents for result in results]), measurements(tracks, cadence)
     with clock("score"):
         if detector.mode == "windows":
             starts = np.concatenate([result.windows for result in results])
@@ -240,16 +283,15 @@ def _score(
         passed = np.flatnonzero(probabilities >= threshold)
         spreads = detector.spread(latents.of(passed), scored[passed])
         strangeness = detector.strangeness(latents.of(passed))
-    counts["below_threshold"], counts["candidates"] = len(tracks) - len(passed), len(passed)
-    interference = [result.interference for result in results]
-    lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
-    candidates = [
-        _candidate(tracks[i], (probabilities[i], spread, strange), latents.mean[i], lines, cadence, detector, min_valid)
-        for i, spread, strange in zip(passed, spreads, strangeness, strict=True)
-    ]
-    counts["candidates_not_announced"] = sum(NOT_MEASURED in candidate.note for candidate in candidates)
-    order = sorted(range(len(passed)), key=lambda i: candidates[i].frequency_mhz)
-    return tuple(candidates[i] for i in order), snippets[passed[order]], features[passed[order]], dict(counts)
+    scores = list[Score | None]([None] * len(tracks))
+    for i, spread, strange in zip(passed, spreads, strangeness, strict=True):
+        scores[i] = Score(
+            probability=float(probabilities[i]),
+            spread=float(spread),
+            strangeness=None if math.isnan(strange) else float(strange),
+            latents=tuple(float(value) for value in latents.mean[i].ravel()),
+        )
+    return scores
 
 
 def _best_window(
@@ -269,27 +311,25 @@ def _best_window(
 
 def _candidate(
     row: Float64[np.ndarray, " fields"],
-    scores: tuple[float, float, float],
-    latents: Float32[np.ndarray, "obs latent"],
+    score: Score,
     lines: Float64[np.ndarray, " lines"],
     cadence: Geometry,
     detector: Detector,
-    min_valid: float,
+    settings: SearchSettings,
 ) -> Candidate:
     """Return a track as a candidate, in physical units.
 
     Args:
         row: the track, in channels and rows.
-        scores: probability, its spread, and strangeness (NaN if the release does not give one).
-        latents: their mean in each observation.
+        score: `GATES_ALONE` if the forest does not apply.
         lines: frequency of every line in the ONs, MHz, ascending.
         cadence: its geometry.
         detector: that scored the track.
-        min_valid: least measured share in each observation.
+        settings: which candidates are not announced.
     """
     track, header = as_track(row), cadence.headers[cadence.on[0]]
-    probability, spread, strangeness = map(float, scores)
-    start = cadence.middles[cadence.on[0]] - cadence.rows / 2
+    start, scored = cadence.starts[cadence.on[0]], score is not GATES_ALONE
+    unannounced = "" if scored or settings.announce_unscored else UNSCORED
     level = WINDOW_LEVEL if detector.mode == "windows" else snippet_level(track.box)
     context = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
     return Candidate(
@@ -298,13 +338,14 @@ def _candidate(
         bandwidth_hz=track.width * cadence.hz,
         snr=track.snr,
         valid=track.valid,
-        note=note_on(row, cadence, min_valid),
-        probability=probability,
-        probability_spread=spread,
-        strangeness=None if math.isnan(strangeness) else strangeness,
+        note=note_on(row, cadence, settings.min_valid) or unannounced,
+        probability=score.probability,
+        probability_spread=score.spread,
+        strangeness=score.strangeness,
+        scored_by="forest" if scored else "gates",
         proposer_score=track.hit_snr,
-        latents=tuple(float(value) for value in latents.ravel()),
-        binning=1 << level,
+        latents=score.latents,
+        binning=1 << level if scored else None,
         target=header.source_name,
         tstart_mjd=header.tstart,
         on_separation_arcmin=largest_separation_arcmin([cadence.headers[i] for i in cadence.on]),

@@ -22,6 +22,7 @@ from jaxtyping import Float32
 
 from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector
+from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.errors import FormatError
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, gbt_header
 from aetherscan.options.search import Gates
@@ -76,7 +77,7 @@ def stamp_geometries(shape: tuple[int, int], chans: int) -> list[Geometry]:
     header = replace(header, foff=header.foff * binning, nfpc=COARSE // binning)
     steps_s = (SCAN_STEP_S, header.duration_s)
     return [
-        geometry_of([replace(header, tstart=header.tstart + i * step_s / SECONDS_PER_DAY) for i in range(6)])
+        geometry_of([replace(header, tstart=header.tstart + i * step_s / SECONDS_PER_DAY) for i in range(OBSERVATIONS)])
         for step_s in steps_s
     ]
 
@@ -123,7 +124,7 @@ def open_stamps(path: Path, shape: tuple[int, int], levels: Sequence[int] = (WIN
         stamps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise FormatError(f"{path}: expected stamps in an .npy file of numbers, found {error}") from error
-    if stamps.shape[1:] not in [(6, shape[0], width) for width in widths] or stamps.dtype.kind not in "fiu":
-        expected = " or ".join(f"(n, 6, {shape[0]}, {width})" for width in widths)
+    if stamps.shape[1:] not in [(OBSERVATIONS, shape[0], width) for width in widths] or stamps.dtype.kind not in "fiu":
+        expected = " or ".join(f"(n, {OBSERVATIONS}, {shape[0]}, {width})" for width in widths)
         raise FormatError(f"{path}: expected numbers of shape {expected}, found {stamps.dtype} of {stamps.shape}")
     return stamps

@@ -62,18 +62,19 @@ class Source:
             sigmas=np.concatenate([stamp.sigmas for stamp in stamps], axis=-1),
             noise=np.median([stamp.noise for stamp in stamps], axis=0),
             weights=np.median([stamp.weights for stamp in stamps], axis=0),
+            lengths=stamps[0].lengths,
         )
         return joined, cadence
 
 
 def _cut_band(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[NormalizedBlock, Geometry]:
     with open_cadence(paths) as observations:
-        cadence = geometry_of([observation.header for observation in observations])
+        cadence = geometry_of([replace(observation.header, ntime=settings.rows) for observation in observations])
         last = first + settings.chans
         power = np.stack([observation.read(first, last)[: settings.rows] for observation in observations])
-    normalized = normalize_block(power, replace(cadence, rows=settings.rows), channel=first)
+    normalized = normalize_block(power, cadence, channel=first)
     headers = (replace(header, fch1=header.frequency(first), nchans=settings.chans) for header in cadence.headers)
-    return normalized, replace(cadence, headers=tuple(headers), rows=settings.rows)
+    return normalized, replace(cadence, headers=tuple(headers))
 
 
 def sources(
@@ -142,7 +143,7 @@ def _cadences(files: Sequence[Path], settings: ExampleSettings) -> list[tuple[tu
     cadences = []
     for cadence in find_cadences(headers).cadences:
         geometry = geometry_of([headers[i] for i in cadence.members])
-        if cadence.on == ON_POSITIONS and geometry.rows >= settings.rows and geometry.nchans >= settings.chans:
+        if cadence.on == ON_POSITIONS and min(geometry.lengths) >= settings.rows and geometry.nchans >= settings.chans:
             cadences.append((tuple(str(files[i]) for i in cadence.members), geometry.nchans))
     if not cadences:
         expected = f"a cadence (ABACAD) with at least {settings.rows} rows and {settings.chans} channels"

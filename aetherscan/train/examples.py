@@ -82,7 +82,7 @@ def draw_examples(
     doubtful = np.empty(0)
     if background:
         injected = np.array([_match(track, emitters, cadence)[0] != 0 for track in tracks], dtype=bool)
-        unknown = ~injected & (tracks[:, SNR:][:, cadence.off].max(axis=1, initial=0) < HINT)
+        unknown = ~injected & (tracks[:, SNR::2][:, cadence.off].max(axis=1, initial=0) < HINT)
         labelled &= ~unknown
         doubtful = tracks[unknown, START] + tracks[unknown, DRIFT] * cadence.middles.mean()
     shape = (settings.rows, settings.bins)

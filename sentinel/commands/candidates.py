@@ -5,15 +5,13 @@ from pathlib import Path
 
 from sqlalchemy import func, insert, select, update
 
+from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.io.outputs import check_writable, write_whole
-from aetherscan.search.candidates import EXPANDED, write_table
+from aetherscan.search.candidates import columns, expanded, write_table
 from sentinel.errors import StoreError
-from sentinel.notify.messages import one_line, remarks
+from sentinel.notify.messages import one_line, remarks, score_text
 from sentinel.store.queue import Store
 from sentinel.store.schema import attempt, cadence, candidate, file, label, labeled, now, outbox
-
-HIDDEN = ("latents", "snr", "valid")
-"""Columns that the table leaves out; `snr` and `valid` become six columns each."""
 
 
 def newest(store: Store, count: int) -> list[str]:
@@ -23,7 +21,7 @@ def newest(store: Store, count: int) -> list[str]:
         found = [dict(row) for row in rows.execute(newest_first).mappings()]
     return [
         f"{row['id']:>6}  {one_line(row['target'], 16):<16} "
-        f"{row['frequency_mhz']:.6f} MHz {row['drift_rate_hz_s']:+.3f} Hz/s  p {row['probability']:.3f}  "
+        f"{row['frequency_mhz']:.6f} MHz {row['drift_rate_hz_s']:+.3f} Hz/s  {score_text(row)}  "
         f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  "
         f"MJD {row['tstart_mjd']:.4f}  {remarks(row)}".rstrip()
         for row in found
@@ -84,12 +82,9 @@ def export(store: Store, path: Path) -> int:
     if path.suffix == ".json":
         write_whole(path, json.dumps(found, indent=1) + "\n")
         return len(found)
-    columns = [name for name in candidate.c.keys() if name not in HIDDEN]  # noqa: SIM118
-    columns += ["label", "superseded", *EXPANDED["snr"], *EXPANDED["valid"]]
-    for row in found:
-        for name in ("snr", "valid"):
-            row.update(zip(EXPANDED[name], row[name] or [None] * 6, strict=True))
-    write_table(path, columns, found)
+    names = [column.name for column in candidate.c]
+    scans = max((len(row["snr"]) for row in found), default=OBSERVATIONS)
+    write_table(path, columns([*names, "label", "superseded"], scans), map(expanded, found))
     return len(found)
 
 

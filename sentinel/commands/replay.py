@@ -64,7 +64,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
     changed = away = 0
     for entry in cadences:
         paths = store.paths(entry.id)
-        if len(paths) != 6 - entry.pattern.count("."):
+        if len(paths) != len(entry.pattern.replace(".", "")):
             away += 1
             tell(f"cadence {entry.id}: {entry.target}: its files are missing")
             continue

@@ -58,16 +58,27 @@ class InjectedObservation(Observation):
         return self._real.chunk_channels
 
     def read(
-        self, start: int, stop: int, out: Float32[np.ndarray, "time freq"] | None = None
+        self,
+        start: int,
+        stop: int,
+        out: Float32[np.ndarray, "time freq"] | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` of this part, with the tone added."""
-        power = self._real.read(self._first + start, self._first + stop, out)
+        """Read channels `start` to `stop` of this part, with the tone added.
+
+        Args:
+            start: first channel.
+            stop: channel after the last.
+            out: filled if given, else a new array is; its rows may be part of a wider buffer.
+            rows: first row, and one past the last; None: all.
+        """
+        power = self._real.read(self._first + start, self._first + stop, out, rows)
         add_emitter(
             power,
             self._tone,
             position=self._position,
-            start_s=self._start_s,
-            noise=self._noise,
+            start_s=self._start_s + (rows[0] if rows else 0) * self.header.tsamp,
+            noise=self._noise[slice(*rows)] if rows else self._noise,
             fch1=self.header.frequency(start),
             foff=self.header.foff,
             tsamp=self.header.tsamp,
@@ -81,8 +92,8 @@ def search_blind(
     """Search one coarse channel of a cadence with a random tone added; return the row for the `injection` table.
 
     Args:
-        paths: six observations in time order.
-        on: positions of the ONs, 0 to 5.
+        paths: the observations in time order.
+        on: positions of the ONs, from 0.
         settings: of the search.
         detector: that scores the tracks.
         rng: draws the channel and the tone.
@@ -99,7 +110,7 @@ def search_blind(
             frequency_mhz=headers[0].frequency(channel),
             drift_hz_s=float(rng.uniform(-1, 1)) * settings.max_drift_hz_s,
             width_hz=log_uniform(rng, *BLIND_WIDTH_HZ),
-            snr=tuple(snr if i in on else 0.0 for i in range(6)),
+            snr=tuple(snr if i in on else 0.0 for i in range(len(paths))),
         )
         parts = [
             InjectedObservation(observation, first, width, tone, i, starts_s[i])
@@ -107,7 +118,7 @@ def search_blind(
         ]
         candidates = search_cadence(parts, detector, settings, on=on).candidates
         columns = tone_columns(tone, float(tone.track_mhz(np.array([starts_s[on[0]]]))[0]))
-    matches = [row.probability for row in candidates if is_tone(columns, row.frequency_mhz, row.drift_rate_hz_s)]
+    matches = [row.probability or 0.0 for row in candidates if is_tone(columns, row.frequency_mhz, row.drift_rate_hz_s)]
     return {
         "kind": "blind",
         **columns,

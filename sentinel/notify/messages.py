@@ -43,6 +43,11 @@ def remarks(row: Mapping[str, Any]) -> str:
     return one_line("; ".join(fact for fact in facts if fact))
 
 
+def score_text(row: Mapping[str, Any]) -> str:
+    """Return a candidate's probability, or that no forest scored it."""
+    return "not scored" if row["probability"] is None else f"p {row['probability']:.3f}"
+
+
 def message_text(
     target: str,
     band_mhz: tuple[float, float],
@@ -74,9 +79,9 @@ def message_text(
     )
     rows = [
         f"{row['frequency_mhz']:.6f} MHz  {row['drift_rate_hz_s']:+.3f} Hz/s  "
-        f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  p {row['probability']:.3f}  "
+        f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  {score_text(row)}  "
         f"{remarks(row)}".rstrip()
-        for row in sorted(candidates, key=lambda row: -row["probability"])[:ROWS]
+        for row in sorted(candidates, key=lambda row: -(row["probability"] or 0.0))[:ROWS]
     ]
     storm = f"_More than {STORM} candidates: most likely interference. All rows are stored; no pictures are attached._"
     return _table(head, rows, [storm] if total > STORM else [], link)

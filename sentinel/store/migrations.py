@@ -37,10 +37,14 @@ ALIVE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Tables and columns that a version adds to the one before."""
+    """Tables and columns that a version adds to the one before, and texts that it lengthens: length before and after.
+
+    A downgrade cuts longer texts. SQLite ignores the length of a text.
+    """
 
     version: int
     adds: tuple[Column[Any] | Table, ...]
+    lengthens: tuple[tuple[Column[Any], int, int], ...] = ()
 
 
 STEPS = (
@@ -69,6 +73,7 @@ STEPS = (
     Step(version=4, adds=(candidate.c.strangeness,)),
     Step(version=5, adds=(candidate.c.on_separation_arcmin,)),
     Step(version=6, adds=(candidate.c.valid, candidate.c.note)),
+    Step(version=7, adds=(candidate.c.scored_by,), lengthens=((cadence.c.pattern, 6, 12),)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 
@@ -105,7 +110,10 @@ def migrate(rows: Connection, to: int) -> int:
     _check(rows, version, to)
     up = [item for step in STEPS if version < step.version <= to for item in step.adds]
     down = [item for step in STEPS if to < step.version <= version for item in step.adds]
+    sizes = [(column, after) for step in STEPS if version < step.version <= to for column, _, after in step.lengthens]
+    sizes += [(column, then) for step in STEPS if to < step.version <= version for column, then, _ in step.lengthens]
     for statement in (*(text for item in up for text in _add(rows, item)),
+                      *(text for column, length in sizes for text in _resize(rows, column, length)),
                       *(text for item in reversed(down) for text in _drop(rows, item))):  # fmt: skip
         rows.exec_driver_sql(statement)
     rows.execute(update(meta).where(VERSION).values(value=str(to)))
@@ -136,6 +144,12 @@ def _add(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:
         return
     yield f"ALTER TABLE {item.table.name} ADD COLUMN {CreateColumn(item).compile(dialect=rows.dialect)}"
     yield from _indexes(CreateIndex, rows, (index for index in item.table.indexes if item.name in index.columns))
+
+
+def _resize(rows: Connection, column: Column[Any], length: int) -> Iterator[str]:
+    if rows.dialect.name == "postgresql":
+        kind = f"VARCHAR({length}) USING substr({column.name}, 1, {length})"
+        yield f"ALTER TABLE {column.table.name} ALTER COLUMN {column.name} TYPE {kind}"
 
 
 def _drop(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:

@@ -112,7 +112,7 @@ class ClaimedCadence:
     """A leased cadence as a search needs it.
 
     Attributes:
-        pattern: six letters: A for an ON, another letter for an OFF, a dot for a missing OFF.
+        pattern: a letter for each scan: A for an ON, another letter for an OFF, a dot for a missing OFF.
         paths: of the observations that exist, in time order.
     """
 
@@ -125,7 +125,7 @@ class ClaimedCadence:
 
     @property
     def on(self) -> tuple[int, ...]:
-        """Positions of the ONs, 0 to 5."""
+        """Positions of the ONs, from 0."""
         return tuple(i for i, letter in enumerate(self.pattern) if letter == "A")
 
 

@@ -79,6 +79,21 @@ class PathText(TypeDecorator[str]):
         return value if value is None or value.isascii() else value.translate(self._DECODE)
 
 
+class Probability(TypeDecorator[float]):
+    """A probability, stored as -1 where there is none, so that the least probable rows are last in any database."""
+
+    impl = Float
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, _: object) -> float:
+        """Return the stored number."""
+        return -1.0 if value is None else value
+
+    def process_result_value(self, value: float | None, _: object) -> float | None:
+        """Return the probability, or None."""
+        return None if value is None or value < 0 else value
+
+
 METADATA = MetaData()
 
 
@@ -117,7 +132,8 @@ cadence = Table(
     Column("state", String(12), nullable=False),
     Column("why", Text),
     Column("target", Text, nullable=False),
-    Column("pattern", String(6)),
+    # A letter for each scan, A for an ON, a dot for a missing OFF. SQLite ignores the length, and cannot change it.
+    Column("pattern", String(6).with_variant(String(12), "postgresql")),
     Column("tstart", Float, nullable=False),
     Column("band_low_mhz", Float, nullable=False),
     Column("band_high_mhz", Float, nullable=False),
@@ -172,7 +188,7 @@ candidate = Table(
     Column("drift_rate_hz_s", Float, nullable=False),
     Column("bandwidth_hz", Float, nullable=False),
     Column("snr", JSON, nullable=False),  # of each observation, in time order
-    Column("probability", Float, nullable=False),
+    Column("probability", Probability, nullable=False),
     Column("latents", JSON, nullable=False),
     Column("proposer_score", Float),
     Column("target", Text, nullable=False),
@@ -194,6 +210,7 @@ candidate = Table(
     Column("nearest_hz", Float),
     Column("valid", JSON),  # share of the track's pixels that were measured, in each observation
     Column("note", Text),  # observations that are missing, or of which too little was measured
+    Column("scored_by", String(8)),  # forest, or gates where it does not apply; null before version 7: forest
     Column("seen_before", Integer),  # candidates of other cadences at this frequency when this was recorded, to 100
     Column("on_separation_arcmin", Float),  # largest distance between the places of the ONs
 )

@@ -39,7 +39,7 @@ COLUMNS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("id", "cadence_id", "target"), str),
     "frequency_mhz": "{:.6f}".format,
     "drift_rate_hz_s": "{:+.3f}".format,
-    "probability": "{:.3f}".format,
+    "probability": lambda value: "not scored" if value is None else f"{value:.3f}",
     "snr": lambda snrs: " ".join(f"{snr:.1f}" for snr in snrs),
     "tstart_mjd": "{:.5f}".format,
     "picture": lambda path: Path(path or "").name,

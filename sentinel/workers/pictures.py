@@ -195,5 +195,5 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     values = {field.name: row.get(field.name) for field in fields(Candidate)}
     names = {"allocations": tuple(filter(None, str(row.get("allocations") or "").split(", ")))}
     numbers = {"snr": tuple(row["snr"]), "latents": tuple(row["latents"])}
-    numbers["valid"] = tuple(row["valid"] or (1.0,) * 6)
+    numbers["valid"] = tuple(row["valid"] or [1.0] * len(row["snr"]))
     return Candidate(**{**values, **names, **numbers, "release": row["release_name"]})

@@ -18,6 +18,7 @@ from aetherscan.errors import TruncatedFileError
 from aetherscan.header import NOT_MEASURED, Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.options.search import SearchSettings
+from aetherscan.search.candidates import Candidate
 from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel.config import Config
@@ -43,7 +44,7 @@ def search_files(
 
     Args:
         paths: the observations that exist, in time order.
-        pattern: six letters: A for an ON, any other letter for an OFF, a dot for a missing OFF.
+        pattern: a letter for each scan: A for an ON, any other letter for an OFF, a dot for a missing OFF.
         progress: called with the searched fraction, 0 to 1.
         config: of the service.
         detector: the release that scores the tracks.
@@ -84,8 +85,8 @@ def search_files(
     ]
     pictures = [(rank, f"{stem}.png") for rank, stem in enumerate(stems)]
     examples = [
-        (rank, f"{stem}.npz", pack_example(result.snippets[rank], result.measurements[rank]))
-        for rank, stem in enumerate(stems)
+        (rank, f"{stem}.npz", pack_example(snippet, result.measurements[rank]))
+        for rank, (stem, snippet) in enumerate(zip(stems, result.snippets, strict=False))  # none if not scored
     ]
     rows = candidate_rows(result, release, config.sha256)
     message = partial(build_message, config, header, cadence_id, [path for _, path in pictures])
@@ -105,7 +106,7 @@ def on_positions(pattern: str) -> tuple[int, ...]:
 
 
 def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observation]:
-    """Return six observations in time order, with an observation without power for each dot in the pattern.
+    """Return the observations in time order, with an observation without power for each dot in the pattern.
 
     A missing observation is dated by the median spacing of the others. A rest between two scans does not change it.
     """
@@ -119,16 +120,20 @@ def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observatio
         tstart = neighbor.tstart + steps * step_days
         return absent_observation(replace(neighbor, tstart=tstart))
 
-    return [present[i] if i in present else absent(i) for i in range(6)]
+    return [present[i] if i in present else absent(i) for i in range(len(pattern))]
 
 
 def by_probability(result: SearchResult) -> SearchResult:
-    """Return a search result with the most probable candidate first."""
-    order = sorted(range(len(result.candidates)), key=lambda i: -result.candidates[i].probability)
+    """Return a search result with the most probable candidate first; the brightest hit, if they are not scored."""
+
+    def rank(row: Candidate) -> float:
+        return row.proposer_score if row.probability is None else row.probability
+
+    order = sorted(range(len(result.candidates)), key=lambda i: -rank(result.candidates[i]))
     return replace(
         result,
         candidates=tuple(result.candidates[i] for i in order),
-        snippets=result.snippets[order],
+        snippets=result.snippets[order] if len(result.snippets) else result.snippets,
         measurements=result.measurements[order],
     )
 

@@ -15,6 +15,7 @@ from aetherscan.detector.detector import Detector
 from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
+from sentinel.notify.messages import score_text
 from sentinel.store.queue import Store
 from sentinel.store.schema import cadence, candidate, now, shadow
 
@@ -36,8 +37,8 @@ def search_shadow(
     Args:
         store: that holds the cadence.
         cadence_id: the cadence.
-        paths: six observations in time order.
-        on: positions of the ONs, 0 to 5.
+        paths: the observations in time order.
+        on: positions of the ONs, from 0.
         detector: of the shadow release.
         settings: of the search.
     """
@@ -70,7 +71,7 @@ def compare(store: Store, name: str) -> Iterator[str]:
             )
             for release, different in (("active release", missed), (name, added)):
                 where = f"cadence {search.cadence_id} {search.target}: only {release}"
-                lines += [f"{where}: {row['frequency_mhz']:.6f} MHz, p {row['probability']:.3f}" for row in different]
+                lines += [f"{where}: {row['frequency_mhz']:.6f} MHz, {score_text(dict(row))}" for row in different]
     yield f"{len(searched)} cadences: {both} signals in both, {active_only} only active, {shadow_only} only {name}"
     yield from lines
 

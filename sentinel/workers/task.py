@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.errors import ReadError
 from sentinel.config import Config
 from sentinel.errors import Cause, LeaseLostError, StoreAwayError, cause_of
@@ -175,8 +176,9 @@ def search_with_shadow(store: Store, config: Config, cadence: ClaimedCadence) ->
 
 
 def _whole(cadence: ClaimedCadence, config: Config) -> bool:
-    """Return whether a cadence has six observations and is no canary."""
-    return len(cadence.paths) == 6 and not cadence.paths[0].is_relative_to(config.canaries)
+    """Return whether a cadence has its three ONs and three OFFs, which a release scores, and is no canary."""
+    scored = len(cadence.paths) == 2 * len(cadence.on) == OBSERVATIONS
+    return scored and not cadence.paths[0].is_relative_to(config.canaries)
 
 
 @lru_cache(maxsize=1)

@@ -64,9 +64,8 @@ def test_the_headers_alone_give_other_roles(files, searches):
 @pytest.mark.parametrize(
     ("pattern", "count", "message"),
     [
-        ("ABAB", 4, "cadences of 6 scans are searched; found 4"),
-        ("ABABABABABAB", 12, "cadences of 6 scans are searched; found 12"),
-        ("ABBBBA", 6, "cadences of 3 ONs and 3 OFFs are searched; found 2 and 4"),
+        ("AB", 2, "at least two ONs and one OFF"),
+        ("ABABABABABABA", 13, "expected at most 12 scans, found 13"),
         ("AAAAAA", 6, "at least two ONs and one OFF"),
         ("BBBBBB", 6, "at least two ONs and one OFF"),
         ("AB1CAD", 6, "expected a letter a scan"),
@@ -75,7 +74,7 @@ def test_the_headers_alone_give_other_roles(files, searches):
     ],
 )
 def test_a_pattern_that_is_not_searched_is_refused_in_one_line(searches, files, capsys, pattern, count, message):
-    assert searches("--cadence", pattern, *(files * 2)[:count]) == (2, None)
+    assert searches("--cadence", pattern, *(files * 3)[:count]) == (2, None)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("--cadence: ")
     assert message in line
@@ -136,12 +135,13 @@ def test_the_groups_of_a_catalogue_are_the_cadences(searches, files, tmp_path, k
     assert [scan["role"] for scan in run["roles"]] == (role if kind == "roles" else ["ON", "OFF"] * 3)
 
 
-def test_a_group_of_another_count_is_named_with_its_lines_and_the_others_are_searched(searches, files, tmp_path):
-    rows = [f"1,{file.name}" for file in files] + [f"2,{file.name}" for file in files[:4]]
+def test_a_group_of_too_few_files_is_named_with_its_lines_and_the_others_are_searched(searches, files, tmp_path):
+    rows = [f"1,{file.name}" for file in files] + [f"2,{file.name}" for file in files[:2]]
     (tmp_path / "catalogue.csv").write_text("\n".join(["cadence,path", *rows]))
     _, report = searches(tmp_path / "catalogue.csv")
     assert len(report["cadences"]) == 1
-    assert report["not_searched"] == ["catalogue.csv, lines 8 to 11: cadences of 6 scans are searched; found 4 (ABAB)"]
+    expected = "expected a letter a scan, A for an ON, others for OFFs, with at least two ONs and one OFF, found 'AB'"
+    assert report["not_searched"] == [f"catalogue.csv, lines 8 to 9: {expected}"]
 
 
 def test_a_group_with_a_file_that_cannot_be_read_says_so(searches, files, tmp_path):

@@ -13,7 +13,7 @@ MIDDLE = np.full(6, 8000.0)
 
 
 def cut(sigmas=SIGMAS, noise=QUIET, centers=MIDDLE, level=0, rows=16, bins=512):
-    return snippet(sigmas, noise, centers, level, rows, bins)
+    return snippet(sigmas, noise, np.full(6, sigmas.shape[1]), centers, level, rows, bins)
 
 
 def test_a_bin_is_a_sum_of_channels_in_units_of_its_own_scatter():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aetherscan.search.dedoppler import HIT, row_weights
-from aetherscan.search.follow import FIELDS, Arrays, as_track, follow, follow_hits
+from aetherscan.search.follow import Arrays, as_track, follow, follow_hits, track_columns
 from aetherscan.simulate.injection import add_line
 
 ROWS, CHANS, ON = 16, 2**13, (0, 2, 4)
@@ -27,11 +27,12 @@ def hit(channel, drift, width, snr=10.0):
 
 
 def arrays(sigmas):
-    return Arrays(sigmas, WEIGHTS, MIDDLES, ON, np.empty(ROWS))
+    on, off = np.array(ON), np.array([1, 3, 5])
+    return Arrays(sigmas, WEIGHTS, np.full(6, ROWS), MIDDLES, on, off, np.empty(ROWS))
 
 
 def tracked(sigmas, hits, position=2, least=4.0):
-    return as_track(follow(hits[0], position, arrays(sigmas), least))
+    return as_track(follow(hits[0], ON.index(position), arrays(sigmas), least))
 
 
 @pytest.mark.parametrize("position", ON)
@@ -93,10 +94,10 @@ def test_a_signal_that_is_on_half_of_the_time_is_less_steady():
 
 def test_a_hit_that_a_known_track_explains_is_not_followed_again():
     sigmas = sky((4000, 0.4, 2, (20, 0, 20, 0, 20, 0)))
-    none = np.empty((0, len(FIELDS)))
+    none = np.empty((0, track_columns(6)))
     hits = np.concatenate([hit(4000 + 0.4 * MIDDLES[0], 0.4, 2), hit(2000, 0, 2)])
     known, explained = follow_hits(hits[:1], 0, arrays(sigmas), 4.0, none)
     assert (len(known), explained) == (1, 0)
     again = np.concatenate([hit(4000 + 0.4 * MIDDLES[2], 0.4, 2), hit(2000, 0, 2)])
-    followed, explained = follow_hits(again, 2, arrays(sigmas), 4.0, known)
+    followed, explained = follow_hits(again, 1, arrays(sigmas), 4.0, known)
     assert (len(followed), explained) == (1, 1)

@@ -93,7 +93,10 @@ def test_an_example_is_byte_for_byte_what_a_search_cuts_out_around_a_signal_in_n
             add_line(native[i], edges[e, i], width=widths[e], snr=snrs[e, i], noise=np.ones(16),
                      brightness=brightness[e, i])  # fmt: skip
     served = track_snippet(
-        NormalizedBlock(sigmas=native, noise=arrays.noise[0], weights=arrays.noise[0]), track, CADENCE, (16, bins)
+        NormalizedBlock(sigmas=native, noise=arrays.noise[0], weights=arrays.noise[0], lengths=(16,) * 6),
+        track,
+        CADENCE,
+        (16, bins),
     )
     out = np.empty((6, 16, bins), np.uint8)
     render_snippet(
