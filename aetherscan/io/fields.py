@@ -21,7 +21,7 @@ FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if 
     "nfpc": int
 }
 PEEK_CHANS = 1024
-"""Channels at the end of a chunk that must not all be zero: one memory page, the smallest gap that a copy leaves."""
+"""Channels that completeness checks read at once, of a file without chunks."""
 OPTIONAL = {"machine_id": 0, "nfpc": None, "ibeam": -1, "nbeams": 1}
 
 

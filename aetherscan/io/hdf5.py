@@ -42,14 +42,17 @@ MAX_CHUNK = 2**27
 class Hdf5Filterbank:
     """An open `.h5` file; `chunks` is its chunk shape, or the piece that completeness checks read if it has none.
 
-    The `mask` dataset is ignored: blimpy always creates one and no writer fills it.
+    A pixel whose value in the dataset `mask` is not 0 was not measured: it reads as NaN. blimpy always creates a mask,
+    and writes none.
     """
 
     def __init__(self, path: Path) -> None:
         _refuse_if_being_written(path)
         with ExitStack() as stack:
             self._file = stack.enter_context(path.open("rb", buffering=0))
-            self._power = _power(stack.enter_context(h5py.File(path, "r", locking=False)))
+            file = stack.enter_context(h5py.File(path, "r", locking=False))
+            self._power = _power(file)
+            self._mask = _mask(file, self._power.shape)
             header = header_from({name: self._power.attrs[name] for name in FIELDS if name in self._power.attrs})
             self.header = with_rows(header, len(self._power))
             if header.nbits != (bits := 8 * self._power.dtype.itemsize):
@@ -60,6 +63,7 @@ class Hdf5Filterbank:
             _refuse_if_short(self._power, (self.header.ntime, self.header.nifs, self.header.nchans))
             self.close = stack.pop_all().close
         self.chunks = self._power.chunks or (1, 1, min(self.header.nchans, PEEK_CHANS))
+        self.packed, self.in_rows = bool(_filters(self._power)), self._power.chunks is None
 
     def read(self, rows: slice, product: int, chans: slice, out: Float32[np.ndarray, "time freq"]) -> None:
         """Read one product into `out`.
@@ -72,12 +76,14 @@ class Hdf5Filterbank:
         """
         if self._stored is not None:
             self._stored.read(rows, product, chans, out)
-            return
-        whole = np.require(out, requirements="C")  # HDF5 fills contiguous buffers only
-        # HDF5 is 16 times slower when the buffer has another rank than the selection.
-        self._power.read_direct(whole[:, None, :], (rows, slice(product, product + 1), chans))
-        if whole is not out:
-            out[:] = whole
+        else:
+            whole = np.require(out, requirements="C")  # HDF5 fills contiguous buffers only
+            # HDF5 is 16 times slower when the buffer has another rank than the selection.
+            self._power.read_direct(whole[:, None, :], (rows, slice(product, product + 1), chans))
+            if whole is not out:
+                out[:] = whole
+        if self._mask is not None:
+            out[self._mask[rows, product, chans] != 0] = np.nan
 
     @cached_property
     def _stored(self) -> Chunks | None:
@@ -154,6 +160,16 @@ def _power(file: h5py.File) -> h5py.Dataset:
         if not h5py.h5z.filter_avail(number):
             raise FormatError(f"expected a filter that is installed, found filter {number}")
     return power
+
+
+def _mask(file: h5py.File, shape: tuple[int, ...]) -> h5py.Dataset | None:
+    """Return the dataset `mask`; None if there is none, or nothing was ever written to it."""
+    mask = file.get("mask")
+    if not isinstance(mask, h5py.Dataset) or not mask.id.get_storage_size():
+        return None
+    if mask.shape != shape or mask.dtype.kind not in "biuf":
+        raise FormatError(f"mask: expected numbers {shape} as data has, found {mask.dtype} {mask.shape}")
+    return mask
 
 
 def _refuse_if_external_files_are_short(file: h5py.File, power: h5py.Dataset) -> None:

@@ -14,6 +14,7 @@ modification time and inode of the file are those found at opening. An error tha
 time cannot resolve is a `FormatError` or a `HeaderError`. NaN stays NaN; the bandpass normalization masks it.
 """
 
+import errno
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -36,6 +37,7 @@ FORMATS: dict[bytes, type[Hdf5Filterbank | SigprocFilterbank]] = {
     hdf5.MAGIC: Hdf5Filterbank,
     sigproc.MAGIC: SigprocFilterbank,
 }
+PAGE_BYTES = 4096
 LIBRARY_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError, OverflowError)
 """Exceptions that h5py raises on damaged files."""
 
@@ -140,10 +142,10 @@ class FileObservation(Observation):
         return power
 
     def verify(self) -> None:
-        """Decode the first chunk, the last, and one chosen by the identity of the observation.
+        """Decode the first chunk, the last, and one chosen by the identity of the observation, and look at the end.
 
         Raises:
-            TruncatedFileError: a chunk does not decode, or ends in zeros.
+            TruncatedFileError: a chunk does not decode, or the end of the file was not written.
         """
         shape, chunks = (self.header.ntime, self.header.nifs, self.header.nchans), self._filterbank.chunks
         last = np.array([(size - 1) // chunk for size, chunk in zip(shape, chunks, strict=True)])
@@ -154,8 +156,36 @@ class FileObservation(Observation):
             power = np.empty((rows.stop - rows.start, chans.stop - chans.start), np.float32)
             with self._unchanged():
                 self._filterbank.read(rows, products.start, chans, power)
-                if not power[-1, -PEEK_CHANS:].any():
-                    raise TruncatedFileError(f"expected power before (row, product, channel) {stop}, found zeros")
+        if not self._filterbank.packed:
+            with self._unchanged():
+                self._refuse_if_the_end_is_empty()
+
+    def _refuse_if_the_end_is_empty(self) -> None:
+        """Recognize a copy that has its full size and not all its bytes: they read as zeros.
+
+        Zeros in part of a row, or in one row, are no sign of it: channels are masked and rows are dropped with zeros.
+        The end of a file that was never written is a hole, unless its file system has none. A copy that keeps no zeros
+        has a hole there, too, where the last channels are masked; then they are zeros in the row before as well.
+        """
+        last, hole = self.header.ntime - 1, _ends_in_a_hole(self.path)
+        empty = not self._has_power(last)
+        if empty and not self._has_power(last - 1):
+            raise TruncatedFileError("expected power in the last two rows, found zeros")
+        masked = self._filterbank.in_rows and not self._has_power(last - 1, self.header.nchans - PEEK_CHANS)
+        if hole and (empty or not masked):
+            raise TruncatedFileError("expected power to the end of the file, found a hole: that part was never written")
+
+    def _has_power(self, row: int, start: int = 0) -> bool:
+        """Return whether any power of a row from channel `start` on is not zero."""
+        nchans, width = self.header.nchans, self._filterbank.chunks[2]
+        power = np.empty((1, width), np.float32)
+        for product in range(self.header.nifs):
+            for first in range(max(0, start), nchans, width):
+                piece = power[:, : min(width, nchans - first)]
+                self._filterbank.read(slice(row, row + 1), product, slice(first, first + piece.shape[1]), piece)
+                if piece.any():
+                    return True
+        return False
 
     def close(self) -> None:
         """Close the file."""
@@ -259,6 +289,16 @@ def _filterbank_class(path: Path) -> type[Hdf5Filterbank | SigprocFilterbank]:
     if not any(head) or any(magic.startswith(head) for magic in FORMATS):
         raise TruncatedFileError(f"expected a header, found {head!r}: nothing is written there yet")
     raise FormatError(f"expected the first bytes of HDF5 or SIGPROC, found {head!r}")
+
+
+def _ends_in_a_hole(path: Path) -> bool:
+    """Return whether the last page of a file was never written, as far as its file system knows."""
+    with path.open("rb", buffering=0) as file:
+        try:
+            file.seek(max(0, path.stat().st_size - PAGE_BYTES), os.SEEK_DATA)
+        except OSError as error:
+            return error.errno == errno.ENXIO
+    return False
 
 
 def _stat(path: Path) -> tuple[int, int, int]:

@@ -40,6 +40,8 @@ FIXED = {"data_type": 1, "nbeams": 1, "ibeam": -1, "az_start": 0.0, "za_start": 
 class SigprocFilterbank:
     """An open `.fil` file; `chunks` is the shape of the piece that completeness checks read."""
 
+    packed, in_rows = False, True
+
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
             self._file = stack.enter_context(path.open("rb", buffering=0))
