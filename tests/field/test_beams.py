@@ -1,21 +1,29 @@
 """The simultaneous beams of a receiver are separate observations, or ON and OFFs of one scan if `beams:` says so."""
 
+import json
 import math
 import random
 from dataclasses import replace
 
 import pytest
-from factories import make_header, write_observation
-from watched import headers
+from factories import make_detector, make_header, observe, write_observation
+from watched import Folder, headers
 
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.cadence.roles import role_lines, roles_of
-from aetherscan.errors import OptionsError
-from aetherscan.io import verify_complete
+from aetherscan.errors import CadenceError, OptionsError
+from aetherscan.io import ArrayObservation, verify_complete
 from aetherscan.options.cadence import BeamRoles, CadenceRules
+from aetherscan.options.search import SearchSettings
+from aetherscan.search.pipeline import search_cadence
+from aetherscan.simulate.injection import Emitter
+from sentinel import cli
+from sentinel.commands import search as searching
 from sentinel.commands.search import rules_of
 from sentinel.config import Config
 from sentinel.errors import ConfigError
+from sentinel.store.schema import cadence
+from sentinel.workers.search import on_positions, search_files
 
 
 def seven_beams(*, numbered, same_name=False):
@@ -162,3 +170,90 @@ def test_beams_are_named_in_the_configuration_or_on_the_command_line():
     for wrong in ("0", "", "0,", "a,b", "0,0", "0,-1", "1.5,2"):
         with pytest.raises(ConfigError, match="--beams: "):
             rules_of(config, wrong)
+
+
+HEADER = make_header(nchans=8192, nfpc=8192)
+
+
+def line(snr, channel, drift_hz_s=0.1):
+    """Return an emitter with an SNR in each of seven beams."""
+    return Emitter(frequency_mhz=HEADER.frequency(channel), drift_hz_s=drift_hz_s, width_hz=4.0, snr=tuple(snr))
+
+
+SKY = [
+    line([30.0, 9.0, 7.0, 0, 0, 0, 0], 2500),  # enters the ON beam and, fainter, its neighbors
+    line([20.0] * 7, 4000, 0.0),  # in all beams
+    line([0, 25.0, 0, 0, 0, 0, 0], 5000),  # in an OFF beam only
+    line([7.0, 0, 0, 0, 0, 0, 0], 6000),  # too faint
+]
+
+
+def receive(*lines, rows=16, beams=range(7)):
+    """Return what the beams of a receiver observe at the same time: noise, interference and `lines`."""
+    scan = observe("ABCDEFG", *SKY, *lines, header=replace(HEADER, ntime=rows), start_s=[0.0] * 7)
+    return [
+        ArrayObservation(replace(scan[beam].header, ibeam=beam, nbeams=7), scan[beam].read(0, HEADER.nchans))
+        for beam in beams
+    ]
+
+
+@pytest.mark.parametrize("drift_hz_s", [-1.7, 0.0, 0.11])
+@pytest.mark.parametrize("beams", [range(7), (2, 5, 0), (0, 1)])
+def test_a_signal_in_the_on_beam_and_in_no_other_is_the_only_candidate(drift_hz_s, beams):
+    on = (list(beams).index(0),)
+    signal = line([15.0, 0, 0, 0, 0, 0, 0], 1500, drift_hz_s)
+    observations = receive(signal, beams=beams)
+    (candidate,) = search_cadence(observations, make_detector(), SearchSettings(), on=on).candidates
+    assert candidate.frequency_mhz == pytest.approx(HEADER.frequency(1500), abs=10e-6)
+    assert candidate.drift_rate_hz_s == pytest.approx(drift_hz_s, abs=0.03)
+    assert [snr > 9 for snr in candidate.snr] == [i in on for i in range(len(beams))]
+    assert (candidate.probability, candidate.scored_by) == (None, "gates")
+
+
+def test_the_beams_of_a_receiver_without_a_signal_give_no_candidate():
+    assert search_cadence(receive(), make_detector(), SearchSettings(), on=(0,)).candidates == ()
+
+
+def test_one_on_is_searched_only_if_its_offs_are_other_beams_at_the_same_time():
+    one_beam = observe("ABB", header=HEADER)
+    with pytest.raises(CadenceError, match="expected at least two ONs and one OFF, found 1 and 2"):
+        search_cadence(one_beam, make_detector(), SearchSettings(), on=(0,))
+
+
+@pytest.fixture
+def receiver(tmp_path):
+    """Return the files of two scans of a receiver with seven beams; the second has a signal in beam 0."""
+    (folder := tmp_path / "night").mkdir()
+    for number, lines in enumerate([(), (line([15.0, 0, 0, 0, 0, 0, 0], 1500),)]):
+        for beam, scan in enumerate(receive(*lines)):
+            header = replace(scan.header, tstart=HEADER.tstart + number * 341 / 86_400, nbits=32)
+            write_observation(folder / f"{number}{beam}.h5", header, scan.read(0, HEADER.nchans))
+    return folder
+
+
+def test_search_takes_each_scan_of_the_named_beams_as_one_cadence(tmp_path, receiver, monkeypatch, capsys):
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+    (tmp_path / "config.yaml").write_text("")
+    monkeypatch.setattr(searching, "detector_of", lambda *_: make_detector())
+    found = tmp_path / "found"
+    assert cli.main(["search", "--beams", "0,1,2,3,4,5,6", "--output", str(found), str(receiver)]) == 0
+    report = json.loads((found / "run.json").read_text())
+    assert [(run["pattern"], run["candidates"]) for run in report["cadences"]] == [("ABCDEFG", 0), ("ABCDEFG", 1)]
+    assert report["cadence_rules"]["beams"] == {"on_beam": 0, "off_beams": [1, 2, 3, 4, 5, 6]}
+    assert "HIP99427  ON 1  OFF 2 3 4 5 6 7" in capsys.readouterr().out
+    assert len((found / "candidates.csv").read_text().splitlines()) == 2
+
+
+def test_the_service_queues_and_searches_each_scan_of_the_configured_beams(tmp_path, receiver, store):
+    config = Config(state_dir=tmp_path, beams={"on_beam": 0, "off_beams": [1, 2, 3, 4, 5, 6]})
+    folder = Folder(receiver, store)
+    folder.rules = config.cadence_rules
+    assert folder.passes() == ["ready", "ready"]
+    with store.read() as rows:
+        ids = list(rows.execute(cadence.select().order_by(cadence.c.tstart)))
+    records = [
+        search_files(store.paths(row.id), row.pattern, lambda _: None, config, make_detector(), row.id) for row in ids
+    ]
+    assert [len(record.candidates) for record in records] == [0, 1]
+    assert [scan["beam"] for scan in records[1].run["roles"]] == list(range(7))
+    assert on_positions(ids[0].pattern) == (0,)
