@@ -32,7 +32,8 @@ UNSENT = ("pending", "sending", "retry_at", "unknown")
 SENT = ("sent", "reconciled")
 SENDING_S = 120.0
 """Longer than a request can take: after this the sender counts as dead."""
-LONGEST_WAIT_S = 300.0
+LONGEST_WAIT_S = 45.0
+"""Longest wait of a message that was refused, seconds. The status is ok within a minute after Slack is back."""
 PICTURE_ATTEMPTS = 5
 """After this many attempts a message counts as sent without its pictures, so that it does not block later ones."""
 HOUR_S = 3600.0

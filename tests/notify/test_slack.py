@@ -327,6 +327,15 @@ def test_after_an_hour_without_slack_messages_are_sent_in_order_or_in_one_digest
     assert undelivered(store)["oldest_s"] is None
 
 
+@pytest.mark.fault(27, promise="P5")
+def test_a_message_is_tried_again_within_a_minute_however_long_slack_was_away(store, slack):
+    put(store, "one", attempts=50)
+    slack.modes["chat.postMessage"].append(500)
+    deliver(store, slack)
+    with store.read() as rows:
+        assert 0 < rows.scalars(select(outbox.c.retry_at - now())).one() < 60
+
+
 @pytest.mark.fault(31, promise="P3")
 @pytest.mark.parametrize(("cadences", "said"), [(1, "most likely interference"), (40, "in 40 cadences*")])
 def test_all_of_5000_candidates_are_stored_and_announced_in_one_message(store, slack, cadences, said):

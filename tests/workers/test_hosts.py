@@ -41,7 +41,7 @@ def test_two_hosts_on_one_store_search_each_cadence_once_even_if_one_host_dies(t
     hosts = a, b = [Service(tmp_path / name, slack, prefix=(*NAMED, name), **shared) for name in "ab"]
     try:
         a.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2")
-        assert "shared with the service on a" in b.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2").stdout
+        assert "the service on a uses the same store" in b.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2").stdout
         third = Service(tmp_path / "third", slack, prefix=(*NAMED, "a"), **shared)
         refused = third.run("up", check=False)
         assert (refused.returncode, "expected one service a host" in refused.stderr) == (1, True)
@@ -77,8 +77,8 @@ class Started:
     def __init__(self, service, *command, **environment):
         loop = f'while :; do "$@" >> {service.config.state_dir}/{command[0]}.out 2>&1; sleep 1; done'
         given = service.environment | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", **environment}
-        dask = str(Path(sys.executable).with_name("dask"))
-        self.loop = subprocess.Popen(["sh", "-c", loop, "sh", dask, *command], env=given, start_new_session=True)
+        dask = (sys.executable, "-m", "dask")
+        self.loop = subprocess.Popen(["sh", "-c", loop, "sh", *dask, *command], env=given, start_new_session=True)
 
     def end(self):
         os.killpg(self.loop.pid, signal.SIGKILL)
