@@ -349,10 +349,11 @@ def _status(options: Options) -> int:
 
     from sentinel.errors import ConfigError
     from sentinel.monitor import status
+    from sentinel.programs.supervisor import service_pids
 
     try:
         config = _loaded()
-        if not config.has_store:
+        if not config.has_store and not service_pids(config):  # else the disk of the state directory is away
             print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
             return status.UNKNOWN
         seen = status.read_status(config, lambda: status.quick_store(config))

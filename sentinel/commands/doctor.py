@@ -22,7 +22,7 @@ FEW_WATCHES = 8192
 
 def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Yield for each check that needs no running service its name, whether it passed, and what was found."""
-    status = read_status(config, lambda: quick_store(config))
+    status = read_status(config, lambda: quick_store(config, create=True))
     setup, found = dict[str, str](), {"python": f"{sys.version.split()[0]} at {sys.executable}"}
     web = partial(_web, status.facts)
     probes: dict[str, Callable[[Config], str]] = {"inotify": _inotify, "release": _release, "slack": _slack, "web": web}

@@ -44,9 +44,9 @@ class Status:
     facts: Mapping[str, Any]
 
 
-def quick_store(config: Config, *, upgrade: bool = True) -> Store:
+def quick_store(config: Config, *, upgrade: bool = True, create: bool = False) -> Store:
     """Open the store so that a lock held for longer than `LOCKED_S` is a problem that is told, and not waited for."""
-    return open_store(config.store_url, upgrade=upgrade, busy_s=LOCKED_S)
+    return open_store(config.store_url, upgrade=upgrade, create=create, busy_s=LOCKED_S)
 
 
 def read_status(config: Config, open_store: Callable[[], Store]) -> Status:

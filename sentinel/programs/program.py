@@ -134,7 +134,7 @@ def main(name: str) -> int:
     try:
         config = load_config(config_path())
         with only_copy(config.state_dir / "run" / f"{name}.lock"):
-            store = open_store(config.store_url)
+            store = open_store(config.store_url, create=False)
             loop = ProgramLoop(name=name, store=store, period_s=PERIOD_S, state=str(config.state_dir))
             for stop in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(stop, loop.stop)

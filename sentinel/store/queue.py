@@ -32,7 +32,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sentinel.errors import LeaseLostError, StoreAwayError, StoreError
@@ -554,12 +561,13 @@ def _put_message(rows: Connection, cadence_id: int, message: Mapping[str, Any]) 
         rows.execute(update(outbox).where(outbox.c.id == parent.id).values(stale_at=now()))
 
 
-def open_store(url: str, *, upgrade: bool = True, busy_s: float | None = None) -> Store:
+def open_store(url: str, *, upgrade: bool = True, create: bool = True, busy_s: float | None = None) -> Store:
     """Open the store. With `upgrade`, create its tables or upgrade those of an older version.
 
     Args:
         url: of the database.
         upgrade: whether tables may be created or changed.
+        create: whether the file of SQLite may be created. A program of a running service does not: the disk is away.
         busy_s: longest wait for a lock, seconds; None: `BUSY_S`.
 
     Raises:
@@ -568,7 +576,7 @@ def open_store(url: str, *, upgrade: bool = True, busy_s: float | None = None) -
     address, busy_s = make_url(url), busy_s or BUSY_S
     if address.get_backend_name() == "sqlite":
         engine = create_engine(address, connect_args={"timeout": busy_s})
-        _prepare_sqlite(engine, Path(address.database or ""), busy_s)
+        _prepare_sqlite(engine, Path(address.database or ""), busy_s, create=create)
     else:
         engine = _postgresql(address, busy_s)
     if not upgrade:
@@ -593,7 +601,7 @@ def _postgresql(address: URL, busy_s: float) -> Engine:
         ) from error
 
 
-def _prepare_sqlite(engine: Engine, database: Path, busy_s: float) -> None:
+def _prepare_sqlite(engine: Engine, database: Path, busy_s: float, *, create: bool) -> None:
     """Set the pragmas for several processes and sudden death; refuse network file systems, whose locks fail."""
     if is_network(kind := file_system(database.parent)):
         raise StoreError(
@@ -601,9 +609,12 @@ def _prepare_sqlite(engine: Engine, database: Path, busy_s: float) -> None:
             "or store.url to a PostgreSQL server"
         )
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        if create:
+            database.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreAwayError(f"{database}: cannot be used now: {error}") from error
+
+    _only_at_its_path(engine, database, create=create)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: object) -> None:
@@ -616,6 +627,36 @@ def _prepare_sqlite(engine: Engine, database: Path, busy_s: float) -> None:
     def _begun(connection: Connection) -> None:
         reads = connection.get_execution_options().get("reads")
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _only_at_its_path(engine: Engine, database: Path, *, create: bool) -> None:
+    """Use a connection only while its file is at its path, and create that file at most once.
+
+    When the disk of the state directory is unmounted, rows would be written where nobody reads them, and an empty store
+    at the mount point would let every file be searched again.
+    """
+
+    def identity() -> tuple[int, int] | None:
+        try:
+            at = database.stat()
+        except OSError:
+            return None
+        return at.st_dev, at.st_ino
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(*_: object) -> None:
+        if not create and identity() is None:
+            raise sqlite3.OperationalError(f"expected {database.name} in {database.parent}, found none")
+
+    @event.listens_for(engine, "checkout")
+    def _checked_out(_: object, record: Any, __: object) -> None:
+        if record.info["file"] != identity():
+            raise DisconnectionError("the file at this path is another one")
+
+    @event.listens_for(engine, "connect")
+    def _connected(_: object, record: Any) -> None:
+        nonlocal create
+        create, record.info["file"] = False, identity()
 
 
 def _to_wal(connection: Any) -> Any:

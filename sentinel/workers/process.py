@@ -2,7 +2,7 @@
 
 import logging
 import tomllib
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 
 _LOADED: dict[str, Any] = {}
 """The detector in memory under the sha256 of its release: at most one."""
-cached_store = lru_cache(maxsize=4)(open_store)
+cached_store = lru_cache(maxsize=4)(partial(open_store, create=False))
 
 
 def loaded_detector() -> Any:

@@ -236,6 +236,42 @@ def test_a_result_waits_for_a_store_that_is_locked_for_a_minute(tmp_path, monkey
     locked_for(tmp_path, 65.0, monkeypatch, busy_s=stores.BUSY_S)
 
 
+@pytest.mark.fault(26, promise="P2")
+def test_a_store_whose_file_is_away_is_waited_for_and_nothing_is_written_elsewhere(tmp_path):
+    state, away = tmp_path / "var", tmp_path / "away"
+    store = open_store(f"sqlite:///{state}/sentinel.db")
+    searched_while(store, lambda: state.rename(away), lambda: away.rename(state), 0.5)
+    state.rename(away)
+    for _ in range(2):
+        with pytest.raises(StoreAwayError, match=r"expected sentinel\.db in .*, found none"):
+            store.claim(60)
+        with pytest.raises(StoreAwayError, match="found none"):
+            open_store(f"sqlite:///{state}/sentinel.db", create=False)
+        assert not (state / "sentinel.db").exists()
+        state.mkdir(exist_ok=True)  # the mount point of the disk
+    state.rmdir()
+    away.rename(state)
+    assert store.ledger()["done"] == 1
+    store.engine.dispose()
+
+
+@pytest.mark.fault(26, promise="P2")
+def test_another_disk_at_the_state_directory_is_used_at_once(tmp_path):
+    for name in ("one", "two"):
+        store = open_store(f"sqlite:///{tmp_path}/{name}/sentinel.db")
+        if name == "two":
+            queue(store)
+        store.engine.dispose()
+    disk = tmp_path / "var"
+    disk.symlink_to("one")
+    store = open_store(f"sqlite:///{disk}/sentinel.db")
+    assert store.ledger()["seen"] == 0
+    disk.unlink()
+    disk.symlink_to("two")
+    assert store.ledger()["seen"] == 1
+    store.engine.dispose()
+
+
 AWAY = """
 import subprocess, sys, threading
 sys.path[:0] = ["tests"]
