@@ -37,6 +37,7 @@ def test_two_hosts_on_one_store_search_each_cadence_once_even_if_one_host_dies(t
     if subprocess.run([*NAMED, "a", "true"], capture_output=True, check=False).returncode:
         pytest.skip("only root may give a process a host name of its own")
     shared = {"store": {"url": postgres.database()}, "picture_dir": str(tmp_path / "pictures")}
+    (tmp_path / "incoming").mkdir()
     shared["watch"] = {"roots": [str(tmp_path / "incoming")], "scan_s": 1, "settle_s": 1}
     hosts = a, b = [Service(tmp_path / name, slack, prefix=(*NAMED, name), **shared) for name in "ab"]
     try:
