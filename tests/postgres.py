@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -70,15 +71,18 @@ class Server:
             self._execute(f"DROP DATABASE {self.made.pop()} WITH (FORCE)")
 
     def set(self, name, value):
-        """Change a setting of the running server."""
+        """Change a setting of the running server, and wait until it holds: a reload returns before it is done."""
         self._execute(f"ALTER SYSTEM SET {name} = {value}")
         self._execute("SELECT pg_reload_conf()")
+        while self._execute(f"SHOW {name}") != value:
+            time.sleep(0.05)
 
     def _execute(self, statement):
         import psycopg
 
         with psycopg.connect(f"postgresql://sentinel@127.0.0.1:{self.port}/postgres", autocommit=True) as rows:
-            rows.execute(statement)
+            ran = rows.execute(statement)
+            return ran.fetchone()[0] if ran.description else None
 
     def close(self):
         self.stop()
