@@ -1,6 +1,7 @@
 """Names of observations: which spellings say that a scan is an OFF."""
 
 import re
+from functools import lru_cache
 
 OFF_WORD = r"(?:OFF|REF|REFERENCE)(?:SET|SRC|SOURCE|POS|POSITION)?\d*"
 SEPARATOR = r"[\s_.:+()\[\]-]"
@@ -16,6 +17,7 @@ JOINED_OFF = re.compile(
 )
 
 
+@lru_cache(4096)  # grouping compares every scan many times
 def named_off(name: str) -> bool:
     """Return whether the name of a scan says that it is an OFF: OFF_X, X-OFF, X_OFF1, Xoff, REF_X, X_R, in any case.
 

@@ -24,11 +24,20 @@ SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 FEATURES = 6 * 8 + len(MEASUREMENTS)
 
 
-def test_onnx_runtime_writes_no_telemetry_session(tmp_path):
-    code = f"import pathlib, aetherscan.detector.detector as d; d.load_detector(pathlib.Path({str(SHIPPED)!r}))"
-    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(SHIPPED.parents[1])}
-    subprocess.run([sys.executable, "-P", "-c", code], env=environment, check=True)
-    assert [path.name for path in tmp_path.rglob("*") if "onnxruntime" in str(path) or path.name == ".ses"] == []
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    """A process that has loaded a search and a release, and the folder in which it may write."""
+    folder = tmp_path_factory.mktemp("home")
+    code = f"""import sys, pathlib, aetherscan.search.pipeline, aetherscan.detector.detector
+aetherscan.detector.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
+assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"""
+    environment = {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(SHIPPED.parents[1])}
+    return subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, check=False), folder
+
+
+def test_onnx_runtime_writes_no_telemetry_session(process):
+    assert process[0].returncode == 0
+    assert [path for path in process[1].rglob("*") if "onnxruntime" in str(path) or path.name == ".ses"] == []
 
 
 def small_encoder(seed=1, **last):
@@ -168,12 +177,8 @@ def test_an_encoder_that_is_not_an_onnx_model_is_refused(tmp_path):
             load_encoder(tmp_path / "encoder.onnx", (16, 512))
 
 
-def test_a_process_that_searches_loads_no_keras_and_prints_nothing():
-    code = f"""import sys, pathlib, aetherscan.search.pipeline, aetherscan.detector.detector
-aetherscan.detector.detector.load_detector(pathlib.Path({str(SHIPPED)!r}))
-assert not {{"keras", "tensorflow", "jax", "torch", "onnx"}} & set(sys.modules)"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+def test_a_process_that_searches_loads_no_keras_and_prints_nothing(process):
+    assert (process[0].returncode, process[0].stdout, process[0].stderr) == (0, b"", b"")
 
 
 def test_a_release_without_a_forest_for_a_mode_says_which_it_has(release):
