@@ -4,9 +4,9 @@ Run from the repository root: `python benchmarks/count_lines.py [FOLDER]`. It co
 sentinel.py; tests and benchmarks are not counted. Any statement that is only a string counts as a docstring.
 """
 
+import argparse
 import ast
 import io
-import sys
 import tokenize
 from collections import Counter
 from pathlib import Path
@@ -42,4 +42,6 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="of the repository (default: this one)")
+    main(parser.parse_args().folder)
