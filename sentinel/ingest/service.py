@@ -75,15 +75,20 @@ class _Heartbeat:
     _at: float = 0.0
 
     def write(self, error: str = "") -> None:
-        self._at = time.monotonic()
-        roots = self.reports.facts(self.roots)
-        workers = "" if error else self.capacity()  # the connection to the workers may be the error
-        self.loop.heartbeat(workers=workers, overflowed=OVERFLOWS.count, roots=roots, error=error)
+        self._write(error, "" if error else self.capacity())  # the connection to the workers may be the error
 
     def progress(self) -> None:
-        """Write a heartbeat if the last is old: the scan of a large tree takes longer than a period."""
+        """Write a heartbeat if the last is old: the scan of a large tree takes longer than a period.
+
+        Workers are not counted: without a scheduler, that takes seconds, and would do so at every file.
+        """
         if time.monotonic() - self._at > self.loop.period_s / 2:
-            self.write()
+            self._write("", "")
+
+    def _write(self, error: str, workers: object) -> None:
+        roots = self.reports.facts(self.roots)
+        self.loop.heartbeat(workers=workers, overflowed=OVERFLOWS.count, roots=roots, error=error)
+        self._at = time.monotonic()
 
 
 def expire_leases(store: Store, max_attempts: int, away_at: float) -> int:

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from rig import in_child
@@ -14,8 +15,10 @@ from sqlalchemy import insert, select
 from aetherscan.errors import CadenceError, FormatError, ReleaseError, TruncatedFileError
 from sentinel.config import ROOT, Config
 from sentinel.errors import BusyError
+from sentinel.ingest import service
 from sentinel.ingest.service import one_pass
 from sentinel.monitor import status
+from sentinel.monitor.probes import RootReports
 from sentinel.programs.logs import JsonFormatter, log_context
 from sentinel.programs.program import PROGRAMS, only_copy
 from sentinel.programs.supervisor import socket_path, write_conf
@@ -52,6 +55,22 @@ def test_a_pass_scans_groups_and_submits_no_more_cadences_than_there_is_room_for
 def test_no_cadence_is_claimed_without_a_worker():
     assert run_pass(0, [lease(1)], []) == ["look", "group", "keep", "expire"]
     assert run_pass(-1, [lease(1)], []) == ["look", "group", "keep", "expire"]
+
+
+@pytest.mark.fault(4, promise="P5")
+def test_a_scan_without_a_scheduler_is_not_held_up_at_every_file(tmp_path):
+    beats, asked = [], []
+    loop = SimpleNamespace(period_s=0.0, heartbeat=lambda **facts: beats.append(facts))
+    reports = RootReports(memory=tmp_path / "mounts.json", scan_s=1.0)
+    heartbeat = service._Heartbeat(loop=loop, reports=reports, roots=(), capacity=lambda: asked.append(1) or 2)
+    for _ in range(3):
+        heartbeat.progress()
+    assert (len(beats), asked) == (3, [])
+    heartbeat.write()
+    assert beats[-1]["workers"] == 2
+    loop.period_s = 60.0
+    heartbeat.progress()
+    assert len(beats) == 4
 
 
 def test_an_attempt_of_a_dead_worker_is_ended_before_others_begin():
