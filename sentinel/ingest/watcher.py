@@ -151,7 +151,8 @@ def _file_stat(
 class Scanner:
     """Scans at most every `scan_s`, or earlier after an event, and opens stable files in every pass.
 
-    Scans take at most a fifth of the time, however large the tree is.
+    After an event, the next scan waits for four times as long as the last one took, so that a burst of events does not
+    make it scan all the time; but not for longer than `scan_s`, since that one may have waited for a disk or the store.
 
     Attributes:
         store: that holds the rows of files.
@@ -180,7 +181,7 @@ class Scanner:
     def scan_and_open(self) -> None:
         """Scan if it is due, and open stable files; wake the loop if more are waiting."""
         began = time.monotonic()
-        if began - self._began >= (4 * self._took if self._notified else self.watch.scan_s):
+        if began - self._began >= min(self.watch.scan_s, 4 * self._took if self._notified else math.inf):
             self._notified, self._began = False, began
             scan_roots(self.store, self.watch, self.reports, self.progress)
             self._took = time.monotonic() - began

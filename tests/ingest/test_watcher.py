@@ -495,6 +495,18 @@ def test_the_scanner_scans_at_its_interval_or_after_an_event_but_not_all_the_tim
     assert len(woken) == 2
 
 
+@pytest.mark.fault(26, promise="P1")
+def test_a_scan_that_waited_for_long_does_not_delay_the_next_one(tmp_path, store):
+    folder = Folder(tmp_path / "in", store, scan_s=1e-9)
+    scanner = Scanner(store=store, watch=folder.watch, verify=verify_complete, wake=lambda: None)
+    scanner.scan_and_open()
+    scanner._took = 1e6
+    land(folder, headers()[:1])
+    scanner.on_event()
+    scanner.scan_and_open()
+    assert len(folder.files()) == 1
+
+
 @pytest.mark.fault(22, promise="P1")
 def test_the_next_pass_follows_at_once_if_more_files_are_stable_than_one_pass_opens(folder, monkeypatch):
     monkeypatch.setattr("sentinel.ingest.watcher.FILES_PER_PASS", 4)
