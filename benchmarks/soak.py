@@ -9,12 +9,13 @@ what is drawn; what happens at the same moment also depends on the machine.
 The service runs with its own mounts (`unshare`, Linux only), without the right of root to open every file, and with a
 clock that can be set (a C compiler is needed for that). A fault that has a check must be in `status` within 60 s, and
 gone from it within 60 s after its cause. While a fault of the other lane hides the facts of a check, as long as the
-store is away for instance, that time does not count.
+store is away for instance, that time does not count. SIGTERM ends the faults; the check and the summary follow.
 """
 
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
@@ -330,7 +331,7 @@ class World:
         self.field.is_done = lambda target: bool(
             self.service.rows(select(cadence.c.id).where(cadence.c.target == target, cadence.c.state == "done"))
         )
-        self.began, self.over = time.monotonic(), False
+        self.began, self.end, self.over = time.monotonic(), math.inf, False
         self.looks: list[Look] = []
         self.outcomes: list[Outcome] = []
         self.hiding = {"machine": 0.0, "programs": 0.0}  # lane: until when its fault hides others
@@ -405,6 +406,8 @@ class World:
                 failed, readable = {"store"}, False
                 if not ran.stdout.startswith("unknown:"):
                     self.problems.append(f"status: {ran.returncode}: {ran.stdout[-500:]}{ran.stderr[-2000:]}")
+            if not self.looks or self.looks[-1].failed != failed:
+                say(f"status    {', '.join(sorted(failed)) or 'ok'}")
             self.looks.append(Look(began=began, ended=time.monotonic(), failed=frozenset(failed), readable=readable))
             time.sleep(max(0.0, POLL_S - (time.monotonic() - began)))
 
@@ -725,10 +728,10 @@ def _none_failed(checks: tuple[str, ...], look: Look) -> bool:
     return look.readable and not look.failed & set(checks)
 
 
-def run_lane(world: World, lane: str, faults: list[Fault], rng: random.Random, until: float) -> None:
+def run_lane(world: World, lane: str, faults: list[Fault], rng: random.Random) -> None:
     """Make one fault of a lane after another, each until it was seen, all once before one comes again."""
     bag: list[Fault] = []
-    while time.monotonic() < until:
+    while time.monotonic() < world.end:
         time.sleep(rng.uniform(*PAUSES_S[lane]))
         bag = bag or rng.sample(faults, len(faults))
         chosen = bag.pop()
@@ -754,8 +757,8 @@ def run_lane(world: World, lane: str, faults: list[Fault], rng: random.Random, u
         say(f"{lane:<9} {chosen.name:<28} {waits}  {outcome.wrong}")
 
 
-def land(world: World, until: float) -> None:
-    while time.monotonic() < until:
+def land(world: World) -> None:
+    while time.monotonic() < world.end:
         began = time.monotonic()
         try:
             world.field.one()
@@ -826,19 +829,19 @@ def settle(world: World, seconds: float) -> list[str]:
 
 def soak(place: Path, seed: int, hours: float) -> dict[str, Any]:
     """Run the soak; return its summary."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the service is stopped, whoever ends this
     world = World(place, seed)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(world, "end", 0.0))
     threads = []
     try:
         world.up()
         world.began = time.monotonic()
-        until = world.began + 3600 * hours
+        world.end = min(world.end, world.began + 3600 * hours)
         watching = threading.Thread(target=world.watch, daemon=True)
         watching.start()
-        threads = [threading.Thread(target=land, args=(world, until), daemon=True)]
+        threads = [threading.Thread(target=land, args=(world,), daemon=True)]
         for number, (lane, faults) in enumerate(LANES.items()):
             chosen = [one for one in faults if world.clock or "clock" not in one.seen]
-            arguments = (world, lane, chosen, random.Random(f"{seed} {number}"), until)
+            arguments = (world, lane, chosen, random.Random(f"{seed} {number}"))
             threads.append(threading.Thread(target=run_lane, args=arguments, daemon=True))
         for thread in threads:
             thread.start()
