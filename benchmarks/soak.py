@@ -325,7 +325,10 @@ class World:
             watch={"roots": [str(self.incoming), str(self.linked)], "scan_s": 2, "settle_s": 2, "look_again_s": 5},
             web={"port": self.port}, injections={"canary_s": 120, "alarm_s": 600, "blind_share": 0.1},
         )  # fmt: skip
-        self.service.environment["NUMBA_CACHE_DIR"] = str(self.cache)
+        self.service.environment |= {
+            "NUMBA_CACHE_DIR": str(self.cache),
+            "SENTINEL_FAILPOINT": "mid-read:sleep=3",  # so that faults meet searches
+        }
         self.clock, self.ahead_s = self._settable_clock(), 0
         self.field = Field(self.disk, place / "second", place / "scratch", random.Random(seed + 1))
         self.field.is_done = lambda target: bool(
