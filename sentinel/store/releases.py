@@ -28,7 +28,7 @@ def read_active_release(config: Config) -> Path:
     """Return the folder of the active release, whether or not the service runs. The store is not upgraded."""
     if not config.has_store:
         return config.release
-    store = open_store(config.store_url, upgrade=False, create=False)
+    store = open_store(config.store_url, upgrade=False)
     try:
         with store.read() as rows:
             has_tables = inspect(rows).has_table(meta.name)
