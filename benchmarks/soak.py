@@ -103,6 +103,10 @@ def say(text: str) -> None:
 
 
 def mount(*arguments: object) -> None:
+    for _ in range(5):  # mount reads the table of mounts, which another thread may change
+        if subprocess.run(["mount", *map(str, arguments)], check=False, capture_output=True).returncode == 0:
+            return
+        time.sleep(1)
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
