@@ -483,7 +483,7 @@ def full(path: Path) -> Iterator[None]:
     """Make a tmpfs as small as what it holds."""
     for _ in range(100):
         at = os.statvfs(path)
-        pages = at.f_blocks - at.f_bfree
+        pages = max(at.f_blocks - at.f_bfree, 1)  # size 0 would be without limit, for ever
         small = ["mount", "-o", f"remount,size={pages * at.f_frsize // 1024}k", str(path)]
         if subprocess.run(small, check=False, capture_output=True).returncode == 0:
             break
