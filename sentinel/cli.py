@@ -273,9 +273,10 @@ def _checked() -> Any:
 
 
 def _store(config: Any) -> Any:
+    from sentinel.programs.supervisor import service_pids
     from sentinel.store.queue import open_store
 
-    return open_store(config.store_url)
+    return open_store(config.store_url, create=not service_pids(config))  # if the service runs, its disk is away
 
 
 def _active_release(config: Any) -> Path:

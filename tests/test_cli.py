@@ -109,6 +109,15 @@ def test_the_state_is_unknown_if_the_configuration_or_the_store_cannot_be_read(c
         assert len(re.findall("not a database", capsys.readouterr().out)) >= found
 
 
+@pytest.mark.fault(26, promise="P2")
+@pytest.mark.parametrize("command", [["candidates", "ls"], ["quarantine", "ls"], ["doctor"], ["status"]])
+def test_no_command_creates_a_store_while_the_disk_of_a_running_service_is_away(configured, monkeypatch, command):
+    monkeypatch.setattr("sentinel.programs.supervisor.service_pids", lambda _: [1])
+    monkeypatch.setattr("sentinel.commands.doctor.service_pids", lambda _: [1])
+    assert cli.main(command) != 0
+    assert not list(configured.rglob("sentinel.db"))
+
+
 def test_a_reader_that_closes_the_pipe_is_no_error():
     command = f"{sys.executable} -P -m sentinel.cli train --help | head -1; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ from sentinel.errors import PostError
 from sentinel.monitor.checks import CHECKS, problems
 from sentinel.monitor.probes import look, root_problem
 from sentinel.monitor.status import quick_store, read_status
+from sentinel.programs.supervisor import service_pids
 from sentinel.store.filesystem import file_system, is_network
 from sentinel.store.releases import read_active_release
 
@@ -22,7 +23,7 @@ FEW_WATCHES = 8192
 
 def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Yield for each check that needs no running service its name, whether it passed, and what was found."""
-    status = read_status(config, lambda: quick_store(config, create=True))
+    status = read_status(config, lambda: quick_store(config, create=not service_pids(config)))
     setup, found = dict[str, str](), {"python": f"{sys.version.split()[0]} at {sys.executable}"}
     web = partial(_web, status.facts)
     probes: dict[str, Callable[[Config], str]] = {"inotify": _inotify, "release": _release, "slack": _slack, "web": web}
