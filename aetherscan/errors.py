@@ -4,7 +4,8 @@ AetherscanError
 ├── ReadError                 a file cannot be searched: set it aside with the reason
 │   ├── TruncatedFileError    the file is incomplete or changing: try again later
 │   ├── FormatError           the file is not a filterbank that this package reads
-│   └── HeaderError           a header value is missing or impossible
+│   ├── HeaderError           a header value is missing or impossible
+│   └── PowerError            the numbers are no linear power: decibels, signed or zero-mean
 ├── CadenceError              the observations do not make a cadence
 ├── TrainingError             a training cannot continue: the message says what to change
 ├── OptionsError              options are out of range or contradict each other: nothing was started
@@ -30,6 +31,10 @@ class FormatError(ReadError):
 
 class HeaderError(ReadError):
     """A header value is missing or impossible."""
+
+
+class PowerError(ReadError):
+    """The numbers of a file are no linear power."""
 
 
 class CadenceError(AetherscanError):

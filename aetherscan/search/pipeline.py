@@ -40,6 +40,7 @@ from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import DRIFT, START, as_track
 from aetherscan.search.known_rfi import rfi_context
 from aetherscan.search.on_off import find_tracks, merge, note_on
+from aetherscan.search.power import PowerSample, check_power, sample_power
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class SearchResult:
     candidates: tuple[Candidate, ...]
     snippets: UInt8[np.ndarray, "scored obs rows bins"]  # of the candidates' tracks, in either mode; none if not scored
     measurements: Float32[np.ndarray, "candidates measurements"]
+    warnings: tuple[str, ...]  # about the scatter of the power
     counts: dict[str, int]
     stage_s: dict[str, float]  # seconds of work, over all threads
     bytes_read: int  # decoded, in the number format of the files
@@ -79,6 +81,7 @@ class BlockResult:
     latents: Latents  # of each track's snippet, or of each window
     windows: Float64[np.ndarray, " windows"]  # first channel of each window, with `--mode windows`
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
+    power: PowerSample
     counts: Counter[str]
 
 
@@ -117,6 +120,7 @@ def search_cadence(
         on: positions of the ONs: (1, 3, 5) if the target came second.
 
     Raises:
+        PowerError: an observation is no linear power.
         CadenceError: the observations do not make a cadence, or not one that `mode` can search.
         ReadError: a file could not be read, or changed during the search.
         ReleaseError: the release cannot search in this mode.
@@ -150,6 +154,7 @@ def search_cadence(
             for block, result in zip(batch, threads.map(search, batch) if threads else map(search, batch), strict=True):
                 results.append(result)
                 progress(block.stop / cadence.nchans)
+    warnings = check_power(cadence.headers, [result.power for result in results])
     counts = sum((result.counts for result in results), Counter[str]())
     tracks = np.concatenate([result.tracks for result in results])
     merged = merge(tracks, cadence)
@@ -173,6 +178,7 @@ def search_cadence(
         candidates=tuple(candidates[i] for i in order),
         snippets=snippets[merged][order] if scored else snippets[:0],
         measurements=measurements(tracks[order], cadence),
+        warnings=tuple(warnings),
         counts=dict(counts),
         stage_s=clock.stage_s,
         bytes_read=bytes_read,
@@ -211,6 +217,8 @@ def _search_block(
     with _borrowed(buffers) as buffer:
         with clock("equalize"):
             block = raw.normalize(cadence, buffer, dc_spikes=settings.dc_spikes)
+            power = raw.power[..., raw.column : raw.column + block.sigmas.shape[-1]]
+            sample = sample_power(power, block.sigmas, block.lengths)
         tracks, rejections, counts = find_tracks(block, cadence, settings.gates, clock)
         passed = tracks[rejections == ""]
         merged = passed[merge(passed, cadence)]
@@ -228,6 +236,7 @@ def _search_block(
         latents=latents,
         windows=windows,
         interference=tracks[rejections == "in_an_off", START],
+        power=sample,
         counts=counts,
     )
 

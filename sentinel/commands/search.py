@@ -339,21 +339,26 @@ def search(
         for line in cadence.lines():
             tell(line)
         try:
-            candidates, costs = _search_cadence(list(cadence.files), cadence.on, detector, search, share)
+            searched = _search_cadence(list(cadence.files), cadence.on, detector, search, share)
         except (ReadError, CadenceError, OSError) as error:
             failed.append(f"{cadence.target}: {error}")
             tell(f"not searched: {failed[-1]}")
             continue
-        found += candidates
+        for warning in searched.warnings:
+            tell(f"  warning: {warning}")
+        found += searched.candidates
         facts = {
             "target": cadence.target,
             "pattern": cadence.pattern,
             "files": [str(path) for path in cadence.files],
             "roles": cadence.roles,
-            "warnings": cadence.doubts,
-            "candidates": len(candidates),
+            "warnings": [*cadence.doubts, *searched.warnings],
+            "candidates": len(searched.candidates),
+            "counts": searched.counts,
+            "stage_s": searched.stage_s,
+            "bytes_read": searched.bytes_read,
         }
-        runs.append({**facts, **costs})
+        runs.append(facts)
         write()
     if not runs and result.exists():  # a mistyped name does not empty the table of an earlier search
         tell(f"0 cadences: the table of an earlier search is unchanged: {result}")
@@ -429,10 +434,9 @@ def _share(progress: Callable[[float], None], count: int, total: int, done: floa
 
 def _search_cadence(
     paths: Sequence[Path], on: tuple[int, ...], detector: Any, search: Search, progress: Callable[[float], None]
-) -> tuple[Sequence[Any], dict[str, Any]]:
+) -> Any:
     from aetherscan.options.search import SearchSettings
     from aetherscan.search.pipeline import search_cadence
 
     with open_cadence(paths, search.polarization) as observations:
-        result = search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress, on)
-    return result.candidates, {"counts": result.counts, "stage_s": result.stage_s, "bytes_read": result.bytes_read}
+        return search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress, on)

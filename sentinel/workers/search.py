@@ -70,7 +70,7 @@ def search_files(
             "polarization": polarization,
             "release": detector.release.sha256,
             "roles": roles_of([observation.header for observation in observations], on),
-            "warnings": warnings_of([observation.header for observation in opened]),
+            "warnings": [*warnings_of([observation.header for observation in opened]), *result.warnings],
         }
         release = (detector.release.name, detector.release.sha256)
         result = by_probability(result)
