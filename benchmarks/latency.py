@@ -37,7 +37,8 @@ def live(service: Service, telescope: Telescope, count: int) -> dict[str, np.nda
 
     def announced() -> dict[str, np.ndarray]:
         with service.store.read() as rows:
-            mine = [seconds for target, *seconds in newest(rows, cadence.c.target) if target in names]
+            every = newest(rows, cadence.c.target, service.config.canaries)
+            mine = [seconds for target, *seconds in every if target in names]
         taken = dict(zip(STAGES, zip(*mine, strict=True), strict=False))
         whole = len(mine) == count and None not in taken["stable_to_announced"]
         return {name: np.array(taken[name]) for name in STEPS} if whole else {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from sqlalchemy import Connection, RowMapping, delete, exists, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, insert, select, update
 
 from sentinel.config import Config
 from sentinel.injection.tone import is_tone, tone_columns, write_sky
@@ -33,6 +33,12 @@ def write_canary(folder: Path, seed: int) -> dict[str, float]:
     """
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as pool:
         return pool.submit(_write, folder, seed).result()
+
+
+def canary_cadences(folder: Path) -> Select[tuple[int]]:
+    """Select the ids of the cadences whose files are below a folder, whatever target their headers name."""
+    below = file.c.path.startswith(f"{folder}/", autoescape=True)
+    return select(cadence_file.c.cadence_id).join(file, file.c.observation == cadence_file.c.observation).where(below)
 
 
 def _write(folder: Path, seed: int) -> dict[str, float]:
@@ -80,9 +86,7 @@ class Canaries:
 
     def _record(self, canary: RowMapping, *, overdue: bool) -> None:
         folder = self.config.canaries / canary["name"]
-        below = file.c.path.startswith(f"{folder}/", autoescape=True)
-        observations = select(file.c.observation).where(below, file.c.observation.is_not(None))
-        member = exists().where(cadence_file.c.cadence_id == cadence.c.id, cadence_file.c.observation.in_(observations))
+        member = cadence.c.id.in_(canary_cadences(folder))
         with self.store.write() as rows:
             done = select(cadence).where(member, cadence.c.run.is_not(None), cadence.c.state == "done")
             row = rows.execute(done).first()
@@ -94,7 +98,7 @@ class Canaries:
             ended = {"ended_at": row.ended_at, "release_sha256": row.run["release"]} if row else {"ended_at": now()}
             rows.execute(update(injection).where(injection.c.id == canary["id"]).values(**values, **ended))
             _delete_cadences(rows, list(rows.scalars(select(cadence.c.id).where(member))))
-            rows.execute(delete(file).where(below))
+            rows.execute(delete(file).where(file.c.path.startswith(f"{folder}/", autoescape=True)))
         shutil.rmtree(folder, ignore_errors=True)
         if matches:
             LOG.info("canary %s: tone recovered", canary["name"])

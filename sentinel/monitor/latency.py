@@ -7,12 +7,14 @@ with the store.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from sentinel.store.schema import CANARY, attempt, cadence, now, outbox
+from sentinel.injection.canary import canary_cadences
+from sentinel.store.schema import attempt, cadence, now, outbox
 
 _POSTED = select(func.min(outbox.c.posted_at)).where(outbox.c.cadence_id == cadence.c.id).scalar_subquery()
 STAGES: Mapping[str, ColumnElement[float]] = {
@@ -30,18 +32,22 @@ NEWEST = 5000
 DAY_S = 86_400.0
 
 
-def newest(rows: Connection, first: ColumnElement[Any]) -> Sequence[Sequence[Any]]:
-    """Return the column `first` and the seconds of each stage for each of the newest cadences that are done."""
+def newest(rows: Connection, first: ColumnElement[Any], canaries: Path) -> Sequence[Sequence[Any]]:
+    """Return the column `first` and the seconds of each stage for each of the newest cadences that are done.
+
+    Cadences whose files are below the folder `canaries` are left out.
+    """
     every = attempt.alias()
     recent = attempt.c.id > select(func.max(every.c.id)).scalar_subquery() - NEWEST
-    real = (attempt.c.outcome == "done") & (cadence.c.state == "done") & (cadence.c.target != CANARY)
+    real = (attempt.c.outcome == "done") & (cadence.c.state == "done")
+    real &= cadence.c.id.not_in(canary_cadences(canaries))
     real &= attempt.c.token == cadence.c.token  # not an earlier search of a cadence that was searched again
     return rows.execute(select(first, *STAGES.values()).join_from(attempt, cadence).where(recent, real)).all()
 
 
-def percentiles(rows: Connection, within_s: float = DAY_S) -> dict[str, dict[str, float]]:
+def percentiles(rows: Connection, canaries: Path, within_s: float = DAY_S) -> dict[str, dict[str, float]]:
     """Return p50, p95 and p99 of each stage in seconds, with the count (`of`), over the last `within_s`."""
-    recent = [seconds for age_s, *seconds in newest(rows, now() - cadence.c.ended_at) if age_s < within_s]
+    recent = [seconds for age_s, *seconds in newest(rows, now() - cadence.c.ended_at, canaries) if age_s < within_s]
     figures = {}
     for stage, column in zip(STAGES, np.array(recent, dtype=np.float64).reshape(-1, len(STAGES)).T, strict=True):
         if len(seconds := column[~np.isnan(column)].clip(min=0)):

@@ -8,6 +8,7 @@ compares them.
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -18,10 +19,11 @@ from sqlalchemy import Connection, case, func, select
 
 from sentinel.config import Config
 from sentinel.errors import StoreError
+from sentinel.injection.canary import canary_cadences
 from sentinel.monitor.latency import NEWEST, STAGES, newest
 from sentinel.monitor.status import read_status
 from sentinel.store.queue import Store
-from sentinel.store.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, label, now
+from sentinel.store.schema import attempt, cadence, candidate, heartbeat, injection, label, now
 
 BUCKETS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 TOTALS = {
@@ -40,10 +42,10 @@ class StageHistograms:
         self._counted: set[tuple[int, str]] = set()
         self._lock = Lock()
 
-    def observe(self, rows: Connection) -> None:
-        """Add the stages that have ended since the last call."""
+    def observe(self, rows: Connection, canaries: Path) -> None:
+        """Add the stages that have ended since the last call, without those of cadences below the folder `canaries`."""
         with self._lock:
-            attempts = {attempt_id: seconds for attempt_id, *seconds in newest(rows, attempt.c.id)}
+            attempts = {attempt_id: seconds for attempt_id, *seconds in newest(rows, attempt.c.id, canaries)}
             for attempt_id, seconds in attempts.items():
                 for stage, duration_s in zip(STAGES, seconds, strict=True):
                     if duration_s is not None and (attempt_id, stage) not in self._counted:
@@ -60,7 +62,7 @@ def exposition(config: Config, store: Store, stages: StageHistograms) -> bytes:
     registry.register(_Reader(config, store))
     registry.register(stages.histogram)
     with contextlib.suppress(StoreError), store.read() as rows:  # the check `store` reports it
-        stages.observe(rows)
+        stages.observe(rows, config.canaries)
     return generate_latest(registry)
 
 
@@ -91,7 +93,7 @@ class _Reader(Collector):
         ):
             yield _gauge_by(name, text, "state", counts)
         with self.store.read() as rows:
-            yield from _totals(rows)
+            yield from _totals(rows, self.config.canaries)
             yield from _programs(rows)
             yield from _injections(rows)
 
@@ -107,11 +109,10 @@ def _gauge_by(name: str, text: str, label: str, counts: Mapping[str, float]) -> 
     return gauge
 
 
-def _totals(rows: Connection) -> Iterator[Metric]:
+def _totals(rows: Connection, canaries: Path) -> Iterator[Metric]:
     for name, (text, kind, column) in TOTALS.items():
         totals = CounterMetricFamily(f"sentinel_{name}", text, labels=[kind])
-        canaries = select(cadence.c.id).where(cadence.c.target == CANARY)
-        real = [attempt.c.cadence_id.not_in(canaries)] if name == "attempts" else []
+        real = [attempt.c.cadence_id.not_in(canary_cadences(canaries))] if name == "attempts" else []
         for value, count in rows.execute(select(column, func.count()).where(*real).group_by(column)):
             totals.add_metric([value], count)
         yield totals

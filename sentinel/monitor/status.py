@@ -119,7 +119,7 @@ def _recorded(config: Config, store: Store) -> dict[str, Any]:
             "quarantined_today": rows.scalar(
                 select(func.count()).where(quarantined, cadence.c.ended_at > now() - DAY_S)
             ),
-            "latency_s": percentiles(rows),
+            "latency_s": percentiles(rows, config.canaries),
             "canary": _last_canary(rows)
             | {
                 "every_s": config.sends_canaries * config.injections.canary_s,

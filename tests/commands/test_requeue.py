@@ -151,7 +151,7 @@ def test_latencies_of_a_second_search_count_from_its_request(store):
     requeue(store, [], "T", None)
     search(store, [1400.0])
     with store.read() as rows:
-        figures = latency.percentiles(rows)
+        figures = latency.percentiles(rows, Path("/canary"))
     assert figures["stable_to_recorded"]["of"] == 1
     assert figures["stable_to_recorded"]["p99"] < 60
 

@@ -33,7 +33,6 @@ def land_canary(store, config, tmp_path):
     (folder,) = config.canaries.iterdir()
     made = queue(store, 60000.0)
     with store.write() as rows:
-        rows.execute(update(cadence).where(cadence.c.id == made).values(target=CANARY))
         seen = select(cadence_file.c.observation).where(cadence_file.c.cadence_id == made)
         for number, observation in enumerate(rows.scalars(seen).all()):
             rows.execute(update(file).where(file.c.observation == observation).values(path=f"{folder}/{number}.h5"))
@@ -62,11 +61,13 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("mhz", "back"), [(1500.00005, True), (1500.001, False)])
 def test_a_searched_canary_is_recorded_and_its_cadence_and_files_are_deleted(store, tmp_path, mhz, back):
     config = Config(state_dir=tmp_path)
-    record(store, "T")
+    record(store, CANARY)  # a real target of that name
     canaries = land_canary(store, config, tmp_path)
     run = {"release": "ab" * 32, "found": [(mhz, 0.45, 0.9)]}
     store.complete(store.claim(60).token, replace(found(0), run=run, pictures=[]))
-    assert 'sentinel_attempts_total{outcome="done"} 1.0' in exposition(config, store, StageHistograms()).decode()
+    text = exposition(config, store, StageHistograms()).decode()
+    assert 'sentinel_attempts_total{outcome="done"} 1.0' in text
+    assert 'sentinel_stage_seconds_count{stage="leased_to_recorded"} 1.0' in text
     canaries.tend()
     put_in = row(store, injection)
     assert (put_in.recovered, put_in.probability) == (back, 0.9 if back else None)

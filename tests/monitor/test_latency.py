@@ -1,11 +1,15 @@
 """Latency percentiles and histograms."""
 
+from pathlib import Path
+
 from rows import record
 from sqlalchemy import update
 
 from sentinel.monitor.latency import percentiles
 from sentinel.monitor.metrics import StageHistograms
 from sentinel.store.schema import attempt, cadence, now, outbox
+
+CANARIES = Path("/canary")
 
 
 def test_latency_is_reported_for_each_stage_from_stable_to_announced(store):
@@ -18,7 +22,7 @@ def test_latency_is_reported_for_each_stage_from_stable_to_announced(store):
             rows.execute(update(attempt).where(attempt.c.cadence_id == made).values(started_at=now()))
             rows.execute(update(outbox).where(outbox.c.cadence_id == made).values(posted_at=now() + seconds + 3))
     with store.read() as rows:
-        told = percentiles(rows)
+        told = percentiles(rows, CANARIES)
     assert [round(told["leased_to_recorded"][q]) for q in ("p50", "p95", "p99", "of")] == [50, 95, 99, 100]
     assert [
         round(told[stage]["p50"]) for stage in ("landed_to_stable", "stable_to_recorded", "stable_to_announced")
@@ -28,7 +32,7 @@ def test_latency_is_reported_for_each_stage_from_stable_to_announced(store):
 def of_stage(stages, store, stage):
     """How many cadences took at most a minute for a stage, how many there were, and the sum."""
     with store.read() as rows:
-        stages.observe(rows)
+        stages.observe(rows, CANARIES)
     (metric,) = stages.histogram.collect()
     told = {(one.name, one.labels.get("le")): one.value for one in metric.samples if one.labels["stage"] == stage}
     return [told.get((f"sentinel_stage_seconds_{part}", le), 0) for part, le in (("bucket", "60.0"), ("count", None))]
