@@ -15,6 +15,7 @@ from aetherscan.detector.detector import Detector
 from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
+from sentinel.errors import SentinelError
 from sentinel.notify.messages import score_text
 from sentinel.store.queue import Store
 from sentinel.store.schema import cadence, candidate, now, shadow
@@ -52,13 +53,20 @@ def search_shadow(
 
 
 def compare(store: Store, name: str) -> Iterator[str]:
-    """Yield the signals that only one of the shadow release `name` and the active releases reported."""
+    """Yield the signals that only one of the shadow release `name` and the active releases reported.
+
+    Raises:
+        SentinelError: no shadow release of that name has searched a cadence.
+    """
     both = active_only = shadow_only = 0
     lines = list[str]()
     searches = select(shadow, cadence.c.target).join(cadence).where(shadow.c.release_name == name).order_by(shadow.c.id)
     columns = (candidate.c.id, candidate.c.frequency_mhz, candidate.c.probability)
     with store.read() as rows:
         searched = rows.execute(searches).all()
+        if not searched:
+            others = ", ".join(rows.scalars(select(shadow.c.release_name).distinct().order_by(shadow.c.release_name)))
+            raise SentinelError(f"{name}: expected a shadow release that searched cadences, found {others or 'none'}")
         for search in searched:
             of_cadence = select(*columns).where(candidate.c.cadence_id == search.cadence_id)
             active = rows.execute(of_cadence).mappings().all()

@@ -25,7 +25,7 @@ from sentinel.commands.candidates import export, put_label
 from sentinel.commands.search import Outcome
 from sentinel.commands.train import TrainingLog, labelled
 from sentinel.config import Config
-from sentinel.errors import PostLaterError
+from sentinel.errors import PostLaterError, SentinelError
 from sentinel.store.queue import open_store
 from sentinel.store.releases import active_release, promote
 from sentinel.store.schema import artefact, attempt, cadence, candidate, release, shadow, training
@@ -154,7 +154,8 @@ def test_candidates_of_the_shadow_release_are_recorded_separately(searched):
         "cadence 1 X: only b: 1400.000000 MHz, p 0.700",
     ]
     assert list(compare(searched, "c"))[1] == "cadence 1 X: only active release: 1500.000000 MHz, p 0.900"
-    assert next(compare(searched, "d")).startswith("0 cadences")
+    with pytest.raises(SentinelError, match="d: expected a shadow release that searched cadences, found b, c$"):
+        next(compare(searched, "d"))
 
 
 def test_the_shadow_release_searches_the_same_files_and_announces_nothing(searched, sky):
@@ -176,8 +177,8 @@ def test_models_promotes_a_release_and_lists_where_the_shadow_release_disagrees(
     assert capsys.readouterr().out == f"new is the active release from the next cadence on; sha256 {sha256}\n"
     assert cli.main(["models", "ls"]) == 0
     assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["* new", "  old"]
-    assert cli.main(["models", "compare", "old"]) == 0
-    assert capsys.readouterr().out.startswith("0 cadences: 0 signals in both")
+    assert cli.main(["models", "compare", "old"]) == 1
+    assert capsys.readouterr().err == "models: old: expected a shadow release that searched cadences, found none\n"
 
 
 def test_the_shadow_release_searches_after_the_record_and_a_broken_one_changes_nothing(
