@@ -52,6 +52,12 @@ PREFIX = "SENTINEL__"
 SECRETS = ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL")
 SIZE = r"^(?i:auto|\d+(\.\d+)?( *[kmgtp]?i?b)?)$"
 """A size in bytes, such as 3 GiB or 500 MB; auto; or a fraction of the memory of the machine."""
+MOST = 2**63
+"""Integers of the store and of arrays are less than this."""
+LONGEST_S = 2**32
+"""Longer times overflow the clocks and waits of the system."""
+LONGEST_FOUND = 100
+"""Characters of a wrong value that an error message repeats."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -89,6 +95,27 @@ class _Section(BaseModel):
         if is_path and "" in (value if isinstance(value, list | tuple) else [value]):
             raise ValueError("expected a path")  # `Path` takes the empty string for the current folder
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        most = LONGEST_S if name.endswith("_s") else MOST
+        is_number = re.search(r"\b(int|float)\b", str(cls.model_fields[name].annotation))
+        parts = value if isinstance(value, list | tuple) else [value]
+        if is_number and not all(_below(part, most) for part in parts):
+            raise ValueError(f"expected a finite number, less than {most}")
+        return value
+
+
+def _below(value: Any, most: int) -> bool:
+    """Return whether a number, or text that is one, is finite and less than `most`; other values are checked later."""
+    try:
+        return abs(float(value)) < most
+    except OverflowError:
+        return False
+    except (TypeError, ValueError):
+        return True
 
 
 class Complete(_Section):
@@ -365,8 +392,16 @@ def _mistakes(error: ValidationError) -> Iterator[str]:
         if isinstance(raised, OptionsError):
             yield from (".".join(map(str, [*mistake["loc"], line])) for line in str(raised).splitlines())
         else:
-            found = "" if mistake["type"] == "secret" else f", found {mistake['input']!r}"
+            found = "" if mistake["type"] == "secret" else f", found {_short(mistake['input'])}"
             yield f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}{found}"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python converts no integer this long
+        text = "a number of more than 4,300 digits"
+    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}..."
 
 
 def changed(section: Any, given: Mapping[str, Any]) -> Any:
@@ -467,12 +502,12 @@ def load_config(path: Path | None) -> Config:
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
         layers = _Layers(**values)
-    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
     except SettingsError as error:
         mistakes.append(f"{error}: expected text, or a list such as a,b: {error.__cause__}")
     except ValidationError as error:
         mistakes += _mistakes(error)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # also a date or number that YAML refuses
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
     if mistakes:
         raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
     base = path.parent if path else Path.cwd()

@@ -22,6 +22,19 @@ from sentinel.errors import ConfigError
         ("lease_s: .inf", "lease_s"),
         ("lease_s: .nan", "lease_s"),
         ("search: {hit_snr: .inf}", "search.hit_snr"),
+        ("lease_s: 1.0e+308", "lease_s: Value error, expected a finite number, less than 4294967296, found 1e+308"),
+        (
+            f"max_attempts: {2**63}",
+            f"max_attempts: Value error, expected a finite number, less than {2**63}",
+        ),
+        (f"max_attempts: {'9' * 5000}", "config.yaml: cannot be read"),
+        (f"max_attempts: 0x{'9' * 5000}", "max_attempts: Value error, expected a finite number"),
+        ("release: 2001-99-99", "config.yaml: cannot be read: month must be in 1..12"),
+        (f"search: {{coarse_channels: {10**30}}}", "search.coarse_channels: Value error, expected a finite number"),
+        (f"cadence: {{scans: {10**30}}}", "cadence.scans: Value error, expected a finite number"),
+        (f"beams: {{off_beams: [1, {10**30}]}}", "beams.off_beams: Value error, expected a finite number"),
+        ("train: {rf_max_features: .nan}", "train.rf_max_features: Value error, expected a finite number"),
+        ("train: {seed: 4294967296}", "train.seed: expected at least 0 and at most 4294967295"),
         ("lease_s: 1\nlease_s: 2", "expected each key once, found lease_s twice"),
         ("watch:\n  scan_s: 1\n  scan_s: 2", "found scan_s twice from line 2"),
         ("slack:\n  channel: #general\n", 'expected quotes, "#general"'),
@@ -32,6 +45,26 @@ def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, text, found):
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "config.yaml")
     assert found in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", "9" * 30),
+        ("num-samples-rf", "9" * 5000),
+        ("vae-beta", "1e400"),
+        ("retry-delay", "nan"),
+        ("rf-max-features", "inf"),
+        ("rf-seed", "4294967296"),
+    ],
+)
+def test_a_number_that_a_training_cannot_use_is_one_line(monkeypatch, tmp_path, capsys, option, value):
+    monkeypatch.setenv("SENTINEL__STATE_DIR", str(tmp_path))
+    assert cli.main(["train", f"--{option}", value]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{option.replace('-', '_')}: ")
+    assert len(line) < 250
 
 
 @pytest.mark.parametrize("size", ["3 GiB", "3GiB", "500 MB", "2e9"[:1], "auto", "0.5", "3 gb"])

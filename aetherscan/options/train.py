@@ -52,7 +52,7 @@ class TrainSettings:
     rf_bootstrap: bool = option(default=True, text="fit each tree to a random sample of the examples")
     rf_max_features: float | Literal["sqrt", "log2"] = option("sqrt", "features of a split: sqrt, log2 or a fraction")
     rf_n_jobs: int = option(-1, "cores that fit a forest; -1: all", least=-1)
-    rf_seed: int | None = option(None, "random seed of the forests (default: --seed)", least=0)
+    rf_seed: int | None = option(None, "random seed of the forests (default: --seed)", least=0, most=2**32 - 1)
 
     num_observations: int = option(6, "observations of a cadence; 6, as cadences are ABACAD", heading="windows of band")
     width_bin: int = option(4096, "channels of a window", least=1)
@@ -111,7 +111,9 @@ class TrainSettings:
     start_round: int | None = option(None, "first round to train (default: the one after the checkpoint's)", least=1)
     save_tag: str | None = option(None, f"name of the release: {', '.join(TAGS)} (default: the time)")
 
-    seed: int = option(1, "random seed of the training", heading="additions to Aetherscan's options", least=0)
+    seed: int = option(  # scikit-learn takes 32 bits
+        1, "random seed of the training", heading="additions to Aetherscan's options", least=0, most=2**32 - 1
+    )
     start: Path | None = option(None, "release folder whose encoder is trained further, from round 1")
     forest_patches: int = option(3000, "simulated patches of band whose tracks the forests are fitted to", least=1)
     # The second half, 32,000 windows of band, has three false alarms at a rate of one in ten thousand.

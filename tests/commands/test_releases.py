@@ -154,7 +154,7 @@ def test_candidates_of_the_shadow_release_are_recorded_separately(searched):
         "cadence 1 X: only b: 1400.000000 MHz, p 0.700",
     ]
     assert list(compare(searched, "c"))[1] == "cadence 1 X: only active release: 1500.000000 MHz, p 0.900"
-    with pytest.raises(SentinelError, match="d: expected a shadow release that searched cadences, found b, c$"):
+    with pytest.raises(SentinelError, match=r"d: expected a shadow release that searched cadences, found b, c$"):
         next(compare(searched, "d"))
 
 
