@@ -42,6 +42,9 @@ from aetherscan.search.known_rfi import rfi_context
 from aetherscan.search.on_off import find_tracks, merge, note_on
 from aetherscan.search.power import PowerSample, check_power, sample_power
 
+SAMPLED_CHANNELS = 2**20
+"""Channels from one block in which the power is sampled to the next: all of a file has the same unit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
@@ -81,7 +84,7 @@ class BlockResult:
     latents: Latents  # of each track's snippet, or of each window
     windows: Float64[np.ndarray, " windows"]  # first channel of each window, with `--mode windows`
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
-    power: PowerSample
+    power: PowerSample | None  # of one block in `SAMPLED_CHANNELS`
     counts: Counter[str]
 
 
@@ -154,7 +157,7 @@ def search_cadence(
             for block, result in zip(batch, threads.map(search, batch) if threads else map(search, batch), strict=True):
                 results.append(result)
                 progress(block.stop / cadence.nchans)
-    warnings = check_power(cadence.headers, [result.power for result in results])
+    warnings = check_power(cadence.headers, [result.power for result in results if result.power])
     counts = sum((result.counts for result in results), Counter[str]())
     tracks = np.concatenate([result.tracks for result in results])
     merged = merge(tracks, cadence)
@@ -217,8 +220,10 @@ def _search_block(
     with _borrowed(buffers) as buffer:
         with clock("equalize"):
             block = raw.normalize(cadence, buffer, dc_spikes=settings.dc_spikes)
-            power = raw.power[..., raw.column : raw.column + block.sigmas.shape[-1]]
-            sample = sample_power(power, block.sigmas, block.lengths)
+            sample = None
+            if raw.start % SAMPLED_CHANNELS == 0:
+                power = raw.power[..., raw.column : raw.column + block.sigmas.shape[-1]]
+                sample = sample_power(power, block.sigmas, block.lengths)
         tracks, rejections, counts = find_tracks(block, cadence, settings.gates, clock)
         passed = tracks[rejections == ""]
         merged = passed[merge(passed, cadence)]
