@@ -502,9 +502,14 @@ def _requeue(options: Options) -> int:
 def _config(options: Options) -> int:
     import yaml
 
-    config = _checked() if options.verb == "check" else _loaded()
-    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False) if options.verb == "show" else "no errors")
-    return 0
+    if options.verb == "show":
+        print(yaml.safe_dump(_loaded().model_dump(mode="json"), sort_keys=False))
+        return 0
+    from sentinel.commands.doctor import start_problems
+
+    problems = list(start_problems(_checked()))
+    print("\n".join(problems) or "no errors", file=sys.stderr if problems else sys.stdout)
+    return int(bool(problems))
 
 
 def _migrate(options: Options) -> int:

@@ -206,7 +206,8 @@ class Store(_Section):
     def _no_password(cls, url: str | None) -> str | None:
         try:
             address = urlsplit(url or "")
-            known = not url or (re.fullmatch(r"sqlite|postgresql(\+\w+)?", address.scheme) and "://" in url)
+            known = not url or (re.fullmatch(r"sqlite|postgresql(\+psycopg2?)?", address.scheme) and "://" in url)
+            known = known and (address.scheme != "sqlite" or bool(address.path.strip("/")))
             password, _ = address.password, address.port
         except ValueError as error:
             raise PydanticCustomError("secret", f"expected a URL: {error}") from error

@@ -1,12 +1,20 @@
 """A wrong size, URL, path, list or key is found when the configuration is checked, not when the service starts."""
 
+import re
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from aetherscan.detector.release import MEASUREMENTS
 from sentinel import cli
-from sentinel.config import load_config
+from sentinel.config import ROOT, load_config
 from sentinel.errors import ConfigError
+from sentinel.store.queue import open_store
+from sentinel.store.schema import meta
 
 
 @pytest.mark.fault(60, promise="P5")
@@ -16,6 +24,8 @@ from sentinel.errors import ConfigError
         ("cluster: {memory_limit: 3 Gibs}", "cluster.memory_limit"),
         ("store: {url: my database}", "store.url: expected sqlite:///PATH or postgresql://"),
         ("store: {url: 'mysql://db/x'}", "store.url: expected sqlite"),
+        ("store: {url: 'sqlite://'}", "store.url: expected sqlite:///PATH"),
+        ("store: {url: 'postgresql+asyncpg://db/x'}", "store.url: expected sqlite"),
         ("store: {url: 'postgresql://db:port/x'}", "store.url: expected a URL"),
         ("state_dir: ''", "state_dir: Value error, expected a path, found ''"),
         ("watch: {roots: [/data, '']}", "watch.roots: Value error, expected a path"),
@@ -117,3 +127,66 @@ def test_the_check_finds_misplaced_folders_as_a_start_does(tmp_path, monkeypatch
     monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
     assert cli.main(command) == 2
     assert found in capsys.readouterr().err
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch, capsys):
+    """Return a function that writes a configuration, checks it, and returns exit status and lines."""
+
+    def check(text=""):
+        (tmp_path / "config.yaml").write_text(f"release: {ROOT / 'models' / 'azimuth'}\n{text}")
+        monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+        status = cli.main(["config", "check"])
+        printed = capsys.readouterr()
+        return status, (printed.err or printed.out).splitlines()
+
+    return check
+
+
+@pytest.fixture
+def any_release(monkeypatch):
+    """Load no release: its forests take seconds."""
+    monkeypatch.setattr("aetherscan.detector.detector.load_detector", lambda folder: folder)
+
+
+@pytest.mark.usefixtures("any_release")
+def test_the_check_creates_no_store_and_changes_none(checked, tmp_path):
+    assert checked() == (0, ["no errors"])
+    assert not (tmp_path / "var").exists()
+    (tmp_path / "var").mkdir()
+    fixture = (ROOT / "tests" / "data" / "stores" / "sqlite-3.sql").read_text()
+    with closing(sqlite3.connect(tmp_path / "var" / "sentinel.db")) as rows:
+        rows.executescript(fixture)
+        assert checked() == (0, ["no errors"])
+        assert rows.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchall() == [("3",)]
+
+
+@pytest.mark.usefixtures("any_release")
+def test_the_check_finds_a_store_of_a_newer_version_and_one_that_cannot_be_reached(checked, tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/newer.db")
+    with store.write() as rows:
+        rows.execute(update(meta).where(meta.c.key == "schema_version").values(value="99"))
+    status, (line,) = checked(f"store: {{url: 'sqlite:///{tmp_path}/newer.db'}}")
+    assert status == 1
+    assert re.match("store: .*newer.db: expected schema version .* found 99", line)
+    (tmp_path / "junk.db").write_bytes(b"no database" * 100)
+    status, (line,) = checked(f"store: {{url: 'sqlite:///{tmp_path}/junk.db'}}")
+    assert (status, "damaged" in line) == (1, True)
+    status, (line,) = checked("store: {url: 'postgresql+psycopg://127.0.0.1:9/x'}")
+    assert (status, line[:7]) == (1, "store: ")
+
+
+def test_the_check_finds_a_release_that_a_worker_could_not_load(checked, tmp_path, monkeypatch):
+    release = tmp_path / "release"
+    shutil.copytree(ROOT / "models" / "azimuth", release)
+    monkeypatch.setenv("SENTINEL__RELEASE", str(release))
+    card = (release / "release.json").read_text()
+    (release / "release.json").write_text(card.replace(MEASUREMENTS[0], "brightness"))
+    status, (line,) = checked()
+    assert (status, line[:9]) == (1, "release: ")
+    assert "measurements" in line
+    (release / "release.json").write_text(card)
+    (release / "encoder.onnx").write_bytes(b"x")
+    assert "encoder.onnx: expected sha256" in checked()[1][0]
+    shutil.rmtree(release)
+    assert "release: expected a folder with release.json" in checked()[1][0]

@@ -8,13 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
+from aetherscan.errors import ReleaseError
 from sentinel.config import Config
-from sentinel.errors import PostError
+from sentinel.errors import PostError, StoreError
 from sentinel.monitor.checks import CHECKS, problems
-from sentinel.monitor.probes import look, root_problem
-from sentinel.monitor.status import quick_store, read_status
+from sentinel.monitor.probes import folder, look, root_problem
+from sentinel.monitor.status import LOCKED_S, quick_store, read_status
+from sentinel.notify.messages import one_line
 from sentinel.programs.supervisor import service_pids
 from sentinel.store.filesystem import file_system, is_network
+from sentinel.store.migrations import create_or_upgrade
+from sentinel.store.queue import open_store
 from sentinel.store.releases import read_active_release
 
 WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -45,6 +51,29 @@ def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
             yield check.name, check.name not in problem, text
 
 
+def start_problems(config: Config) -> Iterator[str]:
+    """Yield a line for each problem of store and release that a start would meet. Nothing is created or changed."""
+    from aetherscan.detector.detector import load_detector
+
+    address, release = make_url(config.store_url), config.release
+    try:
+        store = open_store(config.store_url, upgrade=False, create=False, busy_s=LOCKED_S)
+        file = Path(address.database or "")
+        if address.get_backend_name() == "sqlite" and not file.exists() and not service_pids(config):
+            folder(file.parent)  # a start creates the store there
+        else:
+            with store.write() as rows:
+                create_or_upgrade(rows)
+                rows.rollback()
+            release = read_active_release(config)
+    except (StoreError, OSError) as error:
+        yield f"store: {one_line(error)}"
+    try:
+        load_detector(release)
+    except (ReleaseError, OSError) as error:
+        yield f"release: {one_line(error)}"
+
+
 def _root(root: Path) -> dict[str, str]:
     return {"problem": root_problem(root)}
 
@@ -66,9 +95,9 @@ def _inotify(_: Config) -> str:
 def _release(config: Config) -> str:
     from aetherscan.detector.release import read_release
 
-    folder = read_active_release(config)
-    release = read_release(folder)
-    over = f", promoted over {config.release.name}" if folder != config.release else ""
+    active = read_active_release(config)
+    release = read_release(active)
+    over = f", promoted over {config.release.name}" if active != config.release else ""
     return f"{release.name}{over}, sha256 {release.sha256[:12]}"
 
 
