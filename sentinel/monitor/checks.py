@@ -66,7 +66,11 @@ def _join(texts: list[str]) -> str:
 
 
 def _service(facts: Facts) -> Problem | None:
-    return None if facts["programs"] else (CRITICAL, "the service is not running: ./sentinel.py up")
+    if facts["programs"]:
+        return None
+    if silent := facts.get("supervisord"):
+        return CRITICAL, f"{silent}: its socket was deleted or it hangs; its programs may run: ./sentinel.py restart"
+    return CRITICAL, "the service is not running: ./sentinel.py up"
 
 
 def _programs(facts: Facts) -> Problem | None:
@@ -259,7 +263,7 @@ _STATE = _writable("state", CRITICAL, "the state directory cannot be written")
 _PICTURES = _writable("pictures", WARNING, "no picture can be written")
 _CACHE = _writable("cache", CRITICAL, "no folder for compiled functions can be written")
 CHECKS = (
-    _check("service", "supervisord runs", CRITICAL, "SentinelDown", _service),
+    _check("service", "supervisord runs and answers", CRITICAL, "SentinelDown", _service),
     _check("programs", "each program is running", CRITICAL, "SentinelProgramDown", _programs),
     _machine("store", "the store can be read and written", CRITICAL, "SentinelStoreAway", _store),
     _check("watcher", "the watcher sends heartbeats", CRITICAL, "SentinelWatcherSilent", _watcher),

@@ -17,9 +17,9 @@ from sentinel.monitor.latency import percentiles
 from sentinel.monitor.probes import MachineProbe
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
-from sentinel.programs.supervisor import current_run, program_states
-from sentinel.store.queue import Store, open_store
-from sentinel.store.schema import cadence, file, heartbeat, injection, meta, now
+from sentinel.programs.supervisor import current_run, program_states, silent_supervisord
+from sentinel.store.queue import OWED, Store, open_store
+from sentinel.store.schema import artefact, cadence, file, heartbeat, injection, meta, now
 
 __all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "WORDS", "Status", "lines", "quick_store", "read_status"]
 DAY_S = 86_400.0
@@ -54,6 +54,7 @@ def read_status(config: Config, open_store: Callable[[], Store]) -> Status:
     facts: dict[str, Any] = {
         "host": socket.gethostname(),
         "programs": {name: program["statename"] for name, program in program_states(config).items()},
+        "supervisord": silent_supervisord(config),
         "heartbeats": [],
         "store": "",
     }
@@ -126,6 +127,9 @@ def _recorded(config: Config, store: Store) -> dict[str, Any]:
                 "alarm_s": config.injections.alarm_s,
             },
             "injections": _injections(rows),
+            "pictures_owed": rows.scalar(
+                select(func.count()).where(artefact.c.kind == "waterfall", artefact.c.sha256 == OWED)
+            ),
         }
     slack = "on" if config.slack_channel else "off"
     return facts | {"ledger": store.ledger(), "outbox": undelivered(store), "slack": slack}
@@ -227,6 +231,7 @@ def lines(status: Status) -> list[str]:
         f"cadences   {_counts(facts['cadences'])}",
         f"ledger     {ledger.pop('seen')} seen = {' + '.join(f'{count} {name}' for name, count in ledger.items())}",
         f"messages   Slack is {facts['slack']}; {_counts(facts['outbox']['states'])}",
+        f"pictures   {facts['pictures_owed']} to be drawn",
         f"injected   {_counts(facts['injections'])}",
         *(f"  {stage.replace('_', ' '):<22} {_counts(figures)}" for stage, figures in facts["latency_s"].items()),
     ]

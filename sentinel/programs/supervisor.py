@@ -169,6 +169,13 @@ def current_run(config: Config) -> str | None:
     return next(iter(_heads(config).values()), None)
 
 
+def silent_supervisord(config: Config) -> str:
+    """Return a line if a supervisord of this service runs and does not answer, else an empty string."""
+    if program_states(config) or not (heads := _heads(config)):
+        return ""
+    return f"supervisord, process {next(iter(heads))}, runs and does not answer at {socket_path(config)}"
+
+
 def check_state_dir(config: Config, config_file: Path | None) -> None:
     """Check that no service with the same configuration file runs in another state directory.
 
@@ -199,15 +206,12 @@ def start(config: Config, config_file: Path | None, *, foreground: bool) -> None
     (config.state_dir / "run").mkdir(parents=True, exist_ok=True)
     with only_copy(config.state_dir / "run" / "up.lock"):
         end = time.monotonic() + ANSWER_S
-        while heads := _heads(config):
-            if program_states(config):
-                return
+        while silent := silent_supervisord(config):
             if time.monotonic() > end:
-                raise BusyError(
-                    f"supervisord, process {next(iter(heads))}, runs and does not answer at {socket_path(config)}: "
-                    "./sentinel.py restart"
-                )
+                raise BusyError(f"{silent}: ./sentinel.py restart")
             time.sleep(0.2)
+        if _heads(config):
+            return
         stop(config)  # programs whose supervisord was killed
         written = str(write_conf(config, foreground=foreground))
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", written]

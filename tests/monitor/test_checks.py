@@ -79,6 +79,7 @@ def other_host(well):
 
 FAULTS = (
     ("service", CRITICAL, fact("programs", {}), "not running"),
+    ("service", CRITICAL, lambda well: well.update(programs={}, supervisord="supervisord, process 7, runs"), "restart"),
     ("programs", CRITICAL, fact("programs", {"web": "FATAL", "watcher": "RUNNING"}), "web"),
     ("store", CRITICAL, fact("store", "attempt to write a readonly database"), "readonly"),
     ("watcher", WARNING, beat("watcher@h", age_s=31.0), "watcher@h (31 s)"),

@@ -1,6 +1,23 @@
 """Status output."""
 
+from rows import RUNNING, found, queue, row, status_of
+from sqlalchemy import update
+
 from sentinel import cli
+from sentinel.config import Config
+from sentinel.monitor import status
+from sentinel.store.queue import OWED
+from sentinel.store.schema import artefact
+
+
+def test_pictures_that_are_still_to_be_drawn_are_counted(store, tmp_path, monkeypatch):
+    queue(store)
+    store.complete(store.claim(60).token, found())
+    for sha256, line in ((OWED, "pictures   1 to be drawn"), ("ab" * 32, "pictures   0 to be drawn")):
+        with store.write() as rows:
+            rows.execute(update(artefact).values(sha256=sha256))
+        assert row(store, artefact).kind == "waterfall"
+        assert line in status.lines(status_of(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
 
 
 def test_no_secret_is_in_any_output_or_file_of_the_service(tmp_path, monkeypatch, capsys):

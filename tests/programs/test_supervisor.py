@@ -1,6 +1,7 @@
 """A service is known by its processes: links, lost sockets and empty files of process ids do not matter."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -94,6 +95,10 @@ def test_no_second_supervisord_is_started_beside_one_that_lost_its_socket(config
     monkeypatch.setattr(supervisor, "ANSWER_S", 0.3)
     with process(config.state_dir, "supervisor.supervisord", SENTINEL_RUN="r1"):
         assert supervisor.current_run(config) == "r1"
+        seen = status.read_status(config, lambda: status.quick_store(config, create=True))
+        assert re.match(
+            r"critical: supervisord, process \d+, runs and does not answer .*restart", status.lines(seen)[0]
+        )
         with pytest.raises(BusyError, match=r"runs and does not answer .*restart"):
             supervisor.start(config, None, foreground=False)
 
