@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import delete
+
 from sentinel.config import config_path, load_config
 from sentinel.errors import BusyError, SentinelError, StoreError
 from sentinel.programs import logs
 from sentinel.store.queue import Store, open_store
+from sentinel.store.schema import heartbeat
 
 LOG = logging.getLogger(__name__)
 PROGRAMS = {
@@ -76,6 +79,7 @@ class ProgramLoop:
         """Write a heartbeat with the `facts` that say something; log a warning if the store cannot be used."""
         host, facts = socket.gethostname(), {name: fact for name, fact in facts.items() if fact != ""}
         try:
+            self._forget_earlier_host(host)
             self.store.record_heartbeat(
                 f"{self.name}@{host}",
                 self.period_s,
@@ -87,6 +91,24 @@ class ProgramLoop:
             )
         except StoreError as error:
             LOG.warning("no heartbeat: %s", error)
+
+    def _forget_earlier_host(self, host: str) -> None:
+        """Delete the heartbeats, of this program and of workers, that have an earlier name of this host.
+
+        They would be those of a host that is lost.
+        """
+        memory = Path(self.state) / "run" / f"{self.name}.host"
+        try:
+            earlier = memory.read_text() if memory.exists() else ""
+            if earlier == host:
+                return
+            if earlier:
+                with self.store.write() as rows:
+                    worker = heartbeat.c.name.startswith("worker") & (heartbeat.c.host == earlier)
+                    rows.execute(delete(heartbeat).where(worker | (heartbeat.c.name == f"{self.name}@{earlier}")))
+            memory.write_text(host)
+        except OSError as error:  # a check reports the state directory
+            LOG.debug("%s: %s", memory, error)
 
 
 def die_with_parent() -> None:

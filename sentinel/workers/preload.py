@@ -32,7 +32,7 @@ def dask_setup(worker: Worker) -> None:
     from sentinel.workers.pictures import draw_owed
 
     config = load_config(config_path())
-    host, run = socket.gethostname(), os.environ.get(RUN, "")
+    run = os.environ.get(RUN, "")
     # The configured release, since the store may be away. A promoted release is loaded with the first cadence.
     detector_for(config.release)
 
@@ -41,7 +41,7 @@ def dask_setup(worker: Worker) -> None:
             try:
                 release = loaded_detector().release
                 facts = {"release": release.name, "sha256": release.sha256, "address": worker.address, "run": run}
-                store = cached_store(config.store_url)
+                store, host = cached_store(config.store_url), socket.gethostname()  # a host may be renamed
                 store.record_heartbeat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:
                 LOG.exception("heartbeat failed; next attempt in %g s", BEAT_S)

@@ -31,6 +31,10 @@ def exit_statuses():
     return {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
 
 
+def test_the_document_has_one_table_of_exit_statuses():
+    assert (ROOT / "docs" / "operating.md").read_text(encoding="utf-8").count("\n| exit status |") == 1
+
+
 def commands():
     """Return the words that name each command, with its parser."""
     found = []
