@@ -61,18 +61,19 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("mhz", "back"), [(1500.00005, True), (1500.001, False)])
 def test_a_searched_canary_is_recorded_and_its_cadence_and_files_are_deleted(store, tmp_path, mhz, back):
     config = Config(state_dir=tmp_path)
-    record(store, CANARY)  # a real target of that name
+    for _ in range(2):
+        record(store, CANARY)  # a real target of that name
     canaries = land_canary(store, config, tmp_path)
     run = {"release": "ab" * 32, "found": [(mhz, 0.45, 0.9)]}
     store.complete(store.claim(60).token, replace(found(0), run=run, pictures=[]))
     text = exposition(config, store, StageHistograms()).decode()
-    assert 'sentinel_attempts_total{outcome="done"} 1.0' in text
-    assert 'sentinel_stage_seconds_count{stage="leased_to_recorded"} 1.0' in text
+    assert 'sentinel_attempts_total{outcome="done"} 2.0' in text
+    assert 'sentinel_stage_seconds_count{stage="leased_to_recorded"} 2.0' in text
     canaries.tend()
     put_in = row(store, injection)
     assert (put_in.recovered, put_in.probability) == (back, 0.9 if back else None)
-    assert [count(store, table) for table in (cadence, attempt, candidate, outbox)] == [1, 1, 1, 1]
-    assert count(store, file) == 6
+    assert [count(store, table) for table in (cadence, attempt, candidate, outbox)] == [2, 2, 2, 2]
+    assert count(store, file) == 12
     assert list(config.canaries.iterdir()) == []
 
 
