@@ -45,6 +45,7 @@ from running import Service, Telescope
 from sqlalchemy import select
 from supervisor.xmlrpc import SupervisorTransport
 
+from sentinel.errors import StoreError
 from sentinel.programs.supervisor import program_states, service_pids, socket_path
 from sentinel.store.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, outbox
 
@@ -335,9 +336,7 @@ class World:
         }
         self.clock, self.ahead_s = self._settable_clock(), 0
         self.field = Field(self.disk, place / "second", place / "scratch", random.Random(seed + 1))
-        self.field.is_done = lambda target: bool(
-            self.service.rows(select(cadence.c.id).where(cadence.c.target == target, cadence.c.state == "done"))
-        )
+        self.field.is_done = self._is_done
         self.began, self.end, self.over = time.monotonic(), math.inf, False
         self.looks: list[Look] = []
         self.outcomes: list[Outcome] = []
@@ -348,6 +347,14 @@ class World:
     def bind(self) -> None:
         """Mount the disk at the watched folder."""
         mount("--bind", self.disk, self.incoming)
+
+    def _is_done(self, target: str) -> bool:
+        """Return whether a cadence is known to be done; it is not while its store is away."""
+        try:
+            done = select(cadence.c.id).where(cadence.c.target == target, cadence.c.state == "done")
+            return bool(self.service.rows(done))
+        except StoreError:
+            return False
 
     def _settable_clock(self) -> Path | None:
         library, clock = self.place / "clock.so", self.place / "clock"
