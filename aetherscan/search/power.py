@@ -111,12 +111,10 @@ def check_power(headers: Sequence[Header], samples: Sequence[PowerSample]) -> li
         skew = float(np.median(skews))
         error = 1.25 * math.sqrt(6 / pixels)  # of a median of skewnesses
         if header.nbits >= FEWEST_BITS and skew + ERRORS * error < 0 and skew < LOGARITHM_SKEW / math.sqrt(averaged):
-            found = (
-                f"expected linear power, whose noise has a skewness above 0, found {skew:.3f}: a logarithm, as decibels"
-            )
+            found = f"{name}: expected linear power, whose noise has a skewness above 0, found {skew:.3f}"
             if averaged <= MOST_AVERAGED:
-                raise PowerError(f"{name}: {found} are")
-            warnings.append(f"{name}: {found} are?")
+                raise PowerError(f"{found}: a logarithm, as decibels are")
+            warnings.append(f"{found}: it may be a logarithm, as decibels are")
         shape = float(np.median(shapes[~np.isnan(shapes)]))
         if not averaged / FAR < shape < 2 * averaged * FAR:
             expected = f"{averaged:.3g} to {2 * averaged:.3g} by channel width and row length"

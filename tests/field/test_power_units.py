@@ -130,6 +130,18 @@ def test_the_noise_of_a_receiver_obeys_the_law_and_its_decibels_do_not():
         check_power([header], [sample_power(decibels, normalized(decibels), [decibels.shape[1]] * len(decibels))])
 
 
+@pytest.mark.parametrize(("averaged", "refused"), [(200, True), (320, False)])
+def test_a_logarithm_of_many_averaged_samples_is_a_warning(averaged, refused):
+    header = replace(HEADER, tsamp=averaged / abs(HEADER.foff * 1e6))
+    power = np.random.default_rng(averaged).gamma(averaged, size=(12, 1, 16, 2**12))
+    samples = [sample_power(part, normalized(part), [16]) for part in (10 * np.log10(power)).astype(np.float32)]
+    if refused:
+        with pytest.raises(PowerError, match="a logarithm, as decibels are"):
+            check_power([header], samples)
+    else:
+        assert "may be a logarithm" in check_power([header], samples)[0]
+
+
 def test_a_few_damaged_pixels_are_no_unit(sky):
     broken = [(header, power.copy()) for header, power in sky]
     broken[1][1][3, 500:510] *= -1
