@@ -414,8 +414,8 @@ class World:
             began = time.monotonic()
             ran = self.service.run("status", "--json", check=False)
             try:
-                told = json.loads(ran.stdout)
-                failed, readable = {name for name, level in told["checks"].items() if level}, "ledger" in told
+                report = json.loads(ran.stdout)
+                failed, readable = {name for name, level in report["checks"].items() if level}, "ledger" in report
             except ValueError:
                 failed, readable = {"store"}, False
                 if not ran.stdout.startswith("unknown:"):

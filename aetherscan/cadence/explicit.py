@@ -72,5 +72,7 @@ def _contradictions(headers: Sequence[Header], on: Sequence[int], rules: Cadence
             found.append(f"{scan} is an ON although it is a calibrator")
     lengths = [header.duration_s for header in headers]
     if min(lengths) <= rules.min_length_ratio * max(lengths):
-        found.append(f"scans of {min(lengths):.0f} to {max(lengths):.0f} s: a short OFF tells less of a faint line")
+        found.append(
+            f"scans of {min(lengths):.0f} to {max(lengths):.0f} s: a short OFF is less sensitive to faint lines"
+        )
     return found

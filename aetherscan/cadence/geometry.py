@@ -13,7 +13,7 @@ from aetherscan.header import ABSENT, SECONDS_PER_DAY, Header
 ON_POSITIONS, OFF_POSITIONS = (0, 2, 4), (1, 3, 5)
 """Positions in a cadence whose target comes first (ABACAD), counted from 0."""
 FEWEST_SCANS, MOST_SCANS = 3, 12
-"""Scans of a cadence of one beam: two ONs and an OFF at least. The drift between two ONs tells a line from noise."""
+"""Scans of a cadence of one beam: two ONs and an OFF at least. Two ONs are needed to measure the drift precisely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class Status:
 
 
 def quick_store(config: Config, *, upgrade: bool = True, create: bool = False) -> Store:
-    """Open the store so that a lock held for longer than `LOCKED_S` is a problem that is told, and not waited for."""
+    """Open the store; a lock held for longer than `LOCKED_S` is reported instead of waited for."""
     return open_store(config.store_url, upgrade=upgrade, create=create, busy_s=LOCKED_S)
 
 

@@ -128,9 +128,9 @@ def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadenc
     config = Config(state_dir=tmp_path)
     kept = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
     assert (len(kept.candidates), len(kept.pictures), len(kept.examples)) == (5000, PICTURES, PICTURES)
-    told = kept.message(kept.candidates)
-    assert told["pictures"] == []
-    assert "*5000 candidates*" in told["text"]
+    message = kept.message(kept.candidates)
+    assert message["pictures"] == []
+    assert "*5000 candidates*" in message["text"]
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ def test_latency_is_reported_for_each_stage_from_stable_to_announced(store):
             rows.execute(update(attempt).where(attempt.c.cadence_id == made).values(started_at=now()))
             rows.execute(update(outbox).where(outbox.c.cadence_id == made).values(posted_at=now() + seconds + 3))
     with store.read() as rows:
-        told = percentiles(rows, CANARIES)
-    assert [round(told["leased_to_recorded"][q]) for q in ("p50", "p95", "p99", "of")] == [50, 95, 99, 100]
+        summary = percentiles(rows, CANARIES)
+    assert [round(summary["leased_to_recorded"][q]) for q in ("p50", "p95", "p99", "of")] == [50, 95, 99, 100]
     assert [
-        round(told[stage]["p50"]) for stage in ("landed_to_stable", "stable_to_recorded", "stable_to_announced")
+        round(summary[stage]["p50"]) for stage in ("landed_to_stable", "stable_to_recorded", "stable_to_announced")
     ] == [*(10, 52, 55)]
 
 
@@ -34,8 +34,8 @@ def of_stage(stages, store, stage):
     with store.read() as rows:
         stages.observe(rows, CANARIES)
     (metric,) = stages.histogram.collect()
-    told = {(one.name, one.labels.get("le")): one.value for one in metric.samples if one.labels["stage"] == stage}
-    return [told.get((f"sentinel_stage_seconds_{part}", le), 0) for part, le in (("bucket", "60.0"), ("count", None))]
+    values = {(one.name, one.labels.get("le")): one.value for one in metric.samples if one.labels["stage"] == stage}
+    return [values.get((f"sentinel_stage_seconds_{part}", le), 0) for part, le in (("bucket", "60.0"), ("count", None))]
 
 
 def test_each_cadence_is_counted_once_in_the_histograms_and_old_cadences_are_not_read(store, monkeypatch):
