@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ MOST_ENDS = 3
 """Times that programs may end after they ran, while the service starts."""
 STOP_S = 40.0
 ANSWER_S = 5.0
-"""Time that a supervisord needs until it answers, and a killed process until it has ended, seconds."""
+"""Longest time until a supervisord replies, and until a killed process has ended, seconds."""
 CHUNK = 2**16
 LONGEST_SOCKET = 100
 """Characters of a socket path: the limit of the kernel less a few that supervisord appends."""
@@ -83,8 +84,8 @@ def write_conf(config: Config, *, foreground: bool) -> Path:
     for folder in (run, log):
         folder.mkdir(parents=True, exist_ok=True)
     path = socket_path(config)
-    socket = f"%(here)s/{path.name}" if path.parent == run else _escaped(path)
-    text = CONF.format(nodaemon=str(foreground).lower(), socket=socket)
+    address = f"%(here)s/{path.name}" if path.parent == run else _escaped(path)
+    text = CONF.format(nodaemon=str(foreground).lower(), socket=address)
     for name in PROGRAMS:
         stdout = "/dev/fd/1" if foreground else f"%%(here)s/../log/{name}.log"
         size = "0" if foreground else "20MB"
@@ -98,18 +99,30 @@ def _escaped(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
-def program_states(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the state of each program as supervisord reports it; empty if supervisord does not run."""
-    from supervisor.xmlrpc import SupervisorTransport
+class SupervisordTransport(xmlrpc.client.Transport):
+    """Transport of requests over the socket of supervisord. That of the package `supervisor` waits without a limit."""
 
-    transport = SupervisorTransport(serverurl=f"unix://{socket_path(config)}")
-    try:
-        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-        processes: Any = proxy.supervisor.getAllProcessInfo()
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
-        return {}
-    finally:
-        transport.close()
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        """Return a connection to the socket; a reply may take `ANSWER_S`."""
+        connection = http.client.HTTPConnection(str(host))
+        self._connection = host, connection  # which `close` closes
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(ANSWER_S)
+        connection.sock.connect(str(self.path))
+        return connection
+
+
+def program_states(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the state of each program as supervisord reports it; empty if supervisord does not reply in time."""
+    with xmlrpc.client.ServerProxy("http://localhost", SupervisordTransport(socket_path(config))) as proxy:
+        try:
+            processes: Any = proxy.supervisor.getAllProcessInfo()
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return {}
     return {process["name"]: process for process in processes}
 
 

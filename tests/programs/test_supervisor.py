@@ -103,6 +103,15 @@ def test_no_second_supervisord_is_started_beside_one_that_lost_its_socket(config
             supervisor.start(config, None, foreground=False)
 
 
+@pytest.mark.fault(48, promise="P5")
+def test_a_supervisord_that_hangs_is_not_waited_for(config, monkeypatch):
+    monkeypatch.setattr(supervisor, "ANSWER_S", 0.3)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(supervisor.socket_path(config)))
+        silent.listen()
+        assert supervisor.program_states(config) == {}
+
+
 @pytest.mark.fault(49, promise="P5")
 def test_a_service_of_the_same_configuration_in_another_state_directory_is_named(config, tmp_path, monkeypatch):
     monkeypatch.delenv("SENTINEL__STATE_DIR", raising=False)
