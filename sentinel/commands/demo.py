@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from sqlalchemy import select
 
 from sentinel.config import Config
 from sentinel.errors import SentinelError
-from sentinel.injection.tone import is_tone, write_sky
+from sentinel.injection.tone import is_tone, tone_columns, write_sky
 from sentinel.monitor.status import not_ready
+from sentinel.notify.messages import score_text
 from sentinel.store.queue import Store
 from sentinel.store.schema import cadence, cadence_file, candidate, file, outbox
 
@@ -70,12 +71,13 @@ def run(
         paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
         tell(f"landing {len(paths)} files in {folder}")
         land(paths, folder, slow_s)
-    row = _follow(store, folder, tell)
-    if row.state != "done":
+    ended = _follow(store, folder, tell)
+    for row in (unsearched := [row for row in ended if row.state != "done"]):
         tell(f"the cadence is {row.state}: {row.why}; the files stay in {folder}")
+    if unsearched:
         return False
     try:
-        return _compare(store, row.id, tone, tell)
+        return _compare(store, [row.id for row in ended], tone, tell)
     finally:
         if not keep:
             for path in paths:
@@ -84,56 +86,63 @@ def run(
                 folder.rmdir()
 
 
-def _follow(store: Store, folder: Path, tell: Callable[[str], object]) -> Any:
-    """Return the row of the cadence of the files in a folder, once it has ended.
+def _follow(store: Store, folder: Path, tell: Callable[[str], object]) -> list[Any]:
+    """Return the rows of the cadences of the files in a folder, once they have ended.
+
+    There are several if `cadence.scans` is less than 6.
 
     Raises:
-        SentinelError: it has not ended after `GIVE_UP_S`; the files stay where they are.
+        SentinelError: they have not ended after `GIVE_UP_S`; the files stay where they are.
     """
     last, end = "", time.monotonic() + GIVE_UP_S
     own = file.c.path.startswith(f"{folder}{os.sep}", autoescape=True)
     members = select(cadence_file.c.cadence_id).join(file, file.c.observation == cadence_file.c.observation).where(own)
     while True:
         with store.read() as rows:
-            row = rows.execute(select(cadence).where(cadence.c.id.in_(members))).one_or_none()
-        state = f"{row.state} {row.why or ''}".strip() if row else "files are settling"
+            found = rows.execute(select(cadence).where(cadence.c.id.in_(members)).order_by(cadence.c.id)).all()
+        state = ", ".join(f"{row.state} {row.why or ''}".strip() for row in found) or "files are settling"
         if state != last:
             tell(f"  {state}")
             last = state
-        if row and row.state in SETTLED:
-            return row
+        ended = [row for row in found if row.state in SETTLED]
+        if ended and all(row.state in (*SETTLED, "forming") for row in found):
+            return ended
         if time.monotonic() > end:
             raise SentinelError(f"not searched in {GIVE_UP_S:.0f} s ({last}); the files stay in {folder}; see status")
         time.sleep(0.5)
 
 
-def _compare(store: Store, cadence_id: int, tone: Any, tell: Callable[[str], object]) -> bool:
+def _compare(store: Store, cadence_ids: Sequence[int], tone: Any, tell: Callable[[str], object]) -> bool:
     """Report the injected tone and the candidates, once the picture is drawn; return whether the tone was found."""
     end = time.monotonic() + PICTURE_S
+    of_cadences = select(candidate).where(candidate.c.cadence_id.in_(cadence_ids)).order_by(candidate.c.id)
     while True:
         with store.read() as rows:
-            found = rows.execute(select(candidate).where(candidate.c.cadence_id == cadence_id)).all()
-        if not found or any(row.picture for row in found) or time.monotonic() > end:
+            found = rows.execute(of_cadences).mappings().all()
+        if not found or any(row["picture"] for row in found) or time.monotonic() > end:
             break
         time.sleep(0.2)
     with store.read() as rows:
-        sent = select(outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id == cadence_id)
-        message = rows.execute(sent).one_or_none()
+        sent = select(outbox.c.poster, outbox.c.state, outbox.c.cause).where(outbox.c.cadence_id.in_(cadence_ids))
+        messages = rows.execute(sent.order_by(outbox.c.id)).all()
     tell(f"injected  {tone.frequency_mhz:.6f} MHz  {tone.drift_hz_s:+.3f} Hz/s")
-    put_in = {"frequency_mhz": tone.frequency_mhz, "drift_rate_hz_s": tone.drift_hz_s}
+    columns = tone_columns(tone, tone.frequency_mhz)
     close = None
     for row in found:
-        off_hz = (row.frequency_mhz - tone.frequency_mhz) * 1e6
-        same = is_tone(put_in, row.frequency_mhz, row.drift_rate_hz_s)
+        off_hz = (row["frequency_mhz"] - tone.frequency_mhz) * 1e6
+        same = is_tone(columns, row["frequency_mhz"], row["drift_rate_hz_s"])
         close = row if same else close
         tell(
-            f"{'found   ' if same else 'other   '}  {row.frequency_mhz:.6f} MHz  {row.drift_rate_hz_s:+.3f} Hz/s  "
-            f"p {row.probability:.3f}  SNR {' '.join(f'{snr:.1f}' for snr in row.snr)}  off by {off_hz:+.1f} Hz"
+            f"{'found' if same else 'other'}     {row['frequency_mhz']:.6f} MHz  {row['drift_rate_hz_s']:+.3f} Hz/s  "
+            f"{score_text(dict(row))}  SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  off by {off_hz:+.1f} Hz"
         )
     if close is None:
         tell("the tone was not found")
         return False
-    tell(f"candidate {close.id}, picture {close.picture or 'not drawn yet: ./sentinel.py status'}")
-    why = "no channel is configured" if message and message.state == "off" else ""
-    tell(f"message   {message.state} {message.cause or why}".rstrip() if message else "message   none")
+    tell(f"candidate {close['id']}, picture {close['picture'] or 'not drawn yet: ./sentinel.py status'}")
+    for message in messages:
+        why = "no channel is configured" if message.state == "off" else message.cause or ""
+        tell(f"message   {message.poster}: {message.state} {why}".rstrip())
+    if not messages:
+        tell("message   none")
     return True

@@ -71,7 +71,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
         try:
             found = search_files(paths, entry.pattern, lambda _: None, config, detector, entry.id)
             said = list(differences(store, entry, found, paths))
-        except AetherscanError as error:
+        except (AetherscanError, OSError) as error:
             said = [f"{type(error).__name__}: {error}"]
         changed += bool(said)
         for line in said:

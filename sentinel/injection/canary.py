@@ -79,10 +79,14 @@ class Canaries:
             seed = int(rows.scalars(select(now())).one())
         hidden, name = folder / f".{seed}", str(seed)
         hidden.mkdir(parents=True)
-        tone = self.write(hidden, seed)
-        with self.store.write() as rows:
-            rows.execute(insert(injection).values(kind="canary", name=name, made_at=now(), **tone))
-        hidden.rename(folder / name)  # all files appear at once
+        try:
+            tone = self.write(hidden, seed)
+            with self.store.write() as rows:
+                rows.execute(insert(injection).values(kind="canary", name=name, made_at=now(), **tone))
+            hidden.rename(folder / name)  # all files appear at once
+        except Exception:  # the next attempt is seconds away, and these files would fill the disk
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
 
     def _record(self, canary: RowMapping, *, overdue: bool) -> None:
         folder = self.config.canaries / canary["name"]

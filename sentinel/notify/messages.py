@@ -74,7 +74,7 @@ def message_text(
     total = len(candidates) if total is None else total
     in_slices = f" in {slices} slices" if slices > 1 else ""
     head = (
-        f"*{total} candidate{'s' * (total > 1)}* toward *{escaped(target)}*: {_band(*band_mhz)}{in_slices}, "
+        f"*{total} candidate{'s' * (total != 1)}* toward *{escaped(target)}*: {_band(*band_mhz)}{in_slices}, "
         f"MJD {tstart:.5f}, release {escaped(release)}"
     )
     rows = [

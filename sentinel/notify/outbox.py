@@ -31,7 +31,7 @@ from sentinel.store.schema import announced, cadence, candidate, labeled, meta, 
 UNSENT = ("pending", "sending", "retry_at", "unknown")
 SENT = ("sent", "reconciled")
 SENDING_S = 120.0
-"""Longer than a request can take: after this the sender counts as dead."""
+"""Longer than a message or one picture can take: after this the sender counts as dead."""
 LONGEST_WAIT_S = 45.0
 """Longest wait of a message that was refused, seconds. The status is ok within a minute after Slack is back."""
 PICTURE_ATTEMPTS = 5
@@ -243,7 +243,7 @@ def _upload(store: Store, poster: Poster, message: Message, ts: str) -> str | No
                 break
             failpoint("mid-upload")
             poster.upload(ts, picture)
-            _mark(store, message, uploaded=done)
+            _mark(store, message, uploaded=done, until=now() + SENDING_S)
     except PostError as error:
         cause = f"pictures: {error}"
         _mark(store, message, state="retry_at", cause=cause, **_later(message, error))

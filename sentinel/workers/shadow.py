@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from aetherscan.detector.detector import Detector
 from aetherscan.io import open_cadence
@@ -18,7 +18,7 @@ from aetherscan.search.pipeline import search_cadence
 from sentinel.errors import SentinelError
 from sentinel.notify.messages import score_text
 from sentinel.store.queue import Store
-from sentinel.store.schema import cadence, candidate, now, shadow
+from sentinel.store.schema import cadence, candidate, now, shadow, superseded
 
 LOG = logging.getLogger(__name__)
 SAME_HZ = 20.0
@@ -55,28 +55,29 @@ def search_shadow(
 def compare(store: Store, name: str) -> Iterator[str]:
     """Yield the signals that only one of the shadow release `name` and the active releases reported.
 
+    Of a cadence that was searched several times, the last search by each counts.
+
     Raises:
         SentinelError: no shadow release of that name has searched a cadence.
     """
     both = active_only = shadow_only = 0
     lines = list[str]()
-    searches = select(shadow, cadence.c.target).join(cadence).where(shadow.c.release_name == name).order_by(shadow.c.id)
-    columns = (candidate.c.id, candidate.c.frequency_mhz, candidate.c.probability)
+    last = select(func.max(shadow.c.id)).where(shadow.c.release_name == name).group_by(shadow.c.cadence_id)
+    searches = select(shadow, cadence.c.target).join(cadence).where(shadow.c.id.in_(last)).order_by(shadow.c.id)
+    columns = (candidate.c.frequency_mhz, candidate.c.probability)
     with store.read() as rows:
         searched = rows.execute(searches).all()
         if not searched:
             others = ", ".join(rows.scalars(select(shadow.c.release_name).distinct().order_by(shadow.c.release_name)))
             raise SentinelError(f"{name}: expected a shadow release that searched cadences, found {others or 'none'}")
         for search in searched:
-            of_cadence = select(*columns).where(candidate.c.cadence_id == search.cadence_id)
+            of_cadence = select(*columns).where(candidate.c.cadence_id == search.cadence_id, ~superseded())
             active = rows.execute(of_cadence).mappings().all()
             missed = [row for row in active if not _among(row, search.found)]
             added = [row for row in search.found if not _among(row, active)]
-            both, active_only, shadow_only = (
-                both + len(active) - len(missed),
-                active_only + len(missed),
-                shadow_only + len(added),
-            )
+            both += len(active) - len(missed)
+            active_only += len(missed)
+            shadow_only += len(added)
             for release, different in (("active release", missed), (name, added)):
                 where = f"cadence {search.cadence_id} {search.target}: only {release}"
                 lines += [f"{where}: {row['frequency_mhz']:.6f} MHz, {score_text(dict(row))}" for row in different]

@@ -158,6 +158,17 @@ def test_candidates_of_the_shadow_release_are_recorded_separately(searched):
         next(compare(searched, "d"))
 
 
+def test_only_the_last_search_of_a_cadence_is_compared(searched):
+    with searched.write() as rows:
+        (first,) = rows.execute(select(candidate)).mappings()
+        rows.execute(insert(attempt).values(id=2, cadence_id=1, number=2, token="u", started_at=0, outcome="done"))
+        rows.execute(insert(candidate).values({**first, "id": 2, "attempt_id": 2, "frequency_mhz": 1400.0}))
+        for mhz in (1500.0, 1400.0):
+            found = [{"frequency_mhz": mhz, "drift_rate_hz_s": 0, "snr": [9] * 6, "probability": 0.7}]
+            rows.execute(insert(shadow).values(cadence_id=1, release_name="b", release_sha256="b", at=0, found=found))
+    assert list(compare(searched, "b")) == ["1 cadences: 1 signals in both, 0 only active, 0 only b"]
+
+
 def test_the_shadow_release_searches_the_same_files_and_announces_nothing(searched, sky):
     paths, mhz = sky
     search_shadow(searched, 1, paths, (0, 2, 4), make_detector(), SearchSettings())

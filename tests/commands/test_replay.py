@@ -95,6 +95,17 @@ def test_cadences_that_cannot_be_searched_again_are_reported(recorded):
     assert said[1].endswith("1 have missing files")
 
 
+def test_a_cadence_whose_files_cannot_be_opened_is_reported_and_the_others_are_searched(recorded, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("sentinel.commands.replay.search_files", refuse)
+    same, said = told(recorded)
+    assert not same
+    assert said[0] == "cadence 1: HIP99427: PermissionError: [Errno 13] Permission denied"
+    assert "1 differ" in said[-1]
+
+
 @pytest.mark.parametrize("lost", [1, 3, 5])
 def test_a_cadence_without_one_off_is_searched_with_nan_in_its_place(recorded, lost):
     folder, config, detector = recorded

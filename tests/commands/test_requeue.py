@@ -128,7 +128,7 @@ def test_a_second_search_without_candidates_edits_the_message(store, slack):
     requeue(store, [], "T", None)
     search(store, [])
     deliver(store, slack)
-    assert "*0 candidate" in slack.messages[0]["text"]
+    assert "*0 candidates*" in slack.messages[0]["text"]
     assert "1400.0" not in slack.messages[0]["text"]
     assert current(store) == {1400.0: True}
 

@@ -108,6 +108,18 @@ def test_a_canary_is_due_after_its_interval_also_if_the_clock_was_set_back(store
     assert len(list(config.canaries.glob("*"))) == landed
 
 
+def test_a_canary_that_cannot_be_written_leaves_no_files(store, tmp_path):
+    def write(folder, _seed):
+        (folder / "a.h5").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    config = Config(state_dir=tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        Canaries(config=config, store=store, write=write).tend()
+    assert list(config.canaries.iterdir()) == []
+    assert count(store, injection) == 0
+
+
 def test_the_search_of_a_canary_records_its_tone_and_no_candidate(sky, tmp_path):
     paths, tone = sky
     config = Config(state_dir=paths[0].parent.parent, injections={"canary_s": 1})

@@ -20,6 +20,7 @@ from sentinel.notify.outbox import (
     retry_after_s,
     undelivered,
 )
+from sentinel.notify.outbox import deliver as deliver_message
 from sentinel.notify.slack import SlackPoster
 from sentinel.notify.webhook import WebhookPoster
 from sentinel.store.schema import cadence, candidate, now, outbox
@@ -190,6 +191,26 @@ def test_a_picture_that_cannot_be_sent_stops_delaying_messages_after_some_attemp
     assert deliver(store, slack) == 2
     with store.read() as rows:
         assert "a.png" in rows.scalar(select(outbox.c.cause).where(outbox.c.text == "one"))
+
+
+def test_a_sender_that_takes_long_for_its_pictures_keeps_the_message(store, slack, tmp_path):
+    pictures = [tmp_path / name for name in ("a.png", "b.png")]
+    for picture in pictures:
+        picture.write_bytes(b"PNG")
+    put(store, "one", list(map(str, pictures)))
+
+    class Slow(SlackPoster):
+        def upload(self, ts, picture):
+            if picture == str(pictures[1]):
+                assert claim_message(store, "slack", 0) is None
+            super().upload(ts, picture)
+            with store.write() as rows:  # as if each picture had taken most of the time
+                rows.execute(update(outbox).values(until=now() - 1))
+
+    message = claim_message(store, "slack", 0)
+    poster = Slow("C1", slack.url, "xoxb-test")
+    assert deliver_message(store, poster, message)
+    assert [file["bytes"] for file in slack.files] == [3, 3]
 
 
 def test_messages_are_no_closer_than_the_configured_gap(store, slack):
