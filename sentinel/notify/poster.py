@@ -25,12 +25,20 @@ def poster_named(config: Config, name: str) -> Poster:
 
 
 def deliver_due(config: Config, store: Store) -> int:
-    """Deliver the messages and edits that are due in every configured poster; return how many were delivered."""
-    sent, link = 0, config.web.url or ""
+    """Deliver the messages and edits that are due in every configured poster; return how many were delivered.
+
+    An error of one poster, such as a token that cannot be read, is raised after the others have delivered theirs.
+    """
+    sent, link, errors = 0, config.web.url or "", list[Exception]()
     for name in config.posters:
         limits = config.slack if name == "slack" else config.webhook
-        poster, gap_s = poster_named(config, name), 1 / limits.per_second
-        sent += deliver_all(store, poster, name, gap_s, per_hour=limits.per_hour, link=link)
+        try:
+            poster, gap_s = poster_named(config, name), 1 / limits.per_second
+            sent += deliver_all(store, poster, name, gap_s, per_hour=limits.per_hour, link=link)
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return sent
 
 

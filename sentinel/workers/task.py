@@ -55,10 +55,14 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
 
     with logs.log_context(cadence=cadence_id, attempt=token[:8]):
         summary["outcome"] = search_lease(store, config, cadence_id, token, search)
-        deliver_due(config, store)
-        if claimed and summary["outcome"] == "done":
-            inject_blind(store, config, claimed)
-            search_with_shadow(store, config, claimed)
+        steps: list[Callable[[], object]] = [lambda: deliver_due(config, store)]
+        if (cadence := claimed) and summary["outcome"] == "done":
+            steps += [lambda: inject_blind(store, config, cadence), lambda: search_with_shadow(store, config, cadence)]
+        for step in steps:
+            try:
+                step()
+            except Exception:
+                LOG.exception("a step after the search failed; what was recorded stays")
     return summary
 
 
@@ -160,7 +164,7 @@ def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:
 
 
 def search_with_shadow(store: Store, config: Config, cadence: ClaimedCadence) -> None:
-    """Search a recorded cadence with the shadow release, if one is configured; log any error and go on."""
+    """Search a recorded cadence with the shadow release, if one is configured."""
     if config.shadow is None or not _whole(cadence, config):
         return
     from aetherscan.detector.release import read_release
@@ -168,11 +172,8 @@ def search_with_shadow(store: Store, config: Config, cadence: ClaimedCadence) ->
     from sentinel.workers.shadow import search_shadow
 
     settings = SearchSettings(**{**config.search.model_dump(), "threshold": None})
-    try:
-        detector = _shadow_detector(config.shadow, read_release(config.shadow).sha256)
-        search_shadow(store, cadence.cadence_id, cadence.paths, cadence.on, detector, settings)
-    except Exception:
-        LOG.exception("search with the shadow release failed; the cadence stays recorded")
+    detector = _shadow_detector(config.shadow, read_release(config.shadow).sha256)
+    search_shadow(store, cadence.cadence_id, cadence.paths, cadence.on, detector, settings)
 
 
 def _whole(cadence: ClaimedCadence, config: Config) -> bool:

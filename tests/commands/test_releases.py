@@ -192,12 +192,12 @@ def test_models_promotes_a_release_and_lists_where_the_shadow_release_disagrees(
     assert capsys.readouterr().err == "models: old: expected a shadow release that searched cadences, found none\n"
 
 
-def test_the_shadow_release_searches_after_the_record_and_a_broken_one_changes_nothing(
-    models, sky, monkeypatch, caplog
-):
-    config = Config(state_dir=models, release=models / "old", shadow=models / "new", injections={"blind_share": 0})
+def test_the_shadow_release_searches_after_the_record_also_if_other_steps_fail(models, sky, monkeypatch, caplog):
+    config = Config(state_dir=models, release=models / "old", shadow=models / "new", injections={"blind_share": 1})
     monkeypatch.setattr(process, "_LOADED", {})
     monkeypatch.setattr("sentinel.store.queue._paths", lambda *_: sky[0])
+    for step in ("deliver_due", "inject_blind"):
+        monkeypatch.setattr(task, step, lambda *_: 1 / 0)
     store = open_store(config.store_url)
     for _ in range(2):
         queue(store)

@@ -10,6 +10,8 @@ from rows import record
 from sqlalchemy import func, insert, select, update
 
 from sentinel.commands.candidates import newest, put_label
+from sentinel.config import Config
+from sentinel.errors import ConfigError
 from sentinel.notify.messages import message_text
 from sentinel.notify.outbox import (
     claim_message,
@@ -21,6 +23,7 @@ from sentinel.notify.outbox import (
     undelivered,
 )
 from sentinel.notify.outbox import deliver as deliver_message
+from sentinel.notify.poster import deliver_due
 from sentinel.notify.slack import SlackPoster
 from sentinel.notify.webhook import WebhookPoster
 from sentinel.store.schema import cadence, candidate, now, outbox
@@ -398,6 +401,17 @@ def test_a_webhook_gets_messages_edits_and_pictures_as_json(store, slack, tmp_pa
     assert (message["repeat"], edit["edit"], message["uid"] == edit["uid"]) == (False, True, True)
     assert "labeled RFI" in edit["text"]
     assert slack.headers["Authorization"] == "Bearer sesame"
+    assert states(store) == ["pending", "sent"]
+
+
+@pytest.mark.fault(29, promise="P5")
+def test_a_token_that_cannot_be_read_does_not_delay_the_webhook(store, slack, tmp_path, monkeypatch):
+    monkeypatch.delenv("SLACK_BOT_TOKEN", raising=False)
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "none"))
+    config = Config(slack={"channel": "C1", "api_url": slack.url}, webhook={"url": slack.url + "hook"})
+    record(store, posters=["slack", "webhook"])
+    with pytest.raises(ConfigError, match="SLACK_BOT_TOKEN_FILE: expected a file"):
+        deliver_due(config, store)
     assert states(store) == ["pending", "sent"]
 
 
