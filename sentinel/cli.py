@@ -467,7 +467,10 @@ def _unknown(ids: Sequence[int], known: int, kind: str) -> int:
 
 def _quarantine(options: Options) -> int:
     from sentinel.commands import candidates
+    from sentinel.errors import ConfigError
 
+    if options.verb == "requeue" and not (options.ids or options.all or options.files):
+        raise ConfigError("quarantine requeue: expected ids, --all or --files, found none of them")
     store = _store(_loaded())
     if options.verb == "ls":
         print("\n".join(candidates.set_aside(store)) or "none")

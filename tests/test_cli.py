@@ -202,6 +202,8 @@ def test_quarantined_cadences_are_listed_with_their_cause_and_can_be_queued_agai
     assert again.err.startswith("1 of the ids: expected ids of quarantined cadences")
     again = store.claim(60)
     assert (again.cadence_id, again.attempt) == (ids[1], 1)
+    assert cli.main(["quarantine", "requeue"]) == 2
+    assert "expected ids, --all or --files" in capsys.readouterr().err
     assert cli.main(["quarantine", "requeue", "--all", "--files"]) == 0
     assert capsys.readouterr().out == "queued again: 2 cadences, 1 files\n"
     assert store.ledger()["quarantined"] == 0

@@ -7,11 +7,11 @@ is recorded. A message that was sent is edited and not sent again.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, select
 
 from sentinel.errors import StoreError
-from sentinel.store.queue import Store, batches
-from sentinel.store.schema import cadence, cadence_file, candidate, file, now
+from sentinel.store.queue import Store, batches, queue_again
+from sentinel.store.schema import cadence, cadence_file, candidate, file
 
 SEARCHED = ("done", "quarantined")
 
@@ -52,9 +52,7 @@ def requeue(store: Store, paths: Sequence[Path], target: str | None, since: floa
         for ids in batches(again):
             count = select(candidate.c.cadence_id, func.count()).where(candidate.c.cadence_id.in_(ids))
             counts |= {row[0]: row[1] for row in rows.execute(count.group_by(candidate.c.cadence_id))}
-            values = {"state": "ready", "attempts": 0, "why": None, "retry_at": None, "ended_at": None}
-            times = dict.fromkeys(("ready_at", "landed_at", "stable_at"), now())  # latencies count from this request
-            rows.execute(update(cadence).where(cadence.c.id.in_(ids)).values(**values, **times))
+        queue_again(rows, again)
     lines = []
     for row in cadences:
         what = f"queued again; {counts.get(row.id, 0)} candidates recorded before"

@@ -1,4 +1,4 @@
-"""Train a release from the service: with the labels of its candidates, and with a log in its store and in Slack."""
+"""Train a release from the service: with the labels of its candidates, and with a log in Slack."""
 
 import logging
 from collections import Counter
@@ -8,7 +8,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from tqdm import tqdm
 
 from aetherscan.errors import FormatError
@@ -17,12 +17,12 @@ from aetherscan.options.train import TrainSettings
 from aetherscan.train.examples import Examples
 from aetherscan.train.labels import read_labelled
 from sentinel.config import Config
-from sentinel.errors import PostError, StoreError
+from sentinel.errors import PostError
 from sentinel.notify.messages import escaped
 from sentinel.notify.outbox import Message
 from sentinel.notify.slack import SlackPoster
 from sentinel.store.queue import Store
-from sentinel.store.schema import artefact, labeled, now, training
+from sentinel.store.schema import artefact, labeled
 
 LOG = logging.getLogger(__name__)
 LABELS = {"candidate": 1.0, "RFI": 0.0}
@@ -32,13 +32,13 @@ LINES = 12
 
 
 def run(config: Config, settings: TrainSettings, folder: Path | None, store: Store) -> None:
-    """Train a release, and log the training in the store and in Slack.
+    """Train a release, and log the training in Slack.
 
     Args:
         config: of the service.
         settings: of the training.
         folder: of the new release; None: named by the settings.
-        store: that takes the log and holds the labels.
+        store: that holds the labels.
     """
     from aetherscan.train.pipeline import train  # Keras takes seconds to load
 
@@ -48,7 +48,7 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
         place.mkdir(parents=True, exist_ok=True)
         check_writable(place)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
-    log = TrainingLog(run=folder.name, store=store, poster=poster)
+    log = TrainingLog(run=folder.name, poster=poster)
     examples, labels = labelled(store, (settings.time_bins, settings.bins))
     for label, outcomes in labels.items():
         log.say(f"labels, {label}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
@@ -59,28 +59,20 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
 
 @dataclass(slots=True, kw_only=True)
 class TrainingLog:
-    """Log the stages of a training in the store and in one Slack message, which is edited with each stage.
+    """Log the stages of a training in one Slack message, which is edited with each stage.
 
-    `show` adds the figures to the thread of the message. Without the store or Slack, the training continues: its
-    report holds every stage.
+    `show` adds the figures to the thread of the message. If Slack fails, the training continues: its report holds
+    every stage.
     """
 
     run: str
-    store: Store
     poster: Any = None  # a SlackPoster; None: no message
     _lines: list[str] = field(default_factory=list)
     _ts: str | None = None
 
     def note(self, stage: Mapping[str, Any]) -> None:
         """Log a finished stage."""
-        facts = {key: value for key, value in stage.items() if key not in {"stage", "seconds"}}
-        row = {"run": self.run, "stage": stage["stage"], "seconds": stage["seconds"], "facts": facts}
-        try:
-            with self.store.write() as rows:
-                rows.execute(insert(training).values(**row, at=now()))
-        except StoreError:
-            LOG.exception("training %s: stage %s was not written to the store", self.run, stage["stage"])
-        results = [f"{key} {facts[key]:.4g}" for key in ("loss", "val_loss", "threshold") if key in facts]
+        results = [f"{key} {stage[key]:.4g}" for key in ("loss", "val_loss", "threshold") if key in stage]
         self.say(", ".join([f"{stage['stage']}: {stage['seconds']:.0f} s", *results]))
 
     def say(self, line: str) -> None:

@@ -1,15 +1,31 @@
 """Schema migrations: up when a store is opened, down before an older release of this software uses it.
 
-A version adds tables and nullable columns without foreign keys (SQLite cannot drop a foreign key). So a program of the
-older version can go on in a newer store. A downgrade drops what the version added and nothing else. A released step is
-never changed: a change is a new step. A migration is one transaction, so a kill leaves one version or the other.
+A version adds tables and nullable columns without foreign keys (SQLite cannot drop a foreign key), or drops a table
+that no service reads, so a service of the older version can go on in a newer store. A downgrade drops what the version
+added, and creates what it dropped, without rows. A released step is never changed: a change is a new step. A migration
+is one transaction, so a kill leaves one version or the other.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Index, Table, func, insert, inspect, select, update
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable, DropIndex
 
 from sentinel.errors import StoreError
@@ -25,7 +41,6 @@ from sentinel.store.schema import (
     now,
     outbox,
     shadow,
-    training,
 )
 
 WRITER_LOCK = 0x53454E54
@@ -33,17 +48,32 @@ WRITER_LOCK = 0x53454E54
 VERSION = meta.c.key == "schema_version"
 ALIVE_S = 60.0
 """A program with a heartbeat within this time may use columns that a downgrade drops."""
+TRAINING = Table(
+    "training",
+    MetaData(),
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("run", Text, nullable=False, index=True),
+    Column("stage", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+)
+"""Log of trainings in versions 3 to 7. Nothing read it; the report of a training holds the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Tables and columns that a version adds to the one before, and texts that it lengthens: length before and after.
+    """What a version changes in the one before.
 
-    A downgrade cuts longer texts. SQLite ignores the length of a text.
+    Attributes:
+        adds: tables and columns.
+        drops: tables.
+        lengthens: texts, with the length before and after. A downgrade cuts longer ones; SQLite ignores the length.
     """
 
     version: int
-    adds: tuple[Column[Any] | Table, ...]
+    adds: tuple[Column[Any] | Table, ...] = ()
+    drops: tuple[Table, ...] = ()
     lengthens: tuple[tuple[Column[Any], int, int], ...] = ()
 
 
@@ -63,7 +93,7 @@ STEPS = (
         adds=(
             injection,
             shadow,
-            training,
+            TRAINING,
             attempt.c.service,
             file.c.stable_at,
             *(cadence.c[name] for name in ("landed_at", "stable_at")),
@@ -74,6 +104,7 @@ STEPS = (
     Step(version=5, adds=(candidate.c.on_separation_arcmin,)),
     Step(version=6, adds=(candidate.c.valid, candidate.c.note)),
     Step(version=7, adds=(candidate.c.scored_by,), lengthens=((cadence.c.pattern, 6, 12),)),
+    Step(version=8, drops=(TRAINING,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 
@@ -108,14 +139,12 @@ def migrate(rows: Connection, to: int) -> int:
     lock_writers(rows)
     version = int(rows.scalars(select(meta.c.value).where(VERSION)).one())
     _check(rows, version, to)
-    up = [item for step in STEPS if version < step.version <= to for item in step.adds]
-    down = [item for step in STEPS if to < step.version <= version for item in step.adds]
-    sizes = [(column, after) for step in STEPS if version < step.version <= to for column, _, after in step.lengthens]
-    sizes += [(column, then) for step in STEPS if to < step.version <= version for column, then, _ in step.lengthens]
-    for statement in (*(text for item in up for text in _add(rows, item)),
-                      *(text for column, length in sizes for text in _resize(rows, column, length)),
-                      *(text for item in reversed(down) for text in _drop(rows, item))):  # fmt: skip
-        rows.exec_driver_sql(statement)
+    for step in STEPS:
+        if version < step.version <= to:
+            _change(rows, step.adds, [(column, after) for column, _, after in step.lengthens], step.drops)
+    for step in reversed(STEPS):
+        if to < step.version <= version:
+            _change(rows, step.drops, [(column, before) for column, before, _ in step.lengthens], step.adds[::-1])
     rows.execute(update(meta).where(VERSION).values(value=str(to)))
     return version
 
@@ -134,6 +163,19 @@ def _check(rows: Connection, version: int, to: int) -> None:
         raise StoreError(
             f"{place}: still used by {', '.join(alive)}: run ./sentinel.py down there and retry after {ALIVE_S:.0f} s"
         )
+
+
+def _change(
+    rows: Connection,
+    added: Iterable[Column[Any] | Table],
+    resized: Iterable[tuple[Column[Any], int]],
+    dropped: Iterable[Column[Any] | Table],
+) -> None:
+    statements = [text for item in added for text in _add(rows, item)]
+    statements += [text for column, length in resized for text in _resize(rows, column, length)]
+    statements += [text for item in dropped for text in _drop(rows, item)]
+    for statement in statements:
+        rows.exec_driver_sql(statement)
 
 
 def _add(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:

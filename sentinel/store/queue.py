@@ -351,13 +351,13 @@ class Store:
             rows.execute(update(attempt).where(attempt.c.token == token).values(outcome="fenced"))
 
     def requeue(self, ids: Sequence[int] | None = None) -> int:
-        """Queue quarantined cadences again with no attempts counted (None: all); return how many."""
-        quarantined = update(cadence).where(cadence.c.state == "quarantined")
+        """Queue quarantined cadences again (None: all); return how many."""
+        quarantined = select(cadence.c.id).where(cadence.c.state == "quarantined")
         if ids is not None:
             quarantined = quarantined.where(cadence.c.id.in_(ids))
         with self.write() as rows:
-            again = quarantined.values(state="ready", attempts=0, retry_at=None, ended_at=None, ready_at=now())
-            return int(rows.execute(again).rowcount)
+            queue_again(rows, again := list(rows.scalars(quarantined)))
+        return len(again)
 
     def retry_invalid_files(self) -> int:
         """Let the watcher check every invalid file again; return how many."""
@@ -471,6 +471,14 @@ def _paths(rows: Connection, cadence_id: int) -> tuple[Path, ...]:
 def batches(ids: Sequence[int]) -> list[Sequence[int]]:
     """Split a list of ids into parts that fit into one statement."""
     return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
+
+
+def queue_again(rows: Connection, ids: Sequence[int]) -> None:
+    """Queue cadences again as if they were new: no attempts are counted, and latencies count from now."""
+    again = {"state": "ready", "attempts": 0, "why": None, "retry_at": None, "ended_at": None}
+    times = dict.fromkeys(("ready_at", "landed_at", "stable_at"), now())
+    for batch in batches(ids):
+        rows.execute(update(cadence).where(cadence.c.id.in_(batch)).values(**again, **times))
 
 
 def insert_if_absent(rows: Connection, table: Table) -> Insert:

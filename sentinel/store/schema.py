@@ -289,16 +289,6 @@ shadow = Table(
     Column("at", Float, nullable=False),
     Column("found", JSON, nullable=False),  # its candidates: frequency, drift rate, SNRs, probability
 )
-training = Table(
-    "training",
-    METADATA,
-    _id(),
-    Column("run", Text, nullable=False, index=True),
-    Column("stage", Text, nullable=False),
-    Column("seconds", Float, nullable=False),
-    Column("facts", JSON, nullable=False),  # CPU seconds, bytes of memory, losses
-    Column("at", Float, nullable=False),
-)
 heartbeat = Table(
     "heartbeat",
     METADATA,

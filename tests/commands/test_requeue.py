@@ -156,10 +156,22 @@ def test_latencies_of_a_second_search_count_from_its_request(store):
     assert figures["stable_to_recorded"]["p99"] < 60
 
 
+def test_a_quarantined_cadence_is_queued_again_without_its_cause_and_with_new_times(store):
+    made = queue(store)
+    store.fail(store.claim(60).token, "not HDF5", retriable=False, max_attempts=3, retry_after_s=1)
+    with store.write() as rows:
+        rows.execute(update(cadence).values(stable_at=now() - 1e6, landed_at=now() - 1e6))
+    assert store.requeue([made]) == 1
+    again = row(store, cadence)
+    assert (again.state, again.attempts, again.why, again.ended_at) == ("ready", 0, None, None)
+    assert [again.landed_at, again.stable_at] == pytest.approx([again.ready_at] * 2, abs=60)
+
+
 def test_a_quarantined_cadence_of_a_target_is_queued_again(store):
     queue(store)
     store.fail(store.claim(60).token, "not HDF5", retriable=False, max_attempts=3, retry_after_s=1)
     assert requeue(store, [], "T", None)[-1].startswith("1 of 1")
+    assert row(store, cadence).why is None
     queue(store, state="skipped")
     assert any("it is skipped" in line for line in requeue(store, [], "T", None))
 
