@@ -96,7 +96,7 @@ def service(place: Path, workers: int) -> Iterator[tuple[Path, Store]]:
                 scan=scanner.scan_and_open,
                 group=lambda: group(store, config.watch),
                 renew_waiting=tuple,
-                expire=lambda: store.expire(3),
+                expire=store.expire,
                 collect=tuple,
                 record_failure=lambda *_: None,
                 free_workers=lambda: workers - store.leased_count(),

@@ -12,7 +12,7 @@ SentinelError
     ├── PostUnknownError  the reply was lost: search for the message before sending again
     └── PostGoneError     the posted message was deleted, or can no longer be edited
 
-`cause_of` decides whether a failed search is repeated without limit, counted and repeated, or quarantined.
+`cause_of` and `Cause` decide whether a failed search is repeated without limit, counted and repeated, or quarantined.
 """
 
 import errno
@@ -74,11 +74,14 @@ class Cause(Enum):
 
     Attributes:
         MACHINE: this machine or its network. The attempt is not counted, and repeated until the cause has gone.
+        DEATH: the worker process died. The attempt is not counted, and repeated; deaths are counted apart, because the
+            files may be what ended it.
         FILE: the files. Another attempt cannot succeed: the cadence is quarantined.
         UNKNOWN: anything else. The attempt is counted and repeated.
     """
 
     MACHINE = "machine"
+    DEATH = "death"
     FILE = "file"
     UNKNOWN = "unknown"
 
@@ -100,6 +103,8 @@ MACHINE_TEXTS = (
     *("too many open files", "cannot allocate memory", "unable to allocate"),
 )
 """Parts of messages, in lower case, of libraries that raise RuntimeError or hide the number of the error."""
+MACHINE_ERRORS = (MemoryError, StoreError, ReleaseError, ConfigError, ConnectionError, TimeoutError)
+"""Errors of memory, store, release or configuration, or towards a program that is away."""
 
 
 def cause_of(error: BaseException) -> Cause:
@@ -115,7 +120,7 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def _from_machine(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | StoreError | ReleaseError | ConfigError):
+    if isinstance(error, MACHINE_ERRORS):
         return True
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
         return True

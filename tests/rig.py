@@ -19,7 +19,7 @@ from sqlalchemy import event, select
 import sentinel.failpoint
 from aetherscan.io import verify_complete
 from sentinel.config import Config
-from sentinel.errors import LeaseLostError
+from sentinel.errors import Cause, LeaseLostError
 from sentinel.ingest.cadences import group
 from sentinel.ingest.service import one_pass
 from sentinel.ingest.watcher import open_stable, scan_roots
@@ -139,7 +139,7 @@ class Observatory:
             scan=self._look,
             group=lambda: group(self.store, self.config.watch),
             renew_waiting=self.keep,
-            expire=lambda: self.store.expire(self.config.max_attempts),
+            expire=self.store.expire,
             collect=lambda: iter(dead),
             record_failure=self._failed,
             free_workers=lambda: self.workers - self.store.leased_count(),
@@ -152,10 +152,10 @@ class Observatory:
         while open_stable(self.store, self.config.watch, verify_complete):
             pass
 
-    def _failed(self, lease, cause):
+    def _failed(self, lease, why, cause):
         limits = {"max_attempts": self.config.max_attempts, "retry_after_s": self.config.retry_after_s}
         with suppress(LeaseLostError):
-            self.store.fail(lease.token, cause, retriable=True, **limits)
+            self.store.fail(lease.token, why, cause, **limits)
 
     def work(self):
         """Let every worker that was not suspended finish its search."""
@@ -172,7 +172,7 @@ class Observatory:
         try:
             return search_lease(self.store, self.config, lease.cadence_id, lease.token, search)
         except Killed:
-            self.dead.append((lease, "its worker died"))
+            self.dead.append((lease, "its worker died", Cause.DEATH))
 
     def deliver(self):
         """Send the messages that are due."""

@@ -19,7 +19,7 @@ from sentinel import cli
 from sentinel.commands import candidates, releases
 from sentinel.commands.listing import listed
 from sentinel.config import ROOT
-from sentinel.errors import FetchError
+from sentinel.errors import Cause, FetchError
 from sentinel.store.queue import open_store
 from sentinel.store.schema import file
 
@@ -185,7 +185,7 @@ def test_quarantined_cadences_are_listed_with_their_cause_and_can_be_queued_agai
     store = open_store(f"sqlite:///{configured}/var/sentinel.db")
     ids = [queue(store) for _ in range(3)]
     for _ in ids:
-        store.fail(store.claim(60).token, "not HDF5", retriable=False, max_attempts=3, retry_after_s=1)
+        store.fail(store.claim(60).token, "not HDF5", Cause.FILE, max_attempts=3, retry_after_s=1)
     with store.write() as rows:
         rows.execute(update(file).where(file.c.id == 1).values(state="invalid", cause="half of it"))
     assert cli.main(["quarantine", "ls"]) == 0

@@ -51,7 +51,8 @@ def set_aside(store: Store) -> list[str]:
         return [
             *(
                 f"{row.id:>6}  {row.target:<16.16} MJD {row.tstart:.4f}  "
-                f"{row.band_low_mhz:.3f}-{row.band_high_mhz:.3f} MHz  {row.attempts} attempts: {row.why}"
+                f"{row.band_low_mhz:.3f}-{row.band_high_mhz:.3f} MHz  "
+                f"{f'{row.attempts} attempts: ' if row.attempts else ''}{row.why}"
                 for row in rows.execute(quarantined)
             ),
             *(f"  file  {path!a}: {cause}" for path, cause in rows.execute(invalid)),

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from sentinel.config import Config, Watch
-from sentinel.errors import LeaseLostError, StoreError
+from sentinel.errors import Cause, LeaseLostError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.ingest.cadences import group
 from sentinel.ingest.watcher import OVERFLOWS, Scanner, listen
@@ -34,8 +34,8 @@ def one_pass(
     group: Callable[[], object],
     renew_waiting: Callable[[], object],
     expire: Callable[[], object],
-    collect: Callable[[], Iterable[tuple[Lease, str]]],
-    record_failure: Callable[[Lease, str], object],
+    collect: Callable[[], Iterable[tuple[Lease, str, Cause]]],
+    record_failure: Callable[[Lease, str, Cause], object],
     free_workers: Callable[[], int],
     claim: Callable[[], Lease | None],
     submit: Callable[[Lease], object],
@@ -47,7 +47,7 @@ def one_pass(
         group: forms cadences of valid files.
         renew_waiting: renews the leases of cadences that no worker has begun. The worker renews them afterwards.
         expire: takes back leases that have ended.
-        collect: returns attempts that ended without a record by their worker, with the cause.
+        collect: returns attempts that ended without a record by their worker, with text and cause.
         record_failure: records such an attempt.
         free_workers: returns how many more cadences can be submitted.
         claim: leases the next cadence; None if none is due.
@@ -57,9 +57,9 @@ def one_pass(
     group()
     renew_waiting()
     expire()
-    for lease, cause in collect():
+    for lease, why, cause in collect():
         failpoint("result-known")
-        record_failure(lease, cause)
+        record_failure(lease, why, cause)
     for _ in range(free_workers()):
         if (claimed := claim()) is None:
             return
@@ -91,15 +91,14 @@ class _Heartbeat:
         self._at = time.monotonic()
 
 
-def expire_leases(store: Store, max_attempts: int, away_at: float) -> int:
+def expire_leases(store: Store, away_at: float) -> int:
     """Take back leases that have ended, but not shortly after the store was away: workers could not renew them.
 
     Args:
         store: that holds the leases.
-        max_attempts: attempts before a cadence is quarantined.
         away_at: when the store was last away, by the monotonic clock, seconds.
     """
-    return 0 if time.monotonic() - away_at < RENEWAL_S else store.expire(max_attempts)
+    return 0 if time.monotonic() - away_at < RENEWAL_S else store.expire()
 
 
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
@@ -117,14 +116,13 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     )
     _listen(config, watch, scanner)
 
-    def record_failure(lease: Lease, cause: str) -> None:
+    def record_failure(lease: Lease, why: str, cause: Cause) -> None:
+        attempts, wait_s = config.max_attempts, config.retry_after_s
         try:
-            state = store.fail(
-                lease.token, cause, retriable=True, max_attempts=config.max_attempts, retry_after_s=config.retry_after_s
-            )
-            LOG.warning("cadence %d, attempt %d: %s: %s", lease.cadence_id, lease.attempt, cause, state)
+            state = store.fail(lease.token, why, cause, max_attempts=attempts, retry_after_s=wait_s)
+            LOG.warning("cadence %d, attempt %d: %s: %s", lease.cadence_id, lease.attempt, why, state)
         except LeaseLostError:
-            LOG.info("cadence %d: %s, but the attempt had ended before", lease.cadence_id, cause)
+            LOG.info("cadence %d: %s, but the attempt had ended before", lease.cadence_id, why)
 
     def renew_waiting() -> None:
         store.renew_waiting(searchers.waiting(), config.lease_s, longest_s=config.search_limit_s)
@@ -136,7 +134,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
                 scan=scanner.scan_and_open,
                 group=lambda: group(store, watch, rules),
                 renew_waiting=renew_waiting,
-                expire=partial(expire_leases, store, config.max_attempts, away_at),
+                expire=partial(expire_leases, store, away_at),
                 collect=searchers.collect,
                 record_failure=record_failure,
                 free_workers=lambda: searchers.capacity() - store.leased_count(config.service),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Insert,
@@ -42,7 +43,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from sentinel.errors import LeaseLostError, StoreAwayError, StoreError
+from sentinel.errors import Cause, LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network
 from sentinel.store.migrations import create_or_upgrade, lock_writers
@@ -86,6 +87,8 @@ LONGEST_WAIT_S = 3600.0
 """Longest wait between two attempts, seconds."""
 POSTPONED_S = 300.0
 """Longest wait, in seconds, before a cadence is tried again that the machine could not search."""
+MOST_DEATHS = 5
+"""Worker processes that may die while they search a cadence. The kernel and other programs end fewer of one cadence."""
 SAME_LINE_MHZ = 20e-6
 """Candidates of two searches of a cadence that are nearer are the same line."""
 SAME_FREQUENCY_MHZ = 3e-3
@@ -301,43 +304,35 @@ class Store:
                 update(attempt).where(attempt.c.id == attempt_id).values(outcome="done", progress=1.0, ended_at=now())
             )
 
-    def fail(self, token: str, cause: str, *, retriable: bool, max_attempts: int, retry_after_s: float) -> str:
-        """Queue a cadence again after a wait that doubles with each attempt, or quarantine it; return its new state.
+    def fail(self, token: str, why: str, cause: Cause, *, max_attempts: int, retry_after_s: float) -> str:
+        """End an attempt: queue the cadence again after a wait, or quarantine it; return its new state.
+
+        The wait doubles with each attempt that ended for the same kind of cause. Failures of the machine and deaths of
+        the worker are not counted as attempts.
 
         Args:
             token: fencing token of the lease.
-            cause: recorded with the attempt and the cadence.
-            retriable: whether another attempt can succeed.
-            max_attempts: attempts before the cadence is quarantined.
+            why: recorded with the attempt and the cadence.
+            cause: what the attempt failed for.
+            max_attempts: counted attempts before the cadence is quarantined.
             retry_after_s: wait after the first attempt, seconds.
 
         Raises:
             LeaseLostError: another attempt holds the cadence.
         """
         with self.write() as rows:
+            if cause is Cause.DEATH:
+                return self._end_death(rows, token, why, "died", retry_after_s)
+            if cause is Cause.MACHINE:
+                cadence_id = self._fence(rows, token, attempts=cadence.c.attempts - 1)
+                earlier = len(_outcomes(rows, cadence_id, ("postponed",)))
+                wait_s = _wait_s(retry_after_s, earlier, POSTPONED_S)
+                return self._end_attempt(rows, token, why, "postponed", again=True, wait_s=wait_s)
             cadence_id = self._fence(rows, token)
             attempts = rows.scalars(select(cadence.c.attempts).where(cadence.c.id == cadence_id)).one()
-            wait_s = min(retry_after_s * 2 ** (attempts - 1), LONGEST_WAIT_S)
-            again = retriable and attempts < max_attempts
-            return self._end_attempt(rows, token, cause, "failed", again=again, wait_s=wait_s)
-
-    def postpone(self, token: str, cause: str, *, retry_after_s: float) -> str:
-        """Queue a cadence again without counting the attempt: the machine failed, not the files; return its new state.
-
-        Args:
-            token: fencing token of the lease.
-            cause: recorded with the attempt and the cadence.
-            retry_after_s: wait after the first such attempt, seconds; it doubles with each, up to `POSTPONED_S`.
-
-        Raises:
-            LeaseLostError: another attempt holds the cadence.
-        """
-        with self.write() as rows:
-            cadence_id = self._fence(rows, token, attempts=cadence.c.attempts - 1)
-            earlier = (attempt.c.cadence_id == cadence_id) & (attempt.c.outcome == "postponed")
-            count = rows.scalars(select(func.count()).select_from(attempt).where(earlier)).one()
-            wait_s = min(retry_after_s * 2 ** min(count, 20), POSTPONED_S)
-            return self._end_attempt(rows, token, cause, "postponed", again=True, wait_s=wait_s)
+            again = cause is not Cause.FILE and attempts < max_attempts
+            wait_s = _wait_s(retry_after_s, attempts - 1, LONGEST_WAIT_S)
+            return self._end_attempt(rows, token, why, "failed", again=again, wait_s=wait_s)
 
     def release_lease(self, token: str) -> None:
         """Queue a cadence again without counting the attempt: the service stops."""
@@ -365,17 +360,16 @@ class Store:
             values = {"state": "seen", "cause": None, "changed_at": now(), "look_at": now()}
             return int(rows.execute(update(file).where(file.c.state == "invalid").values(**values)).rowcount)
 
-    def expire(self, max_attempts: int) -> int:
-        """End every attempt whose lease has ended; return how many."""
+    def expire(self) -> int:
+        """End every attempt whose lease has ended, as a death of its worker; return how many."""
         with self.write() as rows:
-            ended = rows.execute(
-                select(cadence.c.token, cadence.c.attempts)
+            ended = rows.scalars(
+                select(cadence.c.token)
                 .where(cadence.c.state == "leased", cadence.c.until < now())
                 .with_for_update(skip_locked=True)
             ).all()
-            for token, attempts in ended:
-                cause = f"attempt {attempts} stopped reporting: its worker died, hung or lost the store"
-                self._end_attempt(rows, token, cause, "expired", again=attempts < max_attempts, wait_s=0)
+            for token in ended:
+                self._end_death(rows, token, "its worker stopped reporting: it died, hung or lost the store", "expired")
             return len(ended)
 
     def _fence(self, rows: Connection, token: str, **values: Any) -> int:
@@ -393,6 +387,22 @@ class Store:
         other_scans = func.abs(candidate.c.tstart_mjd - row["tstart_mjd"]) > ANOTHER_CADENCE_DAYS
         seen = select(candidate.c.id).where(near, other_scans, ~superseded()).limit(MAX_SEEN_BEFORE).subquery()
         return int(rows.scalars(select(func.count()).select_from(seen)).one())
+
+    def _end_death(self, rows: Connection, token: str, why: str, outcome: str, retry_after_s: float = 0.0) -> str:
+        """End an attempt without counting it; quarantine the cadence if its searches ended `MOST_DEATHS` workers.
+
+        A death before a worker began the search has nothing to do with the files.
+        """
+        cadence_id = self._fence(rows, token, attempts=cadence.c.attempts - 1)
+        ended = update(attempt).where(attempt.c.token == token).values(outcome=outcome).returning(attempt.c.worker)
+        began = rows.scalars(ended).one() is not None
+        deaths = _outcomes(rows, cadence_id, ("died", "expired"), attempt.c.worker.is_not(None))
+        again = not began or len(deaths) < MOST_DEATHS
+        if not again:
+            how = "died or stopped reporting" if "expired" in deaths else "died"
+            why = f"its worker process {how} {len(deaths)} times while searching it; check the memory, then the files"
+        wait_s = _wait_s(retry_after_s, max(0, len(deaths) - 1), POSTPONED_S)
+        return self._end_attempt(rows, token, why, outcome, again=again, wait_s=wait_s)
 
     def _end_attempt(
         self, rows: Connection, token: str, cause: str, outcome: str, *, again: bool, wait_s: float
@@ -453,6 +463,18 @@ class Store:
 
 def _lease_lost(token: str) -> LeaseLostError:
     return LeaseLostError(f"token {token[:8]}: another attempt holds the cadence, or the lease has ended")
+
+
+def _outcomes(rows: Connection, cadence_id: int, among: Sequence[str], *conditions: ColumnElement[bool]) -> list[str]:
+    """Return those outcomes that attempts at a cadence had since it was last queued by the watcher or a person."""
+    since = func.coalesce(select(cadence.c.ready_at).where(cadence.c.id == cadence_id).scalar_subquery(), 0.0)
+    ended = select(attempt.c.outcome).where(attempt.c.cadence_id == cadence_id, attempt.c.outcome.in_(among))
+    return [str(outcome) for outcome in rows.scalars(ended.where(attempt.c.started_at >= since, *conditions))]
+
+
+def _wait_s(first_s: float, earlier: int, longest_s: float) -> float:
+    """Return the wait before the next attempt, seconds: it doubles with each earlier one."""
+    return min(first_s * 2 ** min(earlier, 20), longest_s)
 
 
 def _paths(rows: Connection, cadence_id: int) -> tuple[Path, ...]:

@@ -167,7 +167,7 @@ attempt = Table(
     Column("progress", Float),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
-    Column("outcome", String(12)),  # done, failed, postponed, expired, released, fenced
+    Column("outcome", String(12)),  # done, failed, postponed, died, expired, released, fenced
     Column("cause", Text),
     Column("service", Text),  # whose workers search it; several services may share a store
 )

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.comm import CommClosedError
 from distributed.core import Status
 from distributed.security import Security
 
 from sentinel.config import Config
-from sentinel.errors import ConfigError
+from sentinel.errors import Cause, ConfigError, cause_of
 from sentinel.programs.program import ProgramLoop
 from sentinel.store.queue import Lease, Store
 
@@ -127,18 +128,21 @@ class Searchers:
         """Return the tokens of the submitted attempts that have not ended."""
         return [lease.token for future, lease in self._futures.items() if future.status == "pending"]
 
-    def collect(self) -> Iterator[tuple[Lease, str]]:
-        """Drop the attempts that have ended; yield each that its worker did not record, with the cause."""
+    def collect(self) -> Iterator[tuple[Lease, str, Cause]]:
+        """Drop the attempts that have ended; yield each that its worker did not record, with text and cause."""
         for future, lease in list(self._futures.items()):
             if future.status == "pending":
                 continue
             del self._futures[future]
             if future.status == "error":
                 error = future.exception()
-                died = isinstance(error, KilledWorker)
-                yield lease, "its worker died" if died else f"{type(error).__name__}: {error}"
+                if isinstance(error, KilledWorker):
+                    yield lease, "its worker died", Cause.DEATH
+                else:
+                    lost = isinstance(error, CommClosedError)
+                    yield lease, f"{type(error).__name__}: {error}", Cause.MACHINE if lost else cause_of(error)
             elif future.status in ("cancelled", "lost"):
-                yield lease, "the scheduler was lost"
+                yield lease, "the scheduler was lost", Cause.MACHINE
 
     def disconnect(self) -> list[Lease]:
         """Disconnect from the scheduler; return the leases of the searches that have not ended."""

@@ -84,10 +84,7 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
 
     def fail(text: str, cause: Cause) -> str:
         attempts, wait_s = config.max_attempts, config.retry_after_s
-        if cause is Cause.MACHINE:
-            return store.postpone(token, text, retry_after_s=wait_s)
-        again = cause is not Cause.FILE
-        return store.fail(token, text, retriable=again, max_attempts=attempts, retry_after_s=wait_s)
+        return store.fail(token, text, cause, max_attempts=attempts, retry_after_s=wait_s)
 
     def end_process() -> None:
         LOG.error("search exceeds search_limit_s, %g s: this worker process exits", config.search_limit_s)
@@ -111,8 +108,8 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     limit.daemon = True
     limit.start()
     try:
-        failpoint("started", cadence_id)
         progress(0.0)
+        failpoint("started", cadence_id)
         result = search(retry_while_away(lambda: store.claimed(token)), progress)
         limit.cancel()  # recording may wait for the store longer than a search may take
         failpoint("before-commit")

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sentinel.cli import main
 from sentinel.commands.candidates import export, newest, put_label
 from sentinel.commands.requeue import requeue
-from sentinel.errors import StoreError
+from sentinel.errors import Cause, StoreError
 from sentinel.monitor import latency
 from sentinel.notify.messages import message_text
 from sentinel.notify.outbox import deliver_all, resume_uploads
@@ -169,7 +169,7 @@ def test_a_quarantined_cadence_is_queued_again_without_its_cause_and_with_new_ti
 
 def test_a_quarantined_cadence_of_a_target_is_queued_again(store):
     queue(store)
-    store.fail(store.claim(60).token, "not HDF5", retriable=False, max_attempts=3, retry_after_s=1)
+    store.fail(store.claim(60).token, "not HDF5", Cause.FILE, max_attempts=3, retry_after_s=1)
     assert requeue(store, [], "T", None)[-1].startswith("1 of 1")
     assert row(store, cadence).why is None
     queue(store, state="skipped")

@@ -22,7 +22,7 @@ from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
 from benchmarks import backlog
 from sentinel.config import Config
-from sentinel.errors import StoreAwayError
+from sentinel.errors import Cause, StoreAwayError
 from sentinel.store.queue import open_store
 from sentinel.store.schema import attempt, candidate
 from sentinel.workers.pictures import write_file
@@ -70,7 +70,7 @@ def test_a_watcher_killed_at_any_step_loses_and_repeats_nothing(killable, where)
         for _ in range(4):
             killable.at += 6
             killable.one_pass()
-        killable.dead.append((killable.flights.pop(), "its worker died"))
+        killable.dead.append((killable.flights.pop(), "its worker died", Cause.DEATH))
         killable.one_pass()
 
     killed(killable, where, watch)
@@ -178,7 +178,7 @@ def test_a_cadence_that_kills_every_worker_is_set_aside_and_the_others_go_on(obs
         finish(lease)
 
     observatory.finish = deadly
-    observatory.passes(12)
+    observatory.passes(20, step_s=20)
     observatory.ended_well(whole, quarantined=1)
     with pytest.raises(AssertionError):
         observatory.ended_well(whole)

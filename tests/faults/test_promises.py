@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from rig import Killed, Observatory
 
-from sentinel.errors import LeaseLostError, StoreAwayError
+from sentinel.errors import Cause, LeaseLostError, StoreAwayError
 
 STEPS = 25
 PLACES = ("seen", "file-row", "ready", "leased", "result-known", "started", "mid-read", "before-commit", "after-commit")
@@ -70,7 +70,7 @@ class Weather:
     def lose_workers(self):
         """A death that is told, or is not because the scheduler died too."""
         gone, self.sky.flights = self.sky.flights, []
-        self.sky.dead += [(lease, "its worker died") for lease in gone if self.rng.random() < 0.5]
+        self.sky.dead += [(lease, "its worker died", Cause.DEATH) for lease in gone if self.rng.random() < 0.5]
 
     def restart(self):
         """The watcher goes in an orderly way, or forgets."""

@@ -14,7 +14,7 @@ from sqlalchemy import insert, select
 
 from aetherscan.errors import CadenceError, FormatError, ReleaseError, TruncatedFileError
 from sentinel.config import ROOT, Config
-from sentinel.errors import BusyError
+from sentinel.errors import BusyError, Cause
 from sentinel.ingest import service
 from sentinel.ingest.service import one_pass
 from sentinel.monitor import status
@@ -39,7 +39,7 @@ def run_pass(free, ready, said, ended=()):
         renew_waiting=lambda: said.append("keep"),
         expire=lambda: said.append("expire"),
         collect=lambda: ended,
-        record_failure=lambda one, cause: said.append(f"{one.cadence_id} failed: {cause}"),
+        record_failure=lambda one, why, cause: said.append(f"{one.cadence_id} failed: {why}: {cause.value}"),
         free_workers=lambda: free,
         claim=lambda: next(waiting, None),
         submit=lambda one: said.append(f"submit {one.cadence_id}"),
@@ -74,7 +74,8 @@ def test_a_scan_without_a_scheduler_is_not_held_up_at_every_file(tmp_path):
 
 
 def test_an_attempt_of_a_dead_worker_is_ended_before_others_begin():
-    assert run_pass(1, [lease(2)], [], [(lease(1), "KilledWorker")])[4:] == ["1 failed: KilledWorker", "submit 2"]
+    ended = [(lease(1), "killed", Cause.DEATH)]
+    assert run_pass(1, [lease(2)], [], ended)[4:] == ["1 failed: killed: death", "submit 2"]
 
 
 def search(store, config, does):
@@ -105,6 +106,8 @@ def test_a_search_reports_progress_and_its_end_is_recorded(store):
         (ReleaseError("altered"), "retry_at"),
         (MemoryError("too wide"), "retry_at"),
         (OSError(28, "No space left on device"), "retry_at"),
+        (ConnectionError("the connection to the scheduler was lost"), "retry_at"),
+        (TimeoutError("no reply"), "retry_at"),
         (ZeroDivisionError("bandwidth"), "retry_at"),
     ],
 )
@@ -120,7 +123,7 @@ def test_the_class_of_an_error_decides_what_follows_a_failed_search(store, error
 @pytest.mark.fault(9, promise="P2")
 def test_a_worker_that_loses_its_lease_during_a_search_stops_and_records_nothing(store):
     def does(_claimed, progress):
-        store.expire(max_attempts=3)
+        store.expire()
         progress(0.5)
         return found()
 
@@ -226,7 +229,7 @@ def test_the_status_lists_why_cadences_wait_and_why_they_are_quarantined(store, 
         rows.execute(insert(file).values(path="/d/b.h5", state="invalid", cause="not HDF5", **stamp))
     (
         queue(store, 60000.0),
-        store.fail(store.claim(60).token, "foff is 0", retriable=False, max_attempts=3, retry_after_s=1),
+        store.fail(store.claim(60).token, "foff is 0", Cause.FILE, max_attempts=3, retry_after_s=1),
     )
     seen = status_of(Config(), store, monkeypatch, RUNNING)
     text = "\n".join(status.lines(seen))

@@ -8,6 +8,7 @@ from rows import queue, record
 
 from sentinel.commands import candidates
 from sentinel.config import ROOT, Config
+from sentinel.errors import Cause
 from sentinel.monitor.checks import CHECKS, WORDS
 from sentinel.monitor.metrics import StageHistograms, exposition
 
@@ -19,7 +20,7 @@ def known(store, config):
     record(store, "T", posters=["slack"])
     candidates.put_label(store, 1, "RFI", "a person")
     queue(store)
-    store.fail(store.claim(60).token, "FormatError: no", retriable=False, max_attempts=3, retry_after_s=1)
+    store.fail(store.claim(60).token, "FormatError: no", Cause.FILE, max_attempts=3, retry_after_s=1)
     for name, facts in (("watcher", {"overflowed": 2}), ("worker-0", {"release": "r1", "sha256": "ab"})):
         store.record_heartbeat(name, 10, pid=1, host="h", **facts)
     tone = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}

@@ -380,7 +380,7 @@ def test_what_two_services_take_record_and_give_up_at_the_same_moment_happens_on
         assert list(rows.scalars(select(outbox.c.parent_id).order_by(outbox.c.id))) == [None, 1, 1, 1, 1, 1]
     with store.write() as rows:
         rows.execute(update(cadence).where(cadence.c.state == "leased").values(until=now() - 1))
-    assert sum(at_once(3, lambda: store.expire(max_attempts=3))) == 3
+    assert sum(at_once(3, store.expire)) == 3
     assert store.ledger() == {"seen": 9, "done": 6, "quarantined": 0, "skipped": 0, "waiting": 3}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from sentinel.config import Config
-from sentinel.errors import LeaseLostError, StoreError
+from sentinel.errors import Cause, LeaseLostError, StoreError
 from sentinel.store.filesystem import file_system
 from sentinel.store.migrations import NEWEST, OLDEST, migrate
 from sentinel.store.queue import Store, open_store
@@ -69,17 +69,17 @@ def test_a_record_that_fails_half_way_leaves_nothing_behind(store):
 def test_a_worker_whose_lease_has_ended_records_nothing(store):
     queue(store)
     late = store.claim(-1)
-    assert store.expire(max_attempts=3) == 1
+    assert store.expire() == 1
     current = store.claim(60)
     for write in (
         lambda: store.claimed(late.token),
         lambda: store.complete(late.token, found()),
         lambda: store.renew(late.token, 60, progress=0.5, worker="w"),
-        lambda: store.fail(late.token, "cause", retriable=True, **PATIENT),
+        lambda: store.fail(late.token, "cause", Cause.UNKNOWN, **PATIENT),
     ):
         with pytest.raises(LeaseLostError):
             write()
-    assert current.attempt == 2
+    assert current.token != late.token
     store.complete(current.token, found())
     assert count(store, candidate) == 1
 
@@ -97,7 +97,7 @@ def test_renewing_keeps_a_lease(store):
     queue(store)
     lease = store.claim(-1)
     store.renew(lease.token, 60, progress=0.5, worker="host:1")
-    assert store.expire(max_attempts=3) == 0
+    assert store.expire() == 0
     assert row(store, attempt).progress == 0.5
 
 
@@ -105,14 +105,14 @@ def test_the_lease_of_a_cadence_that_no_worker_has_begun_is_renewed_for_a_limite
     queue(store)
     lease = store.claim(-1)
     store.renew_waiting([lease.token], 60, longest_s=100)
-    assert store.expire(max_attempts=3) == 0
+    assert store.expire() == 0
     store.renew(lease.token, -1, progress=0.0, worker="host:1")
     store.renew_waiting([lease.token], 60, longest_s=100)
-    assert store.expire(max_attempts=3) == 1
+    assert store.expire() == 1
     other = store.claim(-1)
     for token, longest_s in ((lease.token, 100), (other.token, -1)):
         store.renew_waiting([token], 60, longest_s=longest_s)
-    assert store.expire(max_attempts=3) == 1
+    assert store.expire() == 1
 
 
 def test_a_retriable_failure_is_tried_again_after_a_wait_that_doubles(store):
@@ -120,30 +120,76 @@ def test_a_retriable_failure_is_tried_again_after_a_wait_that_doubles(store):
     waits = []
     for _ in range(2):
         token = store.claim(60).token
-        assert store.fail(token, "disk hiccup", retriable=True, **PATIENT) == "retry_at"
+        assert store.fail(token, "disk hiccup", Cause.UNKNOWN, **PATIENT) == "retry_at"
         assert store.claim(60) is None
         with store.write() as rows:
             waits.append(rows.scalars(select(cadence.c.retry_at - now())).one())
             rows.execute(update(cadence).values(retry_at=now()))
     assert waits == pytest.approx([1000, 2000], abs=5)
-    assert store.fail(store.claim(60).token, "disk hiccup", retriable=True, **PATIENT) == "quarantined"
+    assert store.fail(store.claim(60).token, "disk hiccup", Cause.UNKNOWN, **PATIENT) == "quarantined"
     assert row(store, cadence).why == "disk hiccup"
 
 
 def test_a_permanent_failure_is_quarantined_at_once_with_its_cause(store):
     queue(store)
-    assert store.fail(store.claim(60).token, "not HDF5", retriable=False, **PATIENT) == "quarantined"
+    assert store.fail(store.claim(60).token, "not HDF5", Cause.FILE, **PATIENT) == "quarantined"
     assert store.claim(60) is None
 
 
+def lose_worker(store, *, told):
+    """Let the worker of a cadence die in mid-search; return the attempt and the new state of the cadence."""
+    lease = store.claim(60)
+    store.renew(lease.token, 60 if told else -1, progress=0.5, worker="host:1")
+    if told:
+        store.fail(lease.token, "its worker died", Cause.DEATH, max_attempts=1, retry_after_s=0)
+    else:
+        assert store.expire() == 1
+    return lease.attempt, row(store, cadence).state
+
+
 @pytest.mark.fault(12, promise="P1")
-def test_a_cadence_whose_workers_always_die_is_quarantined(store):
+@pytest.mark.parametrize(
+    ("told", "how"), [((True,) * 5, "died"), ((True, False, False, True, True), "died or stopped reporting")]
+)
+def test_a_cadence_whose_workers_always_die_is_quarantined(store, told, how):
     queue(store)
-    for _ in range(3):
-        store.claim(-1)
-        store.expire(max_attempts=3)
-    assert row(store, cadence).state == "quarantined"
-    assert "stopped reporting" in row(store, cadence).why
+    deaths = [lose_worker(store, told=one) for one in told]
+    assert deaths == [(1, "retry_at")] * 4 + [(1, "quarantined")]
+    assert row(store, cadence).attempts == 0
+    assert row(store, cadence).why.startswith(f"its worker process {how} 5 times while searching it; ")
+    with store.write() as rows:
+        rows.execute(update(attempt).values(started_at=attempt.c.started_at - 1))  # the clock of a test hardly advances
+    assert store.requeue() == 1
+    assert lose_worker(store, told=True) == (1, "retry_at")
+
+
+@pytest.mark.fault(12, promise="P1")
+@pytest.mark.parametrize("told", [True, False])
+def test_a_death_before_the_search_began_is_not_held_against_the_cadence(store, told):
+    queue(store)
+    for _ in range(7):
+        lease = store.claim(60 if told else -1)
+        if told:
+            store.fail(lease.token, "its worker died", Cause.DEATH, max_attempts=1, retry_after_s=0)
+        else:
+            store.expire()
+    assert (row(store, cadence).state, row(store, cadence).attempts) == ("retry_at", 0)
+
+
+@pytest.mark.fault(12, promise="P1")
+def test_deaths_do_not_use_up_the_attempts_and_wait_longer_each_time(store):
+    queue(store)
+    waits = []
+    for cause in (Cause.UNKNOWN, Cause.DEATH, Cause.MACHINE, Cause.DEATH, Cause.UNKNOWN, Cause.DEATH):
+        lease = store.claim(60)
+        store.renew(lease.token, 60, progress=0.5, worker="host:1")
+        assert store.fail(lease.token, "cause", cause, max_attempts=3, retry_after_s=30) == "retry_at"
+        with store.write() as rows:
+            waits.append(round(rows.scalars(select(cadence.c.retry_at - now())).one(), -1))
+            rows.execute(update(cadence).values(retry_at=now() - 1))
+    assert waits == [30, 30, 30, 60, 60, 120]
+    assert row(store, cadence).attempts == 2
+    assert store.fail(store.claim(60).token, "cause", Cause.UNKNOWN, **PATIENT) == "quarantined"
 
 
 @pytest.mark.fault(37, promise="P1")
@@ -353,11 +399,11 @@ def test_a_damaged_store_is_named(tmp_path):
 
 def test_an_attempt_that_failed_for_the_machine_is_not_counted_and_waits_longer_each_time(store):
     queue(store)
-    waits = []
+    waits, limits = [], {"max_attempts": 1, "retry_after_s": 30}
     for _ in range(6):
         lease = store.claim(60)
         assert lease.attempt == 1
-        assert store.postpone(lease.token, "OSError: no space", retry_after_s=30) == "retry_at"
+        assert store.fail(lease.token, "OSError: no space", Cause.MACHINE, **limits) == "retry_at"
         with store.write() as rows:
             waits.append(round(rows.scalars(select(cadence.c.retry_at - now())).one(), -1))
             rows.execute(update(cadence).values(retry_at=now() - 1))
@@ -366,4 +412,4 @@ def test_an_attempt_that_failed_for_the_machine_is_not_counted_and_waits_longer_
         assert set(rows.scalars(select(attempt.c.outcome))) == {"postponed"}
     assert row(store, cadence).attempts == 0
     with pytest.raises(LeaseLostError):
-        store.postpone("0" * 32, "gone", retry_after_s=30)
+        store.fail("0" * 32, "gone", Cause.MACHINE, **PATIENT)
