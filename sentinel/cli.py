@@ -297,14 +297,20 @@ def _up(options: Options) -> int:
         return _docker("up", "--detach", "--build")
     from aetherscan.detector.release import read_release
     from sentinel.config import config_path
+    from sentinel.errors import StoreAwayError
     from sentinel.monitor.status import not_ready, other_hosts
     from sentinel.programs import supervisor
+    from sentinel.store.filesystem import missing_mount
     from sentinel.store.releases import active_release
 
     config = _checked()
     supervisor.check_state_dir(config, config_path())
+    if missing := missing_mount(config.state_dir):
+        raise StoreAwayError(f"{config.state_dir}: {missing}")
     store = _store(config)
     release = read_release(active_release(store, config.release))
+    if config.shadow:
+        read_release(config.shadow)  # each search would fail to load it, and go on without
     if others := other_hosts(config, store):
         print(f"the service on {', '.join(others)} uses the same store: each cadence is searched and announced once")
     if running := bool(supervisor.program_states(config)):
@@ -351,11 +357,13 @@ def _status(options: Options) -> int:
     from sentinel.errors import ConfigError
     from sentinel.monitor import status
     from sentinel.programs.supervisor import service_pids
+    from sentinel.store.filesystem import missing_mount
 
     try:
         config = _loaded()
         if not config.has_store and not service_pids(config):  # else the disk of the state directory is away
-            print(f"unknown: no store in {config.state_dir}; start the service: ./sentinel.py up")
+            remedy = missing_mount(config.state_dir) or "start the service: ./sentinel.py up"
+            print(f"unknown: no store in {config.state_dir}; {remedy}")
             return status.UNKNOWN
         seen = status.read_status(config, lambda: status.quick_store(config))
     except (ConfigError, OSError) as error:

@@ -190,3 +190,27 @@ def test_the_check_finds_a_release_that_a_worker_could_not_load(checked, tmp_pat
     assert "encoder.onnx: expected sha256" in checked()[1][0]
     shutil.rmtree(release)
     assert "release: expected a folder with release.json" in checked()[1][0]
+
+
+@pytest.mark.fault(34, promise="P5")
+@pytest.mark.parametrize(
+    ("command", "key", "begins"),
+    [
+        (["config", "check"], "shadow", "shadow: "),
+        (["config", "check"], "train", "train.start: "),
+        (["doctor"], "shadow", "FAIL  release: ReleaseError: shadow: "),
+        (["up"], "shadow", "up: "),
+    ],
+)
+def test_a_missing_shadow_or_start_release_is_named_before_a_search_needs_it(
+    tmp_path, monkeypatch, capsys, command, key, begins
+):
+    (tmp_path / "in").mkdir()
+    value = "{start: missing}" if key == "train" else "missing"
+    text = f"release: {ROOT / 'models' / 'azimuth'}\nwatch: {{roots: [in]}}\n{key}: {value}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+    assert cli.main(command) == 1
+    (line,) = [one for one in "".join(capsys.readouterr()).splitlines() if "release.json" in one]
+    assert line.startswith(begins)
+    assert f"{tmp_path / 'missing'}: expected a folder with release.json" in line

@@ -18,7 +18,7 @@ from sentinel.monitor.probes import folder, look, root_problem
 from sentinel.monitor.status import LOCKED_S, quick_store, read_status
 from sentinel.notify.messages import one_line
 from sentinel.programs.supervisor import service_pids
-from sentinel.store.filesystem import file_system, is_network
+from sentinel.store.filesystem import file_system, is_network, missing_mount
 from sentinel.store.migrations import create_or_upgrade
 from sentinel.store.queue import open_store
 from sentinel.store.releases import read_active_release
@@ -52,10 +52,15 @@ def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
 
 
 def start_problems(config: Config) -> Iterator[str]:
-    """Yield a line for each problem of store and release that a start would meet. Nothing is created or changed."""
+    """Yield a line for each problem of folders, store and releases that a start would meet. Nothing is created."""
     from aetherscan.detector.detector import load_detector
 
     address, release = make_url(config.store_url), config.release
+    for name, path in {"state_dir": config.state_dir, "picture_dir": config.pictures}.items():
+        if missing := missing_mount(path):
+            yield f"{name}: {path}: {missing}"
+            if name == "state_dir":  # everything below depends on it
+                return
     try:
         store = open_store(config.store_url, upgrade=False, create=False, busy_s=LOCKED_S)
         file = Path(address.database or "")
@@ -68,10 +73,12 @@ def start_problems(config: Config) -> Iterator[str]:
             release = read_active_release(config)
     except (StoreError, OSError) as error:
         yield f"store: {one_line(error)}"
-    try:
-        load_detector(release)
-    except (ReleaseError, OSError) as error:
-        yield f"release: {one_line(error)}"
+    for name, folder_ in {"release": release, "shadow": config.shadow, "train.start": config.train.start}.items():
+        try:
+            if folder_:
+                load_detector(folder_)
+        except (ReleaseError, OSError) as error:
+            yield f"{name}: {one_line(error)}"
 
 
 def _root(root: Path) -> dict[str, str]:
@@ -98,7 +105,13 @@ def _release(config: Config) -> str:
     active = read_active_release(config)
     release = read_release(active)
     over = f", promoted over {config.release.name}" if active != config.release else ""
-    return f"{release.name}{over}, sha256 {release.sha256[:12]}"
+    text = f"{release.name}{over}, sha256 {release.sha256[:12]}"
+    if not config.shadow:
+        return text
+    try:
+        return f"{text}; shadow {read_release(config.shadow).name}"
+    except ReleaseError as error:
+        raise ReleaseError(f"shadow: {error}") from error
 
 
 def _slack(config: Config) -> str:

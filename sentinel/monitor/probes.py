@@ -21,7 +21,7 @@ import aetherscan
 from sentinel.config import Config
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
-from sentinel.store.filesystem import mount_point
+from sentinel.store.filesystem import missing_mount, mount_point
 from sentinel.store.queue import Store
 from sentinel.store.schema import now
 
@@ -59,8 +59,10 @@ def folder(path: Path) -> dict[str, Any]:
     """Return the path of a folder, and its free space; a folder that does not exist yet is one that can be made.
 
     Raises:
-        OSError: no file can be written there.
+        OSError: no file can be written there, or its disk is not mounted.
     """
+    if missing := missing_mount(path):
+        raise FileNotFoundError(f"{path}: {missing}")
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if existing == path:
         with tempfile.TemporaryFile(dir=path) as file:
@@ -94,7 +96,7 @@ def root_problem(root: Path) -> str:
         return "expected a folder, found none"
     except OSError as error:
         return f"expected a readable folder, found: {os.strerror(error.errno or 0)}"
-    return ""
+    return missing_mount(root)
 
 
 @dataclass(slots=True)
@@ -177,14 +179,13 @@ class RootReports:
             known = json.loads(self.memory.read_text())
         except (OSError, ValueError):
             known = {}
-        before, mount = Path(known.get(str(root), "/")), mount_point(root)
-        if before == mount:
-            return ""
-        if before.is_relative_to(mount):
-            return f"expected a disk mounted at {before}, found none"
-        try:
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
-            self.memory.write_text(json.dumps(known | {str(root): str(mount)}))
-        except OSError:
-            pass  # another check reports the state directory
+        before, mount = known.get(str(root), "/"), str(mount_point(root))
+        if missing := missing_mount(root, [Path(before)]):
+            return missing
+        if before != mount:
+            try:
+                self.memory.parent.mkdir(parents=True, exist_ok=True)
+                self.memory.write_text(json.dumps(known | {str(root): mount}))
+            except OSError:
+                pass  # another check reports the state directory
         return ""

@@ -1,4 +1,4 @@
-"""Find the type of the file system of a path, and open regular files only.
+"""Find the type of the file system of a path and whether it is mounted, and open regular files only.
 
 inotify and SQLite fail silently on network file systems. Opening a FIFO waits for a writer, and reading a device may
 never end.
@@ -7,12 +7,15 @@ never end.
 import errno
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 NETWORK = ("nfs", "lustre", "beegfs", "gluster", "ceph", "cifs", "smb", "9p", "afs", "gpfs", "fuse.")
+
+FSTAB = Path("/etc/fstab")
 
 
 def file_system(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
@@ -35,6 +38,35 @@ def mount_point(path: Path) -> Path:
     """Return the mount point that holds `path`."""
     resolved = path.absolute().resolve()
     return next(parent for parent in (resolved, *resolved.parents) if os.path.ismount(parent))
+
+
+def missing_mount(path: Path, known: Iterable[Path] | None = None) -> str:
+    """Return a line if the disk that holds `path` is not mounted, or an empty string.
+
+    A folder at the mount point of such a disk looks empty, and what is written there is hidden by the next mount.
+
+    Args:
+        path: of a file or folder, which may be absent.
+        known: mount points of its disk (default: those that /etc/fstab lists).
+    """
+    mount = mount_point(path)
+    points = _listed_mounts(path) if known is None else known
+    missing = [point for point in points if point != mount and point.is_relative_to(mount)]
+    return f"expected a disk mounted at {max(missing, key=lambda at: len(at.parts))}, found none" if missing else ""
+
+
+def _listed_mounts(path: Path) -> Iterator[Path]:
+    """Yield the mount points in /etc/fstab that hold `path`. Others are not looked up: their disks may hang."""
+    try:
+        lines = FSTAB.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    places = (path.absolute(), path.absolute().resolve())
+    for fields in map(str.split, lines):
+        if len(fields) > 1 and not fields[0].startswith("#") and fields[1].startswith("/"):
+            point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1]))
+            if any(place.is_relative_to(point) for place in places):
+                yield point.resolve()
 
 
 def is_network(kind: str) -> bool:

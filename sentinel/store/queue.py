@@ -45,7 +45,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sentinel.errors import Cause, LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
-from sentinel.store.filesystem import file_system, is_network
+from sentinel.store.filesystem import file_system, is_network, missing_mount
 from sentinel.store.migrations import create_or_upgrade, lock_writers
 from sentinel.store.schema import (
     WAITING,
@@ -639,7 +639,7 @@ def _prepare_sqlite(engine: Engine, database: Path, busy_s: float, *, create: bo
             "or store.url to a PostgreSQL server"
         )
     try:
-        if create:
+        if create and not missing_mount(database):
             database.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreAwayError(f"{database}: cannot be used now: {error}") from error
@@ -663,7 +663,7 @@ def _only_at_its_path(engine: Engine, database: Path, *, create: bool) -> None:
     """Use a connection only while its file is at its path, and create that file at most once.
 
     When the disk of the state directory is unmounted, rows would be written where nobody reads them, and an empty store
-    at the mount point would let every file be searched again.
+    at the mount point would let every file be searched again. If /etc/fstab lists that disk, no store is used there.
     """
 
     def identity() -> tuple[int, int] | None:
@@ -675,6 +675,8 @@ def _only_at_its_path(engine: Engine, database: Path, *, create: bool) -> None:
 
     @event.listens_for(engine, "do_connect")
     def _connect(*_: object) -> None:
+        if missing := missing_mount(database):
+            raise sqlite3.OperationalError(missing)
         if not create and identity() is None:
             raise sqlite3.OperationalError(f"expected {database.name} in {database.parent}, found none")
 

@@ -25,6 +25,7 @@ from aetherscan.search.candidates import Candidate
 from sentinel.errors import StoreError
 from sentinel.failpoint import failpoint
 from sentinel.notify.outbox import resume_uploads
+from sentinel.store.filesystem import missing_mount
 from sentinel.store.queue import OWED, Store, retry_while_away
 from sentinel.store.schema import artefact, cadence, candidate, now
 from sentinel.workers.search import fill_missing, on_positions
@@ -116,7 +117,13 @@ def waterfalls(
 
 
 def write_file(path: Path, content: bytes) -> tuple[str, str]:
-    """Write a file whole or not at all; return its path and sha256."""
+    """Write a file whole or not at all; return its path and sha256.
+
+    Raises:
+        OSError: it cannot be written, or its disk is not mounted.
+    """
+    if missing := missing_mount(path):
+        raise FileNotFoundError(f"{path}: {missing}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_file = path.with_name(f".{path.name}.{os.getpid()}")
     try:

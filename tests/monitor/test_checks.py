@@ -14,6 +14,7 @@ from sentinel.config import Config
 from sentinel.monitor import probes
 from sentinel.monitor.checks import CHECKS, CRITICAL, OK, WARNING, problems
 from sentinel.monitor.probes import MachineProbe, RootReports
+from sentinel.store import filesystem
 
 ROOT = {"problem": "", "unread": [], "unread_count": 0, "scan_age_s": 3.0, "limit_s": 45.0}
 PLACE = {"path": "/state", "free_gib": 50.0}
@@ -209,7 +210,8 @@ def test_an_unmounted_root_is_reported_also_after_a_restart(tmp_path, monkeypatc
     root, memory = tmp_path / "data" / "incoming", tmp_path / "run" / "mounts.json"
     root.mkdir(parents=True)
     mounted = [Path("/")]
-    monkeypatch.setattr(probes, "mount_point", lambda _: mounted[0])
+    for module in (probes, filesystem):
+        monkeypatch.setattr(module, "mount_point", lambda _: mounted[0])
 
     def problem():
         reports = RootReports(memory=memory, scan_s=1.0)
