@@ -158,7 +158,7 @@ def test_latencies_of_a_second_search_count_from_its_request(store):
 
 def test_a_quarantined_cadence_is_queued_again_without_its_cause_and_with_new_times(store):
     made = queue(store)
-    store.fail(store.claim(60).token, "not HDF5", retriable=False, max_attempts=3, retry_after_s=1)
+    store.fail(store.claim(60).token, "not HDF5", Cause.FILE, max_attempts=3, retry_after_s=1)
     with store.write() as rows:
         rows.execute(update(cadence).values(stable_at=now() - 1e6, landed_at=now() - 1e6))
     assert store.requeue([made]) == 1
