@@ -116,7 +116,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--rf-path", type=file_name, metavar="FILE", help="forest (.skops) in place of the release's")
     add("--config-path", type=file_name, metavar="FILE", help="release.json of a release; the same as --release")
     text = "stamps scored at once (default %(default)s)"
-    add("--per-replica-batch-size", type=whole(), default=256, metavar="N", help=text)
+    add("--per-replica-batch-size", type=whole(1, 2**16), default=256, metavar="N", help=text)
     for kind in ("data", "model", "output"):
         text = f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help"
         add(f"--{kind}-path", type=file_name, metavar="DIR", help=text)

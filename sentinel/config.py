@@ -43,6 +43,7 @@ from pydantic_settings import (
 
 from aetherscan.errors import OptionsError
 from aetherscan.options.cadence import BeamRoles, CadenceRules
+from aetherscan.options.declare import MOST_THREADS
 from aetherscan.options.search import SearchSettings
 from aetherscan.options.train import TrainSettings
 from sentinel.errors import ConfigError
@@ -58,6 +59,8 @@ LONGEST_S = 2**32
 """Longer times overflow the clocks and waits of the system."""
 LONGEST_FOUND = 100
 """Characters of a wrong value that an error message repeats."""
+MOST_IN_FLIGHT = 2**16
+"""Cadences that may be leased at once: more than the workers of any scheduler."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -160,9 +163,9 @@ class Cluster(_Section):
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    workers: PositiveInt = 1
+    workers: Annotated[int, Field(gt=0, le=MOST_THREADS)] = 1
     memory_limit: Annotated[str, Field(pattern=SIZE)] | None = "3 GiB"
-    in_flight: PositiveInt | None = None
+    in_flight: Annotated[int, Field(gt=0, le=MOST_IN_FLIGHT)] | None = None
 
     @model_validator(mode="after")
     def _only_ours_may_send_code(self) -> Self:

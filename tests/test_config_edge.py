@@ -77,6 +77,37 @@ def test_a_number_that_a_training_cannot_use_is_one_line(monkeypatch, tmp_path, 
     assert len(line) < 250
 
 
+NO_ALLOCATION = """
+max_attempts web.port search.coarse_channels search.polarization cadence.scans beams.on_beam beams.off_beams
+slack.per_hour slack.pictures webhook.per_hour train.rf_seed train.seed train.num_observations train.downsample_factor
+train.num_training_rounds train.epochs_per_round train.step_easy_rounds train.step_hard_rounds
+train.patience_threshold train.max_retries train.start_round
+"""
+"""Integers that become no number of processes or threads and no size in memory."""
+
+
+def integers(section, prefix=""):
+    """Yield the name and the value of each integer of the configuration, and of each that may be one."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if hasattr(type(value), "model_fields"):
+            yield from integers(value, f"{prefix}{name}.")
+        elif re.search(r"\bint\b", str(field.annotation)):
+            yield prefix + name, value
+
+
+@pytest.mark.fault(60, promise="P5")
+def test_every_number_of_processes_threads_or_examples_has_an_upper_limit(tmp_path):
+    found = dict(integers(load_config(None)))
+    assert set(NO_ALLOCATION.split()) < set(found)
+    for name in found.keys() - set(NO_ALLOCATION.split()):
+        section, key = name.split(".")
+        value = [10**9] * 2 if isinstance(found[name], tuple) else 10**9
+        (tmp_path / "config.yaml").write_text(f"{section}: {{{key}: {value}}}")
+        with pytest.raises(ConfigError, match=rf"{name}: (expected .* and at most|Input should be less than)"):
+            load_config(tmp_path / "config.yaml")
+
+
 @pytest.mark.parametrize("size", ["3 GiB", "3GiB", "500 MB", "2e9"[:1], "auto", "0.5", "3 gb"])
 def test_the_usual_sizes_are_accepted(tmp_path, size):
     (tmp_path / "config.yaml").write_text(f"cluster: {{memory_limit: '{size}'}}")

@@ -12,6 +12,9 @@ LIMITS = {
     "multiple": (lambda value, of: value % of == 0, "a multiple of {}"),
 }
 
+MOST_THREADS = 1024
+"""Largest number of threads or processes that an option may ask for: more than the cores of a large machine."""
+
 
 def option(default: Any, text: str, *, heading: str = "", **limits: float) -> Any:
     """Return a dataclass field that is an option.

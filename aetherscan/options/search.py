@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from aetherscan.errors import OptionsError
-from aetherscan.options.declare import option, out_of_range
+from aetherscan.options.declare import MOST_THREADS, option, out_of_range
 
 MODES = ("tracks", "windows")
 
@@ -42,8 +42,8 @@ class SearchSettings:
         None, "polarization product to search, from 1 (default: the sum of the first two)", least=1, most=4
     )
     coarse_channels: int | None = option(None, "fine channels of a coarse channel (default: the header's)", least=1)
-    block_channels: int = option(2**20, "channels read at once", least=2**15)
-    threads: int = option(1, "threads of one search", least=1)
+    block_channels: int = option(2**20, "channels read at once", least=2**15, most=2**24)  # 6 GiB of 16 rows
+    threads: int = option(1, "threads of one search", least=1, most=MOST_THREADS)
 
     def __post_init__(self) -> None:
         """Report every invalid value at once."""

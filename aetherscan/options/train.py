@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from aetherscan.errors import OptionsError
 from aetherscan.header import SCAN_STEP_S
-from aetherscan.options.declare import option, out_of_range
+from aetherscan.options.declare import MOST_THREADS, option, out_of_range
 
 PLATES = (".npy",)
 CADENCES = (".h5", ".hdf5", ".fil")
@@ -42,22 +42,26 @@ class TrainSettings:
     model_path: Path = option(Path("models"), "folder of releases and checkpoints (AETHERSCAN_MODEL_PATH)")
     output_path: Path = option(Path("var/training"), "folder of logs and reports (AETHERSCAN_OUTPUT_PATH)")
 
-    vae_latent_dim: int = option(8, "number of latents of one observation", heading="encoder", least=1)
-    vae_dense_layer_size: int = option(512, "units of the dense layer between convolutions and latents", least=1)
-    vae_kernel_size: tuple[int, int] = option((3, 3), "size of every convolution kernel, rows and bins", least=1)
+    vae_latent_dim: int = option(8, "number of latents of one observation", heading="encoder", least=1, most=1024)
+    vae_dense_layer_size: int = option(
+        512, "units of the dense layer between convolutions and latents", least=1, most=2**16
+    )
+    vae_kernel_size: tuple[int, int] = option(
+        (3, 3), "size of every convolution kernel, rows and bins", least=1, most=64
+    )
     vae_beta: float = option(1.5, "weight of the KL divergence relative to the reconstruction loss", least=0)
     vae_alpha: float = option(10.0, "weight of the loss that clusters ONs and OFFs", least=0)
 
-    rf_n_estimators: int = option(1000, "number of trees of a forest", heading="forests", least=1)
+    rf_n_estimators: int = option(1000, "number of trees of a forest", heading="forests", least=1, most=100_000)
     rf_bootstrap: bool = option(default=True, text="fit each tree to a random sample of the examples")
     rf_max_features: float | Literal["sqrt", "log2"] = option("sqrt", "features of a split: sqrt, log2 or a fraction")
-    rf_n_jobs: int = option(-1, "cores that fit a forest; -1: all", least=-1)
+    rf_n_jobs: int = option(-1, "cores that fit a forest; -1: all", least=-1, most=MOST_THREADS)
     rf_seed: int | None = option(None, "random seed of the forests (default: --seed)", least=0, most=2**32 - 1)
 
     num_observations: int = option(6, "observations of a cadence; 6, as cadences are ABACAD", heading="windows of band")
-    width_bin: int = option(4096, "channels of a window", least=1)
+    width_bin: int = option(4096, "channels of a window", least=1, most=2**20)
     downsample_factor: int = option(WINDOW_BINNING, "channels averaged into one bin of a window")
-    time_bins: int = option(16, "rows (spectra) of an observation", least=1, multiple=SHRINK[0])
+    time_bins: int = option(16, "rows (spectra) of an observation", least=1, most=1024, multiple=SHRINK[0])
     freq_resolution: float = option(2.7939677238464355, "channel width, Hz", above=0)
     time_resolution: float = option(18.253611008, "integration time of a row, s", above=0)
 
@@ -65,22 +69,28 @@ class TrainSettings:
         (), "backgrounds, in data_path or data_path/training: .npy files of (n, 6, rows, channels), or .h5 and .fil"
         " files that form cadences (default: simulated skies)", heading="backgrounds",
     )  # fmt: skip
-    num_target_backgrounds: int = option(1200, "background windows held in memory", least=1)  # 1.6 MB each
-    background_load_chunk_size: int = option(300, "background windows read at once", least=1)  # 0.5 GB
-    max_chunks_per_file: int = option(4, "most chunks read from one file", least=1)  # more, as ours are smaller
+    num_target_backgrounds: int = option(1200, "background windows held in memory", least=1, most=10**7)  # 1.6 MB each
+    background_load_chunk_size: int = option(300, "background windows read at once", least=1, most=10**6)  # 0.5 GB
+    # More than Aetherscan's, as ours are smaller.
+    max_chunks_per_file: int = option(4, "most chunks read from one file", least=1, most=10_000)
 
     # Aetherscan's 50 rounds of 100 epochs of 499,200 cadences take two days on five GPUs.
     num_training_rounds: int = option(
         10, "number of curriculum rounds; 0 with --start retrains only the forests", heading="rounds", least=0
     )
     epochs_per_round: int = option(10, "epochs of a round", least=1)
-    num_samples_beta_vae: int = option(9600, "cadences generated for each round of the encoder", least=4, multiple=4)
-    num_samples_rf: int = option(19_200, "most examples that a forest is fitted to", least=4, multiple=4)
+    num_samples_beta_vae: int = option(
+        9600, "cadences generated for each round of the encoder", least=4, most=10**8, multiple=4
+    )
+    num_samples_rf: int = option(19_200, "most examples that a forest is fitted to", least=4, most=10**8, multiple=4)
     train_val_split: float = option(0.8, "fraction of the cadences to train on; the rest validate", above=0, below=1)
-    per_replica_batch_size: int = option(32, "cadences per device and step", least=1)  # larger is no faster on a CPU
-    effective_batch_size: int = option(32, "cadences per optimizer step, all devices", least=1)  # small: steps matter
-    per_replica_val_batch_size: int = option(64, "cadences per device and validation step", least=1)
-    signal_injection_chunk_size: int = option(512, "cadences in preparation at once", least=4, multiple=4)  # 25 MB
+    # Larger batches are no faster on a CPU, and the number of steps matters.
+    per_replica_batch_size: int = option(32, "cadences per device and step", least=1, most=2**16)
+    effective_batch_size: int = option(32, "cadences per optimizer step, all devices", least=1, most=2**20)
+    per_replica_val_batch_size: int = option(64, "cadences per device and validation step", least=1, most=2**16)
+    signal_injection_chunk_size: int = option(  # 25 MB
+        512, "cadences in preparation at once", least=4, most=10**6, multiple=4
+    )
 
     # SNR is the matched filter's in one observation. Aetherscan's is over six, of signals eight times as wide.
     snr_base: float = option(6.0, "SNR of the faintest signals", heading="curriculum", above=0)
@@ -115,10 +125,16 @@ class TrainSettings:
         1, "random seed of the training", heading="additions to Aetherscan's options", least=0, most=2**32 - 1
     )
     start: Path | None = option(None, "release folder whose encoder is trained further, from round 1")
-    forest_patches: int = option(3000, "simulated patches of band whose tracks the forests are fitted to", least=1)
+    forest_patches: int = option(
+        3000, "simulated patches of band whose tracks the forests are fitted to", least=1, most=10**6
+    )
     # The second half, 32,000 windows of band, has three false alarms at a rate of one in ten thousand.
-    judge_patches: int = option(4000, "further patches: half calibrate the forests, half measure them", least=2)
-    processes: int = option(2, "threads that make batches, and processes that draw examples for forests", least=1)
+    judge_patches: int = option(
+        4000, "further patches: half calibrate the forests, half measure them", least=2, most=10**6
+    )
+    processes: int = option(
+        2, "threads that make batches, and processes that draw examples for forests", least=1, most=MOST_THREADS
+    )
     fresh: bool = option(default=True, text="draw new examples for every epoch, not only for every round")
     mixed_precision: bool = option(default=False, text="compute in bfloat16 with float32 weights, if the device can")
 

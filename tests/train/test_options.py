@@ -48,7 +48,9 @@ def test_every_option_is_a_configuration_key_that_is_checked_when_it_is_read(tmp
     (tmp_path / "config.yaml").write_text("train: {num_samples_rf: 6, save_tag: mine}")
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "config.yaml")
-    assert "train.num_samples_rf: expected at least 4 and a multiple of 4, found 6" in str(caught.value)
+    assert "train.num_samples_rf: expected at least 4 and at most 100000000 and a multiple of 4, found 6" in str(
+        caught.value
+    )
     assert "train.save_tag: expected final_vX, round_XX" in str(caught.value)
 
 
@@ -79,8 +81,8 @@ def test_every_wrong_flag_is_listed_in_one_error_with_exit_code_2(capsys):
             {"num_training_rounds": 0},
             "num_training_rounds: expected at least 1, or 0 with start, found 0 without start",
         ),
-        ({"judge_patches": 1}, "judge_patches: expected at least 2, found 1"),
-        ({"vae_kernel_size": (3, 0)}, r"vae_kernel_size: expected at least 1, found \(3, 0\)"),
+        ({"judge_patches": 1}, "judge_patches: expected at least 2 and at most 1000000, found 1"),
+        ({"vae_kernel_size": (3, 0)}, r"vae_kernel_size: expected at least 1 and at most 64, found \(3, 0\)"),
     ],
 )
 def test_an_unsupported_value_is_refused_with_the_expected_one(given, message):
