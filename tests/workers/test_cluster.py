@@ -1,14 +1,17 @@
-"""A worker that cannot start for a while is started again when it can."""
+"""Workers that cannot start are started again when they can, and what ended a search is told from its future."""
 
 import os
 import time
 from types import SimpleNamespace
 
 import pytest
-from distributed import LocalCluster
+from distributed import KilledWorker, LocalCluster
+from distributed.comm import CommClosedError
 from distributed.core import Status
 
-from sentinel.workers.cluster import start_failed_again
+from sentinel.config import Config
+from sentinel.errors import Cause
+from sentinel.workers.cluster import Searchers, start_failed_again
 
 
 @pytest.mark.fault(34, promise="P1")
@@ -47,3 +50,26 @@ def test_a_killed_worker_comes_back_although_its_first_start_fails(tmp_path):
         start_failed_again(cluster, 2)
         away.unlink()
         until(lambda: start_failed_again(cluster, 2) or len(cluster.scheduler.workers) == 2)
+
+
+@pytest.mark.fault(4, promise="P1")
+@pytest.mark.fault(12, promise="P1")
+@pytest.mark.parametrize(
+    ("status", "error", "cause"),
+    [
+        ("error", KilledWorker("search-1", None, 0), Cause.DEATH),
+        ("error", CommClosedError("in <TCP>: Stream is closed"), Cause.MACHINE),
+        ("error", ConnectionError("no store"), Cause.MACHINE),
+        ("error", ValueError("shape"), Cause.UNKNOWN),
+        ("lost", None, Cause.MACHINE),
+        ("cancelled", None, Cause.MACHINE),
+    ],
+)
+def test_a_dead_worker_is_told_from_a_lost_scheduler_and_from_an_error(status, error, cause):
+    searchers = Searchers(Config(), ended=lambda: None)
+    future = type("Future", (), {"status": status, "exception": lambda _: error})()
+    searchers._futures = {future: "lease"}
+    ((lease, why, found),) = searchers.collect()
+    assert (lease, found) == ("lease", cause)
+    assert why
+    assert list(searchers.collect()) == []
