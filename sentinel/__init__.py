@@ -1,1 +1,1 @@
-"""The service around the science: folders watched, cadences queued and searched, candidates recorded and announced."""
+"""The service: it watches folders, queues and searches cadences, and records and announces candidates."""

@@ -276,7 +276,7 @@ def _store(config: Any) -> Any:
     from sentinel.programs.supervisor import service_pids
     from sentinel.store.queue import open_store
 
-    return open_store(config.store_url, create=not service_pids(config))  # if the service runs, its disk is away
+    return open_store(config.store_url, create=not service_pids(config))  # a running service has one: its disk is away
 
 
 def _active_release(config: Any) -> Path:
@@ -422,7 +422,7 @@ def _train(options: Options) -> int:
     config = _loaded()
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what it cannot find is no news on a machine without a GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it logs every library of a GPU that is absent
     from sentinel.commands import train
 
     train.run(config, settings, options.output, _store(config))

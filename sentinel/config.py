@@ -179,17 +179,21 @@ class Cluster(_Section):
 
 
 def _mirror(name: str, settings: Any, **defaults: Any) -> Any:
-    """Return a section with the options of a dataclass of settings, which checks the values."""
+    """Return a section with the options of a dataclass, which checks the values and is returned by `settings()`."""
 
-    def check(section: Any) -> Any:
-        settings(**section.model_dump())
-        return section
+    class Base(_Section):
+        def settings(self, **changes: Any) -> Any:
+            return settings(**{**self.model_dump(), **changes})
+
+        @model_validator(mode="after")
+        def _valid(self) -> Self:
+            self.settings()
+            return self
 
     options: Any = {
         item.name: (item.type, defaults.get(item.name, item.default)) for item in fields(settings) if item.metadata
     }
-    checks: Any = {"check": model_validator(mode="after")(check)}
-    return create_model(name, __base__=_Section, __validators__=checks, **options)
+    return create_model(name, __base__=Base, **options)
 
 
 Cadence: Any = _mirror("Cadence", CadenceRules)
@@ -293,7 +297,7 @@ class Config(_Section):
     @property
     def cadence_rules(self) -> CadenceRules:
         """Rules by which observations are grouped."""
-        return CadenceRules(**self.cadence.model_dump(), beams=BeamRoles(**self.beams.model_dump()))
+        return self.cadence.settings(beams=self.beams.settings())
 
     @property
     def canaries(self) -> Path:
@@ -437,7 +441,7 @@ def train_settings(config: "Config", given: Mapping[str, Any]) -> TrainSettings:
     Raises:
         ConfigError: every invalid value, one per line.
     """
-    return TrainSettings(**changed(config.train, given).model_dump())
+    return changed(config.train, given).settings()
 
 
 def _unreadable() -> Iterator[str]:

@@ -41,11 +41,11 @@ class FakeSlack:
         address = urlparse(request.path)
         method = address.path.removeprefix("/api/")
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        said = {name: values[0] for name, values in parse_qs(address.query).items()}
+        fields = {name: values[0] for name, values in parse_qs(address.query).items()}
         if "json" in request.headers.get("Content-Type", ""):
-            said |= json.loads(body)
+            fields |= json.loads(body)
         elif method not in ("upload", "hook"):
-            said |= {name: values[0] for name, values in parse_qs(body.decode()).items()}
+            fields |= {name: values[0] for name, values in parse_qs(body.decode()).items()}
         time.sleep(self.delay_s)
         self.calls.append(method)
         self.headers = dict(request.headers)
@@ -56,7 +56,7 @@ class FakeSlack:
         elif mode not in (200, "reset", "lost", "text"):
             reply = {"ok": False, "error": mode}
         elif mode != "reset":
-            reply |= self.take(method, said, body)
+            reply |= self.take(method, fields, body)
         if mode in ("reset", "lost"):
             request.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -69,16 +69,16 @@ class FakeSlack:
         request.end_headers()
         request.wfile.write(text)
 
-    def take(self, method, said, body):
+    def take(self, method, fields, body):
         if method == "chat.postMessage":
-            self.messages.append({**said, "ts": f"17000000{len(self.messages):02d}.000100"})
-            return {"ts": self.messages[-1]["ts"], "channel": said["channel"]}
+            self.messages.append({**fields, "ts": f"17000000{len(self.messages):02d}.000100"})
+            return {"ts": self.messages[-1]["ts"], "channel": fields["channel"]}
         if method == "hook":
-            self.messages.append(said or {"form": body})
+            self.messages.append(fields or {"form": body})
         if method == "chat.update":
-            posted = [one for one in self.messages if one["ts"] == said["ts"]]
-            for one in posted:
-                one["text"] = said["text"]
+            posted = [message for message in self.messages if message["ts"] == fields["ts"]]
+            for message in posted:
+                message["text"] = fields["text"]
             return {} if posted else {"ok": False, "error": "message_not_found"}
         if method == "conversations.history":
             return {"messages": list(reversed(self.messages))}
@@ -87,6 +87,6 @@ class FakeSlack:
         if method == "upload":
             self.files.append({"bytes": len(body)})
         if method == "files.completeUploadExternal":
-            self.files[-1] |= {"thread_ts": said.get("thread_ts"), "channel": said.get("channel_id")}
+            self.files[-1] |= {"thread_ts": fields.get("thread_ts"), "channel": fields.get("channel_id")}
             return {"files": [{"id": "F1"}]}
         return {"team": "Test Observatory"}

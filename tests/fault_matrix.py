@@ -17,7 +17,7 @@ PROMISES = {
     "P2": "it is searched at least once and recorded exactly once",
     "P3": "each candidate is announced, and only a message whose reply was lost may be repeated, marked",
     "P4": "input data are never written, moved or deleted",
-    "P5": "a person is needed only where disk, configuration or credentials are wrong, and is told what and where",
+    "P5": "a person is needed only where disk, configuration or credentials are wrong, and is shown what and where",
 }
 FAULTS = {
     1: "watcher killed after each of: file seen, file row, cadence ready, leased, result known",
@@ -110,7 +110,7 @@ class _Matrix:
             for mark in marks:
                 assert mark.args[0] in FAULTS, f"{item.nodeid}: no fault {mark.args[0]}"
                 assert mark.kwargs["promise"] in PROMISES, f"{item.nodeid}: no promise {mark.kwargs['promise']}"
-                item.user_properties.append(("fault", (mark.args[0], mark.kwargs["promise"])))  # to whoever reports
+                item.user_properties.append(("fault", (mark.args[0], mark.kwargs["promise"])))  # for the report
             runs = bool(marks) if config.option.faults else item.get_closest_marker("slow") is None
             (wanted if runs else others).append(item)
         items[:] = wanted
@@ -119,14 +119,15 @@ class _Matrix:
     def pytest_runtest_logreport(self, report):
         self.shown[report.nodeid] |= {tuple(value) for name, value in report.user_properties if name == "fault"}
         if report.failed or report.when == "call" or report.skipped:
-            said = "skipped: " + report.longrepr[2].removeprefix("Skipped: ") if report.skipped else report.outcome
+            verdict = "skipped: " + report.longrepr[2].removeprefix("Skipped: ") if report.skipped else report.outcome
             if self.verdicts.get(report.nodeid) != "failed":
-                self.verdicts[report.nodeid] = said
+                self.verdicts[report.nodeid] = verdict
 
     def pytest_sessionfinish(self, session):
         chosen = self.config.option
         part = chosen.keyword or chosen.markexpr or chosen.collectonly or self.config.args_source.name != "TESTPATHS"
-        if chosen.faults and not part and not hasattr(self.config, "workerinput"):  # those tell us what they saw
+        is_worker = hasattr(self.config, "workerinput")  # of xdist: it sends its verdicts to the main process
+        if chosen.faults and not part and not is_worker:
             TABLE.write_text("\n".join(self._table()) + "\n", encoding="utf-8")
 
     def _table(self):
@@ -147,18 +148,18 @@ class _Matrix:
             "|---|---|---|---|---|",
         )
         for number, fault in FAULTS.items():
-            tests = {test: shown for test, shown in self.shown.items() if number in {one for one, _ in shown}}
-            promises = {promise for shown in tests.values() for one, promise in shown if one == number}
+            tests = {test: shown for test, shown in self.shown.items() if number in {of for of, _ in shown}}
+            promises = {promise for shown in tests.values() for of, promise in shown if of == number}
             names = sorted({test.split("::")[-1].split("[")[0] for test in tests})
-            told = ", ".join(f"`{name}`" for name in names)
-            yield f"| {number} | {fault} | {' '.join(sorted(promises))} | {self._verdict(tests)} | {told} |"
+            shown_by = ", ".join(f"`{name}`" for name in names)
+            yield f"| {number} | {fault} | {' '.join(sorted(promises))} | {self._verdict(tests)} | {shown_by} |"
 
     def _verdict(self, tests):
-        said = [self.verdicts.get(test, "not run") for test in tests]
-        passed = said.count("passed")
-        others = sorted({one for one in said if one != "passed"})
-        if not said:
+        verdicts = [self.verdicts.get(test, "not run") for test in tests]
+        passed = verdicts.count("passed")
+        others = sorted({verdict for verdict in verdicts if verdict != "passed"})
+        if not verdicts:
             return "no test"
         if "failed" in others:
-            return f"**broken** ({said.count('failed')} of {len(said)})"
+            return f"**broken** ({verdicts.count('failed')} of {len(verdicts)})"
         return "; ".join([*([f"held ({passed})"] if passed else []), *others])

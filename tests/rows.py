@@ -7,8 +7,8 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.monitor import status
 from sentinel.notify.messages import message_text
-from sentinel.store.queue import SearchRecord, open_store
-from sentinel.store.schema import attempt, cadence, cadence_file, candidate, file, now
+from sentinel.store.queue import OWED, SearchRecord, open_store
+from sentinel.store.schema import artefact, attempt, cadence, cadence_file, candidate, file, now
 
 CANDIDATE = {
     "frequency_mhz": 8419.3197,
@@ -65,6 +65,12 @@ def row(store, table, **where):
 def count(store, table):
     with store.read() as rows:
         return rows.scalars(select(func.count()).select_from(table)).one()
+
+
+def owed_count(store):
+    """Return how many pictures and examples are not written yet."""
+    with store.read() as rows:
+        return rows.scalars(select(func.count()).select_from(artefact).where(artefact.c.sha256 == OWED)).one()
 
 
 def record(store, target="T", tstart=59000.0, count=1, pictures=(), **values):

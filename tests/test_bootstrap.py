@@ -163,10 +163,10 @@ def test_an_old_python_prints_which_versions_are_needed(
     monkeypatch.setattr(sys, "version_info", (3, 6, 8))
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "sentinel.py"))
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert end.value.code == 3
-    assert "needs 3.11 to 3.13" in said
-    assert "this is 3.6.8" in said
+    assert "needs 3.11 to 3.13" in printed
+    assert "this is 3.6.8" in printed
 
 
 @pytest.mark.parametrize(

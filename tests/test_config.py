@@ -63,7 +63,7 @@ def test_the_search_section_is_the_settings_of_the_search():
     from aetherscan.options.search import SearchSettings
 
     settings = SearchSettings(threads=2)  # what most machines can spare for one search
-    assert Config().search.model_dump() == {one.name: getattr(settings, one.name) for one in fields(settings)}
+    assert Config().search.model_dump() == {option.name: getattr(settings, option.name) for option in fields(settings)}
 
 
 def test_the_slack_token_is_in_no_dump_of_the_configuration(monkeypatch):

@@ -126,8 +126,8 @@ def test_the_systemd_units_are_valid(unit: Path, tmp_path: Path) -> None:
     here = re.sub(r"/opt/sentinel/(?:sentinel\.py|\.venv/bin/dask)", "/bin/true", unit.read_text())
     (tmp_path / unit.name).write_text(here)
     command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert [line for line in said.stderr.splitlines() if unit.name in line] == []
+    verified = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert [line for line in verified.stderr.splitlines() if unit.name in line] == []
 
 
 def test_the_configurations_of_the_observatory_are_valid(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sentinel.injection.tone import is_tone, tone_columns, write_sky
 from sentinel.monitor.status import not_ready
 from sentinel.notify.messages import score_text
 from sentinel.store.queue import Store
-from sentinel.store.schema import cadence, cadence_file, candidate, file, outbox
+from sentinel.store.schema import cadence, cadences_below, candidate, outbox
 
 GIVE_UP_S = 600.0
 PICTURE_S = 30.0
@@ -95,11 +95,10 @@ def _follow(store: Store, folder: Path, tell: Callable[[str], object]) -> list[A
         SentinelError: they have not ended after `GIVE_UP_S`; the files stay where they are.
     """
     last, end = "", time.monotonic() + GIVE_UP_S
-    own = file.c.path.startswith(f"{folder}{os.sep}", autoescape=True)
-    members = select(cadence_file.c.cadence_id).join(file, file.c.observation == cadence_file.c.observation).where(own)
+    own = select(cadence).where(cadence.c.id.in_(cadences_below(folder))).order_by(cadence.c.id)
     while True:
         with store.read() as rows:
-            found = rows.execute(select(cadence).where(cadence.c.id.in_(members)).order_by(cadence.c.id)).all()
+            found = rows.execute(own).all()
         state = ", ".join(f"{row.state} {row.why or ''}".strip() for row in found) or "files are settling"
         if state != last:
             tell(f"  {state}")

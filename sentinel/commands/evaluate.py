@@ -8,7 +8,6 @@ from aetherscan.evaluate.pipeline import evaluate_release
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import SCENARIOS
 from aetherscan.io.outputs import check_writable
-from aetherscan.options.search import SearchSettings
 from sentinel.config import ROOT, Config
 from sentinel.errors import ConfigError
 
@@ -31,7 +30,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     if options.card:
         check_writable(release, "CARD.md")
     results = evaluate_release(
-        release, output, settings=SearchSettings(**config.search.model_dump()), seed=options.seed,
+        release, output, settings=config.search.settings(), seed=options.seed,
         scenarios=options.scenarios, full=options.full, band_mhz=options.band_mhz,
         real=options.slice or (REAL_POWER if REAL_POWER.exists() else None),
     )  # fmt: skip

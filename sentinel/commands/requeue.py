@@ -7,11 +7,11 @@ is recorded. A message that was sent is edited and not sent again.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import func, select
 
 from sentinel.errors import StoreError
 from sentinel.store.queue import Store, batches, queue_again
-from sentinel.store.schema import cadence, cadence_file, candidate, file
+from sentinel.store.schema import cadence, cadence_file, candidate, file, lacks_files
 
 SEARCHED = ("done", "quarantined")
 
@@ -33,8 +33,6 @@ def requeue(store: Store, paths: Sequence[Path], target: str | None, since: floa
         chosen = chosen.where(cadence.c.target == target)
     if since is not None:
         chosen = chosen.where(cadence.c.ended_at >= since)
-    present = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
-    missing = exists().where(cadence_file.c.cadence_id == cadence.c.id, ~present.correlate(cadence_file))
     with store.write() as rows:
         if paths:
             names = {str(form): str(path) for path in paths for form in (path.absolute(), path.resolve())}
@@ -44,7 +42,7 @@ def requeue(store: Store, paths: Sequence[Path], target: str | None, since: floa
                 raise StoreError(f"expected files that the watcher has seen, found {found}: none was queued")
             members = select(cadence_file.c.cadence_id).where(cadence_file.c.observation.in_(set(known.values())))
             chosen = chosen.where(cadence.c.id.in_(members))
-        cadences = rows.execute(chosen.add_columns(missing.label("missing"))).all()
+        cadences = rows.execute(chosen.add_columns(lacks_files(cadence).label("missing"))).all()
         if not cadences:
             raise StoreError("no cadence meets these conditions: none was queued")
         again = [row.id for row in cadences if row.state in SEARCHED and not row.missing]

@@ -384,15 +384,20 @@ def _drop_copies(headers: dict[Path, Header]) -> list[str]:
     """Remove second copies of an observation, and return a line for each."""
     first: dict[str, Path] = {}
     copies = [path for path, header in headers.items() if first.setdefault(header.identity, path) is not path]
-    return [f"{path}: the same observation as {first[headers.pop(path).identity]}" for path in copies]
+    lines = [f"{path}: the same observation as {first[headers[path].identity]}" for path in copies]
+    for path in copies:
+        del headers[path]
+    return lines
 
 
 def _drop_wide(headers: dict[Path, Header], max_channel_hz: float) -> list[str]:
     """Remove files with wide channels, and return a line for each."""
-    widths = {path: abs(header.foff) * 1e6 for path, header in headers.items()}
-    wide = [path for path, width_hz in widths.items() if width_hz > max_channel_hz and headers.pop(path)]
+    widths_hz = {path: abs(header.foff) * 1e6 for path, header in headers.items()}
+    wide = [path for path, width_hz in widths_hz.items() if width_hz > max_channel_hz]
+    for path in wide:
+        del headers[path]
     limit = f"expected at most max_channel_hz, {max_channel_hz:g} (--all-products searches it)"
-    return [f"{path}: channels of {widths[path]:.0f} Hz, {limit}" for path in wide]
+    return [f"{path}: channels of {widths_hz[path]:.0f} Hz, {limit}" for path in wide]
 
 
 def trace(
@@ -414,13 +419,12 @@ def trace(
         rules: of cadences.
         stated: cadences whose roles the user states.
     """
-    from aetherscan.options.search import SearchSettings
     from aetherscan.search.explain import trace as trace_cadence
 
     headers, failed = verified(paths, search.polarization)
     cadences, reasons = named_cadences(headers, stated, rules)
     yield from (f"not searched: {reason}" for reason in (*failed, *reasons))
-    detector, settings = detect(), SearchSettings(**search.model_dump())
+    detector, settings = detect(), search.settings()
     for cadence in cadences:
         yield from cadence.lines()
         yield f"{cadence.target}: {', '.join(path.name for path in cadence.files)}"
@@ -435,8 +439,7 @@ def _share(progress: Callable[[float], None], count: int, total: int, done: floa
 def _search_cadence(
     paths: Sequence[Path], on: tuple[int, ...], detector: Any, search: Search, progress: Callable[[float], None]
 ) -> Any:
-    from aetherscan.options.search import SearchSettings
     from aetherscan.search.pipeline import search_cadence
 
     with open_cadence(paths, search.polarization) as observations:
-        return search_cadence(observations, detector, SearchSettings(**search.model_dump()), progress, on)
+        return search_cadence(observations, detector, search.settings(), progress, on)

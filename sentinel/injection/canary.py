@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from sqlalchemy import Connection, RowMapping, Select, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from sentinel.config import Config
 from sentinel.injection.tone import is_tone, tone_columns, write_sky
 from sentinel.programs.program import die_with_parent
 from sentinel.store.queue import Store
-from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, file, injection, now
+from sentinel.store.schema import CANARY, attempt, cadence, cadence_file, cadences_below, file, injection, now
 
 LOG = logging.getLogger(__name__)
 STRAY_S = 3600.0
@@ -33,12 +33,6 @@ def write_canary(folder: Path, seed: int) -> dict[str, float]:
     """
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as pool:
         return pool.submit(_write, folder, seed).result()
-
-
-def canary_cadences(folder: Path) -> Select[tuple[int]]:
-    """Select the ids of the cadences whose files are below a folder, whatever target their headers name."""
-    below = file.c.path.startswith(f"{folder}/", autoescape=True)
-    return select(cadence_file.c.cadence_id).join(file, file.c.observation == cadence_file.c.observation).where(below)
 
 
 def _write(folder: Path, seed: int) -> dict[str, float]:
@@ -90,7 +84,7 @@ class Canaries:
 
     def _record(self, canary: RowMapping, *, overdue: bool) -> None:
         folder = self.config.canaries / canary["name"]
-        member = cadence.c.id.in_(canary_cadences(folder))
+        member = cadence.c.id.in_(cadences_below(folder))
         with self.store.write() as rows:
             done = select(cadence).where(member, cadence.c.run.is_not(None), cadence.c.state == "done")
             row = rows.execute(done).first()

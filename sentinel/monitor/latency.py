@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from sentinel.injection.canary import canary_cadences
-from sentinel.store.schema import attempt, cadence, now, outbox
+from sentinel.store.schema import attempt, cadence, cadences_below, now, outbox
 
 _POSTED = select(func.min(outbox.c.posted_at)).where(outbox.c.cadence_id == cadence.c.id).scalar_subquery()
 STAGES: Mapping[str, ColumnElement[float]] = {
@@ -40,7 +39,7 @@ def newest(rows: Connection, first: ColumnElement[Any], canaries: Path) -> Seque
     every = attempt.alias()
     recent = attempt.c.id > select(func.max(every.c.id)).scalar_subquery() - NEWEST
     real = (attempt.c.outcome == "done") & (cadence.c.state == "done")
-    real &= cadence.c.id.not_in(canary_cadences(canaries))
+    real &= cadence.c.id.not_in(cadences_below(canaries))
     real &= attempt.c.token == cadence.c.token  # not an earlier search of a cadence that was searched again
     return rows.execute(select(first, *STAGES.values()).join_from(attempt, cadence).where(recent, real)).all()
 

@@ -19,11 +19,10 @@ from sqlalchemy import Connection, case, func, select
 
 from sentinel.config import Config
 from sentinel.errors import StoreError
-from sentinel.injection.canary import canary_cadences
 from sentinel.monitor.latency import NEWEST, STAGES, newest
 from sentinel.monitor.status import read_status
 from sentinel.store.queue import Store
-from sentinel.store.schema import attempt, cadence, candidate, heartbeat, injection, label, now
+from sentinel.store.schema import attempt, cadence, cadences_below, candidate, heartbeat, injection, label, now
 
 BUCKETS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 TOTALS = {
@@ -112,7 +111,7 @@ def _gauge_by(name: str, text: str, label: str, counts: Mapping[str, float]) -> 
 def _totals(rows: Connection, canaries: Path) -> Iterator[Metric]:
     for name, (text, kind, column) in TOTALS.items():
         totals = CounterMetricFamily(f"sentinel_{name}", text, labels=[kind])
-        real = [attempt.c.cadence_id.not_in(canary_cadences(canaries))] if name == "attempts" else []
+        real = [attempt.c.cadence_id.not_in(cadences_below(canaries))] if name == "attempts" else []
         for value, count in rows.execute(select(column, func.count()).where(*real).group_by(column)):
             totals.add_metric([value], count)
         yield totals

@@ -107,7 +107,7 @@ def claim_message(
     edits = select(outbox.c.id).where(ours, stale, ~recent).order_by(outbox.c.stale_at).limit(1)
     with store.write() as rows:
         rows.execute(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())  # one at a time
-        rows.execute(  # the sender died: with a ts the message was accepted, without one it may have been
+        rows.execute(  # the sender died: a message with a ts was accepted, and one without may have been
             update(outbox)
             .where(outbox.c.state == "sending", outbox.c.until < now())
             .values(state="unknown", doubtful=outbox.c.ts.is_(None) & outbox.c.parent_id.is_(None))

@@ -76,7 +76,7 @@ class ProgramLoop:
         return self.stopped
 
     def heartbeat(self, **facts: Any) -> None:
-        """Write a heartbeat with the `facts` that say something; log a warning if the store cannot be used."""
+        """Write a heartbeat with the `facts` that are not empty text; log a warning if the store cannot be used."""
         host, facts = socket.gethostname(), {name: fact for name, fact in facts.items() if fact != ""}
         try:
             self._forget_earlier_host(host)
@@ -95,7 +95,7 @@ class ProgramLoop:
     def _forget_earlier_host(self, host: str) -> None:
         """Delete the heartbeats, of this program and of workers, that have an earlier name of this host.
 
-        They would be those of a host that is lost.
+        `status` would report that name as a lost host.
         """
         memory = Path(self.state) / "run" / f"{self.name}.host"
         try:

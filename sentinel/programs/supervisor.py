@@ -52,8 +52,8 @@ chmod=0600
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-"""Paths start at `%(here)s`, the folder of this file: a path that is written out may hold what supervisord parses.
-It expands the values of programs twice, hence `%%(here)s` there."""
+"""Paths begin with `%(here)s`, the folder of this file, because supervisord would parse `%` and `;` in a whole path. It
+expands the values of programs twice, so they have `%%(here)s`."""
 PROGRAM = """
 [program:{name}]
 command={python} -m sentinel.programs.program {name}

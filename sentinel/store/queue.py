@@ -25,7 +25,6 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
-    exists,
     func,
     insert,
     select,
@@ -59,6 +58,7 @@ from sentinel.store.schema import (
     injection,
     label,
     labeled,
+    lacks_files,
     now,
     outbox,
     release,
@@ -190,11 +190,9 @@ class Store:
         queued = cadence.alias("queued")
         # A retry time further ahead was written before the clock was set back.
         due = ~queued.c.retry_at.between(now(), now() + LONGEST_WAIT_S)
-        present = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
-        missing = exists().where(cadence_file.c.cadence_id == queued.c.id, ~present.correlate(cadence_file))
         newest = (
             select(queued.c.id)
-            .where(~missing.correlate(queued))
+            .where(~lacks_files(queued))
             .order_by(queued.c.tstart.desc(), queued.c.id.desc())
             .limit(1)
             .with_for_update(skip_locked=True)

@@ -10,6 +10,7 @@ copied.
 A new column or table also needs a step in `sentinel.store.migrations`.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     ForeignKey,
+    FromClause,
     Index,
     Integer,
     MetaData,
@@ -300,6 +302,19 @@ heartbeat = Table(
     Column("facts", JSON, nullable=False),
 )
 meta = Table("meta", METADATA, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+
+
+def lacks_files(cadences: FromClause) -> ColumnElement[bool]:
+    """Return, as SQL, whether a file of a cadence is not present, for the rows of `cadences` (table or alias)."""
+    present = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
+    lost = exists().where(cadence_file.c.cadence_id == cadences.c.id, ~present.correlate(cadence_file))
+    return lost.correlate(cadences)
+
+
+def cadences_below(folder: Path) -> Select[tuple[int]]:
+    """Select the ids of the cadences whose files are below a folder, whatever target their headers name."""
+    below = file.c.path.startswith(f"{folder}/", autoescape=True)
+    return select(cadence_file.c.cadence_id).join(file, file.c.observation == cadence_file.c.observation).where(below)
 
 
 def superseded() -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 
 from aetherscan.errors import AetherscanError
 from aetherscan.io import open_cadence
@@ -90,12 +90,6 @@ def draw_owed(store: Store, wait_s: float = 30.0) -> int:
     for cadence_id in _waits.keys() - set(ids):
         del _waits[cadence_id]
     return written
-
-
-def owed_count(store: Store) -> int:
-    """Return how many files are to be written."""
-    with store.read() as rows:
-        return rows.scalars(select(func.count()).select_from(artefact).where(artefact.c.sha256 == OWED)).one()
 
 
 def waterfalls(

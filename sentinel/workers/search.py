@@ -17,7 +17,6 @@ from aetherscan.cadence.roles import roles_of
 from aetherscan.errors import TruncatedFileError
 from aetherscan.header import NOT_MEASURED, Header
 from aetherscan.io import Observation, absent_observation, open_cadence
-from aetherscan.options.search import SearchSettings
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
@@ -62,7 +61,7 @@ def search_files(
     polarization = None if is_canary else config.search.polarization  # a canary has one product
     with open_cadence(paths, polarization) as opened:
         observations = fill_missing(opened, pattern)
-        result = search_cadence(observations, detector, SearchSettings(**config.search.model_dump()), progress, on)
+        result = search_cadence(observations, detector, config.search.settings(), progress, on)
         run: dict[str, Any] = {
             "counts": result.counts,
             "stage_s": result.stage_s,

@@ -145,14 +145,11 @@ def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:
     rng = np.random.default_rng(int(cadence.token, 16))
     if rng.random() >= config.injections.blind_share or not _whole(cadence, config):
         return False
-    from aetherscan.options.search import SearchSettings
     from sentinel.injection.blind import search_blind
 
-    settings = SearchSettings(**config.search.model_dump())
+    detector = detector_for(active_release(store, config.release))
     try:
-        row = search_blind(
-            cadence.paths, cadence.on, settings, detector_for(active_release(store, config.release)), rng
-        )
+        row = search_blind(cadence.paths, cadence.on, config.search.settings(), detector, rng)
     except ReadError as error:  # the cadence is recorded, so its files may be moved away at any time
         LOG.info("no blind injection: %s", error)
         return False
@@ -165,10 +162,9 @@ def search_with_shadow(store: Store, config: Config, cadence: ClaimedCadence) ->
     if config.shadow is None or not _whole(cadence, config):
         return
     from aetherscan.detector.release import read_release
-    from aetherscan.options.search import SearchSettings
     from sentinel.workers.shadow import search_shadow
 
-    settings = SearchSettings(**{**config.search.model_dump(), "threshold": None})
+    settings = config.search.settings(threshold=None)
     detector = _shadow_detector(config.shadow, read_release(config.shadow).sha256)
     search_shadow(store, cadence.cadence_id, cadence.paths, cadence.on, detector, settings)
 

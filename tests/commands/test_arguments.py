@@ -101,10 +101,10 @@ def test_no_command_line_ends_in_a_traceback(quiet, capsys):
     def check(line):
         os.environ["SENTINEL_CONFIG"] = str(quiet / "config.yaml")  # --config replaces it
         status = status_of(line)
-        said = capsys.readouterr()
+        printed = capsys.readouterr()
         assert status in allowed, line
-        assert "Traceback" not in said.err + said.out, line
-        assert status in {0, 3} or said.err + said.out, line
+        assert "Traceback" not in printed.err + printed.out, line
+        assert status in {0, 3} or printed.err + printed.out, line
 
     check()
 

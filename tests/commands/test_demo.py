@@ -80,8 +80,8 @@ def test_a_demo_reports_several_cadences_messages_and_candidates_without_a_proba
         for mhz in (1400.0, 1500.0):
             made = queue(store)
             row = {**CANDIDATE, "frequency_mhz": mhz, "drift_rate_hz_s": 0.1, "probability": None}
-            one = replace(found(), candidates=[row], pictures=[], message=lambda _: message)
-            store.complete(store.claim(60).token, one)
+            record = replace(found(), candidates=[row], pictures=[], message=lambda _: message)
+            store.complete(store.claim(60).token, record)
             with store.write() as rows:
                 member = select(cadence_file.c.observation).where(cadence_file.c.cadence_id == made)
                 own = update(file).where(file.c.observation == member.limit(1).scalar_subquery())

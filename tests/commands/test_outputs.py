@@ -60,11 +60,11 @@ def test_stamps_whose_table_cannot_be_written_are_not_scored(tmp_path):
 @pytest.mark.fault(59, promise="P5")
 def test_a_search_of_a_mistyped_name_does_not_empty_the_table_of_an_earlier_search(tmp_path):
     (tmp_path / "candidates.csv").write_text("earlier\n")
-    said = []
-    outcome = search.search([tmp_path / "typo.h5"], tmp_path, detect=no_search, search=Search(), tell=said.append)
+    lines = []
+    outcome = search.search([tmp_path / "typo.h5"], tmp_path, detect=no_search, search=Search(), tell=lines.append)
     assert outcome.searched == 0
     assert (tmp_path / "candidates.csv").read_text() == "earlier\n"
-    assert "the table of an earlier search is unchanged" in said[-1]
+    assert "the table of an earlier search is unchanged" in lines[-1]
 
 
 def test_an_export_to_a_folder_that_is_not_there_names_it_before_the_store_is_read(tmp_path):

@@ -115,8 +115,8 @@ def test_search_and_evaluate_use_the_active_release_and_name_it(models, monkeypa
             assert cli.main(["models", "promote", "new"]) == 0
         for command in (["evaluate"], ["search", "a.h5"], ["search", "a.h5", "--release", "models/x"]):
             assert cli.main(command) == 0
-            said = "release new, promoted over the configured old\n"
-            assert capsys.readouterr().err == (said if promoted and "--release" not in command else "")
+            line = "release new, promoted over the configured old\n"
+            assert capsys.readouterr().err == (line if promoted and "--release" not in command else "")
         cli.main(["doctor"])
         assert f"ok    release: {'new, promoted over old' if promoted else 'old'}, sha256" in capsys.readouterr().out
     old, new, other = models / "old", models / "new", Path("models/x")
@@ -173,9 +173,9 @@ def test_the_shadow_release_searches_the_same_files_and_announces_nothing(search
     paths, mhz = sky
     search_shadow(searched, 1, paths, (0, 2, 4), make_detector(), SearchSettings())
     with searched.read() as rows:
-        (one,) = rows.execute(select(shadow)).all()
+        (search,) = rows.execute(select(shadow)).all()
         assert len(rows.execute(select(candidate)).all()) == 1
-    assert any(abs(row["frequency_mhz"] - mhz) < 2e-5 for row in one.found)
+    assert any(abs(row["frequency_mhz"] - mhz) < 2e-5 for row in search.found)
 
 
 def test_models_promotes_a_release_and_lists_where_the_shadow_release_disagrees(models, monkeypatch, capsys):
@@ -206,10 +206,10 @@ def test_the_shadow_release_searches_after_the_record_also_if_other_steps_fail(m
         assert done == {"outcome": "done", "release": read_release(models / "old").sha256}
         (models / "new" / "encoder.onnx").write_bytes(b"x")
     with store.read() as rows:
-        (one,) = rows.execute(select(shadow)).all()
+        (row,) = rows.execute(select(shadow)).all()
         assert set(rows.scalars(select(candidate.c.release_name))) == {"old"}
         assert len(set(rows.scalars(select(candidate.c.cadence_id)))) == 2
-    assert one.release_name == "new"
+    assert row.release_name == "new"
     assert next(compare(store, "new")).startswith("1 cadences: 1 signals in both, 0 only active, 0 only new")
     assert "encoder.onnx: expected sha256" in caplog.text
     store.engine.dispose()
@@ -238,7 +238,7 @@ def test_a_candidate_has_a_strangeness_if_its_release_can_compute_it(recorded, s
     assert "strangeness" in (tmp_path / "all.csv").read_text().splitlines()[0]
     with open_cadence(sky[0]) as observations:
         blind = search_cadence(observations, make_detector())
-    assert {one.strangeness for one in blind.candidates} == {None}
+    assert {row.strangeness for row in blind.candidates} == {None}
     assert blind.candidates[0].row()["strangeness"] is None
 
 
@@ -249,12 +249,12 @@ def test_labelled_candidates_join_a_training_without_their_files_or_are_counted_
     ((_, kept, _),) = found.examples
     assert labelled(store, (16, 512)) == (None, {})
     with store.write() as rows:
-        one = rows.execute(select(candidate)).mappings().one()
+        row = rows.execute(select(candidate)).mappings().one()
         for number in (2, 3, 4, 5):
-            rows.execute(insert(candidate).values({**one, "id": number}))
+            rows.execute(insert(candidate).values({**row, "id": number}))
         (tmp_path / "broken.npz").write_bytes(b"PK")
         for number, path in ((2, kept), (3, tmp_path / "broken.npz"), (4, tmp_path / "none.npz")):
-            facts = {"cadence_id": one["cadence_id"], "candidate_id": number, "kind": "example"}
+            facts = {"cadence_id": row["cadence_id"], "candidate_id": number, "kind": "example"}
             rows.execute(insert(artefact).values(**facts, path=str(path), sha256="ab" * 32))
     for number, word in ((1, "candidate"), (2, "RFI"), (3, "RFI"), (4, "RFI"), (5, "candidate")):
         put_label(store, number, word, "me")

@@ -41,11 +41,11 @@ def recorded(tmp_path, store, monkeypatch):
     return folder, config, detector
 
 
-def told(recorded):
+def replayed(recorded):
     folder, config, _ = recorded
-    said = []
-    same = replay(config, folder.store, 0.0, said.append)
-    return same, said
+    lines = []
+    same = replay(config, folder.store, 0.0, lines.append)
+    return same, lines
 
 
 def change(recorded, statement):
@@ -54,9 +54,9 @@ def change(recorded, statement):
 
 
 def test_a_replay_by_the_same_code_and_release_gives_the_same_bytes(recorded):
-    same, said = told(recorded)
+    same, lines = replayed(recorded)
     assert same
-    (line,) = said
+    (line,) = lines
     assert line.startswith("1 cadences searched again by release test (000000000000), code ")
     assert line.endswith(": 0 differ; 0 have missing files")
 
@@ -64,35 +64,35 @@ def test_a_replay_by_the_same_code_and_release_gives_the_same_bytes(recorded):
 def test_every_difference_is_reported(recorded, monkeypatch):
     folder, _, detector = recorded
     with folder.store.read() as rows:
-        one = dict(rows.execute(select(candidate)).mappings().first())
-    nearly = float(np.nextafter(one["drift_rate_hz_s"], 1))
-    change(recorded, update(candidate).where(candidate.c.id == one["id"]).values(drift_rate_hz_s=nearly))
-    change(recorded, insert(candidate).values({**one, "id": 999, "frequency_mhz": 1400.0}))
+        row = dict(rows.execute(select(candidate)).mappings().first())
+    nearly = float(np.nextafter(row["drift_rate_hz_s"], 1))
+    change(recorded, update(candidate).where(candidate.c.id == row["id"]).values(drift_rate_hz_s=nearly))
+    change(recorded, insert(candidate).values({**row, "id": 999, "frequency_mhz": 1400.0}))
     change(recorded, update(artefact).values(sha256="0" * 64))
     other = replace(detector.release, name="other")
     monkeypatch.setattr("sentinel.commands.replay.detector_for", lambda _: replace(detector, release=other))
-    same, said = told(recorded)
+    same, lines = replayed(recorded)
     assert not same
-    text = "\n".join(said)
-    at = f"cadence 1: HIP99427: {one['frequency_mhz']!r} MHz: "
-    assert f"{at}drift_rate_hz_s was {nearly}, is {one['drift_rate_hz_s']}" in text
+    text = "\n".join(lines)
+    at = f"cadence 1: HIP99427: {row['frequency_mhz']!r} MHz: "
+    assert f"{at}drift_rate_hz_s was {nearly}, is {row['drift_rate_hz_s']}" in text
     assert f'{at}release_name was "test", is "other"' in text
     assert "missing: 1400.0 MHz" in text
     assert "different picture: 000001-" in text
-    assert "1 differ" in said[-1]
+    assert "1 differ" in lines[-1]
     change(recorded, delete(artefact))
     change(recorded, delete(candidate))
-    assert any("new: " in line for line in told(recorded)[1])
+    assert any("new: " in line for line in replayed(recorded)[1])
 
 
 def test_cadences_that_cannot_be_searched_again_are_reported(recorded):
     folder, *_ = recorded
     next(folder.root.iterdir()).unlink()
     folder.passes()
-    same, said = told(recorded)
+    same, lines = replayed(recorded)
     assert same
-    assert said[0] == "cadence 1: HIP99427: its files are missing"
-    assert said[1].endswith("1 have missing files")
+    assert lines[0] == "cadence 1: HIP99427: its files are missing"
+    assert lines[1].endswith("1 have missing files")
 
 
 def test_a_cadence_whose_files_cannot_be_opened_is_reported_and_the_others_are_searched(recorded, monkeypatch):
@@ -100,10 +100,10 @@ def test_a_cadence_whose_files_cannot_be_opened_is_reported_and_the_others_are_s
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("sentinel.commands.replay.search_files", refuse)
-    same, said = told(recorded)
+    same, lines = replayed(recorded)
     assert not same
-    assert said[0] == "cadence 1: HIP99427: PermissionError: [Errno 13] Permission denied"
-    assert "1 differ" in said[-1]
+    assert lines[0] == "cadence 1: HIP99427: PermissionError: [Errno 13] Permission denied"
+    assert "1 differ" in lines[-1]
 
 
 @pytest.mark.parametrize("lost", [1, 3, 5])
@@ -113,7 +113,7 @@ def test_a_cadence_without_one_off_is_searched_with_nan_in_its_place(recorded, l
     pattern = "".join("." if i == lost else letter for i, letter in enumerate("ABACAD"))
     whole = search_files(paths, "ABACAD", lambda _: None, config, detector, 1).candidates
     part = search_files(paths[:lost] + paths[lost + 1 :], pattern, lambda _: None, config, detector, 1).candidates
-    tone = next(one for one in part if one["frequency_mhz"] == whole[0]["frequency_mhz"])
+    tone = next(row for row in part if row["frequency_mhz"] == whole[0]["frequency_mhz"])
     assert tone["snr"][lost] == 0.0
     assert tone["snr"][0] == whole[0]["snr"][0] > 30
 

@@ -80,9 +80,9 @@ def test_unknown_files_or_targets_queue_nothing_and_are_named(store):
     assert row(store, cadence).state == "done"
     with store.write() as rows:
         rows.execute(update(file).where(file.c.path == str(path_of(store, made))).values(present=False))
-    said = requeue(store, [], "T", None)
-    assert "not queued: its files are missing" in said[0]
-    assert said[-1] == "0 of 1 cadences queued again"
+    lines = requeue(store, [], "T", None)
+    assert "not queued: its files are missing" in lines[0]
+    assert lines[-1] == "0 of 1 cadences queued again"
     assert row(store, cadence).state == "done"
 
 
@@ -182,6 +182,6 @@ def test_the_command_requires_a_condition(capsys, monkeypatch, tmp_path):
     assert main(["requeue"]) == 2
     assert main(["requeue", "--since", "yesterday"]) == 2
     assert main(["requeue", "--target", "T"]) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3
-    assert said[0] == "requeue: expected files, --target or --since, found none of them"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "requeue: expected files, --target or --since, found none of them"

@@ -92,7 +92,7 @@ def test_a_worker_killed_at_any_step_leaves_one_record(killable, where):
 
 
 @pytest.mark.fault(2, promise="P2")
-def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, cadence_of_one_tone):
+def test_a_worker_killed_while_the_encoder_runs_leaves_one_record(killable, cadence_of_one_tone):
     for path in cadence_of_one_tone:
         path.rename(killable.root / path.name)
     detector, config = make_detector(), killable.config
@@ -117,7 +117,9 @@ def test_a_worker_killed_while_the_network_looks_leaves_one_record(killable, cad
 
 
 @pytest.mark.fault(31, promise="P3")
-def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadence_of_one_tone, tmp_path, monkeypatch):
+def test_all_candidates_of_a_storm_are_recorded_some_are_drawn_and_no_picture_is_attached(
+    cadence_of_one_tone, tmp_path, monkeypatch
+):
     def storm(*arguments):
         calm = search_cadence(*arguments)
         many = [replace(calm.candidates[0], probability=i / 5000) for i in range(5000)]
@@ -135,7 +137,7 @@ def test_a_search_keeps_all_of_a_storm_draws_some_of_it_and_shows_nothing(cadenc
 
 @pytest.mark.slow
 @pytest.mark.fault(38, promise="P5")
-def test_a_worker_that_searches_on_and_on_grows_no_larger(cadence_of_one_tone, tmp_path):
+def test_the_memory_of_a_worker_does_not_grow_over_a_hundred_searches(cadence_of_one_tone, tmp_path):
     config, detector = Config(state_dir=tmp_path), load_detector(SHIPPED)
     sizes = []
     for _ in range(100):
@@ -146,7 +148,7 @@ def test_a_worker_that_searches_on_and_on_grows_no_larger(cadence_of_one_tone, t
 
 
 @pytest.mark.fault(2, promise="P2")
-def test_a_picture_that_was_half_written_is_never_one(tmp_path):
+def test_a_half_written_picture_never_has_its_final_name(tmp_path):
     def drawn():
         return write_file(tmp_path / "000001.png", b"PNG" * 1000)
 
@@ -157,7 +159,7 @@ def test_a_picture_that_was_half_written_is_never_one(tmp_path):
 
 @pytest.mark.fault(3, promise="P3")
 @pytest.mark.parametrize("where", ["before-send", "after-accept", "mid-upload"])
-def test_a_poster_killed_at_any_step_tells_once(killable, where):
+def test_a_poster_killed_at_any_step_sends_each_message_once(killable, where):
     whole = killable.land(1)
     for _ in range(4):
         killable.at += 6
@@ -203,7 +205,7 @@ def test_a_cadence_that_waits_for_a_busy_worker_loses_no_attempt_for_as_long_as_
 
 
 @pytest.mark.fault(25, promise="P1")
-def test_a_state_disk_that_fills_up_holds_everything_until_there_is_room(observatory):
+def test_cadences_wait_while_the_state_disk_is_full(observatory):
     whole = observatory.land(1)
     for _ in range(4):
         observatory.at += 6
@@ -260,7 +262,7 @@ def test_a_clock_that_jumps_changes_nothing_in_the_end(observatory, hours, when)
 
 
 @pytest.mark.fault(22, promise="P1")
-def test_the_work_of_taking_a_cadence_grows_no_faster_than_the_queue(tmp_path):
+def test_the_cost_of_a_claim_grows_no_faster_than_the_queue(tmp_path):
     from rows import queue
 
     store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
@@ -280,7 +282,7 @@ def test_the_work_of_taking_a_cadence_grows_no_faster_than_the_queue(tmp_path):
 
 
 @pytest.mark.fault(34, promise="P5")
-def test_a_release_that_is_altered_while_it_is_held_is_refused_and_the_one_in_memory_goes_on(monkeypatch, tmp_path):
+def test_an_altered_release_is_refused_and_the_loaded_one_stays_in_use(monkeypatch, tmp_path):
     from sentinel.workers import process
 
     held = type("Detector", (), {"release": type("Release", (), {"name": "r1"})})
@@ -327,7 +329,7 @@ def alone(place, code):
 
 @pytest.mark.slow
 @pytest.mark.fault(25, promise="P1")
-def test_a_disk_that_really_fills_up_loses_nothing(tmp_path):
+def test_a_file_system_without_space_loses_no_cadence(tmp_path):
     code = """
 mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))
 observatory = Observatory(place, None)
@@ -395,7 +397,7 @@ assert passes(observatory) == ["done"], observatory.states()
 
 @pytest.mark.slow
 @pytest.mark.fault(26, promise="P5")
-def test_a_state_that_can_only_be_read_is_named(tmp_path):
+def test_a_store_in_a_read_only_state_directory_is_named(tmp_path):
     code = """
 from sentinel.errors import StoreError
 from sentinel.store.queue import open_store
@@ -414,7 +416,7 @@ except StoreError as error:
 @pytest.mark.timeout(900)
 @pytest.mark.fault(22, promise="P1")
 @pytest.mark.fault(38, promise="P5")
-def test_live_cadences_go_first_and_nothing_grows_while_two_thousand_are_worked_off():
+def test_live_cadences_are_searched_first_and_no_resource_grows_during_a_backlog_of_two_thousand():
     found = backlog.run(2000, 60, 30, drain=True, workers=8)
     assert found["ledger"]["done"] == found["ledger"]["seen"] == 2000 + len(found["idle_s"]) + len(found["loaded_s"])
     idle, loaded = (np.percentile(found[name], 95) for name in ("idle_s", "loaded_s"))

@@ -107,7 +107,7 @@ def test_a_cluster_that_is_killed_and_away_for_40_s_is_waited_for(service, slack
 
 
 @pytest.mark.fault(8, promise="P2")
-def test_a_scheduler_that_stands_still_for_a_minute_goes_on_or_is_replaced(service, slack, telescope):
+def test_a_scheduler_that_is_stopped_for_a_minute_continues_or_is_replaced(service, slack, telescope):
     service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2")
     telescope.land(3)
     service.until(lambda: service.rows(select(attempt.c.id)))
@@ -120,7 +120,7 @@ def test_a_scheduler_that_stands_still_for_a_minute_goes_on_or_is_replaced(servi
 
 
 @pytest.mark.fault(9, promise="P2")
-def test_a_worker_that_stood_still_past_its_lease_is_fenced_once_it_goes_on(service, slack, telescope):
+def test_a_worker_that_was_stopped_until_its_lease_ended_is_fenced_when_it_continues(service, slack, telescope):
     service.run("up", SENTINEL_FAILPOINT="before-commit@1:sleep=4", SENTINEL__CLUSTER__WORKERS="2")
     telescope.land(1)
     service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None))))
@@ -154,7 +154,7 @@ def test_cadences_that_eat_all_memory_or_abort_are_set_aside_and_the_others_sear
 
 
 @pytest.mark.fault(37, promise="P1")
-def test_down_in_mid_search_gives_the_cadence_back_and_leaves_no_process(service, slack, telescope):
+def test_down_during_a_search_queues_the_cadence_again_and_leaves_no_process(service, slack, telescope):
     service.run("up", SENTINEL_FAILPOINT="mid-read:sleep=30")
     telescope.land(1)
     service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None))))

@@ -127,7 +127,7 @@ def quarantined(sky):
 @pytest.mark.fault(7, promise="P3")
 @pytest.mark.fault(7, promise="P4")
 @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 200))])
-def test_the_promises_hold_after_any_mishaps_in_any_order(tmp_path, slack, monkeypatch, seed):
+def test_the_promises_hold_after_random_faults_in_random_order(tmp_path, slack, monkeypatch, seed):
     sky = Observatory(tmp_path, slack, monkeypatch)
     weather = Weather(sky, seed)
     weather.run()

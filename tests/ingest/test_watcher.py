@@ -69,10 +69,10 @@ def test_a_file_still_being_copied_is_left_until_it_settles(tmp_path, store):
     folder = Folder(tmp_path / "in", store, settle_s=1000)
     land(folder, headers()[:1])
     folder.passes(3)
-    assert [one.state for one in folder.files().values()] == ["seen"]
+    assert [row.state for row in folder.files().values()] == ["seen"]
     folder.age(1001)
     folder.passes(1)
-    assert [one.state for one in folder.files().values()] == ["valid"]
+    assert [row.state for row in folder.files().values()] == ["valid"]
 
 
 @pytest.mark.fault(14, promise="P1")
@@ -86,9 +86,9 @@ def test_an_incomplete_file_is_checked_again_until_it_is_complete(folder, suffix
     half = whole[: len(whole) // 2]
     path.write_bytes(half if lacking == "cut" else half.ljust(len(whole), b"\0"))
     assert folder.passes(3) == ["forming"]
-    one = folder.files()[path.name]
-    assert one.state == "stable"
-    assert "TruncatedFileError" in one.cause
+    row = folder.files()[path.name]
+    assert row.state == "stable"
+    assert "TruncatedFileError" in row.cause
     path.write_bytes(whole)
     assert folder.passes() == ["ready"]
 
@@ -102,8 +102,8 @@ def test_a_file_that_stays_cut_short_is_invalid_after_the_time_out(folder):
     folder.passes(2, cut_short)
     folder.age(folder.watch.give_up_s + 1)
     folder.passes(1, cut_short)
-    (one,) = folder.files().values()
-    assert (one.state, one.cause.endswith("half of it")) == ("invalid", True)
+    (row,) = folder.files().values()
+    assert (row.state, row.cause.endswith("half of it")) == ("invalid", True)
 
 
 @pytest.mark.fault(16, promise="P4")
@@ -191,7 +191,7 @@ def test_temporary_names_and_other_files_are_not_looked_at(tmp_path):
         ({"exclude": ("deep/**",)}, ["ok.h5", "scan.creating.h5"]),
     ):
         found = scan(tmp_path, Watch(**patterns), [])
-        assert sorted(Path(one.path).name for one in found) == wanted
+        assert sorted(Path(stat.path).name for stat in found) == wanted
 
 
 @pytest.mark.fault(24, promise="P1")
@@ -200,7 +200,7 @@ def test_a_missing_root_changes_nothing(folder):
     folder.passes()
     folder.root.rename(folder.root.with_name("unmounted"))
     assert folder.passes() == ["ready"]
-    assert all(one.present for one in folder.files().values())
+    assert all(row.present for row in folder.files().values())
 
 
 @pytest.mark.fault(1, promise="P1")
@@ -220,7 +220,7 @@ def test_files_with_hostile_names_are_processed_like_any_other(folder):
     assert folder.passes() == ["ready"]
 
 
-def test_patterns_reach_through_folders_and_stop_at_names():
+def test_a_pattern_matches_through_folders_and_at_the_beginning_of_names():
     for pattern, path, like in (
         ("**/*.h5", "/a.h5", True),
         ("**/*.h5", "/deep/er/a.h5", True),
@@ -289,7 +289,7 @@ def test_a_folder_that_cannot_be_read_hides_no_other_and_loses_nothing(folder, m
     monkeypatch.setattr(os, "scandir", broken)
     land(folder, headers()[3:], below="b")
     assert folder.passes() == ["ready"]
-    assert all(one.present for one in folder.files().values())
+    assert all(row.present for row in folder.files().values())
 
 
 def test_files_of_one_cadence_may_be_in_several_roots(tmp_path, store):
@@ -350,19 +350,19 @@ def test_a_file_with_fewer_rows_than_those_of_other_nodes_waits_until_it_has_the
     cut = replace(headers()[0], fch1=8233.88, ntime=12)
     write_observation(folder.root / "cut.h5", cut)
     folder.passes()
-    one = folder.files()["cut.h5"]
-    assert one.state == "stable"
-    assert "expected 16 rows as in its scan's other files, found 12" in one.cause
+    row = folder.files()["cut.h5"]
+    assert row.state == "stable"
+    assert "expected 16 rows as in its scan's other files, found 12" in row.cause
     folder.watch = folder.watch.model_copy(update={"complete": Complete(siblings=False)})
     folder.passes()
     assert folder.files()["cut.h5"].state == "valid"
 
 
-def test_rules_that_are_switched_off_do_not_hold_a_file(tmp_path, store):
+def test_rules_that_are_switched_off_do_not_delay_a_file(tmp_path, store):
     folder = settling(tmp_path, store, complete={"settled": False})
     land(folder, headers()[:1])
     folder.passes(2, partial(verify_complete, decode=False))
-    assert [one.state for one in folder.files().values()] == ["valid"]
+    assert [row.state for row in folder.files().values()] == ["valid"]
 
 
 def test_a_cadence_that_lacks_an_off_is_searched_without_it_after_a_time_if_that_is_the_policy(tmp_path, store):
@@ -521,4 +521,4 @@ def test_the_next_pass_follows_at_once_if_more_files_are_stable_than_one_pass_op
     for rings in (0, 1, 1):
         scanner.scan_and_open()
         assert len(woken) == rings
-    assert {one.state for one in folder.files().values()} == {"valid"}
+    assert {row.state for row in folder.files().values()} == {"valid"}

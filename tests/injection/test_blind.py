@@ -21,15 +21,15 @@ TONE = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20
 def test_a_blind_injection_is_recovered_and_changes_neither_files_nor_candidates(sky, store):
     paths, _ = sky
     before = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
-    row_ = search_blind(paths, (0, 2, 4), SearchSettings(), make_detector(), np.random.default_rng(3))
-    assert row_["recovered"] is True
-    assert 10 <= row_["snr"] <= 100
+    injected = search_blind(paths, (0, 2, 4), SearchSettings(), make_detector(), np.random.default_rng(3))
+    assert injected["recovered"] is True
+    assert 10 <= injected["snr"] <= 100
     assert [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths] == before
     observations = [open_observation(path) for path in paths]
     own = search_cadence(observations, make_detector()).candidates
-    for one in observations:
-        one.close()
-    assert all(abs(one.frequency_mhz - row_["frequency_mhz"]) > 1e-5 for one in own)
+    for observation in observations:
+        observation.close()
+    assert all(abs(row.frequency_mhz - injected["frequency_mhz"]) > 1e-5 for row in own)
 
 
 def test_blind_injections_have_the_configured_rate_and_are_never_candidates(store, monkeypatch):
@@ -37,9 +37,9 @@ def test_blind_injections_have_the_configured_rate_and_are_never_candidates(stor
     monkeypatch.setattr("sentinel.injection.blind.search_blind", lambda *_: {"kind": "blind", **TONE})
     monkeypatch.setattr("sentinel.workers.task.detector_for", lambda _: None)
     config = Config(injections={"blind_share": 0.2})
-    put_in = sum(inject_blind(store, config, replace(claimed, token=f"{number:032x}")) for number in range(200))
-    assert 25 <= put_in <= 55
-    assert count(store, injection) == put_in
+    count_injected = sum(inject_blind(store, config, replace(claimed, token=f"{number:032x}")) for number in range(200))
+    assert 25 <= count_injected <= 55
+    assert count(store, injection) == count_injected
     assert count(store, candidate) == count(store, outbox) == 0
 
 

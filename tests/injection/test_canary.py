@@ -58,8 +58,8 @@ if __name__ == "__main__":
     assert len(list(tmp_path.glob("*.h5"))) == 6
 
 
-@pytest.mark.parametrize(("mhz", "back"), [(1500.00005, True), (1500.001, False)])
-def test_a_searched_canary_is_recorded_and_its_cadence_and_files_are_deleted(store, tmp_path, mhz, back):
+@pytest.mark.parametrize(("mhz", "recovered"), [(1500.00005, True), (1500.001, False)])
+def test_a_searched_canary_is_recorded_and_its_cadence_and_files_are_deleted(store, tmp_path, mhz, recovered):
     config = Config(state_dir=tmp_path)
     for _ in range(2):
         record(store, CANARY)  # a real target of that name
@@ -70,8 +70,8 @@ def test_a_searched_canary_is_recorded_and_its_cadence_and_files_are_deleted(sto
     assert 'sentinel_attempts_total{outcome="done"} 2.0' in text
     assert 'sentinel_stage_seconds_count{stage="leased_to_recorded"} 2.0' in text
     canaries.tend()
-    put_in = row(store, injection)
-    assert (put_in.recovered, put_in.probability) == (back, 0.9 if back else None)
+    injected = row(store, injection)
+    assert (injected.recovered, injected.probability) == (recovered, 0.9 if recovered else None)
     assert [count(store, table) for table in (cadence, attempt, candidate, outbox)] == [2, 2, 2, 2]
     assert count(store, file) == 12
     assert list(config.canaries.iterdir()) == []

@@ -172,7 +172,7 @@ def test_a_read_only_store_is_reported_until_it_can_be_written(store, tmp_path, 
 
 
 @pytest.mark.fault(26, promise="P5")
-def test_a_store_that_another_process_locks_is_said_soon(tmp_path, monkeypatch):
+def test_a_store_that_another_process_locks_is_reported_soon(tmp_path, monkeypatch):
     from sentinel.monitor import status
     from sentinel.store.queue import open_store
 

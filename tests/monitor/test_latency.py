@@ -34,7 +34,8 @@ def of_stage(stages, store, stage):
     with store.read() as rows:
         stages.observe(rows, CANARIES)
     (metric,) = stages.histogram.collect()
-    values = {(one.name, one.labels.get("le")): one.value for one in metric.samples if one.labels["stage"] == stage}
+    samples = [sample for sample in metric.samples if sample.labels["stage"] == stage]
+    values = {(sample.name, sample.labels.get("le")): sample.value for sample in samples}
     return [values.get((f"sentinel_stage_seconds_{part}", le), 0) for part, le in (("bucket", "60.0"), ("count", None))]
 
 

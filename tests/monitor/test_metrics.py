@@ -34,7 +34,7 @@ def test_alerts_and_dashboard_use_exported_metrics_and_each_alert_names_an_actio
     _, exported = known(store, Config(state_dir=tmp_path))
     rules = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"][0]["rules"]
     panels = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
-    asked = [rule["expr"] for rule in rules] + [one["expr"] for panel in panels for one in panel["targets"]]
+    asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
     named = {name for expr in asked for name in re.findall(r"sentinel_\w+", expr)}
     assert len(named) > 15
     assert named - exported == set()

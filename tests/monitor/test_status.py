@@ -33,5 +33,5 @@ def test_no_secret_is_in_any_output_or_file_of_the_service(tmp_path, monkeypatch
     from sentinel.programs.supervisor import write_conf
 
     written = write_conf(config, foreground=False).read_text()
-    told = capsys.readouterr()
-    assert "sesame" not in told.out + told.err + written + repr(config) + config.model_dump_json()
+    printed = capsys.readouterr()
+    assert "sesame" not in printed.out + printed.err + written + repr(config) + config.model_dump_json()

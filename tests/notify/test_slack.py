@@ -56,7 +56,7 @@ def states(store):
 
 
 def texts(slack):
-    return [one["text"] for one in slack.messages]
+    return [message["text"] for message in slack.messages]
 
 
 def due_now(store):
@@ -361,13 +361,13 @@ def test_a_message_is_tried_again_within_a_minute_however_long_slack_was_away(st
 
 
 @pytest.mark.fault(31, promise="P3")
-@pytest.mark.parametrize(("cadences", "said"), [(1, "most likely interference"), (40, "in 40 cadences*")])
-def test_all_of_5000_candidates_are_stored_and_announced_in_one_message(store, slack, cadences, said):
+@pytest.mark.parametrize(("cadences", "part"), [(1, "most likely interference"), (40, "in 40 cadences*")])
+def test_all_of_5000_candidates_are_stored_and_announced_in_one_message(store, slack, cadences, part):
     for number in range(cadences):
         record(store, f"T{number}", count=5000 // cadences)
     assert deliver(store, slack, 3, per_hour=30) == 1
     assert "*5000 candidates" in texts(slack)[0]
-    assert said in texts(slack)[0]
+    assert part in texts(slack)[0]
     assert len(texts(slack)[0]) < 1500
     with store.read() as rows:
         assert rows.scalars(select(func.count()).select_from(candidate)).one() == 5000
@@ -424,8 +424,8 @@ def test_a_webhook_whose_reply_was_lost_gets_a_marked_repeat_and_its_address_is_
         assert slack.url not in json.dumps(undelivered(store))
         due_now(store)
     assert deliver_to_webhook(store, slack) == 1
-    assert [one["repeat"] for one in slack.messages] == [False, True]
-    assert len({one["uid"] for one in slack.messages}) == 1
+    assert [message["repeat"] for message in slack.messages] == [False, True]
+    assert len({message["uid"] for message in slack.messages}) == 1
 
 
 @pytest.mark.fault(40, promise="P3")

@@ -82,7 +82,7 @@ def test_down_leaves_a_container_with_the_same_path_alone(config):
 
 
 @pytest.mark.fault(50, promise="P5")
-def test_down_says_that_a_program_is_left_which_it_cannot_see(config):
+def test_down_reports_a_program_that_is_left_and_that_it_cannot_see(config):
     with (
         only_copy(config.state_dir / "run" / "watcher.lock"),
         pytest.raises(SentinelError, match="not stopped: watcher runs"),

@@ -1,4 +1,4 @@
-"""The whole service, for real: a cadence lands, processes are killed, it is done once, and nothing is left."""
+"""The whole service: each cadence is searched once although processes are killed, and `down` leaves no process."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def test_a_tone_that_lands_is_found_pictured_and_announced_and_down_leaves_no_pr
         picture = next(line.split("picture ")[1] for line in output.splitlines() if "picture" in line)
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
     once(service, slack, 3)
-    service.until(lambda: all(one.state == "sent" for one in service.rows(select(outbox.c.state))))
+    service.until(lambda: all(row.state == "sent" for row in service.rows(select(outbox.c.state))))
     assert slack.files
     service.run("status")
     service.run("down")
@@ -48,13 +48,13 @@ def test_a_worker_and_a_watcher_killed_in_mid_search_lose_and_repeat_nothing(ser
     assert second.wait(timeout=300) == 0, second.stdout.read() + service.logs()
     second.stdout.close()
     once(service, slack, 2)
-    outcomes = [one.outcome for one in service.rows(select(attempt.c.outcome).order_by(attempt.c.id))]
+    outcomes = [row.outcome for row in service.rows(select(attempt.c.outcome).order_by(attempt.c.id))]
     assert outcomes.count("done") == 2
     assert len(outcomes) >= 3
 
 
 @pytest.mark.fault(5, promise="P1")
-def test_supervisord_killed_takes_its_programs_along_and_up_starts_afresh(service, slack):
+def test_the_programs_of_a_killed_supervisord_end_and_up_starts_them_again(service, slack):
     service.run("up")
     pid = int((service.config.state_dir / "run" / "supervisord.pid").read_text())
     os.kill(pid, signal.SIGKILL)
@@ -69,16 +69,16 @@ def listening(pids):
     sockets = set()
     for pid in pids:
         with suppress(OSError):
-            sockets |= {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+            sockets |= {str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()]
-    return [one[1].split(":")[0] for one in lines if one[3] == "0A" and f"socket:[{one[9]}]" in sockets]
+    return [fields[1].split(":")[0] for fields in lines if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets]
 
 
 @pytest.mark.fault(6, promise="P1")
-def test_a_canary_goes_the_whole_way_unannounced_and_a_killed_web_comes_back(service, slack):
+def test_a_canary_is_searched_and_not_announced_and_a_killed_web_program_is_restarted(service, slack):
     service.run("up", SENTINEL__INJECTIONS__CANARY_S="600")
-    (back,) = service.until(lambda: service.rows(select(injection).where(injection.c.recovered.is_not(None))))
-    assert (back.kind, back.recovered) == ("canary", True)
+    (canary,) = service.until(lambda: service.rows(select(injection).where(injection.c.recovered.is_not(None))))
+    assert (canary.kind, canary.recovered) == ("canary", True)
     assert service.rows(select(cadence.c.id)) == service.rows(select(candidate.c.id)) == slack.messages == []
     assert len(open_ports := listening(service_pids(service.config))) >= 3  # scheduler, worker, web
     assert set(open_ports) == {"0100007F"}

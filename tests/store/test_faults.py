@@ -1,4 +1,4 @@
-"""The store is away, locked, read-only or damaged: a step waits and goes on, or says what and where."""
+"""The store is away, locked, read-only or damaged: a step waits and continues, or its error names file and cause."""
 
 import socket
 import sqlite3
@@ -31,7 +31,7 @@ def soon(monkeypatch):
 
 
 def searched_while(store, goes_away, comes_back, away_s=1.0):
-    """Search a cadence; the store goes away in mid-search, and comes back when its result has waited for a while."""
+    """Search a cadence; the store is away from the middle of the search until its result has waited for a while."""
     lease = (queue(store), store.claim(600))[1]
     back = threading.Timer(away_s, comes_back)
 
@@ -57,7 +57,7 @@ def test_a_result_waits_for_a_postgresql_that_restarts_and_is_recorded_once(post
 
 
 @pytest.mark.fault(35, promise="P5")
-def test_a_postgresql_that_is_away_is_named_and_programs_live_on_without_it(postgres, caplog):
+def test_a_postgresql_that_is_away_is_named_and_programs_continue_without_it(postgres, caplog):
     store = open_store(postgres.database())
     loop = ProgramLoop(name="watcher", store=store, period_s=10, state="/s")
     postgres.stop()
@@ -72,7 +72,7 @@ def test_a_postgresql_that_is_away_is_named_and_programs_live_on_without_it(post
     assert row(store, heartbeat).facts["state"] == "/s"
     postgres.stop()
     postgres.start()
-    assert store.ledger()["seen"] == 0  # nobody noticed
+    assert store.ledger()["seen"] == 0  # connected again without an error
     store.engine.dispose()
     postgres.drop_all()
 
@@ -125,7 +125,7 @@ def test_a_result_waits_for_a_postgresql_without_free_connections(postgres):
 
 @pytest.mark.fault(53, promise="P5")
 @pytest.mark.fault(35, promise="P5")
-def test_programs_live_on_with_a_store_that_is_read_only_or_damaged(postgres, tmp_path, caplog):
+def test_programs_continue_while_the_store_is_read_only_or_damaged(postgres, tmp_path, caplog):
     store = open_store(postgres.database())
     loop = ProgramLoop(name="cluster", store=store, period_s=10, state="/s")
     postgres.set("default_transaction_read_only", "on")
@@ -184,7 +184,7 @@ class Reported(Exception):  # noqa: N818
         (exc.DataError, Reported("22001"), exc.DataError),
     ],
 )
-def test_only_damage_is_called_damage(tmp_path, kind, error, becomes):
+def test_only_damaged_pages_are_reported_as_damage(tmp_path, kind, error, becomes):
     store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
     with pytest.raises(becomes) as raised, store.read():
         raise kind("SELECT", {}, error)
@@ -226,7 +226,7 @@ def locked_for(place, seconds, monkeypatch, busy_s):
 
 
 @pytest.mark.fault(26, promise="P2")
-def test_a_result_waits_for_a_store_that_is_locked_longer_than_its_patience(tmp_path, monkeypatch):
+def test_a_result_waits_for_a_store_that_is_locked_longer_than_the_busy_timeout(tmp_path, monkeypatch):
     locked_for(tmp_path, 1.0, monkeypatch, busy_s=0.1)
 
 
@@ -312,7 +312,7 @@ FULL = """filler = open(sys.argv[1] + "/filler", "wb", buffering=0)
 def test_a_result_waits_while_the_state_disk_is_read_only_or_full(tmp_path, goes):
     unshare = ("unshare", "--map-root-user", "--mount")
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mounts of one's own here")
+        pytest.skip("expected unshare with mounts of its own, found no right to it")
     command = [*unshare, sys.executable, "-P", "-c", AWAY.replace("GOES", goes), str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
     assert ran.returncode == 0, ran.stderr
@@ -328,16 +328,16 @@ def test_a_store_with_damaged_pages_says_which_file_and_what_to_do_and_is_not_wa
     store.engine.dispose()
     whole = place.read_bytes()
     place.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
-    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used: .*restore the last backup") as told:
+    with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used: .*restore the last backup") as raised:
         retry_while_away(store.ledger)
-    assert not isinstance(told.value, StoreAwayError)
+    assert not isinstance(raised.value, StoreAwayError)
     store.engine.dispose()
     with pytest.raises(StoreError, match=r"sentinel\.db: cannot be used"):
         open_store(f"sqlite:///{place}").claim(60)
 
 
 def at_once(count, step):
-    """Take a step in several threads at the same moment; return what came of each."""
+    """Take a step in several threads at the same moment; return their results."""
     barrier, results = threading.Barrier(count), []
 
     def one():
@@ -360,17 +360,17 @@ def test_two_posters_on_one_store_never_hold_the_same_message(store):
             store, [CANDIDATE], lambda _, text=text: {**MESSAGE, "text": str(text), "sequence": str(text)}
         )
     for text in range(10):
-        held = [one for one in at_once(3, lambda: claim_message(store, "slack", 0)) if one]
-        assert [one.text for one in held] == [str(text)]
+        held = [message for message in at_once(3, lambda: claim_message(store, "slack", 0)) if message]
+        assert [message.text for message in held] == [str(text)]
         with store.write() as rows:
             rows.execute(update(outbox).where(outbox.c.state == "sending").values(state="sent", sent_at=now() - 1))
 
 
 @pytest.mark.fault(36, promise="P2")
-def test_what_two_services_take_record_and_give_up_at_the_same_moment_happens_once(store):
+def test_services_that_claim_record_and_expire_at_the_same_moment_do_so_once_for_each_cadence(store):
     ids = [queue(store) for _ in range(9)]
-    leases = [one for _ in range(3) for one in at_once(3, lambda: store.claim(600, "b")) if one]
-    assert sorted(one.cadence_id for one in leases) == ids
+    leases = [lease for _ in range(3) for lease in at_once(3, lambda: store.claim(600, "b")) if lease]
+    assert sorted(lease.cadence_id for lease in leases) == ids
     assert (store.leased_count("b"), store.leased_count("a")) == (9, 0)
     waiting = iter(leases[:6])
     for _ in range(2):  # first with a release that nobody has used before

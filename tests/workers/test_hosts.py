@@ -45,9 +45,9 @@ def test_two_hosts_on_one_store_search_each_cadence_once_even_if_one_host_dies(t
         assert "the service on a uses the same store" in b.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2").stdout
         third = Service(tmp_path / "third", slack, prefix=(*NAMED, "a"), **shared)
         refused = third.run("up", check=False)
-        assert (refused.returncode, "expected one service a host" in refused.stderr) == (1, True)
+        assert (refused.returncode, "expected row service a host" in refused.stderr) == (1, True)
         landed = [a.start("demo", "--seed", "61"), b.start("demo", "--seed", "62"), a.start("demo", "--seed", "63")]
-        a.until(lambda: len({one.service for one in a.rows(select(attempt.c.service))}) == 2)
+        a.until(lambda: len({row.service for row in a.rows(select(attempt.c.service))}) == 2)
         a.until(lambda: searching(a))
         for pid in service_pids(b.config):
             os.kill(pid, signal.SIGKILL)
@@ -55,8 +55,8 @@ def test_two_hosts_on_one_store_search_each_cadence_once_even_if_one_host_dies(t
             assert demo.wait(timeout=300) == 0, demo.stdout.read() + a.logs()
             demo.stdout.close()
         once(a, slack, 3)
-        told = json.loads(a.run("status", "--json", check=False).stdout)
-        assert {one["host"] for one in told["heartbeats"]} == {"a", "b"}
+        status = json.loads(a.run("status", "--json", check=False).stdout)
+        assert {beat["host"] for beat in status["heartbeats"]} == {"a", "b"}
         assert "hosts      a, b share the store" in a.run("status", check=False).stdout
     finally:
         end(*hosts)
@@ -130,7 +130,7 @@ def test_workers_on_two_hosts_with_tls_search_once_even_if_their_scheduler_dies(
             running.append(Started(service, *worker, *tls, SENTINEL_WORKER="1", **slow))
         service.run("up")
         service.until(lambda: len(service.rows(select(heartbeat).where(heartbeat.c.name.like("worker%")))) >= 2)
-        assert len(ports := list(listening(TWO_HOSTS))) >= 5  # a scheduler, two workers and who watches over them
+        assert len(ports := list(listening(TWO_HOSTS))) >= 5  # a scheduler, two workers and their nannies
         assert [port for port in ports if "certificate required" not in answer(port)] == []
         landed = [service.start("demo", "--seed", seed) for seed in ("71", "72")]
         begun = select(attempt.c.id).where(attempt.c.worker.is_not(None), attempt.c.outcome.is_(None))
@@ -143,10 +143,10 @@ def test_workers_on_two_hosts_with_tls_search_once_even_if_their_scheduler_dies(
             demo.stdout.close()
         once(service, slack, 2)
         asked = select(heartbeat.c.facts).where(heartbeat.c.name.like("worker%"))
-        places = {one.facts["address"].split("//")[1].split(":")[0] for one in service.rows(asked)}
+        places = {row.facts["address"].split("//")[1].split(":")[0] for row in service.rows(asked)}
         assert places == set(TWO_HOSTS)
     finally:
-        for one in running:
-            one.end()
+        for program in running:
+            program.end()
         end(service)
         postgres.drop_all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import make_detector
-from rows import count, row
+from rows import count, owed_count, row
 from sqlalchemy import select, update
 from watched import Folder
 
@@ -22,7 +22,7 @@ from sentinel.notify.slack import SlackPoster
 from sentinel.store.queue import OWED, open_store
 from sentinel.store.schema import artefact, attempt, cadence, candidate, now, outbox
 from sentinel.workers import pictures
-from sentinel.workers.pictures import draw_owed, owed_count
+from sentinel.workers.pictures import draw_owed
 from sentinel.workers.search import search_files
 from sentinel.workers.task import search_lease
 
@@ -200,7 +200,7 @@ place = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place / "pictures"], check=True)
 (place / "pictures" / "filler").write_bytes(b"x" * 60000)
 from factories import make_detector
-from rows import count, row
+from rows import count, owed_count, row
 from watched import Folder
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
@@ -221,12 +221,12 @@ def search(claimed, progress):
     return search_files(claimed.paths, "ABACAD", progress, config, make_detector(), lease.cadence_id)
 assert search_lease(folder.store, config, lease.cadence_id, lease.token, search) == "done"
 assert (row(folder.store, cadence).state, count(folder.store, candidate)) == ("done", 1)
-assert pictures.owed_count(folder.store) > 0
+assert owed_count(folder.store) > 0
 assert [path.name for path in (place / "pictures").iterdir()] == ["filler"], "a half-written file is left"
 pictures.WRITER_S = 0.0
 subprocess.run(["mount", "-o", "remount,size=4m", place / "pictures"], check=True)
 assert pictures.draw_owed(folder.store) == 2
-assert pictures.owed_count(folder.store) == 0
+assert owed_count(folder.store) == 0
 """
 
 
@@ -235,7 +235,7 @@ assert pictures.owed_count(folder.store) == 0
 def test_a_full_picture_disk_costs_no_detection_and_no_attempt(tmp_path):
     unshare = ("unshare", "--map-root-user", "--mount")
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mounts of one's own here")
+        pytest.skip("expected unshare with mounts of its own, found no right to it")
     command = [*unshare, sys.executable, "-P", "-c", FULL_DISK, str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
     assert ran.returncode == 0, ran.stderr
