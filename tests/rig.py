@@ -1,8 +1,8 @@
 """An observatory in one process: a folder, a store, workers and a fake Slack, each of which a test can break.
 
 Watcher, grouping, queue, leases, the lease loop of a worker and the outbox are the real ones. The result of a search is
-invented. The clock is the rig's own, and SQLite uses it too. A killed process is an exception that the service does
-not catch, raised at a failpoint.
+invented. The clock is the rig's own, and SQLite uses it too. The death of a process is
+an exception that the service does not catch, raised at a failpoint.
 """
 
 import os
@@ -79,7 +79,7 @@ class Observatory:
         self.config = Config(state_dir=place, lease_s=60, retry_after_s=5, watch=watch, **settings)
         self.at, self.full, self.failing = 1.8e9, False, ""
         self.store = open_store(self.config.store_url)
-        event.listen(self.store.engine, "connect", self._tell_time)
+        event.listen(self.store.engine, "connect", self._set_clock)
         event.listen(self.store.engine, "begin", self._fill)
         self.store.engine.dispose()
         self.picture = place / "waterfall.png"
@@ -92,7 +92,7 @@ class Observatory:
                 sentinel.failpoint, "os", SimpleNamespace(environ=environ, kill=self._die, getpid=os.getpid)
             )
 
-    def _tell_time(self, connection, _):
+    def _set_clock(self, connection, _):
         connection.execute("PRAGMA synchronous=OFF")  # no test cuts the power
         connection.create_function("julianday", 1, lambda _: JULIAN_1970 + self.at / 86_400)
 
@@ -127,7 +127,7 @@ class Observatory:
         """Lease a cadence as the watcher does."""
         return self.store.claim(self.config.lease_s)
 
-    def keep(self):
+    def renew_waiting(self):
         """Renew the leases of cadences that no worker has begun."""
         waiting = [lease.token for lease in self.flights]
         self.store.renew_waiting(waiting, self.config.lease_s, longest_s=self.config.search_limit_s)
@@ -136,9 +136,9 @@ class Observatory:
         """Run one pass of the watcher."""
         dead, self.dead = self.dead, []
         one_pass(
-            scan=self._look,
+            scan=self._scan,
             group=lambda: group(self.store, self.config.watch),
-            renew_waiting=self.keep,
+            renew_waiting=self.renew_waiting,
             expire=self.store.expire,
             collect=lambda: iter(dead),
             record_failure=self._failed,
@@ -147,7 +147,7 @@ class Observatory:
             submit=self.flights.append,
         )
 
-    def _look(self):
+    def _scan(self):
         scan_roots(self.store, self.config.watch)
         while open_stable(self.store, self.config.watch, verify_complete):
             pass

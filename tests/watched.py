@@ -35,11 +35,11 @@ class Folder:
 
     def passes(self, count=2, verify=verify_complete):
         for _ in range(count):
-            self.look(verify)
+            self.scan(verify)
             group(self.store, self.watch, self.rules)
         return self.states()
 
-    def look(self, verify=verify_complete):
+    def scan(self, verify=verify_complete):
         scan_roots(self.store, self.watch)
         while open_stable(self.store, self.watch, verify):
             pass  # one call opens files for a limited time only

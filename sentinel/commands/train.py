@@ -49,7 +49,7 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
         check_writable(place)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     log = TrainingLog(run=folder.name, poster=poster)
-    examples, labels = labelled(store, (settings.time_bins, settings.bins))
+    examples, labels = labeled_examples(store, (settings.time_bins, settings.bins))
     for label, outcomes in labels.items():
         log.say(f"labels, {label}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
     release = train(folder, settings, labelled=examples, labels=labels, tell=log.say, note=log.note)
@@ -107,8 +107,8 @@ def _message(run: str, text: str) -> Message:
     return Message(**{**values, "id": 0, "uid": f"training-{run}", "text": text, "pictures": (), "attempts": 1})
 
 
-def labelled(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dict[str, dict[str, int]]]:
-    """Return the candidates that people labelled as training examples, and how many of each label were used.
+def labeled_examples(store: Store, shape: tuple[int, int]) -> tuple[Examples | None, dict[str, dict[str, int]]]:
+    """Return the candidates that people labeled as training examples, and how many of each label were used.
 
     An example is read from the snippet and measurements saved with the picture of the candidate: the latents in the
     store belong to another encoder, and the observation may be gone.

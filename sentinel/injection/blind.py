@@ -49,8 +49,8 @@ class InjectedObservation(Observation):
         middle = int(self.header.channel(float(tone.track_mhz(np.array([start_s]))[0])))
         low = min(max(middle - NOISE_CHANNELS, 0), max(width - 2 * NOISE_CHANNELS, 0))
         power = observation.read(first + low, first + min(low + 2 * NOISE_CHANNELS, width))
-        level = np.median(power, axis=1, keepdims=True)
-        self._noise = MAD_TO_SIGMA * np.median(np.abs(power - level), axis=1).astype(np.float64)
+        level = np.nanmedian(power, axis=1, keepdims=True)  # NaN: channels that are masked
+        self._noise = MAD_TO_SIGMA * np.nanmedian(np.abs(power - level), axis=1).astype(np.float64)
 
     @property
     def chunk_channels(self) -> int:
@@ -101,7 +101,7 @@ def search_blind(
     with open_cadence(paths, settings.polarization) as observations:
         headers = [observation.header for observation in observations]
         nchans = min(header.nchans for header in headers)
-        width = min(headers[0].coarse_chans, nchans)
+        width = min(settings.coarse_channels or headers[0].coarse_chans, nchans)
         first = width * int(rng.integers(nchans // width))
         starts_s = [(header.tstart - headers[0].tstart) * SECONDS_PER_DAY for header in headers]
         channel = first + width * (rng.uniform(*TONE_POSITION) + rng.choice([0.0, 0.5]))

@@ -23,7 +23,7 @@ from aetherscan.simulate.sky import Sky, write_cadence
 from sentinel import cli
 from sentinel.commands.candidates import export, put_label
 from sentinel.commands.search import Outcome
-from sentinel.commands.train import TrainingLog, labelled
+from sentinel.commands.train import TrainingLog, labeled_examples
 from sentinel.config import Config
 from sentinel.errors import PostLaterError, SentinelError
 from sentinel.store.queue import open_store
@@ -242,12 +242,10 @@ def test_a_candidate_has_a_strangeness_if_its_release_can_compute_it(recorded, s
     assert blind.candidates[0].row()["strangeness"] is None
 
 
-def test_labelled_candidates_join_a_training_without_their_files_or_are_counted_with_the_reason(
-    recorded, sky, tmp_path
-):
+def test_labeled_candidates_join_a_training_without_their_files_or_are_counted_with_the_reason(recorded, sky, tmp_path):
     store, found = recorded
     ((_, kept, _),) = found.examples
-    assert labelled(store, (16, 512)) == (None, {})
+    assert labeled_examples(store, (16, 512)) == (None, {})
     with store.write() as rows:
         row = rows.execute(select(candidate)).mappings().one()
         for number in (2, 3, 4, 5):
@@ -258,7 +256,7 @@ def test_labelled_candidates_join_a_training_without_their_files_or_are_counted_
             rows.execute(insert(artefact).values(**facts, path=str(path), sha256="ab" * 32))
     for number, word in ((1, "candidate"), (2, "RFI"), (3, "RFI"), (4, "RFI"), (5, "candidate")):
         put_label(store, number, word, "me")
-    examples, became = labelled(store, (16, 512))
+    examples, became = labeled_examples(store, (16, 512))
     assert became == {
         "candidate": {"used": 1, "without a saved example": 1},
         "RFI": {"used": 1, "with another shape or other measurements": 1, "with an unreadable file": 1},
@@ -267,10 +265,10 @@ def test_labelled_candidates_join_a_training_without_their_files_or_are_counted_
     together = examples.measurements[0, MEASUREMENTS.index("on_together")]
     assert together == pytest.approx(40 * 3**0.5, rel=0.3)  # a wide line fills more than its box
     assert examples.snippets[0, ::2].max() > examples.snippets[0, 1::2].max()
-    assert labelled(store, (16, 256))[0] is None
+    assert labeled_examples(store, (16, 256))[0] is None
     put_label(store, 1, "unsure", "me")
     put_label(store, 2, "unsure", "me")
-    assert labelled(store, (16, 512))[0] is None
+    assert labeled_examples(store, (16, 512))[0] is None
 
 
 class Channel:

@@ -1,4 +1,4 @@
-"""What is broken on purpose in a small observatory, and that nothing is lost or told twice."""
+"""Faults of a small observatory lose no cadence, and announce none twice."""
 
 import os
 import sqlite3
@@ -56,7 +56,7 @@ def cadence_of_one_tone(tmp_path):
 
 
 def killed(observatory, where, does):
-    """Hold that a process that does this is killed there; what it held comes free in time."""
+    """Check that a process that calls `does` is killed at the failpoint `where`; then let its leases end."""
     assert in_child(does, observatory.store, SENTINEL_FAILPOINT=f"{where}:kill") == -9
     observatory.at += 300
 
@@ -121,16 +121,16 @@ def test_all_candidates_of_a_storm_are_recorded_some_are_drawn_and_no_picture_is
     cadence_of_one_tone, tmp_path, monkeypatch
 ):
     def storm(*arguments):
-        calm = search_cadence(*arguments)
-        many = [replace(calm.candidates[0], probability=i / 5000) for i in range(5000)]
-        shown = {name: np.repeat(getattr(calm, name)[:1], 5000, axis=0) for name in ("snippets", "measurements")}
-        return replace(calm, candidates=tuple(many), **shown)
+        result = search_cadence(*arguments)
+        many = [replace(result.candidates[0], probability=i / 5000) for i in range(5000)]
+        arrays = {name: np.repeat(getattr(result, name)[:1], 5000, axis=0) for name in ("snippets", "measurements")}
+        return replace(result, candidates=tuple(many), **arrays)
 
     monkeypatch.setattr("sentinel.workers.search.search_cadence", storm)
     config = Config(state_dir=tmp_path)
-    kept = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
-    assert (len(kept.candidates), len(kept.pictures), len(kept.examples)) == (5000, PICTURES, PICTURES)
-    message = kept.message(kept.candidates)
+    found = search_files(cadence_of_one_tone, "ABACAD", lambda _: None, config, make_detector(), 1)
+    assert (len(found.candidates), len(found.pictures), len(found.examples)) == (5000, PICTURES, PICTURES)
+    message = found.message(found.candidates)
     assert message["pictures"] == []
     assert "*5000 candidates*" in message["text"]
 
@@ -242,7 +242,7 @@ def test_a_store_that_is_locked_for_too_long_is_tried_again(observatory, monkeyp
 
 
 @pytest.mark.fault(32, promise="P2")
-@pytest.mark.parametrize("when", ["landing", "leased", "dead", "told"])
+@pytest.mark.parametrize("when", ["landing", "leased", "dead", "announced"])
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_jumps_changes_nothing_in_the_end(observatory, hours, when):
     whole = observatory.land(1)
@@ -250,7 +250,7 @@ def test_a_clock_that_jumps_changes_nothing_in_the_end(observatory, hours, when)
     observatory.at += 6
     if when != "landing":
         observatory.one_pass()
-    if when == "told":
+    if when == "announced":
         observatory.work()
         observatory.deliver()
     if when == "dead":
@@ -285,21 +285,21 @@ def test_the_cost_of_a_claim_grows_no_faster_than_the_queue(tmp_path):
 def test_an_altered_release_is_refused_and_the_loaded_one_stays_in_use(monkeypatch, tmp_path):
     from sentinel.workers import process
 
-    held = type("Detector", (), {"release": type("Release", (), {"name": "r1"})})
-    monkeypatch.setattr(process, "_LOADED", {"ab": held})
+    loaded = type("Detector", (), {"release": type("Release", (), {"name": "r1"})})
+    monkeypatch.setattr(process, "_LOADED", {"ab": loaded})
     for broken in ("expected sha256 ab, found cd", "expected an encoder of 16 rows"):
 
         def refuse(_, broken=broken):
             raise ReleaseError(broken)
 
         monkeypatch.setattr("aetherscan.detector.release.read_release", refuse)
-        assert process.detector_for(tmp_path) is held
+        assert process.detector_for(tmp_path) is loaded
     monkeypatch.setattr(process, "_LOADED", {})
     with pytest.raises(ReleaseError):
         process.detector_for(tmp_path)
 
 
-IN_A_ROOM_OF_ITS_OWN = """
+WITH_MOUNTS = """
 import subprocess, sys
 from pathlib import Path
 from rig import Observatory
@@ -315,13 +315,13 @@ def passes(observatory, count=8):
 """
 
 
-def alone(place, code):
-    """Run code where it may mount what it likes, and be root of nothing else."""
+def run_with_mounts(place, code):
+    """Run code in a namespace in which it may mount file systems."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("unshare -rm does not work here: no user namespaces")
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     ran = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-P", "-c", IN_A_ROOM_OF_ITS_OWN + code, str(place)],
+        ["unshare", "-rm", sys.executable, "-P", "-c", WITH_MOUNTS + code, str(place)],
         env=os.environ | path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -335,7 +335,7 @@ mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))
 observatory = Observatory(place, None)
 observatory.land(1)
 passes(observatory, 3)
-observatory.store.engine.dispose()  # the write-ahead log goes
+observatory.store.engine.dispose()  # deletes the write-ahead log
 with (place / "ballast").open("wb", buffering=0) as ballast:
     try:
         while True:
@@ -355,7 +355,7 @@ observatory.at += 100
 assert passes(observatory, 20) == ["done"], observatory.states()
 observatory.adds_up()
 """
-    alone(tmp_path, code)
+    run_with_mounts(tmp_path, code)
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ except OSError:
     pass
 assert passes(observatory) == ["done"], observatory.states()
 """
-    alone(tmp_path, code)
+    run_with_mounts(tmp_path, code)
 
 
 @pytest.mark.slow
@@ -392,7 +392,7 @@ assert passes(observatory) == ["ready"]
 mount("--bind", "/mnt", str(place / "in"))
 assert passes(observatory) == ["done"], observatory.states()
 """
-    alone(tmp_path, code)
+    run_with_mounts(tmp_path, code)
 
 
 @pytest.mark.slow
@@ -409,7 +409,7 @@ try:
 except StoreError as error:
     assert f"{place}/sentinel.db: cannot be used" in str(error), error
 """
-    alone(tmp_path, code)
+    run_with_mounts(tmp_path, code)
 
 
 @pytest.mark.slow
@@ -425,4 +425,4 @@ def test_live_cadences_are_searched_first_and_no_resource_grows_during_a_backlog
     last = found["sizes"][-1]
     assert last.rss_mb < 1.1 * quarter.rss_mb + 20
     assert last.descriptors <= quarter.descriptors + 4
-    assert max(one.wal_mb for one in found["sizes"]) < 64
+    assert max(size.wal_mb for size in found["sizes"]) < 64

@@ -1,4 +1,4 @@
-"""The whole service under deaths and stops: real processes, real searches of small cadences, a Slack on loopback."""
+"""The whole service, with small cadences and a Slack on loopback, while its processes are killed and stopped."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def telescope(tmp_path):
 
 
 def ended_well(service, slack, telescope, *, quarantined=(), patience_s=240):
-    """Hold that every cadence that landed is recorded once and told once, and no file was touched."""
+    """Check that every cadence that landed is recorded and announced once, and that no file was changed."""
     ended = select(cadence.c.id).where(cadence.c.state.in_(ENDED))
     service.until(lambda: len(service.rows(ended)) == telescope.landed, patience_s + 3 * telescope.landed)
     states = dict(service.rows(select(cadence.c.target, cadence.c.state)))
@@ -36,11 +36,11 @@ def ended_well(service, slack, telescope, *, quarantined=(), patience_s=240):
     records = service.rows(select(attempt.c.cadence_id).where(attempt.c.outcome == "done"))
     assert len(records) == len(set(records)) == telescope.landed - len(quarantined)
     with_tone = {f"T{number}" for number in range(1, telescope.landed + 1) if number % 5 == 1} - set(quarantined)
-    found = {one.target for one in service.rows(select(candidate.c.target))}
+    found = {row.target for row in service.rows(select(candidate.c.target))}
     assert found == with_tone
-    service.until(lambda: all(one.state in ("sent", "reconciled") for one in service.rows(select(outbox.c.state))))
-    told = [one for one in slack.messages if "thread_ts" not in one]
-    assert len({one["metadata"]["event_payload"]["uid"] for one in told}) == len(told) == len(with_tone)
+    service.until(lambda: all(row.state in ("sent", "reconciled") for row in service.rows(select(outbox.c.state))))
+    uids = [message["metadata"]["event_payload"]["uid"] for message in slack.messages if "thread_ts" not in message]
+    assert len(set(uids)) == len(uids) == len(with_tone)
     ledger = service.store.ledger()
     assert ledger.pop("seen") == sum(ledger.values()) == telescope.landed
     assert {path: path.stat().st_mtime_ns for path in telescope.root.iterdir()} == telescope.whole
@@ -52,7 +52,7 @@ def kill(*pids, number=signal.SIGKILL):
             os.kill(pid, number)
 
 
-def tell_supervisor(service, method, name):
+def ask_supervisord(service, method, name):
     transport = SupervisorTransport(serverurl=f"unix://{socket_path(service.config)}")
     with contextlib.closing(transport):
         getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor, method)(name)
@@ -71,7 +71,7 @@ def test_processes_killed_at_random_while_two_hundred_cadences_land_lose_and_rep
         time.sleep(rng.uniform(2, 5))
         kill(rng.choice(service_pids(service.config)))
         kills += 1
-        if not program_states(service.config):  # supervisord was hit: whoever keeps services up starts it again
+        if not program_states(service.config):  # supervisord was killed: start it again, as systemd does
             service.until(lambda: service_pids(service.config) == [], 60)
             service.run("up")
     ended_well(service, slack, telescope)
@@ -99,10 +99,10 @@ def test_a_cluster_that_is_killed_and_away_for_40_s_is_waited_for(service, slack
     telescope.land(3)
     service.until(lambda: service.rows(select(attempt.c.id)))
     kill(program_states(service.config)["cluster"]["pid"])
-    tell_supervisor(service, "stopProcess", "cluster")
+    ask_supervisord(service, "stopProcess", "cluster")
     telescope.land(2)
     time.sleep(40)
-    tell_supervisor(service, "startProcess", "cluster")
+    ask_supervisord(service, "startProcess", "cluster")
     ended_well(service, slack, telescope)
 
 
@@ -131,7 +131,7 @@ def test_a_worker_that_was_stopped_until_its_lease_ended_is_fenced_when_it_conti
     kill(pid, number=signal.SIGCONT)
     service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.outcome == "fenced")))
     ended_well(service, slack, telescope)
-    outcomes = sorted(one.outcome for one in service.rows(select(attempt.c.outcome)))
+    outcomes = sorted(row.outcome for row in service.rows(select(attempt.c.outcome)))
     assert (outcomes.count("fenced"), outcomes.count("done")) == (1, 1)
 
 
@@ -149,8 +149,8 @@ def test_cadences_that_eat_all_memory_or_abort_are_set_aside_and_the_others_sear
     telescope.land(6)
     ended_well(service, slack, telescope, quarantined=("T1", "T2"), patience_s=1200)  # ten workers start again
     ended = service.rows(select(cadence.c.why, cadence.c.attempts).where(cadence.c.state == "quarantined"))
-    assert [one.attempts for one in ended] == [0, 0]
-    assert all(one.why.startswith("its worker process died 5 times while searching it; ") for one in ended)
+    assert [row.attempts for row in ended] == [0, 0]
+    assert all(row.why.startswith("its worker process died 5 times while searching it; ") for row in ended)
 
 
 @pytest.mark.fault(37, promise="P1")
@@ -160,6 +160,6 @@ def test_down_during_a_search_queues_the_cadence_again_and_leaves_no_process(ser
     service.until(lambda: service.rows(select(attempt.c.id).where(attempt.c.worker.is_not(None))))
     service.run("down")
     assert service_pids(service.config) == []
-    assert [tuple(one) for one in service.rows(select(cadence.c.state, cadence.c.attempts))] == [("ready", 0)]
+    assert [tuple(row) for row in service.rows(select(cadence.c.state, cadence.c.attempts))] == [("ready", 0)]
     service.run("up")
     ended_well(service, slack, telescope)

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: after a quiet while the promises hold and the ledger adds up."""
+"""After random faults in random order, once the faults have ended, the promises hold and the ledger adds up."""
 
 import random
 from contextlib import suppress
@@ -14,28 +14,28 @@ SENDING = ("before-send", "after-accept", "mid-upload")
 SLACK = (429, 500, "reset", "lost", "text", "invalid_auth")
 
 
-class Weather:
-    """One seeded run of mishaps over an observatory, and the writers whose files are not all there yet."""
+class Faults:
+    """A seeded series of faults of an observatory, and the files that are still being written."""
 
     def __init__(self, observatory, seed):
-        self.sky, self.rng = observatory, random.Random(seed)
+        self.observatory, self.rng = observatory, random.Random(seed)
         self.whole, self.short, self.landed = {}, set(), 0
 
     def land(self):
         self.landed += 1
-        self.whole |= self.sky.land(self.landed)
+        self.whole |= self.observatory.land(self.landed)
 
     def land_some(self):
-        """Half of a cadence's files, the others in bytes that do not make a file yet."""
+        """Write half of a cadence's files, and a part of each other one."""
         self.landed += 1
         now = self.rng.sample(range(6), 3)
-        self.whole |= self.sky.land(self.landed, now)
-        late = self.sky.land(self.landed, sorted({*range(6)} - {*now}), part=self.rng.choice((0.0, 0.3, 0.8)))
+        self.whole |= self.observatory.land(self.landed, now)
+        late = self.observatory.land(self.landed, sorted({*range(6)} - {*now}), part=self.rng.choice((0.0, 0.3, 0.8)))
         self.whole |= late
         self.short |= set(late)
 
-    def dribble(self):
-        """One writer goes on, to the end or not quite."""
+    def write_more(self):
+        """Continue one file, to its end or almost."""
         if self.short:
             path = self.rng.choice(sorted(self.short))
             end = self.rng.choice((len(self.whole[path]) - 7, len(self.whole[path])))
@@ -43,83 +43,79 @@ class Weather:
             self.short -= {path} if end == len(self.whole[path]) else set()
 
     def truncate(self):
-        """A file that was whole is cut, as by a copy that begins again."""
+        """Cut a whole file, as a copy that begins again does."""
         if self.whole:
             path = self.rng.choice(sorted(self.whole))
             path.write_bytes(self.whole[path][: len(self.whole[path]) // 2])
             self.short.add(path)
 
     def kill(self):
-        self.sky.failing = f"{self.rng.choice(PLACES + SENDING)}:kill"
+        self.observatory.failing = f"{self.rng.choice(PLACES + SENDING)}:kill"
 
-    def fall_over(self):
-        """An error where nobody expects one, in place of a death."""
-        self.sky.failing = f"{self.rng.choice(PLACES)}:raise"
+    def raise_error(self):
+        """Let the next failpoint raise an error instead of killing the process."""
+        self.observatory.failing = f"{self.rng.choice(PLACES)}:raise"
 
     def stop(self):
-        """A worker stands still with what it found, and knows nothing of the time that passes."""
-        if self.sky.flights:
-            self.sky.stopped.append(self.sky.flights.pop())
+        """Suspend a worker that has a result."""
+        if self.observatory.flights:
+            self.observatory.stopped.append(self.observatory.flights.pop())
 
-    def go_on(self):
-        while self.sky.stopped:
-            lease = self.sky.stopped.pop()
+    def resume(self):
+        while self.observatory.stopped:
+            lease = self.observatory.stopped.pop()
             with suppress(LeaseLostError, StoreAwayError):
-                self.sky.store.complete(lease.token, self.sky.search(lease.cadence_id))
+                self.observatory.store.complete(lease.token, self.observatory.search(lease.cadence_id))
 
     def lose_workers(self):
-        """A death that is told, or is not because the scheduler died too."""
-        gone, self.sky.flights = self.sky.flights, []
-        self.sky.dead += [(lease, "its worker died", Cause.DEATH) for lease in gone if self.rng.random() < 0.5]
+        """Kill the workers; half of the deaths are reported, the others are not, as when the scheduler dies too."""
+        gone, self.observatory.flights = self.observatory.flights, []
+        self.observatory.dead += [(lease, "its worker died", Cause.DEATH) for lease in gone if self.rng.random() < 0.5]
 
     def restart(self):
-        """The watcher goes in an orderly way, or forgets."""
-        for lease in self.sky.flights:
+        """Restart the watcher, after an orderly stop or a kill."""
+        for lease in self.observatory.flights:
             with suppress(LeaseLostError, StoreAwayError):
                 if self.rng.random() < 0.5:
-                    self.sky.store.release_lease(lease.token)
-        self.sky.flights, self.sky.dead = [], []
+                    self.observatory.store.release_lease(lease.token)
+        self.observatory.flights, self.observatory.dead = [], []
 
     def slack(self):
         method = self.rng.choice(("chat.postMessage", "conversations.history", "files.getUploadURLExternal"))
-        self.sky.slack.modes[method].append(self.rng.choice(SLACK))
+        self.observatory.slack.modes[method].append(self.rng.choice(SLACK))
 
     def clock(self):
-        self.sky.at += self.rng.choice((-3600, 3600, -61, 61))
+        self.observatory.at += self.rng.choice((-3600, 3600, -61, 61))
 
     def disk(self):
-        self.sky.full = not self.sky.full
+        self.observatory.full = not self.observatory.full
 
     def run(self):
-        mishaps = [
-            *(self.land, self.land, self.land_some, self.dribble, self.truncate, self.kill, self.fall_over, self.stop),
-            *(self.go_on, self.lose_workers, self.restart, self.slack, self.clock, self.disk),
+        faults = [
+            *(self.land, self.land, self.land_some, self.write_more, self.truncate, self.kill, self.raise_error),
+            *(self.stop, self.resume, self.lose_workers, self.restart, self.slack, self.clock, self.disk),
         ]
         for _ in range(STEPS):
-            self.rng.choice(mishaps)()
-            for step in (self.sky.one_pass, self.sky.work, self.sky.deliver):
-                self.sky.at += self.rng.uniform(0, 8)
+            self.rng.choice(faults)()
+            for step in (self.observatory.one_pass, self.observatory.work, self.observatory.deliver):
+                self.observatory.at += self.rng.uniform(0, 8)
                 with suppress(Killed, StoreAwayError, RuntimeError, LeaseLostError):
                     step()
-            if not self.sky.full:
-                self.sky.adds_up()
+            if not self.observatory.full:
+                self.observatory.adds_up()
 
-    def quiet(self):
-        """Writers finish, the disk has room, everybody goes on; long enough for every wait and lease to end."""
-        self.sky.full, self.sky.failing = False, ""
-        self.sky.slack.modes.clear()
-        self.go_on()
+    def end(self):
+        """End every fault, and run the programs until every wait and lease has ended."""
+        self.observatory.full, self.observatory.failing = False, ""
+        self.observatory.slack.modes.clear()
+        self.resume()
         for path in self.short:
             path.write_bytes(self.whole[path])
         for _ in range(40):
-            self.sky.passes(1, step_s=400)
-            if not self.sky.store.ledger()["waiting"] and len(self.sky.states()) == self.landed:
+            self.observatory.passes(1, step_s=400)
+            if not self.observatory.store.ledger()["waiting"] and len(self.observatory.states()) == self.landed:
                 break
-        self.sky.passes(12, step_s=400)
-
-
-def quarantined(sky):
-    return [state for state in sky.states() if state == "quarantined"]
+        self.observatory.passes(12, step_s=400)
 
 
 @pytest.mark.fault(7, promise="P1")
@@ -128,12 +124,12 @@ def quarantined(sky):
 @pytest.mark.fault(7, promise="P4")
 @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 200))])
 def test_the_promises_hold_after_random_faults_in_random_order(tmp_path, slack, monkeypatch, seed):
-    sky = Observatory(tmp_path, slack, monkeypatch)
-    weather = Weather(sky, seed)
-    weather.run()
-    weather.quiet()
-    sky.ended_well(weather.whole, quarantined=len(quarantined(sky)))
-    sky.store.requeue()
-    sky.passes(8)
-    sky.ended_well(weather.whole)
-    sky.close()
+    observatory = Observatory(tmp_path, slack, monkeypatch)
+    faults = Faults(observatory, seed)
+    faults.run()
+    faults.end()
+    observatory.ended_well(faults.whole, quarantined=observatory.states().count("quarantined"))
+    observatory.store.requeue()
+    observatory.passes(8)
+    observatory.ended_well(faults.whole)
+    observatory.close()

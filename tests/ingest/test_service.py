@@ -31,30 +31,31 @@ def lease(number):
     return Lease(cadence_id=number, token=str(number), attempt=1, target="T")
 
 
-def run_pass(free, ready, said, ended=()):
-    waiting = iter(ready)
+def run_pass(free, ready, ended=()):
+    """Run a pass with `free` workers; return its steps."""
+    waiting, steps = iter(ready), []
     one_pass(
-        scan=lambda: said.append("look"),
-        group=lambda: said.append("group"),
-        renew_waiting=lambda: said.append("keep"),
-        expire=lambda: said.append("expire"),
+        scan=lambda: steps.append("scan"),
+        group=lambda: steps.append("group"),
+        renew_waiting=lambda: steps.append("renew"),
+        expire=lambda: steps.append("expire"),
         collect=lambda: ended,
-        record_failure=lambda one, why, cause: said.append(f"{one.cadence_id} failed: {why}: {cause.value}"),
+        record_failure=lambda lost, why, cause: steps.append(f"{lost.cadence_id} failed: {why}: {cause.value}"),
         free_workers=lambda: free,
         claim=lambda: next(waiting, None),
-        submit=lambda one: said.append(f"submit {one.cadence_id}"),
+        submit=lambda claimed: steps.append(f"submit {claimed.cadence_id}"),
     )
-    return said
+    return steps
 
 
 def test_a_pass_scans_groups_and_submits_no_more_cadences_than_there_is_room_for():
-    said = run_pass(2, [lease(1), lease(2), lease(3)], [])
-    assert said == ["look", "group", "keep", "expire", "submit 1", "submit 2"]
+    steps = run_pass(2, [lease(1), lease(2), lease(3)])
+    assert steps == ["scan", "group", "renew", "expire", "submit 1", "submit 2"]
 
 
 def test_no_cadence_is_claimed_without_a_worker():
-    assert run_pass(0, [lease(1)], []) == ["look", "group", "keep", "expire"]
-    assert run_pass(-1, [lease(1)], []) == ["look", "group", "keep", "expire"]
+    for free in (0, -1):
+        assert run_pass(free, [lease(1)]) == ["scan", "group", "renew", "expire"]
 
 
 @pytest.mark.fault(4, promise="P5")
@@ -75,7 +76,7 @@ def test_a_scan_without_a_scheduler_is_not_held_up_at_every_file(tmp_path):
 
 def test_an_attempt_of_a_dead_worker_is_ended_before_others_begin():
     ended = [(lease(1), "killed", Cause.DEATH)]
-    assert run_pass(1, [lease(2)], [], ended)[4:] == ["1 failed: killed: death", "submit 2"]
+    assert run_pass(1, [lease(2)], ended)[4:] == ["1 failed: killed: death", "submit 2"]
 
 
 def search(store, config, does):
@@ -157,7 +158,7 @@ def test_a_search_that_hangs_is_ended_with_its_process_and_the_cause(store):
 
 def test_a_failpoint_does_nothing_unless_it_is_enabled():
     code = "from sentinel.failpoint import failpoint; failpoint('seen'); failpoint('leased'); print('alive')"
-    for wanted, status_, said in (
+    for action, exit_code, output in (
         ("", 0, "alive"),
         ("seen:exit", 1, ""),
         ("leased:kill", -9, ""),
@@ -166,12 +167,12 @@ def test_a_failpoint_does_nothing_unless_it_is_enabled():
         ran = subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,
-            env={"SENTINEL_FAILPOINT": wanted},
+            env={"SENTINEL_FAILPOINT": action},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert (ran.returncode, ran.stdout.strip()) == (status_, said)
+        assert (ran.returncode, ran.stdout.strip()) == (exit_code, output)
 
 
 @pytest.mark.fault(36, promise="P2")

@@ -207,7 +207,7 @@ def test_a_missing_root_changes_nothing(folder):
 def test_a_watcher_continues_where_a_killed_one_stopped(tmp_path, store):
     first = Folder(tmp_path / "in", store)
     land(first, headers())
-    first.look()  # dies between two passes
+    first.scan()  # killed between scan and grouping
     store.engine.dispose()
     assert Folder(tmp_path / "in", store).passes() == ["ready"]
 

@@ -1,17 +1,19 @@
 """Blind injections: tones added to live cadences while they are searched a second time."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
-from factories import make_detector
+from factories import GBT, make_detector, observe
 from rows import count, queue
 
 from aetherscan.errors import TruncatedFileError
-from aetherscan.io import open_observation
+from aetherscan.io import ArrayObservation, open_observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
+from aetherscan.simulate.injection import Emitter
 from sentinel.config import Config
-from sentinel.injection.blind import search_blind
+from sentinel.injection.blind import InjectedObservation, search_blind
 from sentinel.store.schema import candidate, injection, outbox
 from sentinel.workers.task import inject_blind
 
@@ -30,6 +32,30 @@ def test_a_blind_injection_is_recovered_and_changes_neither_files_nor_candidates
     for observation in observations:
         observation.close()
     assert all(abs(row.frequency_mhz - injected["frequency_mhz"]) > 1e-5 for row in own)
+
+
+def test_a_masked_channel_near_the_tone_does_not_mask_the_tone():
+    tone = Emitter(frequency_mhz=GBT.frequency(500), drift_hz_s=0.0, width_hz=2.0, snr=(20.0,))
+    (observation,) = observe("A")
+    before = observation.read(0, GBT.nchans)
+    before[:, 510] = np.nan
+    part = InjectedObservation(ArrayObservation(GBT, before), 0, GBT.nchans, tone, 0, 0.0)
+    power = part.read(0, GBT.nchans)
+    assert np.isnan(power).sum() == GBT.ntime
+    assert (power[:, 500] > before[:, 500]).all()
+
+
+def test_a_blind_injection_searches_one_coarse_channel_of_the_configured_width(sky, monkeypatch):
+    searched = []
+
+    def search(parts, *_, **__):
+        searched.extend(parts)
+        return SimpleNamespace(candidates=())
+
+    monkeypatch.setattr("sentinel.injection.blind.search_cadence", search)
+    settings = SearchSettings(coarse_channels=2**14)
+    search_blind(sky[0], (0, 2, 4), settings, make_detector(), np.random.default_rng(3))
+    assert {part.header.nchans for part in searched} == {2**14}
 
 
 def test_blind_injections_have_the_configured_rate_and_are_never_candidates(store, monkeypatch):

@@ -136,11 +136,11 @@ def test_a_permanent_failure_is_quarantined_at_once_with_its_cause(store):
     assert store.claim(60) is None
 
 
-def lose_worker(store, *, told):
-    """Let the worker of a cadence die in mid-search; return the attempt and the new state of the cadence."""
+def lose_worker(store, *, reported):
+    """Let the worker of a cadence die during the search; return the attempt and the new state of the cadence."""
     lease = store.claim(60)
-    store.renew(lease.token, 60 if told else -1, progress=0.5, worker="host:1")
-    if told:
+    store.renew(lease.token, 60 if reported else -1, progress=0.5, worker="host:1")
+    if reported:
         store.fail(lease.token, "its worker died", Cause.DEATH, max_attempts=1, retry_after_s=0)
     else:
         assert store.expire() == 1
@@ -149,27 +149,27 @@ def lose_worker(store, *, told):
 
 @pytest.mark.fault(12, promise="P1")
 @pytest.mark.parametrize(
-    ("told", "how"), [((True,) * 5, "died"), ((True, False, False, True, True), "died or stopped reporting")]
+    ("reported", "how"), [((True,) * 5, "died"), ((True, False, False, True, True), "died or stopped reporting")]
 )
-def test_a_cadence_whose_workers_always_die_is_quarantined(store, told, how):
+def test_a_cadence_whose_workers_always_die_is_quarantined(store, reported, how):
     queue(store)
-    deaths = [lose_worker(store, told=one) for one in told]
+    deaths = [lose_worker(store, reported=each) for each in reported]
     assert deaths == [(1, "retry_at")] * 4 + [(1, "quarantined")]
     assert row(store, cadence).attempts == 0
     assert row(store, cadence).why.startswith(f"its worker process {how} 5 times while searching it; ")
     with store.write() as rows:
         rows.execute(update(attempt).values(started_at=attempt.c.started_at - 1))  # the clock of a test hardly advances
     assert store.requeue() == 1
-    assert lose_worker(store, told=True) == (1, "retry_at")
+    assert lose_worker(store, reported=True) == (1, "retry_at")
 
 
 @pytest.mark.fault(12, promise="P1")
-@pytest.mark.parametrize("told", [True, False])
-def test_a_death_before_the_search_began_is_not_held_against_the_cadence(store, told):
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_death_before_the_search_began_is_not_counted(store, reported):
     queue(store)
     for _ in range(7):
-        lease = store.claim(60 if told else -1)
-        if told:
+        lease = store.claim(60 if reported else -1)
+        if reported:
             store.fail(lease.token, "its worker died", Cause.DEATH, max_attempts=1, retry_after_s=0)
         else:
             store.expire()
@@ -193,7 +193,7 @@ def test_deaths_do_not_use_up_the_attempts_and_wait_longer_each_time(store):
 
 
 @pytest.mark.fault(37, promise="P1")
-def test_an_orderly_stop_costs_no_attempt(store):
+def test_an_orderly_stop_is_not_counted_as_an_attempt(store):
     queue(store)
     store.release_lease(store.claim(60).token)
     assert store.claim(60).attempt == 1
@@ -212,11 +212,11 @@ def test_two_processes_share_a_queue_and_claim_no_cadence_twice(store):
     spawn = multiprocessing.get_context("spawn")
     barrier, results = spawn.Barrier(2), spawn.Queue()
     both = [spawn.Process(target=claim_all, args=(str(store.engine.url), barrier, results)) for _ in range(2)]
-    for one in both:
-        one.start()
+    for process in both:
+        process.start()
     taken = [results.get(timeout=60) for _ in both]
-    for one in both:
-        one.join()
+    for process in both:
+        process.join()
     assert sorted(taken[0] + taken[1]) == ids
     assert count(store, candidate) == 30
 
@@ -311,8 +311,8 @@ def shape(store):
         there = inspect(rows)
         return {
             table: (
-                {(one["name"], str(one["type"]), one["nullable"]) for one in there.get_columns(table)},
-                {(one["name"], *one["column_names"]) for one in there.get_indexes(table)},
+                {(column["name"], str(column["type"]), column["nullable"]) for column in there.get_columns(table)},
+                {(index["name"], *index["column_names"]) for index in there.get_indexes(table)},
             )
             for table in there.get_table_names()
         }
@@ -321,16 +321,16 @@ def shape(store):
 @pytest.mark.fault(39, promise="P1")
 @pytest.mark.parametrize("version", range(OLDEST, NEWEST))
 def test_an_older_store_keeps_its_rows_and_gets_the_newest_schema(empty, version):
-    came, new = open_store(older(empty(), version)), open_store(empty())
-    assert row(came, meta).value == str(NEWEST)
-    assert row(came, candidate).frequency_mhz == CANDIDATE["frequency_mhz"]
-    assert (row(came, candidate).seen_before is None) == (version == 1)
-    assert shape(came) == shape(new)
-    record_candidates(came, [{**CANDIDATE, "allocations": "DSN X down-link", "tstart_mjd": 59104.0}])
-    assert row(came, candidate, id=2).seen_before == 1
-    assert came.ledger() == {"seen": 3, "done": 2, "quarantined": 0, "skipped": 0, "waiting": 1}
-    for one in (came, new):
-        one.engine.dispose()
+    upgraded, new = open_store(older(empty(), version)), open_store(empty())
+    assert row(upgraded, meta).value == str(NEWEST)
+    assert row(upgraded, candidate).frequency_mhz == CANDIDATE["frequency_mhz"]
+    assert (row(upgraded, candidate).seen_before is None) == (version == 1)
+    assert shape(upgraded) == shape(new)
+    record_candidates(upgraded, [{**CANDIDATE, "allocations": "DSN X down-link", "tstart_mjd": 59104.0}])
+    assert row(upgraded, candidate, id=2).seen_before == 1
+    assert upgraded.ledger() == {"seen": 3, "done": 2, "quarantined": 0, "skipped": 0, "waiting": 1}
+    for opened in (upgraded, new):
+        opened.engine.dispose()
 
 
 @pytest.mark.fault(39, promise="P1")
@@ -346,8 +346,8 @@ def test_a_store_is_downgraded_and_upgraded_with_its_rows(store, empty, version)
     again = open_store(store.engine.url.render_as_string())
     assert row(again, meta).value == str(NEWEST)
     record_candidates(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
-    for one in (then, again):
-        one.engine.dispose()
+    for opened in (then, again):
+        opened.engine.dispose()
 
 
 @pytest.mark.parametrize("version", [None, OLDEST])
@@ -380,11 +380,11 @@ def test_programs_may_open_a_new_or_older_store_at_the_same_time(empty, version)
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(3)
     several = [spawn.Process(target=open_and_close, args=(url, barrier)) for _ in range(3)]
-    for one in several:
-        one.start()
-    for one in several:
-        one.join()
-    assert [one.exitcode for one in several] == [0, 0, 0]
+    for process in several:
+        process.start()
+    for process in several:
+        process.join()
+    assert [process.exitcode for process in several] == [0, 0, 0]
     opened = open_store(url)
     assert row(opened, meta).value == str(NEWEST)
     opened.engine.dispose()
