@@ -171,7 +171,7 @@ def test_a_poster_killed_at_any_step_sends_each_message_once(killable, where):
 
 
 @pytest.mark.fault(12, promise="P1")
-def test_a_cadence_that_kills_every_worker_is_set_aside_and_the_others_go_on(observatory):
+def test_a_cadence_that_kills_every_worker_is_set_aside_and_the_others_are_searched(observatory):
     whole = observatory.land(1) | observatory.land(2) | observatory.land(3)
     finish = observatory.finish
 
