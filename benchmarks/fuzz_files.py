@@ -1,10 +1,10 @@
 """Search damaged files, and let the watcher examine them: `python benchmarks/fuzz_files.py [COUNT] [SEED]`.
 
 Run from the repository root. One file of a cadence with a tone in its ONs is damaged at a time: bits flipped, bytes cut
-or added, header values removed or of another type or size, power that is no power. Each file goes through `search` with
-the other five, and through the watcher, which examines and groups it. Failures are an exception, a search longer than
-`LIMIT_S`, and a candidate of power that is no power. The exit status is 1 if there is one. The last line counts the
-results.
+or added, header values removed or of another type or size, power replaced by values that are not power. Each file goes
+through `search` with the other five, and through the watcher, which examines and groups it. Failures are an exception,
+a search longer than `LIMIT_S`, and a candidate from values that are not power. The exit status is 1 if there is one.
+The last line counts the results.
 """
 
 import csv
@@ -106,7 +106,7 @@ def cadence(nchans: int = 4096) -> list[Any]:
     ]
 
 
-def late(*_: object) -> None:
+def stop(*_: object) -> None:
     raise TimeoutError(f"expected an end within {LIMIT_S} s")
 
 
@@ -129,7 +129,7 @@ def fuzz(
     good = [watched / f"{i}.h5" for i in range(6)]
     for place, (path, header) in enumerate(zip(good, headers, strict=True)):
         write(path, header, observed(rng, header, place))
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, stop)
     for number in range(count):
         place = int(rng.integers(6))
         if number % NEW_STORE == 0:
@@ -147,7 +147,7 @@ def fuzz(
             with (output / "candidates.csv").open(newline="", encoding="utf-8") as table:
                 announced = [row for row in csv.DictReader(table) if not row["note"]]
             if kind is change_power and announced:
-                failures.append(f"{number}: {len(announced)} candidates of power that is no power in file {place}")
+                failures.append(f"{number}: {len(announced)} candidates from values that are not power in file {place}")
             results["searches with the tone"] += bool(announced)
             results[f"{kind.__name__}: exit status {outcome.exit_status}"] += 1
             rules = Watch(roots=(watched,), settle_s=0)

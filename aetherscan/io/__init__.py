@@ -2,7 +2,8 @@
 
 `observation` opens a file of either format, or the files of a cadence; `memory` makes observations of arrays; `hdf5`
 and `sigproc` know one format each; `bitshuffle` decodes the chunks of an HDF5 dataset without the HDF5 library;
-`fields` checks header values. Only this package imports h5py and hdf5plugin.
+`fields` checks header values; `products` decides which polarization products are total power. Only this package
+imports h5py and hdf5plugin.
 """
 
 from aetherscan.io.hdf5 import write_h5

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from aetherscan.io.observation import Observation, output_buffer
+from aetherscan.io.observation import Observation
 
 MOST_ROWS = 256
 """Rows of an observation that are searched one by one."""
@@ -30,33 +30,18 @@ class BinnedObservation(Observation):
         """Channels of one chunk of the file."""
         return self._observation.chunk_channels
 
-    def read(
-        self,
-        start: int,
-        stop: int,
-        out: Float32[np.ndarray, "time freq"] | None = None,
-        rows: tuple[int, int] | None = None,
-    ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` (exclusive), a piece of rows after the other.
-
-        Args:
-            start: first channel.
-            stop: channel after the last.
-            out: filled if given, else a new array is; its rows may be part of a wider buffer.
-            rows: first row, and one past the last; None: all.
-        """
-        power, (first, last) = output_buffer(self.header, start, stop, out, rows)
-        step = max(1, PIECE_BYTES // (4 * self._factor * (stop - start)))
-        for row in range(first, last, step):
-            end = min(row + step, last)
-            piece = self._observation.read(start, stop, rows=(row * self._factor, end * self._factor))
-            pieces = piece.reshape(end - row, self._factor, stop - start)
-            pieces.mean(axis=1, out=power[row - first : end - first])
-            if not np.isfinite(power[row - first : end - first]).all():
+    def _fill(self, power: Float32[np.ndarray, "time freq"], rows: slice, chans: slice) -> None:
+        step = max(1, PIECE_BYTES // (4 * self._factor * power.shape[1]))
+        for row in range(rows.start, rows.stop, step):
+            end = min(row + step, rows.stop)
+            bins = power[row - rows.start : end - rows.start]
+            piece = self._observation.read(chans.start, chans.stop, rows=(row * self._factor, end * self._factor))
+            pieces = piece.reshape(end - row, self._factor, -1)
+            pieces.mean(axis=1, out=bins)
+            if not np.isfinite(bins).all():
                 count = np.isfinite(pieces).sum(axis=1)
                 total = np.where(np.isfinite(pieces), pieces, 0).sum(axis=1)
-                power[row - first : end - first] = np.where(count, total / np.maximum(count, 1), np.nan)
-        return power
+                bins[:] = np.where(count, total / np.maximum(count, 1), np.nan)
 
 
 def bin_rows(observations: Sequence[Observation]) -> Sequence[Observation]:

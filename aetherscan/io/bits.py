@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num, UInt8
 
-NBITS = (1, 2, 4, 8, 16, 32)
 STORED: dict[int, np.dtype[Any]] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32: np.dtype("<f4")}
 """Number type of stored power by nbits; 8 and 16 bit are unsigned, as in blimpy."""
 SIGNED_OFFSET = 128

@@ -20,9 +20,11 @@ DERIVED = ("ntime", "coordinate_note", "storage_note")
 FIELDS: dict[str, Any] = {field.name: field.type for field in fields(Header) if field.name not in DERIVED} | {
     "nfpc": int
 }
+"""Type of each header value that a file stores, by its name."""
 PEEK_CHANS = 1024
 """Channels that completeness checks read at once, of a file without chunks."""
 OPTIONAL = {"machine_id": 0, "nfpc": None, "ibeam": -1, "nbeams": 1}
+"""Values that a file may lack, and what is used then."""
 
 
 def header_from(values: Mapping[str, Any], *, packed: bool = False) -> Header:
@@ -39,6 +41,15 @@ def header_from(values: Mapping[str, Any], *, packed: bool = False) -> Header:
     read["nfpc"] = read["nfpc"] or None  # 0: the writer does not know
     read["src_raj"], read["src_dej"], note = coordinates(read["src_raj"], read["src_dej"], packed=packed)
     return Header(ntime=MIN_ROWS, coordinate_note=note, **read)
+
+
+def pol_type_of(values: Any) -> str:
+    """Return the POL_TYPE of PSRFITS among raw header values, in lower or upper case; empty if there is none.
+
+    Raises:
+        HeaderError: it is not text.
+    """
+    return next((_converted(name, values[name], str) for name in ("POL_TYPE", "pol_type") if name in values), "")
 
 
 def with_rows(header: Header, ntime: int) -> Header:
@@ -87,9 +98,12 @@ def _field(values: Mapping[str, Any], name: str) -> Any:
         if name in OPTIONAL:
             return OPTIONAL[name]
         raise HeaderError(f"{name}: expected a value, found none among {', '.join(sorted(values)) or 'no values'}")
-    kind = FIELDS[name]
+    return _converted(name, values[name], FIELDS[name])
+
+
+def _converted(name: str, stored: Any, kind: type) -> Any:
     try:
-        value = np.ravel(values[name])[0]
+        value = np.ravel(stored)[0]
         return printable(value).strip("\0 ") if kind is str else kind(value)
     except (TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
-        raise HeaderError(f"{name}: expected {kind.__name__}, found {values[name]!r}") from error
+        raise HeaderError(f"{name}: expected {kind.__name__}, found {stored!r}") from error

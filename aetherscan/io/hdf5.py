@@ -30,7 +30,7 @@ from aetherscan.errors import FormatError, HeaderError, TruncatedFileError
 from aetherscan.header import Header
 from aetherscan.io.bits import STORED
 from aetherscan.io.bitshuffle import CHUNK_INDEX, VALUE_BYTES, Chunks, Decoder
-from aetherscan.io.fields import FIELDS, PEEK_CHANS, columns, header_from, with_rows
+from aetherscan.io.fields import FIELDS, PEEK_CHANS, columns, header_from, pol_type_of, with_rows
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BITSHUFFLE_LZ4 = (32008, (VALUE_BYTES, 2))
@@ -42,8 +42,8 @@ MAX_CHUNK = 2**27
 class Hdf5Filterbank:
     """An open `.h5` file; `chunks` is its chunk shape, or the piece that completeness checks read if it has none.
 
-    A pixel whose value in the dataset `mask` is not 0 was not measured: it reads as NaN. blimpy always creates a mask,
-    and writes none.
+    A pixel whose value in the dataset `mask` is not 0 was not measured: it reads as NaN. blimpy always creates a
+    mask and writes nothing to it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,6 +64,7 @@ class Hdf5Filterbank:
             self.close = stack.pop_all().close
         self.chunks = self._power.chunks or (1, 1, min(self.header.nchans, PEEK_CHANS))
         self.packed, self.in_rows = bool(_filters(self._power)), self._power.chunks is None
+        self.pol_type = pol_type_of(self._power.attrs)
 
     def read(self, rows: slice, product: int, chans: slice, out: Float32[np.ndarray, "time freq"]) -> None:
         """Read one product into `out`.

@@ -1,9 +1,11 @@
-"""Observations whose power is an array in memory, for notebooks, for blimpy users and for missing observations.
+"""Observations whose power is an array in memory, for notebooks, for users of blimpy and for missing observations.
 
-from blimpy import Waterfall
+With blimpy::
 
-cadence = [from_waterfall(Waterfall(path)) for path in paths]
-result = search_cadence(cadence, detector)
+    from blimpy import Waterfall
+
+    cadence = [from_waterfall(Waterfall(path)) for path in paths]
+    result = search_cadence(cadence, detector)
 """
 
 from dataclasses import replace
@@ -14,8 +16,9 @@ from jaxtyping import Float32
 
 from aetherscan.errors import HeaderError
 from aetherscan.header import ABSENT, Header
-from aetherscan.io.fields import header_from
-from aetherscan.io.observation import Observation, output_buffer
+from aetherscan.io.fields import header_from, pol_type_of
+from aetherscan.io.observation import Observation
+from aetherscan.io.products import add_product, products
 
 ANGLE_UNITS = {"src_raj": "hour", "src_dej": "deg"}
 """blimpy keeps coordinates as astropy angles; these attributes are their values in the units of a `Header`."""
@@ -39,24 +42,8 @@ class ArrayObservation(Observation):
         """Nothing is decoded, so any block of channels reads equally fast."""
         return 1
 
-    def read(
-        self,
-        start: int,
-        stop: int,
-        out: Float32[np.ndarray, "time freq"] | None = None,
-        rows: tuple[int, int] | None = None,
-    ) -> Float32[np.ndarray, "time freq"]:
-        """Copy channels `start` to `stop` (exclusive) of every row, or of `rows`, into `out` if given.
-
-        Args:
-            start: first channel.
-            stop: channel after the last.
-            out: filled if given, else a new array is; its rows may be part of a wider buffer.
-            rows: first row, and one past the last; None: all.
-        """
-        power, span = output_buffer(self.header, start, stop, out, rows)
-        power[:] = self._power[slice(*span), start:stop]
-        return power
+    def _fill(self, power: Float32[np.ndarray, "time freq"], rows: slice, chans: slice) -> None:
+        power[:] = self._power[rows, chans]
 
 
 def absent_observation(header: Header) -> ArrayObservation:
@@ -65,13 +52,17 @@ def absent_observation(header: Header) -> ArrayObservation:
     return ArrayObservation(header, np.broadcast_to(np.float32(np.nan), (header.ntime, header.nchans)))
 
 
-def from_waterfall(waterfall: Any) -> ArrayObservation:
+def from_waterfall(waterfall: Any, polarization: int | None = None) -> ArrayObservation:
     """Return a `blimpy.Waterfall`, loaded whole, as an observation; blimpy itself is not imported.
 
-    Several polarizations become total power, as in `open_observation`.
+    Args:
+        waterfall: with its power in memory.
+        polarization: product to take, from 1; None: total power, as in `open_observation`.
 
     Raises:
-        HeaderError: a header value is missing or impossible, or not the whole file was loaded.
+        HeaderError: a header value is missing or impossible, not the whole file was loaded, or there is no such
+            product.
+        FormatError: the second product, which is to be added, is not power.
     """
     values = {
         name: getattr(value, ANGLE_UNITS[name], value) if name in ANGLE_UNITS else value
@@ -81,5 +72,8 @@ def from_waterfall(waterfall: Any) -> ArrayObservation:
     whole = (getattr(waterfall, "n_ints_in_file", len(cube)), header.nifs, header.nchans)
     if cube.shape != whole:  # blimpy leaves the header as it is when only a part is loaded
         raise HeaderError(f"(rows, nifs, nchans): expected the whole file loaded, {whole}, found {cube.shape}")
-    power = cube[:, :2].sum(axis=1, dtype=np.float32)
+    first, *others = products(header.nifs, pol_type_of(values), polarization)
+    power = cube[:, first].astype(np.float32)
+    for product in others:
+        add_product(power, cube[:, product].astype(np.float32), product)
     return ArrayObservation(replace(header, ntime=len(cube), nifs=1, nbits=32), power)

@@ -1,11 +1,9 @@
 """Open BL HDF5 (`.h5`) and SIGPROC (`.fil`) files with one function, `open_observation`.
 
 The first bytes of a file decide its format; name and suffix do not matter. An observation gives total power: linear,
-float32, axes (time, freq), channels in the order of the file. **Several polarizations become total power**: with nifs 2
-or 4 it is the sum of the first two products, because rawspec writes AA, BB, Re(AB*), Im(AB*). No header field says that
-a file holds Stokes I, Q, U, V instead (rawspec's `-p -4`). Q has negative values, and a sum with them is refused: the
-caller chooses one product by its number.
-The formats are described by Lebofsky et al. 2019 (arXiv:1906.07391) and in the SIGPROC manual (Lorimer).
+float32, axes (time, freq), channels in the order of the file. **Several polarizations become total power**
+(`aetherscan.io.products`), unless the caller chooses one product by its number. The formats are described by Lebofsky
+et al. 2019 (arXiv:1906.07391) and in the SIGPROC manual (Lorimer).
 
 Files can be opened while they are still being written, and a hole in either format reads as zeros without an error.
 Therefore `open_observation` checks that everything the header promises is stored, and every read checks that the size,
@@ -30,6 +28,7 @@ from aetherscan.header import Header
 from aetherscan.io import hdf5, sigproc
 from aetherscan.io.fields import PEEK_CHANS, printable
 from aetherscan.io.hdf5 import Hdf5Filterbank
+from aetherscan.io.products import add_product, products
 from aetherscan.io.sigproc import SigprocFilterbank
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".fil")
@@ -43,7 +42,10 @@ LIBRARY_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError, Ove
 
 
 class Observation(AbstractContextManager["Observation"], ABC):
-    """A header and the power that belongs to it, read block by block. Not safe for use by two threads at once."""
+    """A header and the power that belongs to it, read block by block. Not safe for use by two threads at once.
+
+    A subclass sets `header`, and says in `chunk_channels` and `_fill` how its power is stored and read.
+    """
 
     header: Header
 
@@ -52,7 +54,6 @@ class Observation(AbstractContextManager["Observation"], ABC):
     def chunk_channels(self) -> int:
         """Channels that are decoded together. Reads are fastest when they cover whole chunks."""
 
-    @abstractmethod
     def read(
         self,
         start: int,
@@ -71,8 +72,28 @@ class Observation(AbstractContextManager["Observation"], ABC):
             rows: first row, and one past the last; None: all.
 
         Raises:
-            ValueError: the observation has no such channels, or `out` has another shape.
+            ValueError: the observation has no such channels or rows, or `out` has another shape, type or stride.
+            TruncatedFileError: the file was cut, replaced or moved after it was opened. Discard what was read.
+            FormatError: the second product of a file, which is to be added, is not power.
         """
+        nchans, ntime = self.header.nchans, self.header.ntime
+        first, last = rows or (0, ntime)
+        shape = (last - first, stop - start)
+        if not 0 <= start < stop <= nchans:
+            raise ValueError(f"channels: expected 0 <= start < stop <= {nchans}, found {start} to {stop}")
+        if not 0 <= first < last <= ntime:
+            raise ValueError(f"rows: expected 0 <= first < last <= {ntime}, found {first} to {last}")
+        power = np.empty(shape, np.float32) if out is None else out
+        whole_rows = power.shape == shape and power.strides[1] == power.itemsize and power.flags.behaved
+        if power.dtype != np.float32 or not whole_rows:
+            found = f"{power.dtype} {power.shape}, strides {power.strides}"
+            raise ValueError(f"out: expected contiguous rows of float32 {shape} that can be written, found {found}")
+        self._fill(power, slice(first, last), slice(start, stop))
+        return power
+
+    @abstractmethod
+    def _fill(self, power: Float32[np.ndarray, "time freq"], rows: slice, chans: slice) -> None:
+        """Fill `power` with these rows and channels."""
 
     def close(self) -> None:
         """Close the file, if there is one."""
@@ -94,52 +115,26 @@ class FileObservation(Observation):
             self._stat = _stat(path)
             self._filterbank = _filterbank_class(path)(path)
             self.header: Header = self._filterbank.header
-            if polarization is not None and polarization > self.header.nifs:
+            try:
+                self._products = products(self.header.nifs, self._filterbank.pol_type, polarization)
+            except HeaderError:
                 self.close()
-                raise HeaderError(f"polarization: expected 1 to {self.header.nifs} as nifs says, found {polarization}")
-        self._product = 0 if polarization is None else polarization - 1
-        self._sums = self.header.nifs > 1 and polarization is None
-        self._second_product: Float32[np.ndarray, "time freq"] | None = None
+                raise
+        self._spare: Float32[np.ndarray, "time freq"] | None = None
 
     @property
     def chunk_channels(self) -> int:
         """Channels of one chunk of the file."""
         return int(self._filterbank.chunks[2])
 
-    def read(
-        self,
-        start: int,
-        stop: int,
-        out: Float32[np.ndarray, "time freq"] | None = None,
-        rows: tuple[int, int] | None = None,
-    ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` (exclusive) of every row, or of `rows`, into `out` if given.
-
-        Args:
-            start: first channel.
-            stop: channel after the last.
-            out: filled if given, else a new array is; its rows may be part of a wider buffer.
-            rows: first row, and one past the last; None: all.
-
-        Raises:
-            TruncatedFileError: the file was cut, replaced or moved after it was opened. Discard what was read.
-            FormatError: the second product, which is to be added, is not power.
-            ValueError: the observation has no such channels, or `out` has another shape.
-        """
-        power, span = output_buffer(self.header, start, stop, out, rows)
-        times, chans = slice(*span), slice(start, stop)
+    def _fill(self, power: Float32[np.ndarray, "time freq"], rows: slice, chans: slice) -> None:
         with self._unchanged():
-            self._filterbank.read(times, self._product, chans, power)
-            if self._sums:
-                if self._second_product is None or self._second_product.shape != power.shape:
-                    self._second_product = np.empty(power.shape, np.float32)
-                self._filterbank.read(times, 1, chans, self._second_product)
-                if (least := np.fmin.reduce(self._second_product, axis=None)) < 0:
-                    expected = "expected power in products 1 and 2, whose sum is searched"
-                    choose = "is it Stokes Q? `search.polarization: 1` or `--pol 1` searches the first"
-                    raise FormatError(f"polarization: {expected}, found {least:g} in product 2: {choose}")
-                power += self._second_product
-        return power
+            self._filterbank.read(rows, self._products[0], chans, power)
+            for product in self._products[1:]:
+                if self._spare is None or self._spare.shape != power.shape:
+                    self._spare = np.empty(power.shape, np.float32)
+                self._filterbank.read(rows, product, chans, self._spare)
+                add_product(power, self._spare, product)
 
     def verify(self) -> None:
         """Decode the first chunk, the last, and one chosen by the identity of the observation, and look at the end.
@@ -156,23 +151,25 @@ class FileObservation(Observation):
             power = np.empty((rows.stop - rows.start, chans.stop - chans.start), np.float32)
             with self._unchanged():
                 self._filterbank.read(rows, products.start, chans, power)
-        if not self._filterbank.packed:
-            with self._unchanged():
-                self._refuse_if_the_end_is_empty()
+        with self._unchanged():
+            self._refuse_if_the_end_is_empty()
 
     def _refuse_if_the_end_is_empty(self) -> None:
-        """Recognize a copy that has its full size and not all its bytes: they read as zeros.
+        """Recognize a file that has its full size and not all its power: what was not written reads as zeros.
 
         Zeros in part of a row, or in one row, are no sign of it: channels are masked and rows are dropped with zeros.
         The end of a file that was never written is a hole, unless its file system has none. A copy that keeps no zeros
-        has a hole there, too, where the last channels are masked; then they are zeros in the row before as well.
+        has a hole there, too, where the last channels are masked; then they are zeros in the row before as well. A
+        compressed file has no holes: a writer may have compressed the zeros of rows that it has yet to fill.
         """
-        last, hole = self.header.ntime - 1, _ends_in_a_hole(self.path)
+        last = self.header.ntime - 1
         empty = not self._has_power(last)
         if empty and not self._has_power(last - 1):
             raise TruncatedFileError("expected power in the last two rows, found zeros")
+        if self._filterbank.packed or not _ends_in_a_hole(self.path):
+            return
         masked = self._filterbank.in_rows and not self._has_power(last - 1, self.header.nchans - PEEK_CHANS)
-        if hole and (empty or not masked):
+        if empty or not masked:
             raise TruncatedFileError("expected power to the end of the file, found a hole: that part was never written")
 
     def _has_power(self, row: int, start: int = 0) -> bool:
@@ -205,7 +202,7 @@ def open_observation(path: str | os.PathLike[str], polarization: int | None = No
 
     Args:
         path: of the file.
-        polarization: product to read, from 1; None: total power, the only product or the sum of the first two.
+        polarization: product to read, from 1; None: total power, as `aetherscan.io.products` says.
 
     Raises:
         TruncatedFileError: the file is incomplete, open for writing, or cannot be read now. Try again later.
@@ -245,39 +242,6 @@ def verify_complete(path: str | os.PathLike[str], *, decode: bool = True, polari
         if decode:
             observation.verify()
         return observation.header
-
-
-def output_buffer(
-    header: Header,
-    start: int,
-    stop: int,
-    out: Float32[np.ndarray, "time freq"] | None,
-    rows: tuple[int, int] | None = None,
-) -> tuple[Float32[np.ndarray, "time freq"], tuple[int, int]]:
-    """Check the arguments of `Observation.read`, and return `out` or a new buffer, and the rows to read.
-
-    Args:
-        header: of the observation that is read.
-        start: first channel.
-        stop: channel after the last.
-        out: buffer of the caller, or None.
-        rows: first, and one past the last; None: all.
-
-    Raises:
-        ValueError: the observation has no such channels or rows, or `out` has another shape, type or stride.
-    """
-    first, last = rows or (0, header.ntime)
-    shape = (last - first, stop - start)
-    if not 0 <= start < stop <= header.nchans:
-        raise ValueError(f"channels: expected 0 <= start < stop <= {header.nchans}, found {start} to {stop}")
-    if not 0 <= first < last <= header.ntime:
-        raise ValueError(f"rows: expected 0 <= first < last <= {header.ntime}, found {first} to {last}")
-    power = np.empty(shape, np.float32) if out is None else out
-    whole_rows = power.shape == shape and power.strides[1] == power.itemsize and power.flags.behaved
-    if power.dtype != np.float32 or not whole_rows:
-        found = f"{power.dtype} {power.shape}, strides {power.strides}"
-        raise ValueError(f"out: expected contiguous rows of float32 {shape} that can be written, found {found}")
-    return power, (first, last)
 
 
 def _filterbank_class(path: Path) -> type[Hdf5Filterbank | SigprocFilterbank]:

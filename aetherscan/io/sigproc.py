@@ -40,7 +40,7 @@ FIXED = {"data_type": 1, "nbeams": 1, "ibeam": -1, "az_start": 0.0, "za_start": 
 class SigprocFilterbank:
     """An open `.fil` file; `chunks` is the shape of the piece that completeness checks read."""
 
-    packed, in_rows = False, True
+    packed, in_rows, pol_type = False, True, ""  # no keyword names the products
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
@@ -107,9 +107,10 @@ def parse_header(head: bytes) -> tuple[dict[str, Any], int]:
         if name == "fchannel":
             frequency, at = _number(head, at, DOUBLE)
             table.append(frequency)
+        elif KEYWORDS[name] == TEXT:
+            values[name], at = _text(head, at)
         elif KEYWORDS[name] != NOTHING:
-            read = _text if KEYWORDS[name] == TEXT else _number
-            values[name], at = read(head, at, KEYWORDS[name])
+            values[name], at = _number(head, at, KEYWORDS[name])
         keyword, at = _text(head, at)
     return values | _even_band(table), at
 
@@ -170,7 +171,7 @@ def _number(head: bytes, at: int, code: str) -> tuple[Any, int]:
     return struct.unpack_from(code, head, at)[0], end
 
 
-def _text(head: bytes, at: int, _: str = TEXT) -> tuple[bytes, int]:
+def _text(head: bytes, at: int) -> tuple[bytes, int]:
     length, at = _number(head, at, INT)
     if not 0 <= length <= MAX_HEADER - at:
         raise FormatError(

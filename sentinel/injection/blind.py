@@ -4,6 +4,7 @@ The real search has been recorded by then, so no candidate, message or count can
 `injection` table records the result. `sentinel.injection.canary` injects whole simulated cadences.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,33 +58,20 @@ class InjectedObservation(Observation):
         """Channels that are decoded together."""
         return self._real.chunk_channels
 
-    def read(
-        self,
-        start: int,
-        stop: int,
-        out: Float32[np.ndarray, "time freq"] | None = None,
-        rows: tuple[int, int] | None = None,
-    ) -> Float32[np.ndarray, "time freq"]:
-        """Read channels `start` to `stop` of this part, with the tone added.
-
-        Args:
-            start: first channel.
-            stop: channel after the last.
-            out: filled if given, else a new array is; its rows may be part of a wider buffer.
-            rows: first row, and one past the last; None: all.
-        """
-        power = self._real.read(self._first + start, self._first + stop, out, rows)
+    def _fill(self, power: Float32[np.ndarray, "time freq"], rows: slice, chans: slice) -> None:
+        self._real.read(self._first + chans.start, self._first + chans.stop, power, (rows.start, rows.stop))
+        # `add_emitter` gives the tone its SNR in the rows that it gets; that of the tone is in all rows.
+        snr = np.array(self._tone.snr) * math.sqrt(len(power) / self.header.ntime)
         add_emitter(
             power,
-            self._tone,
+            replace(self._tone, snr=tuple(snr)),
             position=self._position,
-            start_s=self._start_s + (rows[0] if rows else 0) * self.header.tsamp,
-            noise=self._noise[slice(*rows)] if rows else self._noise,
-            fch1=self.header.frequency(start),
+            start_s=self._start_s + rows.start * self.header.tsamp,
+            noise=self._noise[rows],
+            fch1=self.header.frequency(chans.start),
             foff=self.header.foff,
             tsamp=self.header.tsamp,
         )
-        return power
 
 
 def search_blind(

@@ -1,4 +1,4 @@
-"""Damaged files end in a line for the observer: no traceback, no hang, no candidate of power that is no power."""
+"""Damaged files end in a line for the observer: no traceback, no hang, no candidate from values that are not power."""
 
 import runpy
 from pathlib import Path

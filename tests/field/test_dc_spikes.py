@@ -64,7 +64,7 @@ def test_a_tone_that_drifts_across_a_dc_spike_is_found(tmp_path):
     assert abs(candidate.frequency_mhz - HEADER.frequency(MIDDLE)) < 6e-6
 
 
-def test_no_dc_leaves_every_channel_as_it_is(tmp_path):
+def test_without_dc_spikes_in_the_settings_no_channel_is_blanked(tmp_path):
     observations = observe(tmp_path, 100.0)
     assert "channel of a DC spike" not in story(observations, dc_spikes=False)
     assert found(observations, dc_spikes=False) == ()  # the spike is in the OFFs

@@ -62,12 +62,12 @@ def test_a_copy_whose_end_was_never_written_waits(tmp_path, layout, share):
         verify_complete(path)
 
 
-@pytest.mark.parametrize("layout", ["contiguous.h5", "sigproc.fil"])
-@pytest.mark.parametrize("rows", [2, 9])
-def test_a_preallocated_file_whose_last_rows_are_zeros_waits(tmp_path, layout, rows):
+@pytest.mark.parametrize("layout", ["contiguous.h5", *LAYOUTS])
+@pytest.mark.parametrize("rows", [2, 9, 16])
+def test_a_file_whose_last_rows_are_zeros_waits_whether_or_not_it_is_compressed(tmp_path, layout, rows):
     power = make_power(GBT)
     power[-rows:] = 0
-    write_observation(tmp_path / layout, power=power)
+    write_observation(tmp_path / layout, power=power, **LAYOUTS.get(layout, {}))
     if layout == "contiguous.h5":
         with h5py.File(tmp_path / layout, "r+") as file:
             attributes = dict(file["data"].attrs)

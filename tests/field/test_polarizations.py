@@ -1,6 +1,7 @@
 """Files with several polarization products: one is searched by choice, and a missing product is named."""
 
 import json
+import re
 from dataclasses import replace
 
 import h5py
@@ -58,8 +59,33 @@ def test_a_product_that_a_file_lacks_is_refused_with_what_there_is(tmp_path, suf
 def test_the_sum_of_stokes_i_and_q_is_refused_and_i_alone_is_read(tmp_path, suffix, nifs):
     header = make_header(nchans=64, nfpc=64)
     write_products(path := tmp_path / f"a{suffix}", header, cube := stokes(header)[:, :nifs])
-    with open_observation(path) as observation, pytest.raises(FormatError, match=r"is it Stokes Q.*--pol 1"):
+    with open_observation(path) as observation, pytest.raises(FormatError, match=r"as Stokes Q has: .*--pol 1"):
         observation.read(0, 64)
+    with open_observation(path, 1) as observation:
+        np.testing.assert_array_equal(observation.read(0, 64), cube[:, 0])
+
+
+@pytest.mark.parametrize(("name", "pol_type"), [("POL_TYPE", b"IQUV"), ("pol_type", "iquv"), ("pol_type", "INTEN")])
+def test_total_power_is_the_product_that_the_header_names(tmp_path, name, pol_type):
+    header = make_header(nchans=64, nfpc=64)
+    write_products(path := tmp_path / "a.h5", header, cube := stokes(header))
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs[name] = pol_type
+    with open_observation(path) as observation:
+        np.testing.assert_array_equal(observation.read(0, 64), cube[:, 0])
+
+
+@pytest.mark.parametrize(("nifs", "pol_type"), [(3, ""), (4, "AABBCR"), (2, "IVQU"), (1, "AABB"), (4, "?")])
+def test_products_that_are_not_known_to_make_total_power_are_refused_unless_one_is_chosen(tmp_path, nifs, pol_type):
+    header = make_header(nchans=64, nfpc=64)
+    cube = np.stack([make_power(header, seed) for seed in range(nifs)], axis=1)
+    write_products(path := tmp_path / "a.h5", header, cube)
+    if pol_type:
+        with h5py.File(path, "r+") as file:
+            file["data"].attrs["POL_TYPE"] = pol_type
+    found = rf"found nifs {nifs}, pol_type {re.escape(repr(pol_type))}: .+--pol 1"
+    with pytest.raises(HeaderError, match=rf"polarization: expected nifs 1, 2 or 4, or one of AABB, .+ {found}"):
+        open_observation(path)
     with open_observation(path, 1) as observation:
         np.testing.assert_array_equal(observation.read(0, 64), cube[:, 0])
 

@@ -10,7 +10,7 @@ from factories import make_detector, make_header, make_power, observe, write_obs
 from aetherscan.errors import CadenceError
 from aetherscan.io import ArrayObservation, open_cadence, open_observation
 from aetherscan.io.binning import MOST_ROWS, PIECE_BYTES, BinnedObservation, bin_rows
-from aetherscan.io.observation import Observation, output_buffer
+from aetherscan.io.observation import Observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.blocks import read_blocks
 from aetherscan.search.explain import trace
@@ -84,12 +84,10 @@ class Endless(Observation):
     def __init__(self, header):
         self.header, self.largest = header, 0
 
-    def read(self, start, stop, out=None, rows=None):
-        power, (first, last) = output_buffer(self.header, start, stop, out, rows)
+    def _fill(self, power, rows, chans):
         self.largest = max(self.largest, power.nbytes)
-        power[:] = 1 + np.random.default_rng(first).normal(0, 0.1, (last - first, 1)).astype(np.float32)
-        power += np.random.default_rng(start).normal(0, 0.1, stop - start).astype(np.float32)
-        return power
+        power[:] = 1 + np.random.default_rng(rows.start).normal(0, 0.1, (len(power), 1)).astype(np.float32)
+        power += np.random.default_rng(chans.start).normal(0, 0.1, power.shape[1]).astype(np.float32)
 
 
 def test_a_hundred_thousand_rows_are_read_in_pieces():

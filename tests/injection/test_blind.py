@@ -1,13 +1,16 @@
 """Blind injections: tones added to live cadences while they are searched a second time."""
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from factories import GBT, make_detector, observe
 from rows import count, queue
 
 from aetherscan.errors import TruncatedFileError
+from aetherscan.header import gbt_header
 from aetherscan.io import ArrayObservation, open_observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
@@ -56,6 +59,18 @@ def test_a_blind_injection_searches_one_coarse_channel_of_the_configured_width(s
     settings = SearchSettings(coarse_channels=2**14)
     search_blind(sky[0], (0, 2, 4), settings, make_detector(), np.random.default_rng(3))
     assert {part.header.nchans for part in searched} == {2**14}
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_tone_has_its_snr_in_the_whole_scan_however_many_rows_are_read_at_once(parts):
+    header = gbt_header(4096, rows=32)
+    quiet = ArrayObservation(header, np.random.default_rng(1).chisquare(204, (32, 4096)).astype(np.float32))
+    tone = Emitter(frequency_mhz=header.frequency(1500), drift_hz_s=0.4, width_hz=6.0, snr=(40.0,))
+    with_tone = InjectedObservation(quiet, 1000, 2000, tone, 0, 0.0)
+    edges = np.linspace(0, 32, parts + 1, dtype=int)
+    power = np.concatenate([with_tone.read(0, 2000, rows=(int(a), int(b))) for a, b in pairwise(edges)])
+    added = (power - quiet.read(1000, 3000)) / np.sqrt(2 * 204)
+    assert np.sqrt((added**2).sum()) == pytest.approx(40, rel=0.05)
 
 
 def test_blind_injections_have_the_configured_rate_and_are_never_candidates(store, monkeypatch):

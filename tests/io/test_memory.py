@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from factories import GBT, make_detector, make_header, make_power, write_observation
 
-from aetherscan.errors import HeaderError
+from aetherscan.errors import FormatError, HeaderError
 from aetherscan.header import gbt_header
 from aetherscan.io import ArrayObservation, absent_observation, from_waterfall, open_cadence, open_observation
 from aetherscan.search.pipeline import search_cadence
@@ -62,6 +62,23 @@ def test_two_polarizations_of_a_waterfall_become_total_power():
     single = waterfall.data[:, 0].copy()
     waterfall.header["nifs"] = 4
     np.testing.assert_array_equal(from_waterfall(waterfall).read(0, 1024), 2 * single)
+
+
+def test_the_sum_of_stokes_i_and_q_of_a_waterfall_is_refused_and_one_product_is_taken():
+    waterfall = load_waterfall(NOISE)
+    power = waterfall.data.astype(np.float32)
+    waterfall.data = np.concatenate([power, power - power.mean(), power, power], axis=1)
+    waterfall.header["nifs"] = 4
+    with pytest.raises(FormatError, match=r"expected power of 0 or more in product 2, .+ as Stokes Q has"):
+        from_waterfall(waterfall)
+    for polarization in (1, 2):
+        found = from_waterfall(waterfall, polarization)
+        np.testing.assert_array_equal(found.read(0, 1024), waterfall.data[:, polarization - 1])
+        assert found.header.nifs == 1
+    with pytest.raises(HeaderError, match="polarization: expected 1 to 4 as nifs says, found 5"):
+        from_waterfall(waterfall, 5)
+    waterfall.header["pol_type"] = "IQUV"
+    np.testing.assert_array_equal(from_waterfall(waterfall).read(0, 1024), power[:, 0])
 
 
 def test_waterfalls_give_the_candidates_of_their_files(cadence):
