@@ -3,7 +3,7 @@
 A signal is a Gaussian line whose center moves along a track. During a row the center moves from one row edge to the
 next. The power in a channel is the line convolved with that step and integrated over the channel, which has a closed
 form. setigen (Brzycki et al. 2022, arXiv:2203.09668) samples the same line in frequency and time; a test compares the
-two. A bin of a binned array gets the mean of its channels.
+two.
 
 SNR is that of an ideal matched filter in one observation: sqrt(sum over rows and channels of (signal / sigma)^2).
 """
@@ -48,7 +48,7 @@ class Emitter:
         wander_hz = self.wander_hz * np.sin(2 * np.pi * (at_s + self.phase_s) / self.wander_s)
         return self.frequency_mhz + (self.drift_hz_s * at_s + 0.5 * self.curvature_hz_s2 * at_s**2 + wander_hz) * 1e-6
 
-    def shine(self, at_s: Float64[np.ndarray, " times"]) -> Float64[np.ndarray, " times"]:
+    def brightness(self, at_s: Float64[np.ndarray, " times"]) -> Float64[np.ndarray, " times"]:
         """Return the relative brightness at times in seconds: 1, or 0 in the second half of a pulse's period."""
         if not self.period_s:
             return np.ones(at_s.shape)
@@ -118,9 +118,8 @@ def _add(
     brightness: Float64[np.ndarray, " time"],
     snr: float,
     noise: Float64[np.ndarray, " time"],
-    binning: int,
 ) -> None:
-    rows, chans = power.shape[0], power.shape[1] * binning
+    rows, chans = power.shape
     reach = math.ceil(np.max(np.abs(np.diff(edges))) + 10 * sigma) + 4
     shares, spans = np.empty((rows, reach)), np.empty((rows, 2), dtype=np.int64)
     # The norm includes channels outside the array, so that a track that leaves it is not brighter inside.
@@ -130,7 +129,7 @@ def _add(
     amplitude = snr / math.sqrt(norm)
     for t in range(rows):
         for k in range(max(0, spans[t, 0]), min(chans, spans[t, 1])):
-            power[t, k // binning] += amplitude * shares[t, k - spans[t, 0]] * noise[t] / binning
+            power[t, k] += amplitude * shares[t, k - spans[t, 0]] * noise[t]
 
 
 def add_line(
@@ -141,7 +140,6 @@ def add_line(
     snr: float,
     noise: Float64[np.ndarray, " time"],
     brightness: Float64[np.ndarray, " time"] | None = None,
-    binning: int = 1,
 ) -> None:
     """Add a line to the power of one observation, in place.
 
@@ -149,16 +147,15 @@ def add_line(
         power: linear power of one observation.
         edges: channel (with fraction) of the track at the row edges.
         width: full width at half maximum, in channels.
-        snr: matched-filter SNR over the whole observation, before binning.
+        snr: matched-filter SNR over all rows of `power`.
         noise: sigma of one channel in each row, in units of `power`.
         brightness: relative strength in each row; 1 by default.
-        binning: channels averaged into one bin of `power`. All other arguments are in channels.
     """
     if snr <= 0:
         return
     rows = power.shape[0]
-    shine = np.ones(rows) if brightness is None else brightness
-    _add(power, edges, max(width * FWHM_TO_SIGMA, 1e-3), shine, float(snr), noise, binning)
+    brightness = np.ones(rows) if brightness is None else brightness
+    _add(power, edges, max(width * FWHM_TO_SIGMA, 1e-3), brightness, float(snr), noise)
 
 
 def row_edges_s(start_s: float, rows: int, tsamp: float) -> Float64[np.ndarray, " edges"]:
@@ -176,7 +173,6 @@ def add_emitter(
     fch1: float,
     foff: float,
     noise: Float64[np.ndarray, " time"],
-    binning: int = 1,
 ) -> None:
     """Add an emitter to the power of one observation of a cadence, in place.
 
@@ -189,7 +185,6 @@ def add_emitter(
         fch1: center of the first channel, in MHz.
         foff: step to the next channel, in MHz.
         noise: sigma of one channel in each row, in units of `power`.
-        binning: channels averaged into one bin of `power`.
     """
     times = row_edges_s(start_s, power.shape[0], tsamp)
     add_line(
@@ -198,6 +193,5 @@ def add_emitter(
         width=emitter.width_hz / abs(foff * 1e6),
         snr=emitter.snr[position],
         noise=noise,
-        brightness=emitter.shine(times[:-1] + tsamp / 2),
-        binning=binning,
+        brightness=emitter.brightness(times[:-1] + tsamp / 2),
     )

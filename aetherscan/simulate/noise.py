@@ -108,18 +108,12 @@ BURST_NOISE = 4.0
 """Factor on the relative noise of a row during a burst, which lasts only a few of the row's integrations."""
 
 
-def noise(rng: np.random.Generator, rows: int, chans: int, binning: int = 1) -> Float32[np.ndarray, "time freq"]:
+def noise(rng: np.random.Generator, rows: int, chans: int) -> Float32[np.ndarray, "time freq"]:
     """Return noise power of mean 1: chi-squared with 204 degrees of freedom.
 
-    At five sigma the approximation of Wilson & Hilferty is off by 1e-3.
-
-    Args:
-        rng: seeds the generators.
-        rows: of the array.
-        chans: of the array.
-        binning: channels averaged into each value.
+    At five sigma the approximation of Wilson & Hilferty is off by 1e-3. `rng` seeds the generators.
     """
-    ninth = 2 / (9 * DEGREES_OF_FREEDOM * binning)
+    ninth = 2 / (9 * DEGREES_OF_FREEDOM)
     power = np.empty((rows, chans), dtype=np.float32)
     seeds = rng.integers(0, 2**32, (4, LANES), dtype=np.uint32)
     fill_chi_squared(power.reshape(-1), seeds, np.float32(ninth), np.float32(ninth**0.5))

@@ -27,7 +27,9 @@ from aetherscan.simulate.noise import NOISE, burst, noise
 LEVEL = 1e9
 """Power of noise alone in a file, in arbitrary units."""
 TAPS = 12
+"""Taps of the polyphase filter bank."""
 THREADS = 2
+"""Files of a cadence that are written at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +143,8 @@ def write_cadence(
             write_h5(directory / name, header, blocks, writer=writer)
         return directory / name
 
-    with ThreadPoolExecutor(
-        THREADS
-    ) as pool:  # each file draws from its own children of the seed, so the order does not matter
+    # Each file draws from its own children of the seed, so the files do not depend on the order of the threads.
+    with ThreadPoolExecutor(THREADS) as pool:
         return tuple(pool.map(write_one, range(6), sky.headers()))
 
 

@@ -103,8 +103,8 @@ def load_background(arrays: BackgroundArrays, source: Source, place: int, number
         drift = settings.max_drift_hz_s
         emitter = random_signal(rng, 0.0, 1.0, drift) if k < LINES else draw_interference(rng, 0.0, drift)
         arrays.edges[place, k] = (emitter.track_mhz(edges_s.ravel()) / header.foff).reshape(edges_s.shape)
-        shine = emitter.shine((edges_s[:, :-1] + header.tsamp / 2).ravel())
-        arrays.brightness[place, k] = shine.reshape(strength.shape) * strength
+        brightness = emitter.brightness((edges_s[:, :-1] + header.tsamp / 2).ravel())
+        arrays.brightness[place, k] = brightness.reshape(strength.shape) * strength
         arrays.widths[place, k] = max(emitter.width_hz / cadence.hz * FWHM_TO_SIGMA, 1e-3)
         arrays.snrs[place, k] = emitter.snr
 
@@ -128,7 +128,7 @@ def inject(background: NormalizedBlock, emitters: Sequence[Emitter], cadence: Ge
             add_line(
                 background.sigmas[i], (emitter.track_mhz(times) - header.fch1) / header.foff,
                 width=emitter.width_hz / cadence.hz, snr=emitter.snr[i], noise=np.ones(rows),
-                brightness=emitter.shine(times[:-1] + header.tsamp / 2) * strength[i],
+                brightness=emitter.brightness(times[:-1] + header.tsamp / 2) * strength[i],
             )  # fmt: skip
 
 

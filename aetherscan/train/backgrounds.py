@@ -71,7 +71,7 @@ def _cut_band(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> 
     with open_cadence(paths) as observations:
         cadence = geometry_of([replace(observation.header, ntime=settings.rows) for observation in observations])
         last = first + settings.chans
-        power = np.stack([observation.read(first, last)[: settings.rows] for observation in observations])
+        power = np.stack([observation.read(first, last, rows=(0, settings.rows)) for observation in observations])
     normalized = normalize_block(power, cadence, channel=first)
     headers = (replace(header, fch1=header.frequency(first), nchans=settings.chans) for header in cadence.headers)
     return normalized, replace(cadence, headers=tuple(headers))

@@ -12,6 +12,7 @@ state: the draws of a round depend only on the seed, the round and the epoch.
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _state(optimizer: keras.Optimizer) -> list[Any]:
 
 def _float32(build: Any, model: keras.Model, shape: Shape) -> keras.Model:
     with keras.device("cpu"):
-        plain = build(shape.plain())
+        plain = build(replace(shape, precision="float32"))
         plain.set_weights(model.get_weights())
     return plain
 

@@ -20,13 +20,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from aetherscan.errors import TrainingError
 from aetherscan.options.train import TrainSettings
 from aetherscan.train import checkpoint
-from aetherscan.train.batches import BatchSource
+from aetherscan.train.batches import Batch, BatchSource
 from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ProgressBar
 from aetherscan.train.resources import Note, stage
 from aetherscan.train.streams import Stream, keras_seeds
@@ -40,7 +39,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 LOG = logging.getLogger(__name__)
 CLIP = 1e3
 """Largest norm of the gradient of a weight; only the first steps of an untrained encoder reach it."""
-Batch = tuple[UInt8[np.ndarray, "_ obs rows bins"], Float32[np.ndarray, " _"]]
 
 
 def shape_of(settings: TrainSettings) -> Shape:

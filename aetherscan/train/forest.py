@@ -75,17 +75,11 @@ class LabelledFeatures:
         return forest_features(LATENTS, self.latents, self.measurements)
 
 
-def labelled_features(encode: Encode, examples: Examples, windows: float = 0.0) -> LabelledFeatures:
-    """Encode at least one example.
-
-    Args:
-        encode: the encoder.
-        examples: snippets with labels.
-        windows: number of windows of band in which they were found.
-    """
+def labelled_features(encode: Encode, examples: Examples) -> LabelledFeatures:
+    """Encode at least one example; the number of windows in which they were found is left at 0."""
     latents = encode_all(encode, (snippet.astype(np.float32) / UINT8_MAX for snippet in examples.snippets))
     return LabelledFeatures(
-        latents=latents, measurements=examples.measurements, labels=examples.labels, snrs=examples.snrs, windows=windows
+        latents=latents, measurements=examples.measurements, labels=examples.labels, snrs=examples.snrs, windows=0.0
     )
 
 

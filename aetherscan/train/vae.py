@@ -14,7 +14,7 @@ latent can hold, has a lower weight.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, no_type_check
 
 import keras
@@ -51,10 +51,6 @@ class Shape:
     rows: int = ROWS
     bins: int = BINS
     precision: str = "float32"  # Keras dtype policy: float32 or mixed_bfloat16
-
-    def plain(self) -> "Shape":
-        """Return the same sizes with float32 computation."""
-        return replace(self, precision="float32")
 
 
 def build_encoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:

@@ -32,14 +32,6 @@ def test_the_line_lies_on_its_track():
     np.testing.assert_allclose(centres, (edges[1:] + edges[:-1]) / 2, atol=1e-3)
 
 
-def test_a_bin_gets_the_mean_of_its_channels():
-    fine, coarse = np.zeros((ROWS, CHANS), np.float32), np.zeros((ROWS, CHANS // 8), np.float32)
-    edges = 200 + 2.1 * np.arange(ROWS + 1)
-    for power, binning in ((fine, 1), (coarse, 8)):
-        add_line(power, edges, width=5.0, snr=30, noise=np.ones(ROWS), binning=binning)
-    np.testing.assert_allclose(coarse, fine.reshape(ROWS, -1, 8).mean(axis=2), atol=1e-6)
-
-
 def test_a_line_that_leaves_the_band_is_not_brighter_inside_it():
     whole, cut = np.zeros((ROWS, CHANS), np.float32), np.zeros((ROWS, 100), np.float32)
     edges = 90 + 2.0 * np.arange(ROWS + 1)

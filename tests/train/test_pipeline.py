@@ -203,7 +203,7 @@ def test_tracks_labelled_by_people_join_the_fit_and_are_counted(tiny, drawn, tmp
     encode = load_encoder(tiny / "encoder.onnx", (16, 512))
     count = len(drawn[0].labels)
     known = replace(drawn[0], labels=(np.arange(count) % 2).astype(np.float32))  # both kinds in both halves
-    rows = labelled_features(encode, known, windows=50)
+    rows = replace(labelled_features(encode, known), windows=50.0)
     card = train_forest(
         tmp_path, "tracks", dict.fromkeys(("fit", "calibrate", "measure"), rows), TINY, rows.only(np.arange(2))
     )
