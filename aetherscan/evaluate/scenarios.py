@@ -2,8 +2,8 @@
 
 The band of a scenario is cut into cadences of a few coarse channels. The evaluation's seed, the scenario's name and the
 cadence's number seed each cadence: cadences share neither noise nor emitters, and any one can be drawn again alone. A
-tone has exactly its nominal SNR in each ON: where a burst raises the noise of some rows, the tone is made brighter to
-compensate.
+tone has its nominal SNR in each ON: where a burst raises the noise of some rows, the tone is made brighter to
+compensate, as if it were equally bright in every row. A pulsed tone is not, so a burst changes its SNR.
 """
 
 import zlib

@@ -74,9 +74,7 @@ class TargetResult:
 
 
 def fraction_interval(k: int, n: int) -> tuple[float, float]:
-    """Return the 95% interval of a fraction, k of n."""
-    if n == 0:
-        return 0.0, 1.0
+    """Return the 95% interval of a fraction, k of n; n is at least 1."""
     interval = binomtest(k, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -123,7 +121,8 @@ def summarize(searches: Sequence[ScoredSearch]) -> list[Statistic]:
             found += _costs(statistic, group)
         if searcher == SWAPPED:
             ours, theirs = (_alarms_without_side_lobes(part) for part in (groups.get((scenario, RELEASED), []), group))
-            found.append(_fraction(statistic, SWAPPED_SHARE, {}, theirs, ours + theirs, "alarms"))
+            if ours + theirs:
+                found.append(_fraction(statistic, SWAPPED_SHARE, {}, theirs, ours + theirs, "alarms"))
     return found
 
 
@@ -135,7 +134,7 @@ def _fraction(
     statistic: Callable[..., Statistic], measure: str, group: dict[str, str], k: int, n: int, unit: str
 ) -> Statistic:
     low, high = fraction_interval(k, n)
-    return statistic(measure=measure, group=group, k=k, n=n, unit=unit, value=k / n if n else 0.5, low=low, high=high)
+    return statistic(measure=measure, group=group, k=k, n=n, unit=unit, value=k / n, low=low, high=high)
 
 
 def _alarms(statistic: Callable[..., Statistic], group: Sequence[ScoredSearch]) -> Iterator[Statistic]:

@@ -39,7 +39,7 @@ def definitions(texts: Mapping[str, object]) -> str:
     return f"<dl>{''.join(pairs)}</dl>"
 
 
-def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool], png: Path | None = None) -> str:
+def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool | None], png: Path | None = None) -> str:
     """Return a heading and a figure embedded as PNG, or nothing if there is nothing to draw.
 
     Args:
@@ -50,7 +50,7 @@ def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool], png
     """
     figure = Figure(figsize=(10, 3.9), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    if not draw(list(figure.subplots(1, panels, squeeze=False)[0])):
+    if draw(list(figure.subplots(1, panels, squeeze=False)[0])) is False:
         return ""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")

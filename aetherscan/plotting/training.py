@@ -35,8 +35,8 @@ def draw_latents(
     ons: Float64[np.ndarray, "rows latent"],
     offs: Float64[np.ndarray, "rows latent"],
     signal: Bool[np.ndarray, " rows"],
-) -> bool:
-    """Draw mean latents on the two axes of largest variance; return whether there were at least two examples.
+) -> None:
+    """Draw mean latents on the two axes of largest variance; a single latent has one axis, and 0 on the other.
 
     Args:
         panels: for the signals, and for the other examples.
@@ -46,17 +46,16 @@ def draw_latents(
     """
     both = np.concatenate([ons, offs])
     centre = both.mean(axis=0)
-    principal = np.linalg.svd(both - centre, full_matrices=False)[2][:2].T
+    principal = np.linalg.svd(np.pad(both - centre, ((0, 0), (0, 1))), full_matrices=False)[2][:2, :-1].T
     for axes, chosen, title in zip(panels, (signal, ~signal), ("signals", "other examples"), strict=True):
         for name, points, color in (("ONs", ons, SIGNAL), ("OFFs", offs, QUIET)):
             x, y = ((points[chosen] - centre) @ principal).T
             axes.plot(x, y, ".", ms=3, alpha=0.5, color=color, label=name)
         axes.set(title=title, xlabel="first principal axis", ylabel="second")
         axes.legend(fontsize=8)
-    return len(ons) > 1
 
 
-def draw_recall(panels: Sequence[Axes], metrics: Mapping[str, Mapping[str, Any]], snr_edges: Sequence[float]) -> bool:
+def draw_recall(panels: Sequence[Axes], metrics: Mapping[str, Mapping[str, Any]], snr_edges: Sequence[float]) -> None:
     """Draw recall by SNR at each rate of false alarms.
 
     Args:
@@ -74,4 +73,3 @@ def draw_recall(panels: Sequence[Axes], metrics: Mapping[str, Mapping[str, Any]]
         axes.set_xticks(snr_edges, map(str, snr_edges))
         axes.minorticks_off()
         axes.legend(fontsize=8)
-    return True

@@ -13,6 +13,7 @@ from aetherscan.io import open_observation
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.noise import BURST_NOISE, NOISE
 from aetherscan.simulate.sky import LEVEL, Sky
+from aetherscan.train.streams import Stream
 
 SEED = np.random.SeedSequence(1)
 SLICE = Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz"
@@ -69,11 +70,8 @@ def test_no_two_cadences_of_any_scenario_and_seed_share_noise_or_emitters(tmp_pa
 
 
 def test_an_evaluation_shares_no_random_stream_with_a_training_of_the_same_seed():
-    lists = (keys for length in range(4) for keys in itertools.product(range(5), repeat=length))
-    training = [np.random.SeedSequence([5, *keys]) for keys in lists]
-    training += [
-        np.random.SeedSequence(5, spawn_key=keys) for n in (1, 2) for keys in itertools.product(range(9), repeat=n)
-    ]
+    indices = [keys for length in range(4) for keys in itertools.product(range(3), repeat=length)]
+    training = [np.random.SeedSequence(5, spawn_key=(stream, *keys)) for stream in Stream for keys in indices]
     ours = []
     for scenario, number in itertools.product(SCENARIOS, range(5)):
         for seed in cadence_seeds(scenario, 5, number):

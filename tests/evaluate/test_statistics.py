@@ -8,6 +8,8 @@ from aetherscan.evaluate.searchers import Detection
 from aetherscan.evaluate.statistics import (
     ALL_DETECTIONS,
     RELEASED,
+    SWAPPED,
+    SWAPPED_SHARE,
     calibration,
     count_interval,
     fraction_interval,
@@ -33,9 +35,7 @@ def scored(scenario="tones", searcher=RELEASED, mhz=50.0, detections=(), tones=(
     )
 
 
-@pytest.mark.parametrize(
-    ("k", "n", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1), (0, 0, 0, 1)]
-)
+@pytest.mark.parametrize(("k", "n", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1)])
 def test_a_fraction_has_wilsons_interval(k, n, low, high):
     assert fraction_interval(k, n) == pytest.approx((low, high), abs=1e-4)
 
@@ -52,6 +52,15 @@ def test_an_alarm_rate_is_per_100_mhz_with_its_interval():
     (rate,) = (one for one in summarize(searches) if one.measure == "alarms per 100 MHz" and not one.group)
     assert (rate.k, rate.n, rate.value) == (4, 100.0, 4.0)
     assert (rate.low, rate.high) == pytest.approx((1.090, 10.242), rel=1e-3)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "share"), [(1, 3, [0.75]), (0, 2, [1.0]), (0, 0, [])])
+def test_the_fraction_of_alarms_in_the_swapped_search_needs_an_alarm(ours, theirs, share):
+    searches = [
+        scored("zoo", searcher, detections=[matched()] * count)
+        for searcher, count in ((RELEASED, ours), (SWAPPED, theirs))
+    ]
+    assert [one.value for one in summarize(searches) if one.measure == SWAPPED_SHARE] == share
 
 
 def test_the_interval_of_a_percentile_is_between_two_of_its_errors_or_unknown():
