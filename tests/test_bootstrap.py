@@ -39,7 +39,9 @@ test = ["pytest"]
 """
 STUB = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/../calls"
-case "$*" in *"pip install"*) echo "$PIP_SAYS"; sleep "${PIP_TAKES:-0}"; exit "${PIP_EXITS:-0}";; esac
+case "$*" in *"pip install"*) echo "$PIP_SAYS"
+  until [ -z "$PIP_WAITS_FOR" ] || [ -e "$PIP_WAITS_FOR" ]; do sleep 0.1; done
+  exit "${PIP_EXITS:-0}";; esac
 echo "PYTHONPATH=$PYTHONPATH"
 """
 
@@ -245,15 +247,18 @@ def test_a_package_cut_off_by_a_kill_is_installed_again(checkout: Path) -> None:
 
 
 def test_a_start_waits_for_the_pip_of_a_killed_start_and_continues_its_work(checkout: Path) -> None:
-    command = [sys.executable, "-S", str(checkout / "sentinel.py"), "up"]
-    with subprocess.Popen(command, env={**os.environ, "PIP_TAKES": "1"}, stderr=subprocess.DEVNULL) as killed:
+    command, go_on = [sys.executable, "-S", str(checkout / "sentinel.py"), "up"], checkout / "go_on"
+    environment = {"PATH": os.environ["PATH"], "PIP_WAITS_FOR": str(go_on)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as killed:
         while not (checkout / ".venv/calls").exists():
             time.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
     with (checkout / ".venv/setup.lock").open() as guard, pytest.raises(BlockingIOError):
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)  # pip lives on and holds it
-    second = start(checkout, "up")
-    assert "waiting for it" in second.stderr
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as second:
+        assert "waiting for it" in second.stderr.readline()
+        go_on.touch()
+        second.communicate(timeout=60)
     assert second.returncode == 0
     assert [call.split()[-1] for call in calls(checkout)] == ["numpy", "numpy", "up"]
 

@@ -155,7 +155,7 @@ def test_a_source_of_batches_ends_with_its_process_and_needs_no_other_and_no_sha
         assert "/dev/shm" not in Path(f"/proc/{process.pid}/maps").read_text()
         process.send_signal(kill)
         process.stdout.close()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_stamps_are_used_in_runs_and_whole_files_are_kept_for_validation(tmp_path):

@@ -1,4 +1,4 @@
-"""Skies for training, validation, forests and their judgement are drawn from independent streams."""
+"""Skies for training, validation and the three sets of a forest are drawn from independent streams."""
 
 from collections import Counter
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_no_two_generators_of_a_training_give_the_same_numbers(drawn):
     assert [numbers for numbers, count in Counter(drawn).items() if count > 1] == []
 
 
-def test_indices_that_are_zero_count():
+def test_an_index_of_zero_gives_another_generator_than_no_index():
     states = [generator(*key).integers(2**63) for key in ((1, Stream.BACKGROUND_ORDER), (1, Stream.BACKGROUND_ORDER, 0),
               (1, Stream.BACKGROUND_ORDER, 0, 0), (1, Stream.BACKGROUND), (0, Stream.BACKGROUND))]  # fmt: skip
     assert len(set(states)) == len(states)
