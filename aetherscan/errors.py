@@ -5,7 +5,7 @@ AetherscanError
 │   ├── TruncatedFileError    the file is incomplete or changing: try again later
 │   ├── FormatError           the file is not a filterbank that this package reads
 │   ├── HeaderError           a header value is missing or impossible
-│   └── PowerError            the numbers are no linear power: decibels, signed or zero-mean
+│   └── PowerError            the numbers are not linear power: decibels, signed or zero-mean
 ├── CadenceError              the observations do not make a cadence
 ├── TrainingError             a training cannot continue: the message says what to change
 ├── OptionsError              options are out of range or contradict each other: nothing was started
@@ -34,7 +34,7 @@ class HeaderError(ReadError):
 
 
 class PowerError(ReadError):
-    """The numbers of a file are no linear power."""
+    """The numbers of a file are not linear power."""
 
 
 class CadenceError(AetherscanError):

@@ -92,15 +92,15 @@ def main(patches: int = 400, release: str = "models/azimuth") -> None:
 
     for mode, choices in READS.items():
         for reads in choices:
-            judged, bright = unseen[mode], unseen[mode].labels == 1
-            strong = bright & (judged.snrs >= 10)
-            print(f"\n{mode}, {' and '.join(reads)}: {bright.sum():,} signals, {(~bright).sum():,} others")
+            judged, signal = unseen[mode], unseen[mode].labels == 1
+            strong = signal & (judged.snrs >= 10)
+            print(f"\n{mode}, {' and '.join(reads)}: {signal.sum():,} signals, {(~signal).sum():,} others")
             for name, wider, taught, served in CASES:
                 learned = known[wider][mode]
                 forest = fit_forest(features(learned, taught, reads), learned.labels, 1, TREES)
                 scores = tree_share(forest, features(judged, served, reads))
-                at = {rate: np.quantile(scores[~bright], 1 - rate) for rate in RATES}
-                texts = (f"{np.mean(scores[bright] > t):.3f} ({np.mean(scores[strong] > t):.3f})" for t in at.values())
+                at = {rate: np.quantile(scores[~signal], 1 - rate) for rate in RATES}
+                texts = (f"{np.mean(scores[signal] > t):.3f} ({np.mean(scores[strong] > t):.3f})" for t in at.values())
                 rates = (f"{100 * rate:g}%" for rate in RATES)
                 print(
                     f"{name:40}", "  ".join(f"at {rate} false {text}" for rate, text in zip(rates, texts, strict=True))

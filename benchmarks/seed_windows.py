@@ -112,11 +112,8 @@ def read_window(window: np.ndarray, timings: Sequence[Geometry], detector: Detec
 
 def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str, int]) -> dict[str, Found]:
     """Return the lines found in windows of each kind; a thousand are searched while the next are drawn."""
-    found, timings, batches = (
-        {},
-        stamp_geometries((ROWS, BINS), BINS),
-        {kind: range(0, count, BATCH) for kind, count in counts.items()},
-    )
+    found, timings = {}, stamp_geometries((ROWS, BINS), BINS)
+    batches = {kind: range(0, count, BATCH) for kind, count in counts.items()}
 
     def batch(kind: str, first: int) -> tuple[np.ndarray, np.ndarray]:
         seed, size = [stream, list(KINDS).index(kind), first], min(BATCH, counts[kind] - first)

@@ -50,8 +50,15 @@ from sentinel.programs.supervisor import program_states, service_pids, socket_pa
 from sentinel.store.schema import CANARY, attempt, cadence, candidate, heartbeat, injection, outbox
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT_S, POLL_S, LANDING_S, HIDDEN_S, LONGEST_S, LATE_S, FULL_MIB = 60.0, 4.0, 20.0, 30.0, 900.0, 35.0, 3072
-ROOM = "SENTINEL_SOAK"
+LIMIT_S, LONGEST_S = 60.0, 900.0
+"""Longest time until a fault is in `status`, or gone from it, without and with the time that other faults hide it."""
+POLL_S, LANDING_S = 4.0, 20.0
+"""From one `status` to the next, and from one cadence to the next."""
+HIDDEN_S, LATE_S = 30.0, 35.0
+"""Time after a fault in which it still hides others, and in which heartbeats of a dead process still count."""
+DISK_MIB = 3072
+OWN_MOUNTS = "SENTINEL_SOAK"
+"""Environment variable that is set once the soak has mounts of its own."""
 PAUSES_S = {"machine": (1.0, 8.0), "programs": (20.0, 60.0)}
 """Between two faults of a lane. The programs need a while without faults, in which those of the machine are seen."""
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
@@ -312,7 +319,7 @@ class World:
         for folder in (self.state, self.pictures, self.disk, self.incoming, place / "second", place / "scratch"):
             folder.mkdir()
         for folder in (self.state, self.pictures, self.disk):
-            mount("-t", "tmpfs", "-o", f"size={FULL_MIB}m", "none", folder)
+            mount("-t", "tmpfs", "-o", f"size={DISK_MIB}m", "none", folder)
         self.bind()
         self.linked.symlink_to("second")
         if compiled := os.environ.get("NUMBA_CACHE_DIR"):
@@ -490,7 +497,7 @@ def full(path: Path) -> Iterator[None]:
     """Make a tmpfs as small as what it holds."""
     for _ in range(100):
         at = os.statvfs(path)
-        pages = max(at.f_blocks - at.f_bfree, 1)  # size 0 would be without limit, for ever
+        pages = max(at.f_blocks - at.f_bfree, 1)  # size 0 would be without limit
         small = ["mount", "-o", f"remount,size={pages * at.f_frsize // 1024}k", str(path)]
         if subprocess.run(small, check=False, capture_output=True).returncode == 0:
             break
@@ -499,7 +506,7 @@ def full(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        mount("-o", f"remount,size={FULL_MIB}m", path)
+        mount("-o", f"remount,size={DISK_MIB}m", path)
 
 
 @fault("machine", "roots")
@@ -744,11 +751,11 @@ def _none_failed(checks: tuple[str, ...], look: Look) -> bool:
 
 def run_lane(world: World, lane: str, faults: list[Fault], rng: random.Random) -> None:
     """Make one fault of a lane after another, each until it was seen, all once before one comes again."""
-    bag: list[Fault] = []
+    left: list[Fault] = []
     while time.monotonic() < world.end:
         time.sleep(rng.uniform(*PAUSES_S[lane]))
-        bag = bag or rng.sample(faults, len(faults))
-        chosen = bag.pop()
+        left = left or rng.sample(faults, len(faults))
+        chosen = left.pop()
         outcome = Outcome(name=chosen.name, lane=lane, at_s=round(time.monotonic() - world.began, 1))
         world.outcomes.append(outcome)
         try:
@@ -918,8 +925,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="decides what is drawn (default %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("soak.json"), help="the summary (default %(default)s)")
     options = parser.parse_args()
-    if ROOM not in os.environ:
-        os.environ[ROOM] = "1"
+    if OWN_MOUNTS not in os.environ:
+        os.environ[OWN_MOUNTS] = "1"
         os.execvp("unshare", ["unshare", "-rm", sys.executable, "-P", *sys.argv])
     place = Path(tempfile.mkdtemp(prefix="sentinel-soak-"))
     say(f"seed {options.seed}, {options.hours:g} h, in {place}")

@@ -12,16 +12,17 @@ from aetherscan.options.cadence import CadenceRules
 
 
 def check_pattern(pattern: str) -> str:
-    """Return a pattern in capitals.
+    """Return a pattern in capital letters.
 
     Raises:
-        CadenceError: it is no pattern of at least two ONs and one OFF, or too long.
+        CadenceError: it does not have at least two ONs and one OFF, or has too many scans.
     """
     letters, shown = pattern.strip().upper(), repr(pattern)
     on = letters.count("A")
     if not (letters.isascii() and letters.isalpha()) or on < 2 or on == len(letters):
         raise CadenceError(
-            f"expected a letter a scan, A for an ON, others for OFFs, with at least two ONs and one OFF, found {shown}"
+            f"expected a letter for each scan, A for an ON and others for OFFs, with at least two ONs and one OFF, "
+            f"found {shown}"
         )
     if len(letters) > MOST_SCANS:
         raise CadenceError(f"expected at most {MOST_SCANS} scans, found {len(letters)} ({letters})")
@@ -34,13 +35,13 @@ def explicit_cadence(
     """Return a cadence with the roles of a pattern, in time order, and warnings of what the headers say otherwise.
 
     Args:
-        headers: a scan each, in the order of the pattern.
+        headers: one for each scan, in the order of the pattern.
         pattern: A for an ON, another letter for an OFF.
         rules: of places, lengths and spacing, for the warnings.
 
     Raises:
-        CadenceError: the pattern is not searched, there is not one scan a letter, two scans start together, or the
-            scans do not share their channels.
+        CadenceError: the pattern cannot be searched, there is not one scan for each letter, two scans start together,
+            or the scans do not share their channels.
     """
     rules, letters = rules or CadenceRules(), check_pattern(pattern)
     if len(headers) != len(letters):

@@ -120,8 +120,8 @@ def find_cadences(headers: Sequence[Header], rules: CadenceRules | None = None) 
 def _split_into_beams(observations: list[_Scan], rules: CadenceRules) -> tuple[list[list[_Scan]], list[Ungrouped]]:
     """Return the observations of each beam of a telescope, and those of which the beam is not known.
 
-    Beams are told apart by their numbers. Files without a number that start together at different places are beams too:
-    they are numbered by their places relative to each other, which do not change from scan to scan.
+    Beams are distinguished by their numbers. Files without a number that start together at different places are beams
+    too: they are numbered by their places relative to each other, which do not change from scan to scan.
     """
     numbered: dict[int, list[_Scan]] = {}
     for scan in observations:
@@ -276,7 +276,7 @@ def _roles(rules: CadenceRules) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _may_be_offs(headers: Sequence[Header]) -> bool:
-    """Tell whether scans may be OFFs. Scans of one name are a target, even if it moved too far for an ON."""
+    """Return whether scans may be OFFs. Scans of one name are a target, even if it moved too far for an ON."""
     names = {header.source_name for header in headers}
     return not is_calibrator(headers[0]) and (len(names) > 1 or named_off(headers[0].source_name))
 
@@ -288,7 +288,7 @@ def _on_members(cadence: Cadence) -> tuple[int, ...]:
 def _is_cadence(
     group: list[_Scan], on: tuple[int, ...], rest_until: int, starts: Sequence[float], rules: CadenceRules
 ) -> bool:
-    """Tell whether scans are a cadence.
+    """Return whether scans are a cadence.
 
     Args:
         group: scans of one slice in time order.
@@ -310,7 +310,7 @@ def _is_cadence(
 
 
 def _is_rest(a: _Scan, b: _Scan, starts: Sequence[float], rules: CadenceRules) -> bool:
-    """Tell whether at most `max_rest_s` passed between two scans, without a scan in any slice in between."""
+    """Return whether at most `max_rest_s` passed between two scans, without a scan in any slice in between."""
     tolerance = SAME_SCAN_S / SECONDS_PER_DAY
     between = bisect_left(starts, b.header.tstart - tolerance) - bisect_right(starts, a.header.tstart + tolerance)
     return _gap_s(a, b) <= rules.max_rest_s and between <= 0

@@ -22,7 +22,7 @@ def largest_separation_arcmin(headers: Sequence[Header]) -> float | None:
 
 
 def same_place(a: Header, b: Header, rules: CadenceRules) -> bool:
-    """Tell whether two scans pointed at the same place: by coordinates, or by names where a header has none.
+    """Return whether two scans pointed at the same place: by coordinates, or by names where a header has none.
 
     A scan named as an OFF never has the place of one that is not, because headers may give an OFF the coordinates of
     its ON.
@@ -34,7 +34,7 @@ def same_place(a: Header, b: Header, rules: CadenceRules) -> bool:
 
 
 def alternates(scans: Mapping[int, Header], on: Sequence[int], rules: CadenceRules) -> bool:
-    """Tell whether the ONs among scans share a place, or follow one moving target, and the OFFs lie elsewhere.
+    """Return whether the ONs among scans share a place, or follow one moving target, and the OFFs lie elsewhere.
 
     Args:
         scans: headers by position in the cadence; positions may be missing.
@@ -49,7 +49,7 @@ def alternates(scans: Mapping[int, Header], on: Sequence[int], rules: CadenceRul
 
 
 def _moves_steadily(ons: Sequence[Header], rules: CadenceRules) -> bool:
-    """Tell whether the ONs bear one name and lie on a path of constant motion, not faster than the limit."""
+    """Return whether the ONs bear one name and lie on a path of constant motion, not faster than the limit."""
     first, last = ons[0], ons[-1]
     distance, hours = separation_arcmin(first, last), (last.tstart - first.tstart) * 24
     return (
@@ -62,7 +62,7 @@ def _moves_steadily(ons: Sequence[Header], rules: CadenceRules) -> bool:
 
 
 def _on_path(header: Header, ons: Sequence[Header], rules: CadenceRules) -> bool:
-    """Tell whether a scan points where a target that moves from the first ON to the last is at that time."""
+    """Return whether a scan points where a target that moves from the first ON to the last is at that time."""
     if named_off(header.source_name) != named_off(ons[0].source_name):
         return False
     first, last = ons[0], ons[-1]

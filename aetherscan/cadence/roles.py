@@ -35,7 +35,7 @@ def role_lines(target: str, roles: Sequence[dict[str, Any]]) -> list[str]:
     numbers = {
         role: " ".join(str(scan["position"]) for scan in roles if scan["role"] == role) for role in ("ON", "OFF")
     }
-    return [f"{_printable(target)}  ON {numbers['ON']}  OFF {numbers['OFF']}", *map(_scan_line, roles)]
+    return [f"{printable(target)}  ON {numbers['ON']}  OFF {numbers['OFF']}", *map(_scan_line, roles)]
 
 
 def _scan_line(scan: dict[str, Any]) -> str:
@@ -45,16 +45,17 @@ def _scan_line(scan: dict[str, Any]) -> str:
         place = f"RA {_sexagesimal(scan['ra_hours'], 1)} Dec {sign}{_sexagesimal(abs(scan['dec_degrees']), 0)}"
     words = [
         f"  {scan['position']:>2} {scan['role']:<3}",
-        _printable(scan["name"]) + (f" beam {scan['beam']}" if scan["beam"] is not None else ""),
+        printable(scan["name"]) + (f" beam {scan['beam']}" if scan["beam"] is not None else ""),
         place,
         f"{scan['start_utc']} UTC",
         f"{scan['seconds']:.0f} s",
-        f"({_printable(scan['note'])})" if scan["note"] else "",
+        f"({printable(scan['note'])})" if scan["note"] else "",
     ]
     return "  ".join(words).rstrip()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text from a file's header with `?` in place of each control character."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

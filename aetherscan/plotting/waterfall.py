@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import MaxNLocator
 
+from aetherscan.cadence.roles import printable
 from aetherscan.header import SECONDS_PER_DAY
 from aetherscan.io import Observation
 from aetherscan.io.binning import bin_rows
@@ -75,7 +76,7 @@ def waterfall_png(
     panels[-1].set_xlabel(f"Hz from {candidate.frequency_mhz:.6f} MHz     (rows: seconds)", color=INK)
     probability = "not scored" if candidate.probability is None else f"P {candidate.probability:.2f}"
     figure.suptitle(
-        f"{printable(candidate.target)}   {candidate.frequency_mhz:.6f} MHz\n"
+        f"{printable(candidate.target)[:40]}   {candidate.frequency_mhz:.6f} MHz\n"
         f"drift {candidate.drift_rate_hz_s:+.3f} Hz/s   width {candidate.bandwidth_hz:.1f} Hz   "
         f"{probability}   MJD {candidate.tstart_mjd:.5f}",
         fontsize=11, color=INK, y=1 - 0.21 / height, parse_math=False,
@@ -84,8 +85,3 @@ def waterfall_png(
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
-
-
-def printable(name: str) -> str:
-    """Return a name from a file's header without control characters, cut to 40 characters."""
-    return "".join(c if c.isprintable() else "?" for c in name)[:40]

@@ -296,7 +296,7 @@ def test_names_that_give_no_file_are_named(says, tmp_path, make, message):
 OPTIONS = {
     "a pattern that is no cadence": [
         (["--cadence", "AAAAAA"], "--cadence: expected .* at least two ONs and one OFF, found 'AAAAAA'"),
-        (["--cadence", "AB1CAD"], "--cadence: expected a letter a scan, .* found 'AB1CAD'"),
+        (["--cadence", "AB1CAD"], "--cadence: expected a letter for each scan, .* found 'AB1CAD'"),
         (["--cadence", "ABACA"], "--cadence: "),
     ],
     "beams that are no numbers": [

@@ -142,7 +142,7 @@ def test_a_logarithm_of_many_averaged_samples_is_a_warning(averaged, refused):
         assert "may be a logarithm" in check_power([header], samples)[0]
 
 
-def test_a_few_damaged_pixels_are_no_unit(sky):
+def test_a_few_negative_pixels_are_not_taken_for_another_unit(sky):
     broken = [(header, power.copy()) for header, power in sky]
     broken[1][1][3, 500:510] *= -1
     assert len(found(broken).candidates) == 1
