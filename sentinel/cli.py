@@ -136,7 +136,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--full", action="store_true", help=text)
     add("--band-mhz", type=number(0, 1e5, above=True), metavar="MHZ", help="bandwidth of each scenario")
     add("--card", action="store_true", help="also write the results to the release's CARD.md")
-    add("--slice", type=path, metavar="FILE", help=".npz file with real power, `data` (time, freq)")
+    add("--slice", type=path, metavar="FILE", help=".npz file with real power, `data` (time, freq) of 16 rows")
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:

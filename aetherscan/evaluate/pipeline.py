@@ -39,6 +39,7 @@ from aetherscan.evaluate.statistics import (
     target_results,
     threshold_curve,
 )
+from aetherscan.header import gbt_header
 from aetherscan.options.search import SearchSettings
 
 REPORT_S = 10.0
@@ -117,8 +118,9 @@ def _real_power(path: Path) -> Float32[np.ndarray, "time freq"]:
         power = np.load(path)["data"].astype(np.float32)
     except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
         raise FormatError(f"{path}: expected an .npz file with `data` (time, freq), found {error}") from error
-    if power.ndim != 2 or not power.size:
-        raise FormatError(f"{path}: expected `data` of two dimensions (time, freq), found shape {power.shape}")
+    rows = gbt_header().ntime
+    if power.ndim != 2 or len(power) != rows or not power.size:
+        raise FormatError(f"{path}: expected `data` (time, freq) of {rows} rows, found shape {power.shape}")
     return power
 
 
@@ -144,7 +146,7 @@ def evaluate_release(
         scenarios: names of scenarios; all if empty.
         full: search each scenario's full band, not its quick one.
         band_mhz: band of each scenario in MHz, instead of either.
-        real: `.npz` file whose `data` is linear power (time, freq); without it real scenarios are skipped.
+        real: `.npz` file whose `data` is linear power (time, freq) of 16 rows; without it real scenarios are skipped.
         progress: called with lines of text.
     """
     power = _real_power(real) if real else None

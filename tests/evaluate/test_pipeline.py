@@ -5,18 +5,22 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from factories import make_detector
 
-from aetherscan.cadence.geometry import OFF_POSITIONS
+from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
+from aetherscan.errors import FormatError
 from aetherscan.evaluate import pipeline
 from aetherscan.evaluate.pipeline import evaluate, evaluate_release
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import Scenario, cadence_headers, cadence_seeds, draw_sky
-from aetherscan.evaluate.searchers import Detection, Searcher, SearchOutput
+from aetherscan.evaluate.searchers import Detection, Searcher, SearchOutput, release_search
 from aetherscan.evaluate.statistics import RELEASED, SWAPPED, Statistic, TargetResult, summarize
 from aetherscan.header import gbt_header
 from aetherscan.options.search import SearchSettings
+from aetherscan.simulate.injection import Emitter
+from aetherscan.simulate.sky import Sky, write_cadence
 
 SLICE = Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz"
 CROWD = Scenario(name="crowd", description="", quick_mhz=0.18, full_mhz=0.36, zoo_per_mhz=60, tones_per_mhz=40)
@@ -69,8 +73,26 @@ def test_a_search_that_ignores_the_roles_has_the_same_alarms_with_on_and_off_swa
     assert released[0][0] == 1
 
 
+def test_the_search_of_a_release_reports_the_line_its_cost_and_the_same_table_again(tmp_path):
+    header = gbt_header(2**14)
+    tone = Emitter(frequency_mhz=header.frequency(9000), drift_hz_s=0.8, width_hz=5.0, snr=(30.0, 0.0) * 3)
+    paths = write_cadence(tmp_path, Sky(header=header, emitters=(tone,)), 1, suffix=".fil")
+    search = release_search(make_detector(), SearchSettings())
+    first, again, swapped = search(paths, ON_POSITIONS), search(paths, ON_POSITIONS), search(paths, OFF_POSITIONS)
+    (detection,) = first.detections
+    assert abs(detection.frequency_mhz - tone.frequency_mhz) * 1e6 < 6
+    assert (detection.drift_hz_s, detection.snr) == (pytest.approx(0.8, abs=0.02), pytest.approx(30, rel=0.2))
+    assert detection.probability == 1
+    assert sum(first.stage_s.values()) > 0
+    assert first.digest == again.digest != swapped.digest
+    assert swapped.detections == ()
+
+
 def test_a_report_holds_every_part_and_its_page_has_no_links(tmp_path, monkeypatch):
+    detection = Detection(frequency_mhz=1500.0, drift_hz_s=0.0, snr=9.0)
+    output = SearchOutput(detections=(detection,), stage_s={"read": 1.0}, counts={"hits": 1}, digest="0" * 64)
     monkeypatch.setattr(pipeline, "load_detector", make_detector)
+    monkeypatch.setattr(pipeline, "release_search", lambda detector, settings: lambda paths, on: output)
     lines = []
     evaluate_release(
         Path("models/any"), tmp_path, settings=SearchSettings(), seed=2, scenarios=["slice", "slice_tones"],
@@ -91,6 +113,14 @@ def test_a_report_holds_every_part_and_its_page_has_no_links(tmp_path, monkeypat
     assert page.count("data:image/png") >= 2
     assert "http" not in re.sub(r'"data:image/png;base64,[^"]*"', "", page)
     assert re.findall(r"<(?:link|script|iframe)", page) == []
+
+
+@pytest.mark.parametrize("shape", [(16,), (15, 64), (16, 0), (1, 16, 64)])
+def test_a_real_slice_of_another_shape_is_refused_before_anything_is_evaluated(tmp_path, shape):
+    np.savez(tmp_path / "slice.npz", data=np.ones(shape, np.float32))
+    expected = rf"slice.npz: expected `data` \(time, freq\) of 16 rows, found shape {re.escape(str(shape))}"
+    with pytest.raises(FormatError, match=expected):
+        evaluate_release(Path("models/any"), tmp_path, settings=SearchSettings(), seed=1, real=tmp_path / "slice.npz")
 
 
 def test_target_results_are_written_into_the_card_once(tmp_path):
