@@ -1,12 +1,11 @@
 """Bad files: how each is made, the error that reading it must raise, and a part of the message."""
 
 import os
-import struct
 from pathlib import Path
 
 import h5py
 import numpy as np
-from factories import GBT, make_power, write_observation
+from factories import GBT, make_power, replace_data, set_attribute, set_keyword, write_observation
 
 from aetherscan.errors import FormatError, HeaderError, TruncatedFileError
 from aetherscan.io import sigproc
@@ -21,17 +20,12 @@ def _cut(path: Path, keep: float) -> None:
 
 def _attribute(path: Path, name: str, value: object) -> None:
     write_observation(path)
-    with h5py.File(path, "r+") as file:
-        del file["data"].attrs[name]
-        if value is not None:
-            file["data"].attrs[name] = value
+    set_attribute(path, name, value)
 
 
 def _keyword(path: Path, name: str, code: str, value: float) -> None:
     write_observation(path)
-    raw = bytearray(path.read_bytes())
-    struct.pack_into(code, raw, raw.index(name.encode()) + len(name), value)
-    path.write_bytes(raw)
+    set_keyword(path, name, code, value)
 
 
 def _unwritten_chunks(path: Path) -> None:
@@ -62,10 +56,7 @@ def _damaged_chunk(path: Path) -> None:
 
 def _shaped(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     write_observation(path)
-    with h5py.File(path, "r+") as file:
-        attributes = dict(file["data"].attrs)
-        del file["data"]
-        file.create_dataset("data", data=np.zeros(shape, dtype)).attrs.update(attributes)
+    replace_data(path, data=np.zeros(shape, dtype))
 
 
 def _foreign_filter(path: Path) -> None:

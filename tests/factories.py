@@ -1,8 +1,10 @@
 """Small observations for tests, with headers of real recorders and chi-squared noise."""
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from aetherscan.header import SCAN_STEP_S, Header
@@ -42,6 +44,42 @@ def write_observation(path: Path, header: Header = GBT, power: np.ndarray | None
     power = make_power(header) if power is None else power
     (write_fil if path.suffix == ".fil" else write_h5)(path, header, [power], **options)
     return power
+
+
+def replace_data(path: Path, changes: dict | None = None, **storage) -> None:
+    """Store the dataset `data` of an .h5 file anew, with its attributes and `changes` to them.
+
+    `storage` are the arguments of h5py's `create_dataset`.
+    """
+    with h5py.File(path, "r+") as file:
+        attributes = {name: value for name, value in file["data"].attrs.items() if name != "DIMENSION_LABELS"}
+        del file["data"]
+        file.create_dataset("data", **storage).attrs.update(attributes | (changes or {}))
+
+
+def set_attribute(path: Path, name: str, value: object) -> None:
+    """Change an attribute of the header of an .h5 file; None removes it."""
+    with h5py.File(path, "r+") as file:
+        del file["data"].attrs[name]
+        if value is not None:
+            file["data"].attrs[name] = value
+
+
+def set_keyword(path: Path, name: str, code: str, value: float) -> None:
+    """Change a number in the header of a .fil file; `code` is its type, as `struct` has it."""
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(code, raw, raw.index(name.encode()) + len(name), value)
+    path.write_bytes(raw)
+
+
+def write_products(path: Path, header: Header, cube: np.ndarray) -> None:
+    """Write a file with the polarization products of a cube (time, product, frequency)."""
+    write_observation(path, header)
+    if path.suffix == ".h5":
+        replace_data(path, {"nifs": cube.shape[1]}, data=cube)
+    else:
+        head = path.read_bytes()[: -header.ntime * header.nchans * 4]
+        path.write_bytes(head.replace(b"nifs\1", b"nifs" + bytes([cube.shape[1]])) + cube.tobytes())
 
 
 def observe(pattern: str, *tones, header: Header = GBT, rows=None, start_s=None, seed: int = 1) -> list:

@@ -103,7 +103,8 @@ def _unpack(decode: Decoder, packed: UInt8[np.ndarray, " bytes"], chunk: Float32
 
 def _end(packed: memoryview, values: int, block: int) -> int:
     """Return the size in bytes that the block lengths of a packed chunk add up to."""
-    at, unpack_from = HEAD.size, LENGTH.unpack_from  # a local name, as the loop runs 512 times per row and MHz
+    # `unpack_from` is a local name because the loop runs 512 times for each row of a coarse channel.
+    at, unpack_from = HEAD.size, LENGTH.unpack_from
     for _ in range(-(-(values - values % 8) // block)):
         at += LENGTH.size + unpack_from(packed, at)[0]
     return at + values % 8 * VALUE_BYTES

@@ -18,7 +18,7 @@ from aetherscan.errors import HeaderError
 from aetherscan.header import ABSENT, Header
 from aetherscan.io.fields import header_from, pol_type_of
 from aetherscan.io.observation import Observation
-from aetherscan.io.products import add_product, products
+from aetherscan.io.products import add_product, chosen_products
 
 ANGLE_UNITS = {"src_raj": "hour", "src_dej": "deg"}
 """blimpy keeps coordinates as astropy angles; these attributes are their values in the units of a `Header`."""
@@ -60,8 +60,8 @@ def from_waterfall(waterfall: Any, polarization: int | None = None) -> ArrayObse
         polarization: product to take, from 1; None: total power, as in `open_observation`.
 
     Raises:
-        HeaderError: a header value is missing or impossible, not the whole file was loaded, or there is no such
-            product.
+        HeaderError: a header value is missing or impossible, not the whole file was loaded, there is no such product,
+            or it is not known which products make total power.
         FormatError: the second product, which is to be added, is not power.
     """
     values = {
@@ -72,7 +72,7 @@ def from_waterfall(waterfall: Any, polarization: int | None = None) -> ArrayObse
     whole = (getattr(waterfall, "n_ints_in_file", len(cube)), header.nifs, header.nchans)
     if cube.shape != whole:  # blimpy leaves the header as it is when only a part is loaded
         raise HeaderError(f"(rows, nifs, nchans): expected the whole file loaded, {whole}, found {cube.shape}")
-    first, *others = products(header.nifs, pol_type_of(values), polarization)
+    first, *others = chosen_products(header.nifs, pol_type_of(values), polarization)
     power = cube[:, first].astype(np.float32)
     for product in others:
         add_product(power, cube[:, product].astype(np.float32), product)

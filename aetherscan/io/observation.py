@@ -28,7 +28,7 @@ from aetherscan.header import Header
 from aetherscan.io import hdf5, sigproc
 from aetherscan.io.fields import PEEK_CHANS, printable
 from aetherscan.io.hdf5 import Hdf5Filterbank
-from aetherscan.io.products import add_product, products
+from aetherscan.io.products import add_product, chosen_products
 from aetherscan.io.sigproc import SigprocFilterbank
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".fil")
@@ -116,7 +116,7 @@ class FileObservation(Observation):
             self._filterbank = _filterbank_class(path)(path)
             self.header: Header = self._filterbank.header
             try:
-                self._products = products(self.header.nifs, self._filterbank.pol_type, polarization)
+                self._products = chosen_products(self.header.nifs, self._filterbank.pol_type, polarization)
             except HeaderError:
                 self.close()
                 raise
@@ -207,7 +207,8 @@ def open_observation(path: str | os.PathLike[str], polarization: int | None = No
     Raises:
         TruncatedFileError: the file is incomplete, open for writing, or cannot be read now. Try again later.
         FormatError: the file is not a filterbank.
-        HeaderError: a header value is missing or impossible, or there is no such product.
+        HeaderError: a header value is missing or impossible, there is no such product, or it is not known which
+            products make total power.
     """
     return FileObservation(Path(path), polarization)
 

@@ -18,7 +18,7 @@ UNNAMED = {1: "INTEN", 2: "AABB", 4: "AABBCRCI"}
 CHOOSE = "`search.polarization: 1` or `--pol 1` searches product 1"
 
 
-def products(nifs: int, pol_type: str, polarization: int | None) -> tuple[int, ...]:
+def chosen_products(nifs: int, pol_type: str, polarization: int | None) -> tuple[int, ...]:
     """Return the products to add, from 0.
 
     Args:

@@ -5,7 +5,7 @@ import os
 import h5py
 import numpy as np
 import pytest
-from factories import GBT, make_header, make_power, write_observation
+from factories import GBT, make_header, make_power, replace_data, write_observation
 
 from aetherscan.errors import FormatError, TruncatedFileError
 from aetherscan.io import open_observation, verify_complete
@@ -69,12 +69,7 @@ def test_a_file_whose_last_rows_are_zeros_waits_whether_or_not_it_is_compressed(
     power[-rows:] = 0
     write_observation(tmp_path / layout, power=power, **LAYOUTS.get(layout, {}))
     if layout == "contiguous.h5":
-        with h5py.File(tmp_path / layout, "r+") as file:
-            attributes = dict(file["data"].attrs)
-            del file["data"]
-            file.create_dataset("data", data=power[:, None]).attrs.update(
-                {name: value for name, value in attributes.items() if name != "DIMENSION_LABELS"}
-            )
+        replace_data(tmp_path / layout, data=power[:, None])
     with pytest.raises(TruncatedFileError, match="last two rows, found zeros"):
         verify_complete(tmp_path / layout)
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from bad_files import BAD
-from factories import make_detector, make_header, write_observation
+from factories import make_detector, make_header, replace_data, set_attribute, set_keyword, write_observation
 from watched import headers
 
 from aetherscan.io import sigproc
@@ -56,10 +56,7 @@ def attribute(name, value):
 
     def make(path):
         write_observation(path, make_header(**SMALL))
-        with h5py.File(path, "r+") as file:
-            del file["data"].attrs[name]
-            if value is not None:
-                file["data"].attrs[name] = value
+        set_attribute(path, name, value)
 
     return make
 
@@ -73,9 +70,7 @@ def keyword(name, code, value):
 
     def make(path):
         write_observation(path, make_header(**SMALL))
-        raw = bytearray(path.read_bytes())
-        struct.pack_into(code, raw, raw.index(name.encode()) + len(name), value)
-        path.write_bytes(raw)
+        set_keyword(path, name, code, value)
 
     return make
 
@@ -90,11 +85,7 @@ def table(*frequencies):
 def gone_external(path):
     """Write an .h5 whose power is in another file that is not there."""
     write_observation(path, make_header(**SMALL))
-    with h5py.File(path, "r+") as file:
-        attributes = dict(file["data"].attrs)
-        del file["data"]
-        power = file.create_dataset("data", (16, 1, 256), "f4", external=[("power.raw", 0, 16 * 256 * 4)])
-        power.attrs.update({name: value for name, value in attributes.items() if name != "DIMENSION_LABELS"})
+    replace_data(path, shape=(16, 1, 256), dtype="f4", external=[("power.raw", 0, 16 * 256 * 4)])
     path.with_name("power.raw").unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from factories import make_detector, make_header, make_power, write_observation
+from factories import make_detector, make_header, make_power, write_products
 from watched import headers
 
 from aetherscan.errors import FormatError, HeaderError
@@ -15,19 +15,6 @@ from aetherscan.io import open_observation, verify_complete
 from sentinel.commands.search import search
 from sentinel.config import Config, Search
 from sentinel.workers.search import search_files
-
-
-def write_products(path, header, cube):
-    """Write a file with the products of a cube (time, product, frequency)."""
-    write_observation(path, header)
-    if path.suffix == ".h5":
-        with h5py.File(path, "r+") as file:
-            attributes = dict(file["data"].attrs)
-            del file["data"]
-            file.create_dataset("data", data=cube).attrs.update({**attributes, "nifs": cube.shape[1]})
-    else:
-        head = path.read_bytes()[: -header.ntime * header.nchans * 4]
-        path.write_bytes(head.replace(b"nifs\1", b"nifs" + bytes([cube.shape[1]])) + cube.tobytes())
 
 
 def stokes(header):

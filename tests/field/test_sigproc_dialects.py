@@ -5,7 +5,7 @@ import struct
 import h5py
 import numpy as np
 import pytest
-from factories import GBT, make_header, make_power, write_observation
+from factories import GBT, make_header, make_power, set_keyword, write_observation
 
 from aetherscan.errors import HeaderError, TruncatedFileError
 from aetherscan.io import open_observation, verify_complete
@@ -18,13 +18,6 @@ def with_keywords(path, keywords, samples=None, **changes):
     for name, value in keywords:
         head += struct.pack("<i", len(name)) + name.encode() + value
     path.write_bytes(head + b"\x0a\0\0\0HEADER_END" + (rest if samples is None else samples))
-
-
-def set_integer(path, name, value):
-    """Change an integer in the header."""
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<i", raw, raw.index(name.encode()) + len(name), value)
-    path.write_bytes(raw)
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ def test_samples_of_less_than_a_byte_are_read_from_any_channel(path, nbits, star
     samples = np.random.default_rng(nbits).integers(0, 2**nbits, (16, 1024)).astype(np.uint8)
     bits = np.unpackbits(samples[:, :, None], axis=2, bitorder="little")[:, :, :nbits]
     with_keywords(path, [], np.packbits(bits.ravel(), bitorder="little").tobytes())
-    set_integer(path, "nbits", nbits)
+    set_keyword(path, "nbits", "<i", nbits)
     with open_observation(path) as observation:
         assert np.array_equal(observation.read(start, stop), samples[:, start:stop])
 
@@ -76,8 +69,8 @@ def test_signed_bytes_are_power_less_128(path):
 
 def test_channels_that_end_within_a_byte_are_refused(path):
     with_keywords(path, [], bytes(9 * 16), nchans=1024)
-    set_integer(path, "nbits", 1)
-    set_integer(path, "nchans", 9)
+    set_keyword(path, "nbits", "<i", 1)
+    set_keyword(path, "nchans", "<i", 9)
     with pytest.raises(HeaderError, match="expected whole bytes of 1-bit channels, found 9"):
         verify_complete(path)
 

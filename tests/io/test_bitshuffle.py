@@ -11,7 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from factories import GBT, make_header, make_power, write_observation
+from factories import GBT, make_header, make_power, replace_data, write_observation
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -37,11 +37,7 @@ def write_cube(path, cube, **storage):
     """Write power (time, polarization, frequency) with the storage options of h5py."""
     header = make_header(ntime=len(cube), nifs=cube.shape[1], nchans=cube.shape[2], nfpc=None)
     write_observation(path, replace(header, nifs=1), cube[:, 0])
-    with h5py.File(path, "r+") as file:
-        attributes = dict(file["data"].attrs)
-        del file["data"]
-        power = file.create_dataset("data", data=cube, **storage)
-        power.attrs.update({**attributes, "nifs": cube.shape[1]})
+    replace_data(path, {"nifs": cube.shape[1]}, data=cube, **storage)
 
 
 def read_into_wider_buffer(observation, start, stop):
