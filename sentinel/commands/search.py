@@ -75,7 +75,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
         how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
         print(score(stamps, output, detector=detect(), **how))
         return 0
-    files, unused = listed(options.files)
+    named, (files, unused) = list(map(Path, options.files)), listed(options.files)
     rules, known = rules_of(config, options.beams), stated(options.cadence, options.files, files)
     cadences: dict[str, Any] = {"rules": rules, "stated": known}
     if options.trace is not None:
@@ -86,7 +86,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     layout = "{l_bar}{bar}| {elapsed}<{remaining}"
     with tqdm(total=100, unit="%", disable=not sys.stderr.isatty(), bar_format=layout) as bar:
         outcome = search(
-            files, output, detect=detect, search=settings, unused=unused, **cadences,
+            files, output, detect=detect, search=settings, unused=unused, named=named, **cadences,
             max_channel_hz=math.inf if options.all_products else config.watch.max_channel_hz,
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
@@ -179,7 +179,7 @@ def score(
 
     result = output / f"plates.{table}"
     output.mkdir(parents=True, exist_ok=True)
-    check_writable(output, result.name)
+    check_writable(output, result.name, inputs=paths)
     for path in paths:  # check all files before scoring any
         open_stamps(path, detector.release.snippet, LEVELS)
     least = detector.threshold if threshold is None else threshold
@@ -275,6 +275,7 @@ def search(
     rules: CadenceRules | None = None,
     stated: Sequence[StatedCadence] = (),
     unused: Sequence[str] = (),
+    named: Sequence[Path] = (),
     max_channel_hz: float = math.inf,
     table: str = "csv",
     progress: Callable[[float], None] = lambda _: None,
@@ -293,6 +294,7 @@ def search(
         rules: of cadences; None for the defaults.
         stated: cadences whose roles the user states; their files are among `paths`.
         unused: lines about what the user named and no path stands for.
+        named: what the user named, with catalogues; never written.
         max_channel_hz: files with wider channels are not searched.
         table: format, csv or json.
         progress: receives the fraction of the work that is done, 0 to 1.
@@ -314,7 +316,7 @@ def search(
     used = None
     result = output / f"candidates.{table}"
     output.mkdir(parents=True, exist_ok=True)
-    check_writable(output, result.name, "run.json")
+    check_writable(output, result.name, "run.json", inputs=[*paths, *named])
 
     def write() -> None:
         {"csv": write_csv, "json": write_json}[table](result, found)

@@ -1,6 +1,7 @@
 """Outputs are opened before the work begins, and written whole or not at all."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -41,6 +42,50 @@ def test_a_table_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
         part.write_text("new\n")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == "new\n"
+
+
+@pytest.fixture(params=["itself", "FIFO", "folder", "folder that is missing", "input"])
+def special(request, tmp_path):
+    """Return a link with the name of a table, to something that is no table, and what that is."""
+    (link := tmp_path / "table.csv").symlink_to(to := tmp_path / "behind")
+    if request.param == "itself":
+        to.symlink_to(link)
+    elif request.param == "FIFO":
+        os.mkfifo(to)
+    elif request.param == "folder":
+        to.mkdir()
+    elif request.param == "input":
+        to.write_text("what a telescope recorded")
+    else:
+        link.unlink()
+        link.symlink_to(to / "table.csv")
+    return link, to
+
+
+@pytest.mark.fault(59, promise="P5")
+@pytest.mark.fault(59, promise="P4")
+def test_an_output_behind_a_link_is_checked_where_it_would_be_written(special):
+    link, to = special
+    before = to.lstat().st_mode if to.is_symlink() or to.exists() else None
+    with pytest.raises(OSError, match=r"table\.csv: expected (the name of a|another) file|expected a folder that can"):
+        check_writable(link.parent, link.name, inputs=[to])
+    assert (to.lstat().st_mode if to.is_symlink() or to.exists() else None) == before
+
+
+def test_a_write_replaces_no_special_file(special):
+    link, to = special
+    if to.is_file() or not (to.exists() or to.is_symlink()):
+        pytest.skip("a check before the work names it")
+    with pytest.raises(OSError, match=r"table\.csv: expected the name of a file"), whole_file(link) as part:
+        part.write_text("new\n")
+    assert not to.is_file()
+
+
+@pytest.mark.parametrize("name", ["candidates.csv", "run.json"])
+def test_a_search_writes_none_of_its_inputs(tmp_path, name):
+    (tmp_path / name).write_text("Target,file\nHIP1,a.fil\n")
+    with pytest.raises(OSError, match=f"{name}: expected another file than the inputs"):
+        search.search([tmp_path / "a.fil"], tmp_path, detect=no_search, search=Search(), named=[tmp_path / name])
 
 
 @pytest.mark.fault(59, promise="P5")
