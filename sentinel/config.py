@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -51,8 +52,14 @@ from sentinel.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "SENTINEL__"
 SECRETS = ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL")
-SIZE = r"^(?i:auto|\d+(\.\d+)?( *[kmgtp]?i?b)?)$"
+SIZE = r"^(?i:auto|(\d+(?:\.\d+)?) *(?:([kmgtp]?)(i?)b)?)$"
 """A size in bytes, such as 3 GiB or 500 MB; auto; or a fraction of the memory of the machine."""
+LEAST_MEMORY = 5e8
+"""A worker with a release in memory needs more, bytes."""
+CHANNEL = r"^[CDG][A-Z0-9]+$"
+"""Id of a Slack channel. A name such as #general takes messages, but no edits, pictures or look at the history."""
+MOST_TEXT = 2**20
+"""Bytes of a configuration or of a secret."""
 MOST = 2**63
 """Integers of the store and of arrays are less than this."""
 LONGEST_S = 2**32
@@ -83,9 +90,60 @@ def secret(name: str) -> str | None:
     if not (path := os.environ.get(f"{name}_FILE")):
         return None
     try:
-        return Path(path).read_text().strip() or None
-    except OSError as error:
+        return _text(Path(path)).strip() or None
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{name}_FILE: expected a file that can be read, found {error}") from error
+
+
+def _text(path: Path) -> str:
+    """Return the text of a small file.
+
+    Raises:
+        OSError: it is too large or a FIFO, or cannot be read.
+        UnicodeError: it is not UTF-8.
+    """
+    if path.is_fifo():  # whose reader waits for a writer, and leaves nothing to the next reader
+        raise OSError(f"a FIFO: {path}")
+    with path.open("rb") as file:
+        text = file.read(MOST_TEXT + 1)
+    if len(text) > MOST_TEXT:
+        raise OSError(f"more than {MOST_TEXT} bytes: {path}")
+    return text.decode()
+
+
+def _url(text: str) -> str:
+    """Return the URL of an HTTP server; the error does not repeat it, because it may hold a secret."""
+    try:
+        address = urlsplit(text)
+        known = address.scheme in {"http", "https"} and address.hostname and not re.search(r"\s", text)
+        _ = address.port
+    except ValueError as error:
+        raise PydanticCustomError("secret", "expected a URL: {why}", {"why": str(error)}) from error
+    if not known:
+        raise PydanticCustomError(
+            "secret", "expected a URL: https://HOST or http://HOST, with or without port and path"
+        )
+    return text
+
+
+def _channel(text: str) -> str:
+    if not re.fullmatch(CHANNEL, text):
+        raise ValueError("expected the id of a channel, such as C0123456789, not its name")
+    return text
+
+
+def _worker_memory(text: str) -> str:
+    """Return the memory limit of a worker: enough to hold a release."""
+    count, unit, binary = re.fullmatch(SIZE, text).groups()  # type: ignore[union-attr]
+    is_share = unit is None and count and 0 < float(count) <= 1
+    power = " kmgtp".index((unit or " ").lower())
+    if count and not is_share and float(count) * (1024 if binary else 1000) ** power < LEAST_MEMORY:
+        raise ValueError(f"expected at least {LEAST_MEMORY / 1e6:g} MB, auto, or a fraction of the memory up to 1")
+    return text
+
+
+Url = Annotated[str, AfterValidator(_url)]
+Patterns = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class _Section(BaseModel):
@@ -93,10 +151,16 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
-        is_path = "Path" in str(cls.model_fields[str(info.field_name)].annotation)
-        if is_path and "" in (value if isinstance(value, list | tuple) else [value]):
-            raise ValueError("expected a path")  # `Path` takes the empty string for the current folder
+    def _is_path(cls, value: Any, info: ValidationInfo) -> Any:
+        if "Path" not in str(cls.model_fields[str(info.field_name)].annotation):
+            return value
+        for part in map(str, value if isinstance(value, list | tuple) else [value]):
+            if not part:
+                raise ValueError("expected a path")  # `Path` takes the empty string for the current folder
+            if "\0" in part:
+                raise ValueError("expected a path without null characters")
+            if part.split("/")[0] == "~":
+                raise ValueError("expected a path without ~, which no shell expands here")
         return value
 
     @field_validator("*", mode="before")
@@ -106,6 +170,8 @@ class _Section(BaseModel):
         most = LONGEST_S if name.endswith("_s") else MOST
         is_number = re.search(r"\b(int|float)\b", str(cls.model_fields[name].annotation))
         parts = value if isinstance(value, list | tuple) else [value]
+        if is_number and any(isinstance(part, bool) for part in parts):  # which would be 1 or 0
+            raise ValueError("expected a number")
         if is_number and not all(_below(part, most) for part in parts):
             raise ValueError(f"expected a finite number, less than {most}")
         return value
@@ -142,8 +208,8 @@ class Watch(_Section):
     """Which files are watched, when a file is complete, and what happens to partial cadences."""
 
     roots: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("data/incoming"),)
-    include: tuple[str, ...] = ("**/*.h5", "**/*.hdf5", "**/*.fil")
-    exclude: tuple[str, ...] = ("**/*.creating.*",)
+    include: Annotated[Patterns, Field(min_length=1)] = ("**/*.h5", "**/*.hdf5", "**/*.fil")
+    exclude: Patterns = ("**/*.creating.*",)
     scan_s: PositiveFloat = 5.0
     settle_s: NonNegativeFloat = 10.0
     use_events: bool = True
@@ -164,7 +230,7 @@ class Cluster(_Section):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     workers: Annotated[int, Field(gt=0, le=MOST_THREADS)] = 1
-    memory_limit: Annotated[str, Field(pattern=SIZE)] | None = "3 GiB"
+    memory_limit: Annotated[str, Field(pattern=SIZE), AfterValidator(_worker_memory)] | None = "3 GiB"
     in_flight: Annotated[int, Field(gt=0, le=MOST_IN_FLIGHT)] | None = None
 
     @model_validator(mode="after")
@@ -214,12 +280,13 @@ class Store(_Section):
         try:
             address = urlsplit(url or "")
             known = not url or (re.fullmatch(r"sqlite|postgresql(\+psycopg2?)?", address.scheme) and "://" in url)
-            known = known and (address.scheme != "sqlite" or bool(address.path.strip("/")))
+            absolute = address.path.startswith("//") and bool(address.path.strip("/")) and not address.query
+            known = known and (address.scheme != "sqlite" or absolute)  # each program has its own current folder
             password, _ = address.password, address.port
         except ValueError as error:
             raise PydanticCustomError("secret", f"expected a URL: {error}") from error
         if not known:
-            raise PydanticCustomError("secret", "expected sqlite:///PATH or postgresql://HOST/DATABASE")
+            raise PydanticCustomError("secret", "expected sqlite:////ABSOLUTE/PATH or postgresql://HOST/DATABASE")
         if password:
             remedy = "set PGPASSWORD, or PGPASSFILE to a file that holds it"
             raise PydanticCustomError("secret", f"expected no password here: {remedy}")
@@ -229,8 +296,8 @@ class Store(_Section):
 class Slack(_Section):
     """Messages to a Slack channel."""
 
-    channel: str | None = None
-    api_url: str = "https://slack.com/api/"
+    channel: Annotated[str, AfterValidator(_channel)] | None = None
+    api_url: Url = "https://slack.com/api/"
     per_second: PositiveFloat = 1.0
     per_hour: PositiveInt = 30
     pictures: PositiveInt = 3
@@ -239,7 +306,7 @@ class Slack(_Section):
 class Webhook(_Section):
     """Messages to another program."""
 
-    url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    url: Url | None = None
     per_second: PositiveFloat = 1.0
     per_hour: PositiveInt = 30
 
@@ -251,7 +318,7 @@ class Web(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] | None = 9421
     certificate: Path | None = None
     key: Path | None = None
-    url: str | None = None
+    url: Url | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
@@ -277,7 +344,7 @@ class Config(_Section):
     picture_dir: Path | None = None
     release: Path = Path("models/azimuth")
     shadow: Path | None = None
-    releases_url: str | None = None
+    releases_url: Url | None = None
     lease_s: PositiveFloat = 120.0
     max_attempts: PositiveInt = 3
     retry_after_s: PositiveFloat = 30.0
@@ -293,6 +360,15 @@ class Config(_Section):
     webhook: Webhook = Webhook()
     web: Web = Web()
     injections: Injections = Injections()
+
+    @field_validator("state_dir")
+    @classmethod
+    def _part_of_a_url(cls, path: Path) -> Path:
+        if "?" in str(path):
+            raise ValueError("expected a path without ?, which ends the path in the URL of the store")
+        if not str(path).isascii() and str(path) != str(path).encode(errors="ignore").decode():
+            raise ValueError("expected a path in UTF-8")
+        return path
 
     @property
     def cadence_rules(self) -> CadenceRules:
@@ -350,6 +426,9 @@ class Config(_Section):
     def sha256(self) -> str:
         """Checksum of the settings that decide what a search finds."""
         return hashlib.sha256(self.search.model_dump_json().encode()).hexdigest()
+
+
+SECTIONS = "|".join(Config.model_fields).upper()
 
 
 class _Environment(EnvSettingsSource):
@@ -444,12 +523,24 @@ def train_settings(config: "Config", given: Mapping[str, Any]) -> TrainSettings:
     return changed(config.train, given).settings()
 
 
-def _unreadable() -> Iterator[str]:
-    for name in SECRETS:
+def _environment_mistakes() -> Iterator[str]:
+    """Yield a line for each variable of this program that is misspelled, unreadable or of no use."""
+    for name in os.environ:
+        upper = name.upper()  # as pydantic reads it
+        if upper.startswith(PREFIX):
+            if upper.removeprefix(PREFIX).split("__")[0].lower() not in Config.model_fields:
+                yield f"{name}: no such section or key"
+        elif upper.removesuffix("_FILE") not in SECRETS and re.match(f"SENTINEL_({SECTIONS})(_|$)", upper):
+            yield f"{name}: expected two underscores between SENTINEL, section and key, as in {PREFIX}WATCH__SCAN_S"
+    checks = {"SLACK_CHANNEL": _channel, "SENTINEL_WEBHOOK_URL": _url}
+    for name in (*SECRETS, "SLACK_CHANNEL"):
         try:
-            secret(name)
+            if (value := secret(name)) and name in checks:
+                checks[name](value)
         except ConfigError as error:
             yield str(error)
+        except ValueError as error:
+            yield f"{name}: {error}"
 
 
 def _placed(value: Any, base: Path) -> Any:
@@ -474,21 +565,32 @@ class _Unique(yaml.SafeLoader):
 
 
 def _read(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     if channel := re.search(r"(?m)^[^#\n]*\bchannel:[ \t]+(#\w\S*)[ \t]*$", text):
-        raise ConfigError(f'{path}: slack.channel: expected quotes, "{channel[1]}": YAML takes # for a comment')
+        raise ConfigError(
+            f"{path}: slack.channel: expected the id of a channel, such as C0123456789, found {channel[1]}"
+        )
     return yaml.load(text, _Unique) or {}  # noqa: S506
 
 
 def place_mistakes(config: Config) -> list[str]:
     """Return a line for each folder of the service that cannot be where the configuration puts it."""
-    state = config.state_dir.resolve()
-    below = [root for root in config.watch.roots if state.is_relative_to(root.resolve())]
-    folders = (*config.watch.roots, config.state_dir, config.pictures)
+    own = {"state_dir": config.state_dir, "picture_dir": config.picture_dir}
+    own |= {"injections.canary_dir": config.injections.canary_dir}
+    below = [
+        (name, folder, root)
+        for name, folder in own.items()
+        for root in config.watch.roots
+        if folder and folder.resolve().is_relative_to(root.resolve())
+    ]
+    folders = (*config.watch.roots, *filter(None, own.values()), config.pictures)
     files = [path for path in folders if path.exists() and not path.is_dir()]
     return [
-        *(f"state_dir: expected a folder that is not watched, found {state} below the root {root}" for root in below),
-        *(f"{path}: expected a folder, found a file" for path in files),
+        *(
+            f"{name}: expected a folder that is not watched, found {at} below the root {root}"
+            for name, at, root in below
+        ),
+        *(f"{path}: expected a folder, found a file" for path in dict.fromkeys(files)),
     ]
 
 
@@ -498,12 +600,7 @@ def load_config(path: Path | None) -> Config:
     Raises:
         ConfigError: every error, one per line: where, what was expected, what was found.
     """
-    mistakes = [
-        f"{name}: no such section or key"
-        for name in os.environ
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX).split("__")[0].lower() not in Config.model_fields
-    ]
-    mistakes += _unreadable()
+    mistakes = list(_environment_mistakes())
     values: Any = {}
     try:
         values = _read(path) if path else {}

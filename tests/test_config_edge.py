@@ -1,5 +1,6 @@
 """A wrong size, URL, path, list or key is found when the configuration is checked, not when the service starts."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -11,7 +12,7 @@ from sqlalchemy import update
 
 from aetherscan.detector.release import MEASUREMENTS
 from sentinel import cli
-from sentinel.config import ROOT, load_config
+from sentinel.config import MOST_TEXT, ROOT, load_config
 from sentinel.errors import ConfigError
 from sentinel.store.queue import open_store
 from sentinel.store.schema import meta
@@ -22,9 +23,34 @@ from sentinel.store.schema import meta
     ("text", "found"),
     [
         ("cluster: {memory_limit: 3 Gibs}", "cluster.memory_limit"),
-        ("store: {url: my database}", "store.url: expected sqlite:///PATH or postgresql://"),
+        ("store: {url: my database}", "store.url: expected sqlite:////ABSOLUTE/PATH or postgresql://"),
         ("store: {url: 'mysql://db/x'}", "store.url: expected sqlite"),
-        ("store: {url: 'sqlite://'}", "store.url: expected sqlite:///PATH"),
+        ("store: {url: 'sqlite://'}", "store.url: expected sqlite:////ABSOLUTE/PATH"),
+        ("store: {url: 'sqlite:///x.db'}", "store.url: expected sqlite:////ABSOLUTE/PATH"),
+        ("store: {url: 'sqlite:////x.db?mode=ro'}", "store.url: expected sqlite:////ABSOLUTE/PATH"),
+        ("slack: {api_url: slack.com/api}", "slack.api_url: expected a URL: https://HOST"),
+        ("web: {url: 'ftp://x'}", "web.url: expected a URL"),
+        ("webhook: {url: 'http://'}", "webhook.url: expected a URL"),
+        ("webhook: {url: 'https://[/x'}", "webhook.url: expected a URL"),
+        ("releases_url: 'https://x:port/'", "releases_url: expected a URL"),
+        ("state_dir: ~/state", "state_dir: Value error, expected a path without ~"),
+        ("watch: {roots: [/data, ~]}", "watch.roots"),
+        ("state_dir: what?", "state_dir: Value error, expected a path without ?"),
+        ('picture_dir: "a\\0b"', "picture_dir: Value error, expected a path without null characters"),
+        ('state_dir: "a\\udcffb"', "config.yaml"),
+        ("cluster: {memory_limit: '3'}", "cluster.memory_limit: Value error, expected at least 500 MB"),
+        ("cluster: {memory_limit: 0.4 GiB}", "cluster.memory_limit: Value error, expected at least 500 MB"),
+        ("cluster: {memory_limit: '0'}", "cluster.memory_limit: Value error, expected at least 500 MB"),
+        ("cluster: {workers: yes}", "cluster.workers: Value error, expected a number, found True"),
+        ("web: {port: on}", "web.port: Value error, expected a number, found True"),
+        ("lease_s: true", "lease_s: Value error, expected a number, found True"),
+        ("watch: {include: []}", "watch.include"),
+        ("watch: {exclude: ['']}", "watch.exclude.0"),
+        (
+            'slack: {channel: "#general"}',
+            "slack.channel: Value error, expected the id of a channel, such as C0123456789",
+        ),
+        ("slack: {channel: general}", "slack.channel: Value error, expected the id of a channel"),
         ("store: {url: 'postgresql+asyncpg://db/x'}", "store.url: expected sqlite"),
         ("store: {url: 'postgresql://db:port/x'}", "store.url: expected a URL"),
         ("state_dir: ''", "state_dir: Value error, expected a path, found ''"),
@@ -47,7 +73,7 @@ from sentinel.store.schema import meta
         ("train: {seed: 4294967296}", "train.seed: expected at least 0 and at most 4294967295"),
         ("lease_s: 1\nlease_s: 2", "expected each key once, found lease_s twice"),
         ("watch:\n  scan_s: 1\n  scan_s: 2", "found scan_s twice from line 2"),
-        ("slack:\n  channel: #general\n", 'expected quotes, "#general"'),
+        ("slack:\n  channel: #general\n", "expected the id of a channel, such as C0123456789, found #general"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_key(tmp_path, text, found):
@@ -108,7 +134,7 @@ def test_every_number_of_processes_threads_or_examples_has_an_upper_limit(tmp_pa
             load_config(tmp_path / "config.yaml")
 
 
-@pytest.mark.parametrize("size", ["3 GiB", "3GiB", "500 MB", "2e9"[:1], "auto", "0.5", "3 gb"])
+@pytest.mark.parametrize("size", ["3 GiB", "3GiB", "500 MB", "auto", "0.5", "1", "3 gb", "600000000 B"])
 def test_the_usual_sizes_are_accepted(tmp_path, size):
     (tmp_path / "config.yaml").write_text(f"cluster: {{memory_limit: '{size}'}}")
     assert load_config(tmp_path / "config.yaml").cluster.memory_limit == size
@@ -144,12 +170,49 @@ def test_a_wrong_value_in_the_environment_is_a_configuration_error(monkeypatch, 
 
 
 @pytest.mark.fault(60, promise="P5")
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("SENTINEL_STATE_DIR", "/x", "expected two underscores"),
+        ("SENTINEL_WATCH__ROOTS", "/x", "expected two underscores"),
+        ("sentinel__bogus", "1", "sentinel__bogus: no such section or key"),
+        ("SLACK_CHANNEL", "#general", "SLACK_CHANNEL: expected the id of a channel"),
+        ("SENTINEL_WEBHOOK_URL", "hooks.example/secret", "SENTINEL_WEBHOOK_URL: expected a URL"),
+        ("SENTINEL_WEBHOOK_URL_FILE", "junk", "SENTINEL_WEBHOOK_URL_FILE: expected a file that can be read"),
+        ("SLACK_BOT_TOKEN_FILE", "junk", "SLACK_BOT_TOKEN_FILE: expected a file that can be read, found 'utf-8'"),
+        ("SLACK_BOT_TOKEN_FILE", "long", "SLACK_BOT_TOKEN_FILE: expected a file that can be read, found more than"),
+        ("SLACK_BOT_TOKEN_FILE", "fifo", "SLACK_BOT_TOKEN_FILE: expected a file that can be read, found a FIFO"),
+        ("SLACK_BOT_TOKEN_FILE", ".", "SLACK_BOT_TOKEN_FILE: expected a file that can be read"),
+    ],
+)
+def test_a_variable_that_is_misspelled_or_of_no_use_is_named(tmp_path, monkeypatch, name, value, found):
+    (tmp_path / "junk").write_bytes(b"\xff\xfe")
+    (tmp_path / "long").write_bytes(b"x" * (MOST_TEXT + 1))
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(None)
+    (line,) = str(caught.value).splitlines()
+    assert found in line
+    assert "secret" not in line
+
+
+def test_a_configuration_is_a_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match=r"fifo: cannot be read: a FIFO"):
+        load_config(tmp_path / "fifo")
+
+
+@pytest.mark.fault(60, promise="P5")
 @pytest.mark.parametrize("command", [["config", "check"], ["up"]])
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         ("watch: {roots: [.]}", "below the root"),
         ("watch: {roots: [config.yaml]}", "config.yaml: expected a folder, found a file"),
+        ("watch: {roots: [in]}\npicture_dir: in/pictures", "picture_dir: expected a folder that is not watched"),
+        ("watch: {roots: [in]}\ninjections: {canary_dir: in}", "injections.canary_dir: expected a folder that is not"),
         ("state_dir: config.yaml", "config.yaml: expected a folder, found a file"),
     ],
 )

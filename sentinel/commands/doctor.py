@@ -52,7 +52,7 @@ def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
 
 
 def start_problems(config: Config) -> Iterator[str]:
-    """Yield a line for each problem of folders, store and releases that a start would meet. Nothing is created."""
+    """Yield a line for each problem that a start would meet with folders, store, releases or certificate."""
     from aetherscan.detector.detector import load_detector
 
     address, release = make_url(config.store_url), config.release
@@ -79,6 +79,10 @@ def start_problems(config: Config) -> Iterator[str]:
                 load_detector(folder_)
         except (ReleaseError, OSError) as error:
             yield f"{name}: {one_line(error)}"
+    try:
+        _load_certificate(config)
+    except OSError as error:
+        yield f"web.certificate: {one_line(error)}"
 
 
 def _root(root: Path) -> dict[str, str]:
@@ -125,10 +129,15 @@ def _slack(config: Config) -> str:
         raise OSError(f"{error}: check the token, and that the bot is in the channel") from error
 
 
+def _load_certificate(config: Config) -> None:
+    """Load certificate and key of the web pages, if there are any; what is wrong is an OSError."""
+    if config.web.certificate:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.web.certificate, config.web.key)
+
+
 def _web(facts: Mapping[str, Any], config: Config) -> str:
     web = config.web
-    if web.certificate:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(web.certificate, web.key)
+    _load_certificate(config)
     if web.port is None:
         return "off"
     if not facts["programs"]:  # else the port is ours, or the heartbeat of `web` says that it is not
