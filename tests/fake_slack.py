@@ -43,7 +43,7 @@ class FakeSlack:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         fields = {name: values[0] for name, values in parse_qs(address.query).items()}
         if "json" in request.headers.get("Content-Type", ""):
-            fields |= json.loads(body)
+            fields |= json.loads(body or b"{}")
         elif method not in ("upload", "hook"):
             fields |= {name: values[0] for name, values in parse_qs(body.decode()).items()}
         time.sleep(self.delay_s)

@@ -43,6 +43,8 @@ def look(name: str, probe: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
             found.update(probe())
         except OSError as error:
             found["error"] = one_line(error)
+        except Exception as error:  # noqa: BLE001 - what was not looked at is not in order
+            found["error"] = one_line(f"{type(error).__name__}: {error}")
 
     with _lock:  # several threads probe
         thread, found = _looking.get(name, (None, {}))

@@ -80,8 +80,19 @@ class SlackPoster:
             raise PostLaterError(f"{Path(picture).name}: {error}") from error
 
     def check(self) -> str:
-        """Return the name of the workspace that the token belongs to."""
-        return str(self._call("auth.test")["team"])
+        """Return the name of the workspace that the token belongs to.
+
+        Raises:
+            PostError: Slack refuses the token, or the bot does not see the channel.
+        """
+        team = str(self._call("auth.test")["team"])
+        try:
+            self._call("conversations.history", params={"channel": self.channel, "limit": "1"})
+        except PostLaterError as error:
+            if str(error) != "missing_scope":
+                raise
+            return f"{team}; channel not checked, because the token has no channels:history"
+        return team
 
     def _call(self, method: str, **arguments: Any) -> Any:
         try:

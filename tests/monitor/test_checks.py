@@ -260,6 +260,14 @@ def test_a_folder_that_cannot_be_written_is_named_and_one_that_hangs_is_abandone
     assert probes.look("slow", dict) == {}
 
 
+def test_a_probe_that_fails_in_an_unexpected_way_is_no_sign_of_good_order(tmp_path, monkeypatch):
+    assert probes.look("broken", lambda: {}["x"])["error"] == "KeyError: 'x'"
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(probes.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home directory")))
+    facts = MachineProbe(Config(state_dir=tmp_path)).facts()
+    assert facts["cache"]["error"] == "RuntimeError: no home directory"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_state_directory_is_named(tmp_path):
     tmp_path.chmod(0o500)

@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, update
 
 from sentinel.commands.candidates import newest, put_label
 from sentinel.config import Config
-from sentinel.errors import ConfigError
+from sentinel.errors import ConfigError, PostError
 from sentinel.notify.messages import message_text
 from sentinel.notify.outbox import (
     claim_message,
@@ -44,6 +44,18 @@ def put(store, text, pictures=(), **values):
 def deliver(store, slack, times=1, per_hour=1000):
     poster = SlackPoster("C1", slack.url, "xoxb-test")
     return sum(deliver_all(store, poster, "slack", 0, per_hour=per_hour) for _ in range(times))
+
+
+@pytest.mark.fault(29, promise="P5")
+@pytest.mark.parametrize("refused", ["not_in_channel", "channel_not_found"])
+def test_a_channel_that_the_bot_does_not_see_fails_the_check(slack, refused):
+    poster = SlackPoster("C1", slack.url, "xoxb-test")
+    assert poster.check() == "Test Observatory"
+    slack.always["conversations.history"] = "missing_scope"
+    assert poster.check() == "Test Observatory; channel not checked, because the token has no channels:history"
+    slack.always["conversations.history"] = refused
+    with pytest.raises(PostError, match=refused):
+        poster.check()
 
 
 def deliver_to_webhook(store, slack):
