@@ -363,12 +363,10 @@ def _status(options: Options) -> int:
         config = _loaded()
         if not config.has_store and not service_pids(config):  # else the disk of the state directory is away
             remedy = missing_mount(config.state_dir) or "start the service: ./sentinel.py up"
-            print(f"unknown: no store in {config.state_dir}; {remedy}")
-            return status.UNKNOWN
+            return _unknown_state(f"no store in {config.state_dir}; {remedy}", options)
         seen = status.read_status(config, lambda: status.quick_store(config))
     except (ConfigError, OSError) as error:
-        print(f"unknown: {error}")
-        return status.UNKNOWN
+        return _unknown_state(str(error), options)
     if options.json:
         print(
             json.dumps(
@@ -379,6 +377,20 @@ def _status(options: Options) -> int:
     else:
         print("\n".join(status.lines(seen)[: 1 if options.probe else None]))
     return seen.level
+
+
+def _unknown_state(why: str, options: Options) -> int:
+    """Print why nothing is known, in the form that was asked for, and return the exit status."""
+    import json
+
+    from sentinel.monitor.status import UNKNOWN, WORDS
+    from sentinel.notify.messages import one_line
+
+    if options.json:
+        print(json.dumps({"level": WORDS[UNKNOWN], "checks": {}, "remarks": [why]}, indent=1))
+    else:
+        print(f"{WORDS[UNKNOWN]}: {one_line(why) if options.probe else why}")
+    return UNKNOWN
 
 
 def _logs(options: Options) -> int:
@@ -445,12 +457,20 @@ def _candidates(options: Options) -> int:
     elif options.verb == "show":
         print(candidates.as_json(store, options.id))
     elif options.verb == "label":
-        from getpass import getuser
-
-        candidates.put_label(store, options.id, options.label, getuser())
+        candidates.put_label(store, options.id, options.label, _user())
     else:
         print(f"{candidates.export(store, options.file)} candidates: {options.file}")
     return 0
+
+
+def _user() -> str:
+    """Return the name of the user; the number where there is no name, as in some containers."""
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return str(os.getuid())
 
 
 def _outbox(options: Options) -> int:
@@ -554,6 +574,8 @@ def _models(options: Options) -> int:
         print(f"{options.name} is the active release from the next cadence on; sha256 {sha256}")
         return 0
     states, active = list(releases.releases(folder)), active_release(_store(config), config.release)
+    if active.parent == folder and active.name not in dict(states):
+        states.append((active.name, f"{releases.BROKEN}: expected a folder with release.json, found none"))
     for name, state in states:
         print(f"{'*' if folder / name == active else ' '} {name}  {state}")
     return int(options.verb == "verify" and any(state.startswith(releases.BROKEN) for _, state in states))

@@ -282,9 +282,10 @@ def test_an_altered_archive_is_not_even_opened(tmp_path, published):
 
 
 @pytest.mark.fault(34, promise="P5")
-def test_a_release_that_was_altered_fails_verification(configured, published, capsys):
+def test_a_release_that_was_altered_fails_verification(configured, published, capsys, monkeypatch):
     url, sha256 = published(release_files())
     releases.fetch(url, sha256, configured / "models")
+    monkeypatch.setenv("SENTINEL__RELEASE", str(configured / "models" / "r1"))
     assert cli.main(["models", "verify"]) == 0
     (configured / "models" / "r1" / "tracks.skops").write_bytes(b"other")
     assert cli.main(["models", "verify"]) == 1

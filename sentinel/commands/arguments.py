@@ -43,9 +43,9 @@ def number(least: float = -math.inf, most: float = math.inf, *, above: bool = Fa
 
 
 def words(text: str) -> str:
-    """Return text that is not empty and holds no control characters."""
-    if not text.strip() or any(ord(letter) < ord(" ") for letter in text):
-        raise argparse.ArgumentTypeError(f"expected text without control characters, found {_short(text)}")
+    """Return text that is not empty and holds neither control characters nor bytes that are not UTF-8."""
+    if not text.strip() or any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in text):
+        raise argparse.ArgumentTypeError(f"expected text in UTF-8 without control characters, found {_short(text)}")
     return text
 
 

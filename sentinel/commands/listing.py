@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aetherscan.io import SUFFIXES
 from sentinel.errors import ConfigError
+from sentinel.store.filesystem import read_regular
 
 ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -17,6 +18,8 @@ ENCODINGS = {
 }
 """Encoding by the byte order mark at the beginning of a text file."""
 DELIMITERS = ",;\t"
+MOST_CATALOGUE = 2**28
+"""Bytes of a catalogue, which is read into memory."""
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -29,7 +32,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
         ConfigError: the file cannot be read.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, MOST_CATALOGUE)
         text = _decoded(raw)
         first = text.partition("\n")[0]
         reader = csv.reader(text.splitlines(keepends=True), delimiter=max(DELIMITERS, key=first.count))
@@ -54,7 +57,7 @@ def listed(names: Sequence[str]) -> tuple[list[Path], list[str]]:
         names: as on a command line.
 
     Raises:
-        ConfigError: a .csv file cannot be read.
+        ConfigError: a .csv file cannot be read, or a pattern is none.
     """
     paths: list[Path] = []
     notes: list[str] = []
@@ -67,12 +70,24 @@ def listed(names: Sequence[str]) -> tuple[list[Path], list[str]]:
             of_name = sorted(entry for entry in path.iterdir() if named_file([entry.name]))
             notes += [] if of_name else [f"{path}: expected {' or '.join(SUFFIXES)} files in this folder, found none"]
         elif set(name) & set("*?[") and not path.exists():
-            of_name = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            of_name = _matches(path)
             notes += [] if of_name else [f"{name}: expected files that match this pattern, found none"]
         else:
             of_name = [path]
         paths += of_name
     return paths, notes
+
+
+def _matches(path: Path) -> list[Path]:
+    """Return the paths that match a pattern.
+
+    Raises:
+        ConfigError: it is no pattern.
+    """
+    try:
+        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected a file or a pattern, found: {error}") from error
 
 
 def _catalogue(path: Path) -> tuple[list[Path], list[str]]:

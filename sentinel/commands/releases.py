@@ -1,9 +1,11 @@
 """List and verify the releases in a folder, and download one."""
 
 import hashlib
+import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from sentinel.errors import FetchError
 TIMEOUT_S = 30
 BROKEN = "not usable"
 CHUNK = 2**20
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+"""Exceptions that a damaged archive causes."""
 
 
 def releases(folder: Path) -> Iterator[tuple[str, str]]:
@@ -44,7 +48,7 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
                 _extract(tar, unpacked)
             card = next(unpacked.rglob("release.json"))
             release = read_release(card.parent)
-        except (tarfile.TarError, StopIteration, ReleaseError, OSError) as error:
+        except (*DAMAGED, StopIteration, ReleaseError, OSError) as error:
             raise FetchError(f"{url}: expected a release in a tar archive, found {error!r}") from error
         if release.name in (".", "..") or "/" in release.name or (folder / release.name).exists():
             raise FetchError(f"{folder}: expected the name of a new folder, found release {release.name!r}")

@@ -49,7 +49,7 @@ def moment(text: str) -> float:
 
 
 def replay(config: Config, store: Store, since: float, tell: Callable[[str], object]) -> bool:
-    """Search cadences again with the active release; return whether every result is the same.
+    """Search cadences again with the active release; return whether there are results and all are the same.
 
     Args:
         config: of the service.
@@ -78,7 +78,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
             tell(f"cadence {entry.id}: {entry.target}: {line}")
     by = f"release {detector.release.name} ({detector.release.sha256[:12]}), code {code_version()}"
     tell(f"{len(cadences) - away} cadences searched again by {by}: {changed} differ; {away} have missing files")
-    return not changed
+    return len(cadences) > away and not changed  # what was not compared is not the same
 
 
 def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Sequence[Path]) -> Iterator[str]:

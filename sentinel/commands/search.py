@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import re
 import sys
 import time
 from argparse import Namespace
@@ -124,7 +125,7 @@ def rules_of(config: Config, beams: str | None) -> CadenceRules:
     if beams is None:
         return config.cadence_rules
     on, *off = numbers = beams.split(",")
-    if not off or not all(number.strip().isdecimal() for number in numbers):
+    if not off or not all(re.fullmatch(r" *[0-9]{1,9} *", number) for number in numbers):
         raise ConfigError(f"--beams: expected the number of the ON beam and those of OFF beams, 0,1,2, found {beams!r}")
     try:
         return replace(config.cadence_rules, beams=BeamRoles(on_beam=int(on), off_beams=tuple(map(int, off))))

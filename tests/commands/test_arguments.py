@@ -1,6 +1,8 @@
 """Arguments are checked before any work: one line, and an exit status of the table in docs/operating.md."""
 
 import argparse
+import itertools
+import json
 import os
 import re
 import subprocess
@@ -8,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from sentinel import cli
-from sentinel.config import ROOT
+from sentinel.config import ROOT, SECRETS, Config
 
 EXAMPLES = int(os.environ.get("SENTINEL_COMMAND_LINES", "1000"))
 STUBBED = ("up", "down", "restart", "logs", "doctor", "demo", "search", "train", "evaluate", "docs", "replay")
@@ -83,9 +87,10 @@ def lines():
     def line(command):
         names, parser = command
         options = [action.option_strings[-1] for action in parser._actions if action.option_strings]
-        word = st.one_of(value, st.sampled_from(options))
+        word = st.one_of(value.map(lambda word: [word]), st.tuples(st.sampled_from(options), value).map(list))
         positions = sum(not action.option_strings for action in parser._actions)
-        return st.lists(word, min_size=positions, max_size=5).map(lambda words: [*names, *words])
+        words = st.lists(word, min_size=positions, max_size=5)
+        return words.map(lambda words: [*names, *itertools.chain.from_iterable(words)])
 
     return st.sampled_from(commands()).flatmap(line)
 
@@ -105,6 +110,53 @@ def test_no_command_line_ends_in_a_traceback(quiet, capsys):
         assert status in allowed, line
         assert "Traceback" not in printed.err + printed.out, line
         assert status in {0, 3} or printed.err + printed.out, line
+
+    check()
+
+
+def keys(model=Config, above=()):
+    """Return the place of each key of the configuration, sections included."""
+    found = []
+    for name, field in model.model_fields.items():
+        found.append((*above, name))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += keys(field.annotation, (*above, name))
+    return found
+
+
+VARIABLES = ("SLACK_CHANNEL", "AETHERSCAN_DATA_PATH", *(f"{name}{end}" for name in SECRETS for end in ("", "_FILE")))
+SCALARS = (None, True, 0, -1, 1.5, float("nan"), float("inf"), 10**30, [], {}, [""], [None], {"x": 1}, ["a", "a"])
+
+
+@pytest.mark.fault(60, promise="P5")
+@pytest.mark.hypothesis
+def test_no_configuration_and_no_environment_ends_in_a_traceback(quiet, capsys, monkeypatch):
+    names = [f"SENTINEL__{'__'.join(key).upper()}" for key in keys()]
+    assert len(names) > 100
+    text = st.sampled_from([word for word in NASTY if "\0" not in word])
+    in_file = st.tuples(st.sampled_from(keys()), st.one_of(st.sampled_from(SCALARS), text))
+    in_environment = st.tuples(st.sampled_from([*names, *VARIABLES]), text)
+
+    @settings(max_examples=EXAMPLES // 2, suppress_health_check=list(HealthCheck))
+    @given(st.lists(in_file, max_size=2), st.lists(in_environment, max_size=2))
+    def check(values, variables):
+        tree = {"release": "models/none"}
+        for (*above, name), value in values:
+            section = tree
+            for part in above:
+                below = section.get(part)
+                section[part] = below if isinstance(below, dict) else {}
+                section = section[part]
+            section[name] = value
+        (quiet / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8", errors="surrogatepass")
+        with monkeypatch.context() as environment:
+            for name, value in variables:
+                environment.setenv(name, value)
+            status = status_of(["config", "show"])
+        said = capsys.readouterr()
+        assert status in {0, 2}, (values, variables)
+        assert "Traceback" not in said.err + said.out
+        assert status == 0 or said.err.strip(), (values, variables)
 
     check()
 
@@ -134,9 +186,22 @@ def test_no_command_line_ends_in_a_traceback(quiet, capsys):
         ("models fetch x --sha256 12", "expected 64 hexadecimal digits, found '12'"),
         ("models promote ../x", "expected the name of a folder without a slash"),
         ("logs ../../passwd", "expected one of cluster"),
+        ("requeue --target \udcff", "expected text in UTF-8 without control characters"),
+        ("models promote \udcff", "expected text in UTF-8 without control characters"),
+        (f"search a.h5 --beams 1,{'9' * 5000}", "--beams: expected the number of the ON beam"),
+        ("search a.h5 --beams \u0661,\u0662", "--beams: expected the number of the ON beam"),
+        ("search a**b.h5", "a**b.h5: expected a file or a pattern, found"),
+        ("search fifo.csv", "fifo.csv: expected a CSV file that lists files, found"),
+        ("search folder.csv", "folder.csv: expected a CSV file that lists files, found"),
+        ("search long.csv", "long.csv: expected a CSV file that lists files, found"),
     ],
 )
-def test_a_wrong_argument_is_one_line_that_names_it_and_exit_2(line, found, capsys):
+def test_a_wrong_argument_is_one_line_that_names_it_and_exit_2(line, found, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENTINEL__STATE_DIR", str(tmp_path / "var"))
+    os.mkfifo("fifo.csv")
+    Path("folder.csv").mkdir()
+    os.truncate(os.open("long.csv", os.O_CREAT | os.O_WRONLY), 5 * 2**30)
     assert status_of(line.split()) == 2
     assert found in capsys.readouterr().err.splitlines()[-1]
 
@@ -145,6 +210,35 @@ def test_a_wrong_argument_is_one_line_that_names_it_and_exit_2(line, found, caps
 def test_an_empty_path_is_not_taken_for_the_default_or_the_current_folder(line, capsys):
     assert status_of(line) == 2
     assert "expected a path, found ''" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_label_of_a_user_without_a_name_has_their_number(quiet, monkeypatch):
+    labels = []
+    monkeypatch.setattr("sentinel.commands.candidates.put_label", lambda *label: labels.append(label[1:]))
+    for error in (KeyError, OSError):  # of Python 3.12 and 3.13
+        monkeypatch.setattr("getpass.getuser", lambda error=error: raising(error))
+        assert status_of(["candidates", "label", "1", "RFI"]) == 0
+    assert labels == [(1, "RFI", str(os.getuid()))] * 2
+
+
+def raising(error):
+    raise error
+
+
+@pytest.mark.parametrize("text", ["release: models/none", "bogus: 1"])
+def test_an_unknown_state_has_the_form_that_was_asked_for(quiet, capsys, text):
+    (quiet / "config.yaml").write_text(text)
+    assert status_of(["status", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["level"] == "unknown"
+    assert status_of(["status", "--probe"]) == 3
+    assert re.fullmatch(r"unknown: .+\n", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("verb", "status"), [("ls", 0), ("verify", 1)])
+def test_a_configured_release_that_is_missing_is_listed_and_fails_verification(capsys, verb, status):
+    assert status_of(["models", verb]) == status
+    assert "* none  not usable: expected a folder with release.json, found none" in capsys.readouterr().out
 
 
 def test_a_command_whose_reader_ends_first_ends_without_output(tmp_path):
