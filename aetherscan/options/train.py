@@ -231,7 +231,7 @@ def _contradictions(s: TrainSettings) -> list[str]:
          f"time_bins x time_resolution: expected at most {SCAN_STEP_S:g} s, the scan step, found {scan_s:g}"),
         (any(all(file.endswith(kind) for file in s.train_files) for kind in (PLATES, CADENCES)),
          f"train_files: expected only {PLATES[0]} or only {', '.join(CADENCES)}, found {files}"),
-        (batch % replica == 0,
+        (replica < 1 or batch % replica == 0,
          f"effective_batch_size: expected a multiple of per_replica_batch_size {replica}, found {batch}"),
         (batch <= trained,
          f"effective_batch_size: expected at most num_samples_beta_vae x train_val_split {trained:g}, found {batch}"),
