@@ -272,11 +272,18 @@ def _checked() -> Any:
     return config
 
 
-def _store(config: Any) -> Any:
+def _store(config: Any, *, create: bool = False) -> Any:
+    """Open the store. A command that only reads creates none: a new one would belong to whoever looked first."""
+    from sentinel.errors import StoreAwayError
     from sentinel.programs.supervisor import service_pids
+    from sentinel.store.filesystem import missing_mount
     from sentinel.store.queue import open_store
 
-    return open_store(config.store_url, create=not service_pids(config))  # a running service has one: its disk is away
+    started = service_pids(config)  # a running service has a store: if there is none, its disk is away
+    if not (create or started or config.has_store):
+        why = missing_mount(config.state_dir) or "no service was started with this state_dir"
+        raise StoreAwayError(f"no store in {config.state_dir}: {why}")
+    return open_store(config.store_url, create=create and not started)
 
 
 def _active_release(config: Any) -> Path:
@@ -307,7 +314,7 @@ def _up(options: Options) -> int:
     supervisor.check_state_dir(config, config_path())
     if missing := missing_mount(config.state_dir):
         raise StoreAwayError(f"{config.state_dir}: {missing}")
-    store = _store(config)
+    store = _store(config, create=True)
     release = read_release(active_release(store, config.release))
     if config.shadow:
         read_release(config.shadow)  # each search would fail to load it, and go on without
@@ -437,7 +444,7 @@ def _train(options: Options) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it logs every library of a GPU that is absent
     from sentinel.commands import train
 
-    train.run(config, settings, options.output, _store(config))
+    train.run(config, settings, options.output, _store(config) if config.has_store else None)
     return 0
 
 
@@ -556,7 +563,7 @@ def _migrate(options: Options) -> int:
 
 def _models(options: Options) -> int:
     from sentinel.commands import releases
-    from sentinel.store.releases import active_release, promote
+    from sentinel.store.releases import promote, read_active_release
 
     config = _loaded()
     folder = config.release.parent
@@ -570,10 +577,10 @@ def _models(options: Options) -> int:
         print("\n".join(compare(_store(config), options.name)))
         return 0
     if options.verb == "promote":
-        sha256 = promote(_store(config), config.release, options.name)
+        sha256 = promote(_store(config, create=True), config.release, options.name)
         print(f"{options.name} is the active release from the next cadence on; sha256 {sha256}")
         return 0
-    states, active = list(releases.releases(folder)), active_release(_store(config), config.release)
+    states, active = list(releases.releases(folder)), read_active_release(config)
     if active.parent == folder and active.name not in dict(states):
         states.append((active.name, f"{releases.BROKEN}: expected a folder with release.json, found none"))
     for name, state in states:

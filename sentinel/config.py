@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
@@ -64,6 +65,8 @@ MOST = 2**63
 """Integers of the store and of arrays are less than this."""
 LONGEST_S = 2**32
 """Longer times overflow the clocks and waits of the system."""
+SHORTEST_S = 0.01
+"""Shorter periods leave no time for the work between them, seconds."""
 LONGEST_FOUND = 100
 """Characters of a wrong value that an error message repeats."""
 MOST_IN_FLIGHT = 2**16
@@ -174,6 +177,8 @@ class _Section(BaseModel):
             raise ValueError("expected a number")
         if is_number and not all(_below(part, most) for part in parts):
             raise ValueError(f"expected a finite number, less than {most}")
+        if is_number and re.search("(?<!hz)_s$", name) and any(map(_is_tiny, parts)):
+            raise ValueError(f"expected at least {SHORTEST_S} s")
         return value
 
 
@@ -185,6 +190,14 @@ def _below(value: Any, most: int) -> bool:
         return False
     except (TypeError, ValueError):
         return True
+
+
+def _is_tiny(value: Any) -> bool:
+    """Return whether a number, or text that is one, is a time too short for the work between two others; 0 is none."""
+    try:
+        return 0 < float(value) < SHORTEST_S
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 class Complete(_Section):
@@ -237,6 +250,7 @@ class Cluster(_Section):
     def _only_ours_may_send_code(self) -> Self:
         address = urlsplit(self.scheduler or "")
         here = address.hostname in (None, "localhost", "::1") or str(address.hostname).startswith("127.")
+        _ = address.port  # a ValueError if there is no such port
         if address.scheme == "tcp" and not here:
             raise ValueError("a scheduler runs any code that it receives: expected tls://, or tcp:// on this machine")
         if address.scheme == "tls" and not (self.tls_ca and self.tls_cert and self.tls_key):
@@ -345,7 +359,7 @@ class Config(_Section):
     release: Path = Path("models/azimuth")
     shadow: Path | None = None
     releases_url: Url | None = None
-    lease_s: PositiveFloat = 120.0
+    lease_s: Annotated[float, Field(ge=1)] = 120.0
     max_attempts: PositiveInt = 3
     retry_after_s: PositiveFloat = 30.0
     search_limit_s: PositiveFloat = 3600.0
@@ -583,6 +597,8 @@ def place_mistakes(config: Config) -> list[str]:
         for root in config.watch.roots
         if folder and folder.resolve().is_relative_to(root.resolve())
     ]
+    roots = [root.resolve() for root in config.watch.roots]
+    twice = [(a, b) for a, b in permutations(roots, 2) if a.is_relative_to(b)]
     folders = (*config.watch.roots, *filter(None, own.values()), config.pictures)
     files = [path for path in folders if path.exists() and not path.is_dir()]
     return [
@@ -590,6 +606,7 @@ def place_mistakes(config: Config) -> list[str]:
             f"{name}: expected a folder that is not watched, found {at} below the root {root}"
             for name, at, root in below
         ),
+        *(f"watch.roots: expected each folder once, found {a} below {b}" for a, b in dict.fromkeys(twice)),
         *(f"{path}: expected a folder, found a file" for path in dict.fromkeys(files)),
     ]
 

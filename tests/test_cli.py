@@ -112,8 +112,8 @@ def test_the_state_is_unknown_if_the_configuration_or_the_store_cannot_be_read(c
 @pytest.mark.fault(26, promise="P2")
 @pytest.mark.parametrize("command", [["candidates", "ls"], ["quarantine", "ls"], ["doctor"], ["status"]])
 def test_no_command_creates_a_store_while_the_disk_of_a_running_service_is_away(configured, monkeypatch, command):
-    monkeypatch.setattr("sentinel.programs.supervisor.service_pids", lambda _: [1])
     monkeypatch.setattr("sentinel.commands.doctor.service_pids", lambda _: [1])
+    monkeypatch.setattr("sentinel.programs.supervisor.service_pids", lambda _: [1])
     assert cli.main(command) != 0
     assert not list(configured.rglob("sentinel.db"))
 
@@ -140,6 +140,34 @@ def test_starting_without_a_release_is_one_line_that_names_it(configured, capsys
 
 def test_stopping_what_does_not_run_is_no_error(configured):
     assert cli.main(["down"]) == 0
+
+
+READERS = [
+    "candidates ls",
+    "candidates show 1",
+    "candidates export all.csv",
+    "outbox ls",
+    "quarantine ls",
+    "quarantine requeue --all",
+    "requeue --target A",
+    "replay --since 2026-01-01",
+    "models compare r2",
+    "store migrate",
+]
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_a_command_that_needs_what_a_service_wrote_says_that_there_is_no_store_and_makes_none(configured, capsys, line):
+    assert cli.main(line.split()) == 1
+    assert "no store in" in capsys.readouterr().err
+    assert not (configured / "var").exists()
+
+
+@pytest.mark.parametrize("line", ["doctor", "models ls", "models verify", "config check"])
+def test_a_command_that_looks_at_the_machine_makes_no_store(configured, capsys, line):
+    cli.main(line.split())
+    assert "no store" not in capsys.readouterr().err
+    assert not (configured / "var").exists()
 
 
 def test_the_doctor_names_a_failed_check_and_continues(configured, capsys):
@@ -227,13 +255,14 @@ def published():
     server = HTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def publish(files):
+    def publish(files, kind="gz", kept=1.0):
         archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        with tarfile.open(fileobj=archive, mode=f"w:{kind}") as tar:
             for name, text in files.items():
                 entry = tarfile.TarInfo(name)
                 entry.size = len(text)
                 tar.addfile(entry, io.BytesIO(text))
+        archive.truncate(int(kept * len(archive.getvalue())))
         content["archive"] = archive.getvalue()
         return f"http://127.0.0.1:{server.server_port}/r1.tar.gz", hashlib.sha256(archive.getvalue()).hexdigest()
 
@@ -273,6 +302,15 @@ def test_an_archive_that_is_no_release_changes_nothing(tmp_path, published, file
         releases.fetch(url, sha256, tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+@pytest.mark.parametrize("kept", [0.0, 0.15, 0.35])
+def test_an_archive_that_was_published_incomplete_changes_nothing(tmp_path, published, kind, kept):
+    url, sha256 = published(release_files(), kind, kept)
+    with pytest.raises(FetchError, match="expected a release in a tar archive"):
+        releases.fetch(url, sha256, tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_an_altered_archive_is_not_even_opened(tmp_path, published):

@@ -44,6 +44,10 @@ from sentinel.store.schema import meta
         ("cluster: {workers: yes}", "cluster.workers: Value error, expected a number, found True"),
         ("web: {port: on}", "web.port: Value error, expected a number, found True"),
         ("lease_s: true", "lease_s: Value error, expected a number, found True"),
+        ("lease_s: 0.5", "lease_s: Input should be greater than or equal to 1"),
+        ("watch: {scan_s: 1.0e-9}", "watch.scan_s: Value error, expected at least 0.01 s"),
+        ("watch: {look_again_s: '0.001'}", "watch.look_again_s: Value error, expected at least 0.01 s"),
+        ("cluster: {scheduler: 'tcp://127.0.0.1:99999'}", "cluster: Value error, Port out of range 0-65535"),
         ("watch: {include: []}", "watch.include"),
         ("watch: {exclude: ['']}", "watch.exclude.0"),
         (
@@ -214,6 +218,8 @@ def test_a_configuration_is_a_file(tmp_path):
         ("watch: {roots: [in]}\npicture_dir: in/pictures", "picture_dir: expected a folder that is not watched"),
         ("watch: {roots: [in]}\ninjections: {canary_dir: in}", "injections.canary_dir: expected a folder that is not"),
         ("state_dir: config.yaml", "config.yaml: expected a folder, found a file"),
+        ("watch: {roots: [in, in/2026]}", "in/2026 below"),
+        ("watch: {roots: [in, ./in]}", "watch.roots: expected each folder once"),
     ],
 )
 def test_the_check_finds_misplaced_folders_as_a_start_does(tmp_path, monkeypatch, capsys, command, text, found):

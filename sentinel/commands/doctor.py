@@ -29,8 +29,11 @@ FEW_WATCHES = 8192
 
 def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Yield for each check that needs no running service its name, whether it passed, and what was found."""
-    status = read_status(config, lambda: quick_store(config, create=not service_pids(config)))
+    status = read_status(config, lambda: quick_store(config))
     setup, found = dict[str, str](), {"python": f"{sys.version.split()[0]} at {sys.executable}"}
+    facts = dict(status.facts)
+    if _starts_store(config):  # its folder is looked at as `state`
+        facts["store"], found["store"] = "", f"none yet: a start creates it in {config.state_dir}"
     web = partial(_web, status.facts)
     probes: dict[str, Callable[[Config], str]] = {"inotify": _inotify, "release": _release, "slack": _slack, "web": web}
     for name, probe in probes.items():
@@ -43,7 +46,7 @@ def examine(config: Config) -> Iterator[tuple[str, bool, str]]:
     machine = status.facts["machines"][status.facts["host"]]
     found |= {"roots": ", ".join(map(_kind, config.watch.roots)), "state": _kind(config.state_dir)}
     found["disk"] = ", ".join(f"{at['path']} {at['free_gib']:.0f} GiB free" for at in machine.values() if "path" in at)
-    problem = problems({**status.facts, "setup": setup, "roots": roots}, readable="ledger" in status.facts)
+    problem = problems({**facts, "setup": setup, "roots": roots}, readable="ledger" in facts)
     yield "python", True, found["python"]
     for check in CHECKS:
         if check.machine or (check.name in problem and status.facts["programs"]):
@@ -55,7 +58,7 @@ def start_problems(config: Config) -> Iterator[str]:
     """Yield a line for each problem that a start would meet with folders, store, releases or certificate."""
     from aetherscan.detector.detector import load_detector
 
-    address, release = make_url(config.store_url), config.release
+    release = config.release
     for name, path in {"state_dir": config.state_dir, "picture_dir": config.pictures}.items():
         if missing := missing_mount(path):
             yield f"{name}: {path}: {missing}"
@@ -63,9 +66,8 @@ def start_problems(config: Config) -> Iterator[str]:
                 return
     try:
         store = open_store(config.store_url, upgrade=False, create=False, busy_s=LOCKED_S)
-        file = Path(address.database or "")
-        if address.get_backend_name() == "sqlite" and not file.exists() and not service_pids(config):
-            folder(file.parent)  # a start creates the store there
+        if _starts_store(config):
+            folder(Path(make_url(config.store_url).database or "").parent)
         else:
             with store.write() as rows:
                 create_or_upgrade(rows)
@@ -83,6 +85,13 @@ def start_problems(config: Config) -> Iterator[str]:
         _load_certificate(config)
     except OSError as error:
         yield f"web.certificate: {one_line(error)}"
+
+
+def _starts_store(config: Config) -> bool:
+    """Return whether a start creates the store: a file of SQLite that is not there, and no service uses it."""
+    address = make_url(config.store_url)
+    is_there = address.get_backend_name() != "sqlite" or Path(address.database or "").exists()
+    return not is_there and not service_pids(config)
 
 
 def _root(root: Path) -> dict[str, str]:

@@ -31,14 +31,14 @@ LINES = 12
 """Most lines of the message: the last ones."""
 
 
-def run(config: Config, settings: TrainSettings, folder: Path | None, store: Store) -> None:
+def run(config: Config, settings: TrainSettings, folder: Path | None, store: Store | None) -> None:
     """Train a release, and log the training in Slack.
 
     Args:
         config: of the service.
         settings: of the training.
         folder: of the new release; None: named by the settings.
-        store: that holds the labels.
+        store: that holds the labels, if there is one.
     """
     from aetherscan.train.pipeline import train  # Keras takes seconds to load
 
@@ -49,7 +49,7 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
         check_writable(place)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     log = TrainingLog(run=folder.name, poster=poster)
-    examples, labels = labeled_examples(store, (settings.time_bins, settings.bins))
+    examples, labels = labeled_examples(store, (settings.time_bins, settings.bins)) if store else (None, {})
     for label, outcomes in labels.items():
         log.say(f"labels, {label}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
     release = train(folder, settings, labelled=examples, labels=labels, tell=log.say, note=log.note)

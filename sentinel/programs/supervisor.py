@@ -27,7 +27,9 @@ from sentinel.programs.program import PROGRAMS, RUN, is_held, only_copy
 
 LOG = logging.getLogger(__name__)
 MARK = "SENTINEL_SERVICE"
-READY_S = 300.0
+READY_S = 900.0
+"""A program that runs and is not ready after this time hangs, seconds: on a busy machine a worker takes minutes."""
+TELL_S = 60.0
 FAILING_S = 30.0
 """A program that still fails to start after this time, seconds, needs a person."""
 MOST_ENDS = 3
@@ -277,18 +279,20 @@ def wait_ready(config: Config, ready: Callable[[], str], tell: Callable[[str], o
     Args:
         config: of the service.
         ready: returns what the service waits for; empty when it is ready.
-        tell: prints a line when that changes.
+        tell: prints a line when that changes, and every `TELL_S`.
 
     Raises:
         SentinelError: a program keeps failing, or the wait took too long; with the last lines of each log.
     """
-    began, last, ends_seen = time.monotonic(), "", 0
+    began = told = time.monotonic()
+    last, ends_seen = "", 0
     while missing := ready():
-        if missing != last:
+        at = time.monotonic()
+        if missing != last or at - told > TELL_S:
             ends_seen += last.startswith("waiting") and missing.startswith("starting")
-            tell(missing)
-            last = missing
-        if ends_seen >= MOST_ENDS or time.monotonic() - began > (FAILING_S if "BACKOFF" in missing else READY_S):
+            tell(missing if missing != last else f"{missing} ({at - began:.0f} s)")
+            last, told = missing, at
+        if ends_seen >= MOST_ENDS or at - began > (FAILING_S if "BACKOFF" in missing else READY_S):
             tails = [(config.state_dir / "log" / f"{name}.log") for name in PROGRAMS]
             ends = [
                 line for path in tails if path.exists() for line in path.read_text(errors="replace").splitlines()[-3:]
