@@ -31,7 +31,8 @@ class Folder:
     def __init__(self, root: Path, store, **watch):
         root.mkdir(exist_ok=True)
         self.root, self.store, self.rules = root, store, CadenceRules()
-        self.watch = Watch(**{"roots": (root,), "settle_s": 0, "look_again_s": 0.01, **watch})
+        options = Watch(**{"roots": (root,), "settle_s": 0, **watch})
+        self.watch = options.model_copy(update={"look_again_s": watch.get("look_again_s", 0.001)})
 
     def passes(self, count=2, verify=verify_complete):
         for _ in range(count):

@@ -497,8 +497,9 @@ def test_the_scanner_scans_at_its_interval_or_after_an_event_but_not_all_the_tim
 
 @pytest.mark.fault(26, promise="P1")
 def test_a_scan_that_waited_for_long_does_not_delay_the_next_one(tmp_path, store):
-    folder = Folder(tmp_path / "in", store, scan_s=0.01)
-    scanner = Scanner(store=store, watch=folder.watch, verify=verify_complete, wake=lambda: None)
+    folder = Folder(tmp_path / "in", store)
+    watch = folder.watch.model_copy(update={"scan_s": 1e-9})
+    scanner = Scanner(store=store, watch=watch, verify=verify_complete, wake=lambda: None)
     scanner.scan_and_open()
     scanner._took = 1e6
     land(folder, headers()[:1])

@@ -24,6 +24,8 @@ from sentinel.store.queue import open_store, retry_while_away
 from sentinel.store.schema import cadence, candidate, heartbeat, now, outbox, release
 from sentinel.workers.task import search_lease
 
+SHORT_LEASE = Config().model_copy(update={"lease_s": 0.001})
+
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
@@ -42,7 +44,7 @@ def searched_while(store, goes_away, comes_back, away_s=1.0):
         return found()
 
     began = time.monotonic()
-    assert search_lease(store, Config(lease_s=0.001), lease.cadence_id, lease.token, search) == "done"
+    assert search_lease(store, SHORT_LEASE, lease.cadence_id, lease.token, search) == "done"
     back.join()
     assert time.monotonic() - began > away_s
     done_once(store)
@@ -283,6 +285,7 @@ from sentinel.workers.task import search_lease
 def mount(*options): subprocess.run(["mount", *options, sys.argv[1]], check=True)
 mount("-t", "tmpfs", "-o", "size=2m", "none")
 stores.AWAY_S = (0.2,)
+SHORT_LEASE = Config().model_copy(update={"lease_s": 0.001})
 store = open_store(f"sqlite:///{sys.argv[1]}/sentinel.db")
 lease = (queue(store), store.claim(600))[1]
 def search(claimed, progress):
@@ -290,7 +293,7 @@ def search(claimed, progress):
     GOES
     progress(0.5)
     return found()
-assert search_lease(store, Config(lease_s=0.001), lease.cadence_id, lease.token, search) == "done"
+assert search_lease(store, SHORT_LEASE, lease.cadence_id, lease.token, search) == "done"
 done_once(store)
 """
 

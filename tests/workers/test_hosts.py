@@ -45,7 +45,7 @@ def test_two_hosts_on_one_store_search_each_cadence_once_even_if_one_host_dies(t
         assert "the service on a uses the same store" in b.run("up", SENTINEL_FAILPOINT="mid-read:sleep=2").stdout
         third = Service(tmp_path / "third", slack, prefix=(*NAMED, "a"), **shared)
         refused = third.run("up", check=False)
-        assert (refused.returncode, "expected row service a host" in refused.stderr) == (1, True)
+        assert (refused.returncode, "expected one service a host" in refused.stderr) == (1, True)
         landed = [a.start("demo", "--seed", "61"), b.start("demo", "--seed", "62"), a.start("demo", "--seed", "63")]
         a.until(lambda: len({row.service for row in a.rows(select(attempt.c.service))}) == 2)
         a.until(lambda: searching(a))
