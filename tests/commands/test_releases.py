@@ -103,6 +103,7 @@ def test_a_promoted_release_is_active_until_another_is_configured(store, models)
 def test_search_and_evaluate_use_the_active_release_and_name_it(models, monkeypatch, capsys):
     (models / "config.yaml").write_text("release: old\nstate_dir: .\n")
     monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
+    monkeypatch.chdir(models)
     used = []
     monkeypatch.setattr(
         "sentinel.commands.evaluate.evaluate_release", lambda release, *_, **__: used.append(release) or []
