@@ -651,7 +651,8 @@ def killed(name: str) -> None:
         yield
         time.sleep(LATE_S)  # before that, heartbeats of the dead process still count
 
-    fault("programs", gone=PROGRAM_CHECKS, hides=name == "watcher", name=f"{name} killed")(breaks)
+    hides = name in {"watcher", "cluster", "worker"}  # without them nothing is found, searched or announced for a while
+    fault("programs", gone=PROGRAM_CHECKS, hides=hides, name=f"{name} killed")(breaks)
 
 
 def stopped(name: str, *seen: str) -> None:
@@ -718,7 +719,7 @@ def web_port_taken(world: World) -> Iterator[None]:
         yield
 
 
-@fault("programs", "workers", gone=PROGRAM_CHECKS)
+@fault("programs", "workers", gone=PROGRAM_CHECKS, hides=True)
 def release_lost(world: World) -> Iterator[None]:
     world.release.rename(world.place / "release-away")
     os.kill(world.pid("worker"), signal.SIGKILL)

@@ -32,6 +32,8 @@ UNSENT = ("pending", "sending", "retry_at", "unknown")
 SENT = ("sent", "reconciled")
 SENDING_S = 120.0
 """Longer than a message or one picture can take: after this the sender counts as dead."""
+SLOW_S = 30.0
+"""A message in delivery for longer is reported: its sender may have died. Then it is sent after `SENDING_S`."""
 LONGEST_WAIT_S = 45.0
 """Longest wait of a message that was refused, seconds. The status is ok within a minute after Slack is back."""
 PICTURE_ATTEMPTS = 5
@@ -306,8 +308,9 @@ def undelivered(store: Store) -> Mapping[str, Any]:
     with store.read() as rows:
         states = rows.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
         oldest = rows.scalar(select(now() - since).where(waiting))
-        causes = select(outbox.c.cause).where(waiting, outbox.c.cause.is_not(None))
-        cause = rows.scalar(causes.order_by(outbox.c.id).limit(1))
+        slow = (outbox.c.state == "sending") & (outbox.c.until < now() + SENDING_S - SLOW_S)
+        why = func.coalesce(outbox.c.cause, case((slow, f"in delivery for more than {SLOW_S:g} s")))
+        cause = rows.scalar(select(why).where(waiting, why.is_not(None)).order_by(outbox.c.id).limit(1))
     return {"states": {row[0]: row[1] for row in states}, "oldest_s": oldest, "cause": cause}
 
 

@@ -169,6 +169,15 @@ def test_a_message_of_a_dead_sender_is_searched_for_before_it_is_sent_again(stor
     assert (texts(slack), states(store)) == (["one"], ["reconciled"])
 
 
+def test_a_message_whose_sender_died_is_reported_before_it_is_sent_again(store):
+    put(store, "one")
+    claim_message(store, "slack", 0)
+    assert undelivered(store)["cause"] is None
+    with store.write() as rows:
+        rows.execute(update(outbox).values(until=outbox.c.until - 31))
+    assert undelivered(store)["cause"] == "in delivery for more than 30 s"
+
+
 @pytest.mark.fault(29, promise="P5")
 @pytest.mark.parametrize("cause", ["invalid_auth", "channel_not_found"])
 def test_a_wrong_token_or_channel_is_reported_and_the_message_waits(store, slack, cause):
