@@ -11,6 +11,7 @@ into one digest, which is a parent as well. Edits are idempotent: if the reply i
 """
 
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from sentinel.errors import PostError, PostGoneError, PostUnknownError
 from sentinel.failpoint import failpoint
@@ -333,6 +335,14 @@ def retry(store: Store, ids: Sequence[int]) -> int:
     with store.write() as rows:
         rows.execute(update(outbox).where(chosen, outbox.c.state == "off").values(state="pending"))
         return rows.execute(update(outbox).where(chosen, outbox.c.state != "sending").values(retry_at=now())).rowcount
+
+
+def was_sent(error: BaseException | None) -> bool:
+    """Return whether a request that failed may have been received: not if there was never a connection."""
+    if isinstance(error, ConnectionRefusedError | socket.gaierror | NewConnectionError | ConnectTimeoutError):
+        return False
+    inner = [getattr(error, "reason", None), *getattr(error, "args", ())]
+    return all(was_sent(part) for part in inner if isinstance(part, BaseException))
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -13,7 +13,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 
 from sentinel.config import secret
 from sentinel.errors import PostError, PostGoneError, PostLaterError, PostUnknownError
-from sentinel.notify.outbox import Message, retry_after_s
+from sentinel.notify.outbox import Message, retry_after_s, was_sent
 
 EVENT = "sentinel"
 TIMEOUT_S = 20
@@ -102,6 +102,8 @@ class SlackPoster:
                 raise PostUnknownError(f"{method}: HTTP {error.response.status_code}") from error
             raise _later(error) from error
         except (SlackClientError, OSError, ValueError) as error:  # reset, timeout, or not JSON
+            if not was_sent(error):
+                raise PostLaterError(f"{method}: no connection: {error}") from error
             raise PostUnknownError(f"{method}: the reply was lost: {error}") from error
 
 

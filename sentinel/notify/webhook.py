@@ -12,7 +12,7 @@ import requests
 
 from sentinel.config import secret
 from sentinel.errors import PostGoneError, PostLaterError, PostUnknownError
-from sentinel.notify.outbox import Message, retry_after_s
+from sentinel.notify.outbox import Message, retry_after_s, was_sent
 
 TIMEOUT_S = 20
 
@@ -50,6 +50,8 @@ class WebhookPoster:
         try:
             reply = requests.post(self.url, headers=self.headers, timeout=TIMEOUT_S, allow_redirects=False, **content)
         except requests.RequestException as error:
+            if not was_sent(error):
+                raise PostLaterError(f"webhook: no connection: {type(error).__name__}") from None
             raise PostUnknownError(f"webhook: the reply was lost: {type(error).__name__}") from None
         if reply.status_code >= 500:
             raise PostUnknownError(f"webhook: HTTP {reply.status_code}")

@@ -1,6 +1,7 @@
 """Each message is sent once and in order, even if Slack fails."""
 
 import json
+import socket
 import time
 import uuid
 from email.utils import formatdate
@@ -167,6 +168,21 @@ def test_a_message_of_a_dead_sender_is_searched_for_before_it_is_sent_again(stor
         rows.execute(update(outbox).values(until=now() - 1))
     assert deliver(store, slack) == 1
     assert (texts(slack), states(store)) == (["one"], ["reconciled"])
+
+
+def test_a_message_that_never_had_a_connection_is_sent_later_and_is_no_repeat(store, slack):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    put(store, "one")
+    put(store, "two", poster="webhook")
+    assert deliver_all(store, SlackPoster("C1", nobody, "xoxb-test"), "slack", 0) == 0
+    assert deliver_all(store, WebhookPoster(nobody), "webhook", 0) == 0
+    assert states(store) == ["retry_at", "retry_at"]
+    assert "no connection" in undelivered(store)["cause"]
+    due_now(store)
+    assert deliver(store, slack) + deliver_to_webhook(store, slack) == 2
+    assert [sent["repeat"] for sent in slack.messages if "repeat" in sent] == [False]
 
 
 def test_a_message_whose_sender_died_is_reported_before_it_is_sent_again(store):
