@@ -8,6 +8,7 @@ random draws of the posterior is a measure of its uncertainty.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +71,24 @@ class Detector:
     def threshold(self) -> float:
         """The lowest probability of a candidate."""
         return self.release.modes[self.mode].threshold
+
+    def threshold_for(self, threshold: float | None, alarms_per_100_mhz: float | None) -> float:
+        """Return the lowest probability of a candidate: as given, for a number of alarms, or the release's.
+
+        Args:
+            threshold: the probability itself, or None.
+            alarms_per_100_mhz: alarms that may be expected in 100 MHz, or None.
+
+        Raises:
+            ReleaseError: the release has no thresholds for a budget.
+        """
+        if threshold is not None or alarms_per_100_mhz is None:
+            return self.threshold if threshold is None else threshold
+        alarms = self.release.modes[self.mode].alarms
+        if alarms is None:
+            raise ReleaseError(f"alarms_per_100_mhz: {self.release.name} has no thresholds for it in mode {self.mode}")
+        budgets = np.log(alarms["per_100_mhz"])
+        return float(np.interp(math.log(alarms_per_100_mhz), budgets, alarms["threshold"]))
 
     def for_mode(self, mode: str) -> "Detector":
         """Return the same detector for another search mode.

@@ -29,6 +29,7 @@ ENCODERS = ("encoder.keras", "encoder.onnx")
 MEASUREMENTS = (
     "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",
     "off_around", "around_to_on", "drift_hz_s", "width_hz", "box_channels", "residual", "steady", "hit_to_on",
+    "on_unlike", "on_unlike_to_on", "side_lobe_odds",
 )  # fmt: skip
 """The measurements of a track, in the order of a forest's columns; `aetherscan.search.features` computes them."""
 
@@ -42,6 +43,7 @@ class Mode:
         latents: parts of the posterior in the forest's first columns, of `LATENTS`.
         measurements: the forest's last columns: `MEASUREMENTS`, or none.
         calibration: points (`score`, `probability`) of a piecewise linear function; None: the score is not calibrated.
+        alarms: alarms `per_100_mhz` expected at each `threshold`; None: not known.
         familiar: `centre` and whitening matrix `whiten` of the latents of signals; None: not known.
     """
 
@@ -50,6 +52,7 @@ class Mode:
     measurements: tuple[str, ...]
     calibration: dict[str, list[float]] | None
     familiar: dict[str, Any] | None = None
+    alarms: dict[str, list[float]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_release(folder: Path) -> Release:
+def read_release(folder: Path, *, only_encoder: bool = False) -> Release:
     """Read the card in `folder` and check every file against it.
+
+    Args:
+        folder: of the release.
+        only_encoder: whether its forests, and so their measurements, are not used.
 
     Raises:
         ReleaseError: a file or a key is missing, a checksum does not agree, or a forest was trained on measurements of
@@ -91,6 +98,7 @@ def read_release(folder: Path) -> Release:
                     latents=tuple(part for part in values.get("latents", ["mean"]) if part in LATENTS),
                     measurements=tuple(values["measurements"]),
                     familiar=values.get("familiar"),
+                    alarms=values.get("alarms"),
                     calibration=_rising(values.get("calibration")),
                 )
                 for mode, values in card["modes"].items()
@@ -103,7 +111,7 @@ def read_release(folder: Path) -> Release:
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{card_path}: expected name, snippet, modes and sha256, found {error!r}") from error
     for mode, values in release.modes.items():
-        if values.measurements not in ((), MEASUREMENTS):
+        if not only_encoder and values.measurements not in ((), MEASUREMENTS):
             raise ReleaseError(
                 f"{card_path}: expected {mode} measurements {', '.join(MEASUREMENTS)}, in this order, found "
                 f"{', '.join(values.measurements)}: train the forests anew, or run the code of the release"

@@ -25,7 +25,7 @@ from aetherscan.simulate.sky import Sky, random_levels, write_cadence
 
 COARSE_CHANS = 2**20
 CADENCE_CHANS = 8 * COARSE_CHANS
-SNRS = (6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+SNRS = (5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 """SNRs that tones are drawn from, of the ideal matched filter in each ON."""
 TONE = "tone"
 """Kind of the emitters that a search should report."""

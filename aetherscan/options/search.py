@@ -16,6 +16,7 @@ class Gates:
     hit_snr: float
     min_on_snr: float
     min_together_snr: float
+    min_joint_snr: float
     max_off_snr: float
     min_valid: float = 0.5
 
@@ -30,10 +31,17 @@ class SearchSettings:
 
     mode: str = option("tracks", "tracks: score each line; windows: score every window of 4,096 channels")
     threshold: float | None = option(None, "least probability of a candidate (default: the release's)", least=0, most=1)
+    alarms_per_100_mhz: float | None = option(
+        None, "alarms in 100 MHz with 15 interferers per MHz; sets the threshold (default: the release's, 0.5)",
+        least=0.05, most=10,
+    )  # fmt: skip
     max_drift_hz_s: float = option(4.0, "largest drift rate searched, Hz/s in either direction", above=0, most=10)
-    hit_snr: float = option(5.0, "SNR in one ON from which a line is followed; noise alone reaches 4", least=4)
+    hit_snr: float = option(5.0, "SNR in the middle ON from which a line is followed; noise alone reaches 4", least=4)
     min_on_snr: float = option(4.0, "lowest SNR in each ON")
     min_together_snr: float = option(9.0, "lowest SNR of the ONs together")
+    min_joint_snr: float = option(
+        7.0, "lowest SNR of the ONs together for a line that is fainter in one ON; 20 finds none of those", least=6
+    )
     max_off_snr: float = option(5.0, "highest SNR in an OFF, and in the OFFs together")
     announce_unscored: bool = option(default=True, text="announce candidates of cadences that no forest scores")
     min_valid: float = option(0.5, "least measured share of a track's pixels in an ON or OFF", least=0, most=1)

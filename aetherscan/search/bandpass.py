@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int64, UInt8
 from numba import njit
 
 from aetherscan.cadence.geometry import Geometry, coarse_middles
-from aetherscan.search.dedoppler import LEVELS, row_noise, row_weights
+from aetherscan.search.row_weights import LEVELS, row_noise, row_weights
 
 SEGMENT, NARROWEST_SEGMENT = 1024, 128
 """Channels with one level in a row: 3 kHz, sixteen times the widest line searched for."""

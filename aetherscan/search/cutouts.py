@@ -62,7 +62,7 @@ def snippet(
 
     Args:
         sigmas: normalized observations of a cadence.
-        noise: of each row's sums at each binning (`dedoppler.row_noise`).
+        noise: of each row's sums at each binning (`row_noise`).
         lengths: rows of each observation.
         centers: column in the middle of the snippet, for each observation.
         level: binning, as a power of two.

@@ -1,281 +1,528 @@
-"""Propose the drifting lines of one observation with a Taylor tree at every binning by a power of two.
+"""Propose drifting lines in one ON, and in all ONs of a cadence together, with Taylor trees of 16-bit sums.
 
-The tree is that of Taylor (1974), A&AS 15, 367. A line that drifts k channels per row smears its power over k channels,
-so a fast drift loses no SNR in bins k channels wide, and a wide signal gains. Each binning therefore only needs drifts
-of up to one bin per row. Every sum is tested alone and together with its neighbor's, because a line may lie across two
-bins.
+The tree is that of Taylor (1974), A&AS 15, 367, at every binning by a power of two. A line that drifts k channels per
+row smears its power over k channels, so a fast drift loses no SNR in bins k channels wide, and a wide signal gains.
+Each binning needs drifts of up to about two bins per row: those above one are searched in sheared rows. A line may lie
+across two bins, so every sum is taken over two neighbors; at full resolution single bins are searched too.
 
-Sums are in units of the measured scatter of the rows. In a row dominated by a broadband burst, neighboring channels
-rise and fall together, and a sum of n channels scatters by far more than sqrt(n). Each row therefore has a weight at
-every binning, that of the matched filter for a steady line: its signal over its variance. Pixels are clipped at
-`CEILING` sigma, so that a carrier crossed by the sum, or one hot pixel, is not mistaken for a line.
+One line of a tree with drift d starts in bin f. A signal that keeps its drift starts in another ON at
+``f + round(d * gap)``. The gap between ONs is a few times their length, so that the drifts closest to d start in a few
+bins there: the brightest of those lines counts. The sum over the ONs (the joint search) has sqrt(ONs) times the SNR of
+one ON.
+
+Sums are in units of the scatter of the rows (`row_weights`), as integers of `STEPS` to a sigma. Pixels are clipped at
+`PIXEL_CEILING` sigma and bins of a row at `ROW_CEILING`, so that a carrier crossed by the line, or one hot pixel, is
+not mistaken for a line.
 """
 
 import math
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int16, Int64
 from numba import njit
 
-from aetherscan.header import MAD_TO_SIGMA
-
-LEVELS = 7
-"""Binnings 1, 2, 4 ... 64."""
-CEILING, NO_CEILING = np.float32(8), np.float32(np.inf)
-PIECE, PIECES = 4096, 16
-"""Sample from which a row's scatter is measured: channels in a piece, and pieces across a block."""
-PAIR = np.float32(math.sqrt(0.5))
-CLEARLY_MORE = 1.3
-"""Smallest scatter that is corrected for; one measured from a few hundred sums is uncertain by several percent."""
-FEWEST_SUMS = 8
+STEPS, LARGEST_SUM = 128.0, 32000.0
+"""Steps to a sigma at most; fewer where the sum of many rows and ONs would exceed 16 bits."""
+PIXEL_CEILING, ROW_CEILING = 4.0, 8.0
+LEAST_SHARE, LEAST_SNR = 0.4, 1.5
+"""Every ON must have this share of the mean SNR of the ONs, and at least this SNR, in a joint hit."""
 TILE = 2048
-"""Bins processed together, so that their tree fits into the cache of a core."""
+"""Bins processed together, so that their trees fit into the cache of a core."""
 HIT = np.dtype([("channel", "f8"), ("drift", "f8"), ("width", "f8"), ("snr", "f8")])
-"""A line in one observation: center at mid-observation (channel), drift (channels per row), width (channels), SNR."""
+"""A line: center at the middle of the reference ON (channel), drift (channels per row), width (channels), SNR."""
 MOST_HITS = 200_000
-"""Hits kept from one observation of a block, the brightest: a hundred times as many as the densest known band has."""
+"""Hits kept from a block, the brightest: a hundred times as many as the densest known band has."""
 
 
-@njit(cache=True, nogil=True)
-@no_type_check
-def halve(binned: Float32[np.ndarray, "time bins"], ceiling: float = NO_CEILING) -> Float32[np.ndarray, "time half"]:
-    """Return the sums of pairs of neighbors, each clipped at `ceiling`; an odd last bin is dropped."""
-    rows, bins = binned.shape[0], binned.shape[1] // 2
-    out = np.empty((rows, bins), dtype=np.float32)
-    for t in range(rows):
-        row = binned[t]
-        for f in range(bins):
-            out[t, f] = min(row[2 * f], ceiling) + min(row[2 * f + 1], ceiling)
-    return out
+class Trees(NamedTuple):
+    """Where the lines of each drift begin in the trees of a binning, by shear and direction, in columns of a tile.
 
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _scatter(row: Float32[np.ndarray, " bins"], unit: float) -> float:
-    """Return the scatter of `row` in units of `unit`: the median absolute value of at most 2,048 bins, as sigma."""
-    counts = np.zeros(256, dtype=np.int64)
-    step = max(1, row.size // 2048)
-    count = 0
-    for f in range(0, row.size, step):
-        counts[min(255, int(abs(row[f]) / unit * np.float32(16)))] += 1
-        count += 1
-    below, at = 0, 0
-    while below + counts[at] < count / 2:
-        below += counts[at]
-        at += 1
-    return np.float32((at + (count / 2 - below) / counts[at]) / 16 * MAD_TO_SIGMA)
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) -> Float32[np.ndarray, "level time"]:
-    """Return the scatter of each row's sums at every binning, over that of independent noise; 1 unless clearly more.
-
-    Fewer than `FEWEST_SUMS` do not tell: the scatter of the binning before is taken.
+    Rising lines (direction 0) begin at the start of each ON. The rows of falling lines are taken in reverse, so that
+    these begin at its end. Sheared rows begin with the drifts at which those at half the binning end.
     """
-    rows, chans = sigmas.shape
-    noise = np.empty((levels, rows), dtype=np.float32)
-    pieces = min(PIECES, max(1, chans // PIECE))
-    binned = np.empty((rows, min(chans, pieces * PIECE)), dtype=np.float32)
-    for piece in range(pieces):
-        first = piece * (chans // pieces)
-        binned[:, piece * PIECE : (piece + 1) * PIECE] = sigmas[:, first : min(chans, first + PIECE)]
-    for level in range(levels):
-        if level:
-            binned = halve(binned)
-        if binned.shape[1] < FEWEST_SUMS:
-            noise[level] = np.float32(1)
-            if level:
-                noise[level] = noise[level - 1]
-            continue
-        for t in range(rows):
-            scatter = _scatter(binned[t], np.float32(math.sqrt(1 << level)))
-            noise[level, t] = scatter if scatter > CLEARLY_MORE else 1.0
-    return noise
+
+    drifts: Float64[np.ndarray, "shear lines"]  # bins per row
+    counts: Int64[np.ndarray, " shear"]  # drifts that are searched
+    shifts: Int64[np.ndarray, "shear direction ons lines"]  # column of the line from the first bin
+    reaches: Int64[np.ndarray, " ons"]  # bins to either side in which it may begin
+    lefts: Int64[np.ndarray, " ons"]  # first column, in bins from the first of the tile
+    offsets: Int64[np.ndarray, "shear lines"]  # columns by which each row is sheared
+    orders: Int64[np.ndarray, "direction ons lines"]  # rows
+    columns: int
 
 
-def row_weights(
-    noise: Float32[np.ndarray, "level time"], scatter: Float32[np.ndarray, " time"]
-) -> Float32[np.ndarray, "level time"]:
-    """Return the weight of each row's sum over a box at every binning; the weighted sum of all rows has unit scatter.
+def lay_out(lengths: Int64[np.ndarray, " ons"], gaps: Float64[np.ndarray, " ons"], max_drift: float) -> Trees:
+    """Return where lines begin in the trees of ONs.
 
     Args:
-        noise: of each row's sums at each binning (`row_noise`).
-        scatter: relative scatter of each row (`normalize_bandpass`); a row with scatter 0 has weight 0.
+        lengths: rows of each ON, the reference first.
+        gaps: rows from the start of the reference to the start of each ON.
+        max_drift: bins per row.
     """
-    alive = scatter > 0
-    if not alive.any():
-        return np.zeros_like(noise)
-    signal = np.where(alive, np.minimum(1, np.median(scatter[alive]) / np.where(alive, scatter, 1)), 0)
-    weights = signal / noise**2
-    return (weights / np.sqrt(np.sum((weights * noise) ** 2, axis=1, keepdims=True))).astype(np.float32)
+    ons, lines = len(lengths), max(4, 1 << (int(lengths.max()) - 1).bit_length())
+    shears, drifts = np.array([0.0, 1 + 1.5 / (lines - 1)]), np.arange(lines) / (lines - 1)
+    counts = np.clip(((max_drift - shears) * (lines - 1)).astype(np.int64) + 2, 0, lines)
+    counts[counts < 2] = 0
+    steps = shears[:, None] + np.minimum(drifts, drifts[np.maximum(counts, 1) - 1, None]) * (counts > 0)[:, None]
+    backward = -(gaps + lengths - lengths[0])
+    searched = np.where((counts > 0)[:, None], steps, 0)
+    shifts = np.round(searched[:, None, None] * np.array([gaps, backward])[..., None]).astype(np.int64)
+    reaches = np.maximum(1, np.ceil(np.abs(gaps) / (lines - 1) / 2 - 0.5)).astype(np.int64)
+    reaches[0] = 0
+    lefts = shifts.min(axis=(0, 1, 3)) - reaches
+    span = int((shifts.max(axis=(0, 1, 3)) + reaches - lefts).max())
+    rows = np.arange(lines)
+    reverse = np.array([np.where(rows < length, length - 1 - rows, rows) for length in lengths])
+    return Trees(
+        drifts=steps,
+        counts=counts,
+        shifts=shifts - lefts[:, None],
+        reaches=reaches,
+        lefts=lefts,
+        offsets=np.round(shears[:, None] * rows).astype(np.int64),
+        orders=np.stack([np.tile(rows, (ons, 1)), reverse]),
+        columns=TILE + span + lines + 4,
+    )
+
+
+# LLVM vectorizes a loop over 16-bit integers only in a function of its own, with arrays that do not overlap.
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _stage(
-    tree: Float32[np.ndarray, "lines bins"], out: Float32[np.ndarray, "lines bins"], half: int, sign: int, lost: int
+def _to_integers(
+    row: Float32[np.ndarray, " n"], top: float, scale: float, half: float, out: Int16[np.ndarray, " n"]
 ) -> None:
-    """Join lines over `half` rows to lines over twice as many rows; `lost` bins at the far end are incomplete."""
-    lines, bins = tree.shape
-    first, last = (0, bins - lost) if sign > 0 else (lost, bins)
-    for group in range(0, lines, 2 * half):
-        for drift in range(2 * half):
-            early = tree[group + drift // 2]
-            late = tree[group + half + drift // 2]
-            shift = sign * ((drift + 1) // 2)
-            joined = out[group + drift, first:last]
-            a = early[first:last]
-            b = late[first + shift : last + shift]
-            for f in range(joined.size):
-                joined[f] = a[f] + b[f]
+    """Fill `out` with `row` times `scale`, clipped at `top` either way; `half` is half a step above an offset."""
+    for f in range(out.size):
+        out[f] = np.int32(min(max(row[f], -top), top) * scale + half) - 16384
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _peaks(
-    tree: Float32[np.ndarray, "lines bins"],
-    drifts: int,
-    sign: int,
-    first: int,
-    line: Float32[np.ndarray, " bins"],
-    peak: Float32[np.ndarray, " tile"],
-) -> None:
-    """Fill `peak` with the brightest of the first `drifts` lines that start in each bin, alone or with a neighbor.
+def _add(a: Int16[np.ndarray, " n"], b: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]) -> None:
+    for f in range(out.size):
+        out[f] = a[f] + b[f]
 
-    This is the last stage of the tree, without its storage.
-    """
-    half = tree.shape[0] // 2
-    peak[:] = -np.inf
-    for drift in range(drifts):
-        shift = sign * ((drift + 1) // 2)
-        a = tree[drift // 2, first - 1 : first + peak.size + 1]
-        b = tree[half + drift // 2, first - 1 + shift : first + peak.size + 1 + shift]
-        for f in range(line.size):
-            line[f] = a[f] + b[f]
-        alone = line[1:-1]
-        # Take the neighbor that is complete in the tree: the next bin where lines rise, the previous where they fall.
-        neighbor = line[2:] if sign > 0 else line[:-2]
-        for f in range(peak.size):
-            peak[f] = max(peak[f], alone[f], (alone[f] + neighbor[f]) * PAIR)
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _raise(a: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]) -> None:
+    """Raise `out` to `a` where that is more."""
+    for f in range(out.size):
+        out[f] = max(out[f], a[f])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add_brightest(
+    a: Int16[np.ndarray, " n"], b: Int16[np.ndarray, " n"], c: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]
+) -> None:
+    """Add the largest of three to `out`."""
+    for f in range(out.size):
+        out[f] += max(max(a[f], b[f]), c[f])  # noqa: PLW3301  numba vectorizes no maximum of three
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _largest(a: Int16[np.ndarray, " n"]) -> int:
+    top = a[0]
+    for f in range(a.size):
+        top = max(top, a[f])
+    return top
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _load(
     binned: Float32[np.ndarray, "time bins"],
-    weights: Float32[np.ndarray, " time"],
+    unit: Float32[np.ndarray, " time"],
     ceiling: float,
-    origin: int,
-    tree: Float32[np.ndarray, "lines bins"],
+    first: int,
+    single: Int16[np.ndarray, "lines columns"],
+    double: Int16[np.ndarray, "lines columns"],
 ) -> None:
-    """Fill the leaves of `tree` with weighted rows from bin `origin` on; zero beyond the band and for missing rows."""
+    """Fill the leaves of a tree with weighted rows from bin `first` on; zero beyond the band.
+
+    Args:
+        binned: rows of one ON.
+        unit: of each row: steps to a sigma, times its weight.
+        ceiling: at which a bin is clipped, either way.
+        first: bin of the first column.
+        single: receives the bins.
+        double: receives the sum of each bin and the next.
+    """
     rows, bins = binned.shape
-    low, high = max(0, origin), min(bins, origin + tree.shape[1])
+    columns = single.shape[1]
+    low, high = min(max(-first, 0), columns), min(max(bins - first, 0), columns)
     for t in range(rows):
-        tree[t, : low - origin] = 0
-        tree[t, high - origin :] = 0
-        leaf = tree[t, low - origin : high - origin]
-        row = binned[t, low:high]
-        for f in range(leaf.size):
-            leaf[f] = min(row[f], ceiling) * weights[t]
-    tree[rows:] = 0
+        single[t, :low] = 0
+        single[t, high:] = 0
+        row, filled = binned[t, first + low : first + high], single[t, low:high]
+        _to_integers(row, np.float32(ceiling), np.float32(unit[t]), np.float32(16384.5), filled)
+        _add(single[t, :-1], single[t, 1:], double[t, :-1])
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _brightest(tree: Float32[np.ndarray, "lines bins"], at: int, drifts: int, sign: int) -> tuple[float, int, int]:
-    """Return (snr, drift, boxes) of the brightest line that starts in bin `at`, by the sums of `_peaks`."""
-    best, slope, boxes = np.float32(-1), 0, 1
-    for drift in range(drifts):
-        shift = sign * ((drift + 1) // 2)
-        early, late = tree[drift // 2], tree[tree.shape[0] // 2 + drift // 2]
-        alone = early[at] + late[at + shift]
-        two = (alone + early[at + sign] + late[at + sign + shift]) * PAIR
-        if alone > best:
-            best, slope, boxes = alone, drift, 1
-        if two > best:
-            best, slope, boxes = two, drift, 2
-    return best, slope, boxes
+def _pairs(
+    leaves: Int16[np.ndarray, "lines _"],
+    order: Int64[np.ndarray, " lines"],
+    offsets: Int64[np.ndarray, " lines"],
+    n: int,
+    out: Int16[np.ndarray, "lines columns"],
+) -> None:
+    """Fill `out` with lines over pairs of rows: row `order[t]` of `leaves`, from column `offsets[t]` on."""
+    for t in range(0, out.shape[0], 2):
+        a, b = offsets[t], offsets[t + 1]
+        first, second = leaves[order[t]], leaves[order[t + 1]]
+        _add(first[a : a + n], second[b : b + n], out[t, :n])
+        _add(first[a : a + n], second[b + 1 : b + 1 + n], out[t + 1, :n])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _join(
+    lines: Int16[np.ndarray, "lines columns"], half: int, n: int, out: Int16[np.ndarray, "lines columns"]
+) -> None:
+    """Join lines over `half` rows to lines over twice as many."""
+    for group in range(0, out.shape[0], 2 * half):
+        for drift in range(2 * half):
+            late = (drift + 1) // 2
+            early_line, late_line = lines[group + drift // 2], lines[group + half + drift // 2]
+            _add(early_line[:n], late_line[late : late + n], out[group + drift, :n])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _quarters(
+    leaves: Int16[np.ndarray, "lines _"],
+    order: Int64[np.ndarray, " lines"],
+    offsets: Int64[np.ndarray, " lines"],
+    tree: Int16[np.ndarray, "lines columns"],
+    spare: Int16[np.ndarray, "lines columns"],
+) -> None:
+    """Fill `tree` with lines over each quarter of the rows; group g of the result holds those of quarter g, by drift.
+
+    Args:
+        leaves: rows.
+        order: in which they are read.
+        offsets: column in which each begins.
+        tree: receives the lines.
+        spare: scratch space.
+    """
+    lines, columns = tree.shape
+    if lines == 4:
+        for t in range(4):
+            tree[t] = leaves[order[t], offsets[t] : offsets[t] + columns]
+        return
+    half, n = 2, columns - 1
+    stages = 0
+    while 4 * (half << stages) < lines:
+        stages += 1
+    if stages % 2 == 0:
+        _pairs(leaves, order, offsets, n, tree)
+    else:
+        _pairs(leaves, order, offsets, n, spare)
+        _join(spare, half, n - half, tree)
+        half, n = 2 * half, n - half
+    while 4 * half < lines:
+        _join(tree, half, n - half, spare)
+        _join(spare, 2 * half, n - 3 * half, tree)
+        half, n = 4 * half, n - 3 * half
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _half_line(
+    tree: Int16[np.ndarray, "lines columns"], group: int, slope: int, first: int, out: Int16[np.ndarray, " n"]
+) -> None:
+    """Fill `out` with lines over one half of the rows.
+
+    Args:
+        tree: lines over quarters.
+        group: first line of the half.
+        slope: drift over the half, in bins.
+        first: column in which the first line begins.
+        out: receives the lines.
+    """
+    late, n, quarter = first + (slope + 1) // 2, out.size, tree.shape[0] // 4
+    early_line, late_line = tree[group + slope // 2], tree[group + quarter + slope // 2]
+    _add(early_line[first : first + n], late_line[late : late + n], out)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _peaks(
+    trees: Int16[np.ndarray, "ons lines columns"],
+    shifts: Int64[np.ndarray, "ons drifts"],
+    reaches: Int64[np.ndarray, " ons"],
+    best: Int16[np.ndarray, " tile"],
+    joint: Int16[np.ndarray, " tile"],
+) -> None:
+    """Fill `best` and `joint` with the brightest line from each bin: in the first ON, and in all together.
+
+    These are the last two stages of the trees, without their storage.
+
+    Args:
+        trees: lines over quarters of the rows.
+        shifts: column in which the line from the tile's first bin begins.
+        reaches: bins to either side of it in which it may begin.
+        best: receives the sums of the first ON.
+        joint: receives those of all.
+    """
+    ons, drifts = shifts.shape
+    tile, late_half = best.size, trees.shape[1] // 2
+    longest = 0
+    for i in range(ons):
+        for d in range(1, drifts):
+            longest = max(longest, abs(shifts[i, d] - shifts[i, d - 1]))
+    room = tile + 2 * reaches.max() + 2 + longest
+    early, late = np.empty((ons, room), np.int16), np.empty((ons, room), np.int16)
+    line, total, near = np.empty(room, np.int16), np.empty(tile, np.int16), np.empty(tile, np.int16)
+    begins = np.empty(ons, np.int64)
+    best[:], joint[:] = -32000, -32000
+    for d in range(drifts):
+        for i in range(ons):
+            reach, n = reaches[i], tile + 2 * reaches[i]
+            if d % 2 == 0:  # both halves serve this drift and the next
+                following = shifts[i, min(d + 1, drifts - 1)]
+                begins[i] = min(shifts[i, d], following) - reach
+                wide = n + 1 + abs(following - shifts[i, d])
+                _half_line(trees[i], 0, d // 2, begins[i], early[i, :wide])
+                _half_line(trees[i], late_half, d // 2, begins[i] + d // 2, late[i, :wide])
+            at = shifts[i, d] - reach - begins[i]
+            later = at + d % 2
+            if i == 0:
+                _add(early[i, at : at + n], late[i, later : later + n], total)
+                _raise(total, best)
+                continue
+            _add(early[i, at : at + n], late[i, later : later + n], line[:n])
+            if reach == 1:
+                _add_brightest(line[:tile], line[1 : tile + 1], line[2 : tile + 2], total)
+                continue
+            near[:] = line[:tile]
+            for k in range(1, n - tile + 1):
+                _raise(line[k : k + tile], near)
+            _add_brightest(near, near, near, total)
+        if ons > 1:
+            _raise(total, joint)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _line_at(tree: Int16[np.ndarray, "lines columns"], slope: int, column: int) -> int:
+    """Return the sum of the line of drift `slope` that starts in `column`."""
+    half, quarter = slope // 2, tree.shape[0] // 4
+    late = column + (slope + 1) // 2
+    return (
+        np.int64(tree[half // 2, column])
+        + tree[quarter + half // 2, column + (half + 1) // 2]
+        + tree[2 * quarter + half // 2, late]
+        + tree[3 * quarter + half // 2, late + (half + 1) // 2]
+    )
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _brightest(
+    trees: Int16[np.ndarray, "ons lines columns"],
+    shifts: Int64[np.ndarray, "ons drifts"],
+    reaches: Int64[np.ndarray, " ons"],
+    at: int,
+) -> tuple[int, int, int]:
+    """Return (sum, drift, lowest sum of an ON) of the brightest line from bin `at` of a tile, as `_peaks` does."""
+    top, slope, lowest = -1, 0, 0
+    for d in range(shifts.shape[1]):
+        total, least = 0, 32000
+        for i in range(shifts.shape[0]):
+            near = -32000
+            for k in range(-reaches[i], reaches[i] + 1):
+                near = max(near, _line_at(trees[i], d, shifts[i, d] + at + k))
+            total += near
+            least = min(least, near)
+        if total > top:
+            top, slope, lowest = total, d, least
+    return top, slope, lowest
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _tile_hits(
+    peak: Int16[np.ndarray, " tile"],
+    trees: Int16[np.ndarray, "ons lines columns"],
+    shifts: Int64[np.ndarray, "ons drifts"],
+    reaches: Int64[np.ndarray, " ons"],
+    sigma: float,
+    min_snr: float,
+    hits: np.ndarray,
+    count: int,
+) -> int:
+    """Append the local maxima of `peak` to `hits`: bin of the tile and drift by number. Return the new count.
+
+    Args:
+        peak: brightest sum from each bin.
+        trees: of the ONs that were summed.
+        shifts: as in `_peaks`.
+        reaches: as in `_peaks`.
+        sigma: steps to a sigma of one ON.
+        min_snr: lowest SNR of a hit.
+        hits: records of `HIT`.
+        count: number of hits so far, also of those for which there was no room.
+    """
+    ons = trees.shape[0]
+    norm = sigma * math.sqrt(ons)
+    threshold = min(32000, math.ceil(min_snr * norm))
+    if _largest(peak) < threshold:
+        return count
+    for f in range(peak.size):
+        below = peak[f] < threshold or (f and peak[f - 1] > peak[f]) or (f + 1 < peak.size and peak[f + 1] >= peak[f])
+        if below:
+            continue
+        top, slope, least = _brightest(trees, shifts, reaches, f)
+        if ons > 1 and least < max(LEAST_SNR * sigma, LEAST_SHARE * top / ons):
+            continue
+        if count < hits.size:
+            hits[count]["channel"], hits[count]["drift"], hits[count]["snr"] = f, slope, top / norm
+        count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _level_hits(
-    binned: Float32[np.ndarray, "time bins"],
-    weights: Float32[np.ndarray, " time"],
-    factor: int,
+    binned: Float32[np.ndarray, "obs time bins"],
+    positions: Int64[np.ndarray, " ons"],
+    lengths: Int64[np.ndarray, " ons"],
+    units: Float32[np.ndarray, "ons time"],
     ceiling: float,
-    max_drift: float,
-    min_snr: float,
+    sigma: float,
+    factor: int,
+    layout: Trees,
+    min_snrs: tuple[float, float],
     hits: np.ndarray,
-    count: int,
-) -> int:
-    """Append the hits at one binning to `hits`, of which `count` are filled; return the new count."""
-    rows, bins = binned.shape
-    lines = 2
-    while lines < rows:
-        lines *= 2
-    drifts = min(lines, int(max_drift / factor * (lines - 1)) + 2)
-    tree = np.zeros((lines, TILE + 2 * lines + 2), dtype=np.float32)
-    spare = np.zeros_like(tree)
-    line, peak = np.empty(TILE + 2, dtype=np.float32), np.empty(TILE, dtype=np.float32)
-    unit = weights / np.float32(math.sqrt(factor))
+    counts: Int64[np.ndarray, " 2"],
+) -> None:
+    """Append the hits at one binning to `hits`: those of the first ON to the first row, of all ONs to the second.
+
+    Args:
+        binned: rows in bins of `factor` channels.
+        positions: of the ONs among the observations.
+        lengths: rows of each ON.
+        units: of each row: steps to a sigma, times its weight.
+        ceiling: at which a bin is clipped.
+        sigma: steps to a sigma.
+        factor: channels of a bin.
+        layout: of the trees.
+        min_snrs: lowest SNR of a hit in the first ON, and in all together.
+        hits: (2, room) records of `HIT`.
+        counts: number of hits, also of those for which there was no room.
+    """
+    ons, bins, lines = positions.size, binned.shape[2], layout.offsets.shape[1]
+    single = np.zeros((ons, lines, layout.columns + layout.offsets[1, -1] + 1), np.int16)
+    double = np.zeros_like(single)
+    trees, spare = np.empty((ons, lines, layout.columns), np.int16), np.empty((lines, layout.columns), np.int16)
+    best, joint = np.empty(TILE, np.int16), np.empty(TILE, np.int16)
     for start in range(0, bins, TILE):
-        for sign in (1, -1):
-            first = 1 if sign > 0 else 1 + lines  # rising lines need bins above the tile, falling lines below it
-            _load(binned, unit, ceiling, start - first, tree)
-            half, lost = 1, 0
-            while 2 * half < lines:
-                lost += half
-                _stage(tree, spare, half, sign, lost)
-                tree, spare = spare, tree
-                half *= 2
-            _peaks(tree, drifts, sign, first, line, peak)
-            for f in range(min(TILE, bins - start)):
-                if peak[f] < min_snr or peak[max(f - 1, 0)] > peak[f] or (f + 1 < TILE and peak[f + 1] >= peak[f]):
-                    continue
-                snr, drift, boxes = _brightest(tree, first + f, drifts, sign)
-                if count < hits.size:
-                    middle = start + f + 0.5 + sign * ((boxes - 1) * 0.5 + drift * (rows - 1) / (lines - 1) / 2)
-                    hits[count]["channel"] = middle * factor - 0.5
-                    hits[count]["drift"] = sign * drift * factor / (lines - 1)
-                    hits[count]["width"] = factor * boxes
-                    hits[count]["snr"] = snr
-                count += 1
-    return count
+        for i in range(ons):
+            rows = binned[positions[i], : lengths[i]]
+            _load(rows, units[i], ceiling, start + layout.lefts[i], single[i], double[i])
+        # Two bins, two bins of sheared rows, and single bins at full resolution: a line that drifts by more than half a
+        # bin per row has less than three quarters of its power in a single one.
+        for shear, wide in ((0, 2), (1, 2), (0, 1)):
+            drifts = layout.counts[shear] if wide == 2 else min(layout.counts[shear], lines // 2)
+            if drifts == 0 or (wide == 1 and factor > 1):
+                continue
+            for direction in range(2):
+                for i in range(ons):
+                    leaves = double[i] if wide == 2 else single[i]
+                    _quarters(leaves, layout.orders[direction, i], layout.offsets[shear], trees[i], spare)
+                shifts = layout.shifts[shear, direction, :, :drifts].copy()
+                _peaks(trees, shifts, layout.reaches, best, joint)
+                for kind in range(2 if ons > 1 else 1):
+                    peak, summed, before = (joint, ons, counts[1]) if kind else (best, 1, counts[0])
+                    counts[kind] = _tile_hits(
+                        peak, trees[:summed], shifts[:summed], layout.reaches,
+                        sigma * math.sqrt(wide), min_snrs[kind], hits[kind], before,
+                    )  # fmt: skip
+                    for hit in hits[kind, before : counts[kind]]:
+                        drift = layout.drifts[shear, int(hit["drift"])]
+                        middle = start + hit["channel"] + wide / 2 + drift * (lengths[0] - 1) / 2
+                        hit["channel"] = middle * factor - 0.5
+                        hit["drift"], hit["width"] = drift * factor * (1 - 2 * direction), factor * wide
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _halve(
+    binned: Float32[np.ndarray, "obs time bins"],
+    positions: Int64[np.ndarray, " ons"],
+    lengths: Int64[np.ndarray, " ons"],
+    ceiling: float,
+    out: Float32[np.ndarray, "ons time half"],
+) -> None:
+    """Fill `out` with the sums of pairs of neighboring bins of the ONs, each clipped at `ceiling`."""
+    top = np.float32(ceiling)
+    for i in range(positions.size):
+        for t in range(lengths[i]):
+            row, sums = binned[positions[i], t], out[i, t]
+            for f in range(sums.size):
+                sums[f] = min(row[2 * f], top) + min(row[2 * f + 1], top)
 
 
 def find_hits(
-    sigmas: Float32[np.ndarray, "time freq"],
-    weights: Float32[np.ndarray, "level time"],
+    sigmas: Float32[np.ndarray, "obs time freq"],
+    weights: Float32[np.ndarray, "obs level time"],
+    ons: Int64[np.ndarray, " ons"],
+    lengths: Int64[np.ndarray, " obs"],
+    starts: Float64[np.ndarray, " obs"],
     *,
     max_drift: float,
-    min_snr: float,
-) -> tuple[np.ndarray, int]:
-    """Return the lines of one observation, the brightest at each place, brightest first; and the number of peaks.
+    min_snrs: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Return the hits of the reference ON, the joint hits, and the number of peaks of either kind.
 
-    A peak is a sum of at least `min_snr` with no brighter sum beside it. One line gives several, at several binnings.
-    Beyond `MOST_HITS` peaks only the brightest are examined.
+    A peak is a sum above the threshold with no brighter sum beside it. One line gives several, at several binnings. The
+    brightest at each place is kept, brightest first. Beyond `MOST_HITS` peaks only the brightest are examined.
 
     Args:
         sigmas: power in units of each row's noise.
         weights: of each row at each binning (`row_weights`), which also sets the number of binnings searched.
+        ons: positions of the ONs, the reference first.
+        lengths: rows of each observation.
+        starts: start of each observation, in rows.
         max_drift: channels per row, in either direction.
-        min_snr: SNR of a line at its best binning.
+        min_snrs: SNR of a line at its best binning in the reference ON, and in all ONs together.
     """
-    # Of two neighboring bins one at most is a peak: rising and falling, that is one per bin of each binning.
-    room = sum((sigmas.shape[1] >> level) + TILE for level in range(len(weights)))
-    hits, count = np.empty(room, dtype=HIT), 0
-    binned, ceiling = sigmas, CEILING
-    for level in range(len(weights)):
+    lengths, gaps, positions = lengths[ons], starts[ons] - starts[ons[0]], ons
+    levels = weights.shape[1]
+    # Of two neighboring bins one at most is a peak, for each direction and kind of sum.
+    room = sum((4 if level else 6) * ((sigmas.shape[2] >> level) + TILE) // 2 for level in range(levels))
+    hits, counts = np.empty((2, room), HIT), np.zeros(2, np.int64)
+    binned, clip, least = sigmas, PIXEL_CEILING, (float(min_snrs[0]), float(min_snrs[1]))  # compiled for floats only
+    for level in range(levels):
+        factor, own = 1 << level, weights[ons, level]
         if level:
-            binned, ceiling = halve(binned, ceiling), NO_CEILING
-        count = _level_hits(binned, weights[level], 1 << level, ceiling, max_drift, min_snr, hits, count)
-    hits = hits[:count]
+            halves = np.empty((len(ons), sigmas.shape[1], binned.shape[2] // 2), np.float32)
+            _halve(binned, positions, lengths, clip, halves)
+            binned, positions, clip = halves, np.arange(len(ons)), np.inf
+        ceiling = ROW_CEILING if level else PIXEL_CEILING
+        steps = min(STEPS, LARGEST_SUM / max(2 * len(ons) * ceiling * own.sum(axis=1).max(), 1e-9))
+        layout, root = lay_out(lengths, gaps, max_drift / factor), math.sqrt(factor)
+        units = (own * (steps / root)).astype(np.float32)
+        _level_hits(binned, positions, lengths, units, ceiling * root, steps, factor, layout, least, hits, counts)
+    # Joint hits drift alike over the whole cadence, and overlap only if they do so close to the middle.
+    alone, joint = (
+        _brightest_first(some[:count], reach)
+        for some, count, reach in zip(hits, counts, (int(lengths[0]), int(lengths[0]) // 4), strict=True)
+    )
+    return alone, joint, (int(counts[0]), int(counts[1]))
+
+
+def _brightest_first(hits: np.ndarray, rows: int) -> np.ndarray:
     order = np.lexsort((hits["drift"], hits["channel"], -hits["snr"]))[:MOST_HITS]
-    return _distinct(hits[order], sigmas.shape[0]), count
+    return _distinct(hits[order], rows)
 
 
 @njit(cache=True, nogil=True)
@@ -283,7 +530,7 @@ def find_hits(
 def _distinct(hits: np.ndarray, rows: int) -> np.ndarray:
     """Return the brightest of every group of overlapping hits, which sum the same power in different ways.
 
-    Two hits overlap if, somewhere in the observation, they are closer than their widths together.
+    Two hits overlap if, somewhere in the middle `rows` of the observation, they are closer than their widths together.
     """
     kept = np.empty(hits.size, dtype=np.int64)
     count = 0

@@ -21,7 +21,7 @@ from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import DRIFT, SNR, START, as_track
-from aetherscan.search.on_off import find_tracks, hits_between, merge, note_on
+from aetherscan.search.on_off import HIT_MARGIN, find_tracks, hits_between, home_of, merge, note_on
 
 NEAR_HZ = 500.0
 FAINTEST = 4.0
@@ -50,7 +50,7 @@ def trace(
         ReadError: a file could not be read.
     """
     detector, gates = detector.for_mode("tracks"), settings.gates
-    threshold = detector.threshold if settings.threshold is None else settings.threshold
+    threshold = detector.threshold_for(settings.threshold, settings.alarms_per_100_mhz)
     observations = bin_rows(observations)
     cadence = geometry_of([observation.header for observation in observations], on, settings.coarse_channels)
     header = cadence.headers[0]
@@ -96,19 +96,43 @@ def _weak_rows(block: NormalizedBlock) -> Iterator[str]:
 
 def _hits(block: NormalizedBlock, channel: int, cadence: Geometry, gates: Gates) -> Iterator[str]:
     reach, max_drift = NEAR_HZ / cadence.hz, cadence.max_drift(gates.max_drift_hz_s)
+    home = cadence.on[home_of(cadence)]
     for i in cadence.on:
         gap = cadence.middles[i] - cadence.starts[cadence.on[0]]
         farthest = reach + max_drift * gap
-        hits = hits_between(block, i, (channel - farthest, channel + farthest), max_drift, FAINTEST)
-        # The drift of a hit is known to a width over its length, so its position at the first ON is blurred.
-        blur = reach + hits["width"] * gap / cadence.lengths[i]
-        near = hits[np.abs(hits["channel"] - hits["drift"] * gap - channel) < blur]
-        for hit in near[:LISTED]:
-            verdict = "a hit" if hit["snr"] >= gates.hit_snr else f"no hit, below {gates.hit_snr:g}"
-            where = f"{cadence.mhz(hit['channel']):.6f} MHz, {_hz_s(hit['drift'], cadence):+.2f} Hz/s"
-            yield f"propose: ON {i}: SNR {hit['snr']:.1f} at {where}, {hit['width']:g} channels: {verdict}"
-        if not near.size:
-            yield f"propose: ON {i}: nothing above SNR {FAINTEST:g} within {NEAR_HZ:g} Hz"
+        order, limits = [i], (channel - farthest, channel + farthest)
+        if i == home:
+            order += [other for other in cadence.on if other != i]
+        alone, joint = hits_between(block, cadence, order, limits, max_drift, (FAINTEST, FAINTEST))
+        found = {f"ON {i}": (alone, gates.hit_snr if i == home else None)}
+        if len(order) > 1:
+            found["ONs together"] = (joint, gates.min_joint_snr - HIT_MARGIN)
+        for name, (hits, least) in found.items():
+            yield from _near(name, hits, least, (channel, reach, gap, cadence.lengths[i]), cadence)
+
+
+def _near(
+    name: str, hits: np.ndarray, least: float | None, place: tuple[int, float, float, int], cadence: Geometry
+) -> Iterator[str]:
+    """Yield a line for each hit near the signal.
+
+    Args:
+        name: of what was searched.
+        hits: all hits.
+        least: SNR from which a hit is followed; None: hits of this ON are not followed.
+        place: channel at the first ON, reach in channels, rows from there to the middle of the ON, and its length.
+        cadence: its geometry.
+    """
+    channel, reach, gap, rows = place
+    # The drift of a hit is known to a width over its length, so its position at the first ON is blurred.
+    blur = reach + hits["width"] * gap / rows
+    near = hits[np.abs(hits["channel"] - hits["drift"] * gap - channel) < blur]
+    for hit in near[:LISTED]:
+        verdict = "" if least is None else ": a hit" if hit["snr"] >= least else f": no hit, below {least:g}"
+        where = f"{cadence.mhz(hit['channel']):.6f} MHz, {_hz_s(hit['drift'], cadence):+.2f} Hz/s"
+        yield f"propose: {name}: SNR {hit['snr']:.1f} at {where}, {hit['width']:g} channels{verdict}"
+    if not near.size:
+        yield f"propose: {name}: nothing above SNR {FAINTEST:g} within {NEAR_HZ:g} Hz"
 
 
 def _hz_s(drift: float, cadence: Geometry) -> float:

@@ -1,9 +1,11 @@
 """Measurements of a track that the forest reads besides the latents, and the file that keeps an example of them."""
 
 import io
+import math
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
+from scipy.special import logsumexp
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.release import MEASUREMENTS, OBSERVATIONS
@@ -11,6 +13,9 @@ from aetherscan.search.follow import DRIFT, HIT_SNR, OFF_CLOSE, OFF_WIDE, RESIDU
 
 APPLIES = "three ONs and three OFFs of {0} rows, half as many to twice as many"
 """Cadences that a forest can score, given the rows of the encoder's input."""
+
+SIDE_LOBE = (0.12, 0.35)
+"""Power in an OFF over that in an ON, of an emitter in a side lobe of the beam."""
 
 
 def forest_applies(cadence: Geometry, rows: int) -> bool:
@@ -24,6 +29,7 @@ def measurements(
 ) -> Float32[np.ndarray, "tracks measurements"]:
     """Return the measurements of each track, one column for each name in `MEASUREMENTS`."""
     on, off = tracks[:, SNR::2][:, cadence.on], tracks[:, SNR::2][:, cadence.off]
+    unlike = on.var(axis=1) * len(cadence.on)
     box = np.hypot(tracks[:, WIDTH], tracks[:, DRIFT])
     together = on.sum(axis=1) / len(cadence.on) ** 0.5
     columns = {
@@ -42,9 +48,31 @@ def measurements(
         "residual": tracks[:, RESIDUAL],
         "steady": tracks[:, STEADY],
         "hit_to_on": tracks[:, HIT_SNR] / on.mean(axis=1),
+        "on_unlike": unlike,
+        "on_unlike_to_on": unlike / on.mean(axis=1) ** 2,
+        "side_lobe_odds": side_lobe_odds(on.mean(axis=1), off),
     }
     assert tuple(columns) == MEASUREMENTS
     return np.stack(list(columns.values()), axis=1).astype(np.float32)
+
+
+def side_lobe_odds(
+    on: Float64[np.ndarray, " tracks"], off: Float64[np.ndarray, "tracks offs"]
+) -> Float64[np.ndarray, " tracks"]:
+    """Return the log odds of the OFFs' SNR if a side lobe sees the emitter in them, against noise alone.
+
+    The side lobe receives a share of the power in each OFF: any of `SIDE_LOBE`, independent and equally likely. Both
+    hypotheses have unit noise.
+
+    Args:
+        on: mean SNR of the ONs.
+        off: SNR of each OFF.
+    """
+    shares = np.linspace(*SIDE_LOBE, 24)
+    expected = on[:, None, None] * shares
+    return np.asarray(logsumexp(off[:, :, None] * expected - expected**2 / 2, axis=2).sum(axis=1)) - len(
+        off.T
+    ) * math.log(len(shares))
 
 
 def pack_example(snippet: UInt8[np.ndarray, "obs rows bins"], features: Float32[np.ndarray, " measurements"]) -> bytes:

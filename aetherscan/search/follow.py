@@ -15,8 +15,6 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numba import njit
 
-from aetherscan.search.dedoppler import CEILING
-
 WIDTHS = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], dtype=np.float64)
 LONGEST_SLACK = 24.0
 """Channels that a signal may stray from the straight line between two ONs; farther away it is another signal."""
@@ -25,7 +23,7 @@ CLOSE_CHANNELS = 8.0
 """Channels on either side of a track, or two boxes, in which an OFF must not hold a line of the same drift either."""
 WIDE_CHANNELS = 64.0
 """Channels on either side, or four boxes, within which an emitter wanders between one ON and the next."""
-CAPPED, OPEN, CROSSED = (float(CEILING), 1e9), (1e9, 1e9), (float(CEILING), 3.0)
+CAPPED, OPEN, CROSSED = (8.0, 1e9), (1e9, 1e9), (8.0, 3.0)
 """Sigma at which pixels, and sums of a row over a box, are clipped: in ONs, in ONs brighter than `BRIGHT`, in OFFs."""
 BRIGHT = 20.0
 """SNR from which the pixels of a narrow line approach the ceiling; clipped there, it would seem wider than it is."""
@@ -341,7 +339,7 @@ def follow(hit: Any, home: int, arrays: Arrays, min_on_snr: float) -> Float64[np
         arrays: the cadence.
         min_on_snr: SNR that each ON must have.
     """
-    ons, middles, sums = arrays.ons, arrays.middles, arrays.sums
+    ons, middles = arrays.ons, arrays.middles
     count, at = ons.size, middles[ons]
     track = np.full(SNR + 2 * middles.size, np.nan)
     snrs, places = np.full(count, np.nan), np.zeros(count)
@@ -362,20 +360,63 @@ def follow(hit: Any, home: int, arrays: Arrays, min_on_snr: float) -> Float64[np
     track[START], track[DRIFT], track[WIDTH], track[HIT_SNR] = start, drift, width, hit["snr"]
     for i in range(count):
         track[SNR + 2 * ons[i]] = snrs[i]
-    for i in range(middles.size):
-        sigmas, place = arrays.sigmas[i, : arrays.lengths[i]], start + drift * middles[i]
-        track[VALID + 2 * i] = line_valid(sigmas, place, drift, math.hypot(width, drift))
-    if not present:
-        return track
+    measure_valid(track, arrays)
+    if present:
+        describe(track, places, ceilings, arrays)
+    return track
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def measure_valid(track: Float64[np.ndarray, " fields"], arrays: Arrays) -> None:
+    """Fill in the share of the pixels on a track that were measured, in each observation."""
+    drift, box = track[DRIFT], math.hypot(track[WIDTH], track[DRIFT])
+    for i in range(arrays.middles.size):
+        sigmas, place = arrays.sigmas[i, : arrays.lengths[i]], track[START] + drift * arrays.middles[i]
+        track[VALID + 2 * i] = line_valid(sigmas, place, drift, box)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def describe(
+    track: Float64[np.ndarray, " fields"],
+    places: Float64[np.ndarray, " ons"],
+    ceilings: tuple[float, float],
+    arrays: Arrays,
+) -> None:
+    """Fill in how straight and steady a track is in the ONs, and the OFFs' SNR.
+
+    Args:
+        track: with start, drift, width and the SNR in the ONs.
+        places: channel at which the signal is in the middle of each ON.
+        ceilings: sigma at which pixels, and rows, are clipped.
+        arrays: the cadence.
+    """
+    ons, middles, sums = arrays.ons, arrays.middles, arrays.sums
+    start, drift, box = track[START], track[DRIFT], math.hypot(track[WIDTH], track[DRIFT])
     bright_rows, track[RESIDUAL] = 0, 0.0
-    for i in range(count):
+    for i in range(ons.size):
         rows = arrays.lengths[ons[i]]
-        track[RESIDUAL] = max(track[RESIDUAL], abs(places[i] - start - drift * at[i]) / box)
+        track[RESIDUAL] = max(track[RESIDUAL], abs(places[i] - start - drift * middles[ons[i]]) / box)
         line_rows(arrays.sigmas[ons[i], :rows], places[i], drift, box, ceilings[0], sums)
-        bright_rows += np.sum(sums[:rows] > 0.5 * snrs[i] / math.sqrt(rows))
+        bright_rows += np.sum(sums[:rows] > 0.5 * track[SNR + 2 * ons[i]] / math.sqrt(rows))
     track[STEADY] = bright_rows / np.sum(arrays.lengths[ons])
     _measure_offs(track, box, ceilings, arrays)
-    return track
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def explains(known: Float64[np.ndarray, "tracks fields"], hit: Any, snr: float, home: int, arrays: Arrays) -> bool:
+    """Return whether one of the tracks is the line of a hit with SNR `snr` in the ON `home`, counted among the ONs."""
+    position = arrays.ons[home]
+    for k in range(known.shape[0]):
+        there = known[k, START] + known[k, DRIFT] * arrays.middles[position]
+        box = math.hypot(known[k, WIDTH], known[k, DRIFT]) + hit["width"]
+        near = abs(there - hit["channel"]) < box
+        along = abs(known[k, DRIFT] - hit["drift"]) * arrays.lengths[position] < 2 * box
+        if near and along and snr < 1.5 * known[k, SNR + 2 * position]:
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)
@@ -393,19 +434,9 @@ def follow_hits(
         known: tracks found from earlier ONs, in columns of the arrays.
     """
     tracks = np.empty((hits.size, SNR + 2 * arrays.middles.size))
-    count, position = 0, arrays.ons[home]
+    count = 0
     for h in range(hits.size):
-        hit = hits[h]
-        explained = False
-        for k in range(known.shape[0]):
-            there = known[k, START] + known[k, DRIFT] * arrays.middles[position]
-            box = math.hypot(known[k, WIDTH], known[k, DRIFT]) + hit["width"]
-            near = abs(there - hit["channel"]) < box
-            along = abs(known[k, DRIFT] - hit["drift"]) * arrays.lengths[position] < 2 * box
-            if near and along and hit["snr"] < 1.5 * known[k, SNR + 2 * position]:
-                explained = True
-                break
-        if not explained:
-            tracks[count] = follow(hit, home, arrays, min_on_snr)
+        if not explains(known, hits[h], hits[h]["snr"], home, arrays):
+            tracks[count] = follow(hits[h], home, arrays, min_on_snr)
             count += 1
     return tracks[:count], hits.size - count

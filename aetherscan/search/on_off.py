@@ -8,21 +8,40 @@ functions.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.stats import chi2
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.header import NOT_MEASURED
 from aetherscan.options.search import Gates
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.dedoppler import MOST_HITS, find_hits
-from aetherscan.search.follow import DRIFT, OFF_CLOSE, SNR, START, VALID, WIDTH, Arrays, follow_hits, track_columns
+from aetherscan.search.follow import (
+    DRIFT,
+    OFF_CLOSE,
+    OFF_WIDE,
+    SNR,
+    START,
+    VALID,
+    WIDTH,
+    Arrays,
+    follow_hits,
+    track_columns,
+)
+from aetherscan.search.joint import measure_hits
 
 CLOSE_SNR_EXCESS = 1.5
 """SNR by which the brightest of many lines close to a track exceeds, in noise, that of the one line on it."""
+HIT_MARGIN = 1.75
+"""SNR by which the sums of bins may miss the best straight line."""
+FAINTEST_ON, FAINT_OFF_CLOSE, FAINT_OFF_WIDE = 2.0, 4.5, 5.0
+"""SNR that a faint line must have in each ON, and may have in the OFFs close to it and around it."""
+UNEVEN, UNEVEN_SHARE = 0.011, 0.1
+"""Share of steady lines that are more uneven in the ONs, and variance allowed as a share of the mean squared."""
 DRIFT_TOLERANCE = 0.05
 """Channels per row by which a track may exceed the largest drift."""
 LEAST_SENSITIVE = 0.4
@@ -40,7 +59,8 @@ def find_tracks(
     """Return the tracks of all hits outside the block's overlap, why each is rejected, and counts by stage.
 
     Tracks are rows as `follow.Track` defines them, in file channels. A rejection reason is '' for a track that may be a
-    candidate. A hit that the track of an earlier ON explains is not followed again.
+    candidate. Hits of the middle ON are followed through the others, each at its own place. Joint hits that none of
+    those tracks explains are measured on one straight line.
 
     Args:
         block: the observations.
@@ -53,66 +73,101 @@ def find_tracks(
     on, off, lengths = (np.array(part, dtype=np.int64) for part in (cadence.on, cadence.off, cadence.lengths))
     rows = np.empty(block.sigmas.shape[1])
     arrays = Arrays(block.sigmas, block.weights, lengths, cadence.middles, on, off, rows)
-    counts = Counter[str]()
+    home, counts = home_of(cadence), Counter[str]()
+    with clock("propose"):
+        hits, joint_hits, peaks = find_hits(
+            block.sigmas, block.weights, np.roll(on, -home), lengths, cadence.starts,
+            max_drift=max_drift, min_snrs=(gates.hit_snr, gates.min_joint_snr - HIT_MARGIN),
+        )  # fmt: skip
+        hits, joint_hits = (some[(low <= some["channel"]) & (some["channel"] < high)] for some in (hits, joint_hits))
     tracks, rejections = np.empty((0, track_columns(len(cadence.headers)))), np.empty(0, dtype="U32")
-    for home, position in enumerate(cadence.on):
-        with clock("propose"):
-            hits, peaks = find_hits(*block.observation(position), max_drift=max_drift, min_snr=gates.hit_snr)
-            hits = hits[(low <= hits["channel"]) & (hits["channel"] < high)]
-        with clock("follow"):
-            known = tracks[(rejections == "") | (rejections == "in_an_off")]
-            followed, explained = follow_hits(hits, home, arrays, gates.min_on_snr, known)
-        counts.update(
-            sums_above_threshold=peaks,
-            sums_dropped=max(0, peaks - MOST_HITS),
-            hits=len(hits),
-            hits_on_a_track_already_followed=explained,
-        )
-        tracks = np.concatenate([tracks, followed])
-        rejections = np.concatenate([rejections, rejection_reasons(followed, cadence, gates)])
+    with clock("follow"):
+        tracks, _ = follow_hits(hits, home, arrays, gates.min_on_snr, tracks)
+        rejections = rejection_reasons(tracks, cadence, gates)
+    with clock("joint"):
+        known = tracks[(rejections == "") | (rejections == "in_an_off")]
+        measured, explained = measure_hits(joint_hits, home, arrays, gates.min_joint_snr, known)
+        tracks = np.concatenate([tracks, measured])
+        rejections = np.concatenate([rejections, rejection_reasons(measured, cadence, gates, straight=True)])
+    counts.update(
+        sums_above_threshold=sum(peaks),
+        sums_dropped=sum(max(0, count - MOST_HITS) for count in peaks),
+        hits=len(hits),
+        joint_hits=len(joint_hits),
+        joint_hits_on_a_track=explained,
+    )
     counts.update(f"tracks_{reason}" for reason in rejections if reason)
     counts["tracks"] = len(tracks)
     tracks[:, START] += block.first
     return tracks, rejections, counts
 
 
+def home_of(cadence: Geometry) -> int:
+    """Return the ON that is searched alone, counted from 0 among the ONs: the middle one."""
+    return len(cadence.on) // 2
+
+
 def hits_between(
-    block: NormalizedBlock, position: int, limits: tuple[float, float], max_drift: float, min_snr: float
-) -> np.ndarray:
-    """Return the hits of one observation in part of a block, brightest first: records of `dedoppler.HIT`.
+    block: NormalizedBlock,
+    cadence: Geometry,
+    on: Sequence[int],
+    limits: tuple[float, float],
+    max_drift: float,
+    min_snrs: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hits of one ON, and of several together, in part of a block, brightest first: records of `HIT`.
 
     Args:
         block: the observations.
-        position: of the observation.
+        cadence: their geometry.
+        on: positions of the ONs, the first alone.
         limits: file channels between which to search; beyond the block there are none.
         max_drift: channels per row, in either direction.
-        min_snr: of a hit.
+        min_snrs: of a hit in one ON, and in all of them together.
     """
     low, high = (int(max(0, limit - block.first)) for limit in limits)
-    sigmas, weights = block.observation(position)
-    hits, _ = find_hits(np.ascontiguousarray(sigmas[:, low:high]), weights, max_drift=max_drift, min_snr=min_snr)
-    hits["channel"] += low + block.first
-    return hits
+    part = np.ascontiguousarray(block.sigmas[..., low:high])
+    alone, joint, _ = find_hits(
+        part, block.weights, np.array(on), np.array(cadence.lengths), cadence.starts,
+        max_drift=max_drift, min_snrs=min_snrs,
+    )  # fmt: skip
+    for hits in (alone, joint):
+        hits["channel"] += low + block.first
+    return alone, joint
 
 
-def rejection_reasons(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, gates: Gates) -> np.ndarray:
+def rejection_reasons(
+    tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, gates: Gates, *, straight: bool = False
+) -> np.ndarray:
     """Return for each track the first reason why it is not a candidate, '' if there is none.
 
     An ON that is too faint where most of it was not measured is another reason than one that is too faint. The OFFs are
     also tested close to the track, for an emitter that wanders or curves may miss the straight line in
     them by a little.
+
+    A track that was measured on one `straight` line may be fainter if it looks like a steady line in noise: about as
+    bright in all ONs, and with less in the OFFs.
     """
     on, off = tracks[:, SNR::2][:, cadence.on], tracks[:, SNR::2][:, cadence.off]
     off = off / off_sensitivity(cadence)
     masked = tracks[:, VALID::2][:, cadence.on] < gates.min_valid
+    together, mean = on.sum(axis=1) / len(cadence.on) ** 0.5, on.mean(axis=1)
+    faint = np.full(len(tracks), straight) & ~(
+        (on.min(axis=1) >= gates.min_on_snr) & (together >= gates.min_together_snr)
+    )
+    uneven = ((on - mean[:, None]) ** 2).sum(axis=1) > chi2.isf(UNEVEN, len(cadence.on) - 1) + UNEVEN_SHARE * mean**2
+    min_on = np.where(faint, FAINTEST_ON, gates.min_on_snr)
+    close = np.where(faint, FAINT_OFF_CLOSE, gates.max_off_snr + CLOSE_SNR_EXCESS)
     reasons = {
-        "an_on_not_measured": (~(on >= gates.min_on_snr) & masked).any(axis=1),
-        "weak_in_an_on": ~(on.min(axis=1) >= gates.min_on_snr),
-        "weak_together": ~(on.sum(axis=1) / len(cadence.on) ** 0.5 >= gates.min_together_snr),
+        "an_on_not_measured": (~(on >= min_on[:, None]) & masked).any(axis=1),
+        "weak_in_an_on": ~(on.min(axis=1) >= min_on),
+        "weak_together": ~(together >= np.where(faint, gates.min_joint_snr, gates.min_together_snr)),
+        "uneven": faint & uneven,
         "too_fast": np.abs(tracks[:, DRIFT]) > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
         # In one OFF or in all of them together, as a side lobe is.
         "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / len(cadence.off) ** 0.5) <= gates.max_off_snr)
-        | (tracks[:, OFF_CLOSE] > gates.max_off_snr + CLOSE_SNR_EXCESS),
+        | (tracks[:, OFF_CLOSE] > close)
+        | (faint & (tracks[:, OFF_WIDE] > FAINT_OFF_WIDE)),
     }
     return np.select(list(reasons.values()), list(reasons), default="").astype("U32")
 

@@ -130,7 +130,7 @@ def search_cadence(
     """
     settings = settings or SearchSettings()
     detector = detector.for_mode(settings.mode)
-    threshold = detector.threshold if settings.threshold is None else settings.threshold
+    threshold = detector.threshold_for(settings.threshold, settings.alarms_per_100_mhz)
     bytes_read = _bytes_read(observations, 2 if settings.polarization is None else 1)
     observations = bin_rows(observations)
     cadence = geometry_of([observation.header for observation in observations], on, settings.coarse_channels)

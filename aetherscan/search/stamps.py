@@ -36,7 +36,7 @@ LEVELS = (WINDOW_LEVEL, 0)
 """Binnings of a snippet, in channels of the file, as powers of two."""
 COARSE = 2**18
 """Channels of the coarse channel that stamps are from, wide enough that the middle of a stamp is no DC spike."""
-GATES = Gates(max_drift_hz_s=7.0, hit_snr=4.0, min_on_snr=2.5, min_together_snr=6.5, max_off_snr=14.0)
+GATES = Gates(max_drift_hz_s=7.0, hit_snr=4.0, min_on_snr=2.5, min_together_snr=6.5, min_joint_snr=6.5, max_off_snr=14)
 
 
 def score_stamps(path: Path, detector: Detector, threshold: float, batch: int) -> Iterator[dict[str, Any]]:

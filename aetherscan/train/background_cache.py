@@ -19,9 +19,9 @@ from aetherscan.cadence.geometry import Geometry
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.cutouts import COARSEST, quantization_table, quantize, to_uint8, track_snippet
-from aetherscan.search.dedoppler import LEVELS
 from aetherscan.search.follow import DRIFT, START
 from aetherscan.search.on_off import find_tracks
+from aetherscan.search.row_weights import LEVELS
 from aetherscan.simulate.injection import FWHM_TO_SIGMA, Emitter, add_line, row_edges_s
 from aetherscan.simulate.interference import random_signal
 from aetherscan.train.backgrounds import Source

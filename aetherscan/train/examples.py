@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from tqdm import tqdm
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
@@ -34,6 +34,8 @@ from aetherscan.train.streams import Stream, generator
 
 PATCHES_PER_TASK = 8
 """Patches that a process draws at a time."""
+KIND, NEAR_CHANNELS = "U16", 64
+"""Type of the name of a kind, and channels within which a track stays of the interference that it is."""
 HINT = 3.0
 """SNR in an OFF that one signal in 250 reaches by chance."""
 
@@ -46,6 +48,7 @@ class Examples:
     labels: Float32[np.ndarray, " batch"]  # 1 with a signal from the target, 0 without
     snrs: Float32[np.ndarray, " batch"]  # of the signal in its faintest ON; 0 without a signal
     measurements: Float32[np.ndarray, "batch measurements"]  # no columns for windows
+    kinds: Shaped[np.ndarray, " batch"]  # kind of the interference that a track is; "" for others, and for windows
 
     def only(self, chosen: np.ndarray) -> "Examples":
         """Return the chosen examples, by index or by mask."""
@@ -91,6 +94,7 @@ def draw_examples(
         labels=matches[labelled, 0].astype(np.float32),
         snrs=matches[labelled, 1].astype(np.float32),
         measurements=measurements(tracks[labelled], cadence),
+        kinds=np.array([_kind(track, interference, cadence) for track in tracks[labelled]], dtype=KIND),
     )
     starts = _window_starts(rng, settings, [_channels(signal, cadence).mean() for signal in signals])
     half = settings.bins * 2**WINDOW_LEVEL / 2
@@ -101,6 +105,7 @@ def draw_examples(
         labels=np.array([bool(inside) for inside in present], dtype=np.float32),
         snrs=np.array([max((signal.snr[0] for signal in inside), default=0.0) for inside in present], dtype=np.float32),
         measurements=np.empty((len(starts), 0), dtype=np.float32),
+        kinds=np.zeros(len(starts), dtype=KIND),
     )
     return on_tracks, windows
 
@@ -173,6 +178,18 @@ def _channels(signal: Emitter, cadence: Geometry) -> np.ndarray:
 def _inside(channels: np.ndarray, width: float) -> bool:
     """Return whether a track is inside a window in all three ONs."""
     return bool(((channels[list(ON_POSITIONS)] >= 0) & (channels[list(ON_POSITIONS)] < width)).all())
+
+
+def _kind(track: np.ndarray, interference: list[Emitter], cadence: Geometry) -> str:
+    """Return the kind of the interference nearest to a track, "" if none stays close to it in the ONs."""
+    on = list(ON_POSITIONS)
+    line = track[START] + track[DRIFT] * cadence.middles[on]
+    box = np.hypot(track[WIDTH], track[DRIFT])
+    distances = [
+        np.abs(line - _channels(emitter, cadence)[on]).max() - emitter.width_hz / cadence.hz for emitter in interference
+    ]
+    nearest = int(np.argmin(distances)) if distances else -1
+    return interference[nearest].kind if distances and distances[nearest] < NEAR_CHANNELS + 2 * box else ""
 
 
 def _match(track: np.ndarray, signals: list[Emitter], cadence: Geometry) -> tuple[float, float]:

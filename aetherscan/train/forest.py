@@ -11,14 +11,15 @@ The card also holds the distribution of the latents of signals (`familiar`), fro
 candidate is.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Shaped
 
 from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, on_and_off
 from aetherscan.detector.random_forest import calibrate, fit_forest, save_forest, tree_share
@@ -28,16 +29,22 @@ from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train.examples import Examples
+from aetherscan.train.random_skies import Kind
 
 LATENTS = ("mean",)
 """Parts of the posterior that every forest reads."""
 PASSED = 0.04
-"""Fraction of simulated non-signals allowed above threshold: a simulated sky then has under one in 100 MHz."""
+"""Fraction of the windows without a signal that may be above the threshold of `--mode windows`."""
+BUDGETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Alarms per 100 MHz for which the card holds a threshold, in a band with `EMITTERS_PER_MHZ` of all kinds alike."""
+BUDGET, EMITTERS_PER_MHZ, ZOO_SNR = 0.5, 15.0, (8.0, 3000.0)
+"""Alarms per 100 MHz that a release has by default, and density and SNR of the interference for which they hold."""
+ON_TOGETHER = MEASUREMENTS.index("on_together")
 RATES = (0.05, 1e-2, 1e-3, 1e-4)
 """False alarms per window at which recall is measured."""
 FEWEST_ALARMS = 3
 """Fewest expected false alarms of a rate: fewer are too uncertain."""
-SNR_EDGES = (6, 8, 10, 12, 16, 24, 60)
+SNR_EDGES = (4, 5, 6, 8, 10, 12, 16, 24, 60)
 FEWEST = {"fit": 2, "calibrate": 1, "measure": 1}
 """Fewest signals, and fewest other examples, of each set; two signals at least have a covariance."""
 LABEL_WEIGHT = 20.0
@@ -52,19 +59,21 @@ class LabelledFeatures:
     measurements: Float32[np.ndarray, "batch measurements"]
     labels: Float32[np.ndarray, " batch"]  # 1.0 for a signal, else 0.0
     snrs: Float32[np.ndarray, " batch"]  # of the signal in its faintest ON; 0 without a signal
+    kinds: Shaped[np.ndarray, " batch"]  # of interference, "" for others
     windows: float  # number of windows of band in which the examples were found
 
     def only(self, chosen: np.ndarray) -> "LabelledFeatures":
         """Return the chosen examples, with the same fraction of the windows."""
         return LabelledFeatures(
             latents=self.latents.of(chosen), measurements=self.measurements[chosen], labels=self.labels[chosen],
-            snrs=self.snrs[chosen], windows=self.windows * len(chosen) / max(1, len(self.labels)),
+            snrs=self.snrs[chosen], kinds=self.kinds[chosen],
+            windows=self.windows * len(chosen) / max(1, len(self.labels)),
         )  # fmt: skip
 
     @staticmethod
     def join(parts: Sequence["LabelledFeatures"]) -> "LabelledFeatures":
         """Concatenate several sets of examples."""
-        columns = ("measurements", "labels", "snrs")
+        columns = ("measurements", "labels", "snrs", "kinds")
         return LabelledFeatures(
             latents=Latents.join([part.latents for part in parts]), windows=sum(part.windows for part in parts),
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
@@ -79,8 +88,9 @@ def labelled_features(encode: Encode, examples: Examples) -> LabelledFeatures:
     """Encode at least one example; the number of windows in which they were found is left at 0."""
     latents = encode_all(encode, (snippet.astype(np.float32) / UINT8_MAX for snippet in examples.snippets))
     return LabelledFeatures(
-        latents=latents, measurements=examples.measurements, labels=examples.labels, snrs=examples.snrs, windows=0.0
-    )
+        latents=latents, measurements=examples.measurements, labels=examples.labels, snrs=examples.snrs,
+        kinds=examples.kinds, windows=0.0,
+    )  # fmt: skip
 
 
 def collect_features(
@@ -115,6 +125,7 @@ def train_forest(
     mode: str,
     sets: dict[str, LabelledFeatures],
     settings: TrainSettings,
+    drawn_kinds: Mapping[str, Kind],
     labelled: LabelledFeatures | None = None,
 ) -> dict[str, Any]:
     """Fit, calibrate and measure the forest of one search mode; return its part of the card.
@@ -124,6 +135,7 @@ def train_forest(
         mode: search mode, of `MODES`.
         sets: examples of separate patches: `fit`, `calibrate` and `measure`.
         settings: of the training.
+        drawn_kinds: how often and with which SNR each kind of interference is in the examples.
         labelled: examples labelled by people, which join the set `fit`.
 
     Raises:
@@ -147,8 +159,16 @@ def train_forest(
     shares = tree_share(forest, sets["measure"].features())
     scores = np.interp(shares, calibration["score"], calibration["probability"])
     metrics = measure(scores, sets["measure"], PASSED)
+    threshold = metrics.pop("threshold")
+    alarms = None
+    if mode == "tracks":
+        alarms = alarm_budget(
+            scores, sets["measure"], settings.freq_resolution * settings.width_bin * 1e-6, drawn_kinds
+        )
+        threshold = alarms["threshold"][BUDGETS.index(BUDGET)]
     return {
-        "threshold": metrics.pop("threshold"),
+        "threshold": threshold,
+        "alarms": alarms,
         "latents": list(LATENTS),
         "measurements": list(MEASUREMENTS) if mode == "tracks" else [],
         "calibration": calibration,
@@ -182,6 +202,47 @@ def thresholds(others: Float64[np.ndarray, " rows"], windows: float) -> dict[flo
     rates = [rate for rate in RATES if rate * windows >= FEWEST_ALARMS] or [RATES[0]]
     fractions = {rate: rate * windows / len(others) for rate in rates}
     return {rate: float(np.quantile(others, 1 - part)) if part < 1 else 0.0 for rate, part in fractions.items()}
+
+
+def alarm_budget(
+    scores: Float64[np.ndarray, " rows"], features: LabelledFeatures, window_mhz: float, drawn: Mapping[str, Kind]
+) -> dict[str, Any]:
+    """Return the threshold for each of `BUDGETS`, and the alarms by kind of interference at the default one.
+
+    Alarms are those in a band with `EMITTERS_PER_MHZ`, of all kinds alike, with SNR log-uniform from 8 to 3,000, as
+    `simulate.interference.zoo` draws them. The examples hold more and fainter interference. An example of a kind
+    therefore counts as often as that kind and SNR is in such a band, and not if its SNR is below 8. A false alarm that
+    is no interference counts by the density of all.
+
+    Args:
+        scores: probabilities of the examples, 0-1.
+        features: the examples.
+        window_mhz: band of a window.
+        drawn: how often and with which SNR each kind is in the examples.
+    """
+    mhz, other = features.windows * window_mhz, features.labels == 0
+    kinds, snrs = features.kinds[other], features.measurements[other, ON_TOGETHER] / 3**0.5
+    density = EMITTERS_PER_MHZ / max(1, len(drawn)) / math.log(ZOO_SNR[1] / ZOO_SNR[0])
+    scale = {name: density / kind.per_mhz * math.log(kind.snr[1] / kind.snr[0]) for name, kind in drawn.items()}
+    unnamed = EMITTERS_PER_MHZ / (sum(kind.per_mhz for kind in drawn.values()) or EMITTERS_PER_MHZ)
+    times = [
+        scale[name] * (snr >= ZOO_SNR[0]) if name in scale else unnamed
+        for name, snr in zip(kinds, snrs, strict=True)
+    ]  # fmt: skip
+    counts = np.array(times) * 100 / mhz
+    order = np.argsort(-scores[other])
+    above, ranked = np.cumsum(counts[order]), scores[other][order]
+    # The threshold lies just above the score of the first example that the budget does not pay for.
+    first = [int(np.searchsorted(above, budget, side="right")) for budget in BUDGETS]
+    thresholds = [float(np.nextafter(ranked[i], 2)) if i < len(above) else 0.0 for i in first]
+    passed = scores[other] >= thresholds[BUDGETS.index(BUDGET)]
+    return {
+        "per_100_mhz": list(BUDGETS),
+        "threshold": thresholds,
+        "kinds": {
+            name or "none": round(float(counts[passed & (kinds == name)].sum()), 4) for name in (*drawn, "")
+        },
+    }  # fmt: skip
 
 
 def signal_distribution(latents: Latents) -> dict[str, Any]:

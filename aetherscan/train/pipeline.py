@@ -30,9 +30,17 @@ from aetherscan.train.backgrounds import Source
 from aetherscan.train.batches import BatchSettings, open_batches, sources_of
 from aetherscan.train.encoder import Plan, train_encoder
 from aetherscan.train.examples import Examples, draw
-from aetherscan.train.forest import FEWEST_ALARMS, LabelledFeatures, collect_features, labelled_features, train_forest
+from aetherscan.train.forest import (
+    BUDGET,
+    EMITTERS_PER_MHZ,
+    FEWEST_ALARMS,
+    LabelledFeatures,
+    collect_features,
+    labelled_features,
+    train_forest,
+)
 from aetherscan.train.onnx_export import export_onnx
-from aetherscan.train.random_skies import ExampleSettings
+from aetherscan.train.random_skies import ExampleSettings, kinds_drawn
 from aetherscan.train.report import write_training
 from aetherscan.train.resources import Note, stage
 from aetherscan.train.streams import Stream
@@ -104,7 +112,7 @@ def train(
             with stage(f"forest {mode}", record) as results:
                 people = labelled_features(encode, labelled) if labelled and mode == "tracks" else None
                 parts = {name: features[mode] for name, features in sets.items()}
-                modes[mode] = train_forest(folder, mode, parts, settings, people)
+                modes[mode] = train_forest(folder, mode, parts, settings, kinds_drawn(examples), people)
                 results |= {"threshold": modes[mode]["threshold"]}
     plan = Plan.of(settings)
     trained = {
@@ -172,7 +180,7 @@ def encoder_card(folder: Path) -> dict[str, Any]:
     Raises:
         ReleaseError: there is no release, or its card does not describe the encoder.
     """
-    release = read_release(folder)
+    release = read_release(folder, only_encoder=True)
     if "encoder" not in release.card:
         raise ReleaseError(f"{folder}: expected `encoder` in release.json, found none")
     return {"name": release.name, **release.card["encoder"]}
@@ -241,6 +249,18 @@ def _encoder_text(encoder: dict[str, Any]) -> str:
     return f"{text} It started from another encoder.\n{_encoder_text(start)}" if start else text
 
 
+def _alarms_text(card: dict[str, Any]) -> str:
+    """Describe the false alarms that the threshold of a forest allows."""
+    if card["alarms"] is None:
+        return ""
+    kinds = {kind: alarms for kind, alarms in card["alarms"]["kinds"].items() if alarms}
+    by_kind = ", ".join(f"{kind.replace('_', ' ')} {alarms:.2g}" for kind, alarms in kinds.items()) or "none seen"
+    return (
+        f" It allows {BUDGET:g} false alarms in 100 MHz with {EMITTERS_PER_MHZ:g} interferers per MHz, of all kinds "
+        f"alike and SNR 8 to 3,000: {by_kind}."
+    )
+
+
 def _mode_text(mode: str, card: dict[str, Any]) -> str:
     metrics, learned = card["metrics"], card["learned"]
     inputs = " + ".join([*card["latents"], *(["measurements"] if card["measurements"] else [])])
@@ -254,8 +274,9 @@ def _mode_text(mode: str, card: dict[str, Any]) -> str:
     return f"""## {mode}
 
 The forest reads {inputs}. It was fitted to {learned["signals"]:,} signals and {learned["others"]:,} other examples,
-{card["labelled"]:,} of them labelled by people. Threshold {card["threshold"]:.4f}. The table gives the recall, by SNR
-of the faintest ON, at rates of false alarms per window with at least {FEWEST_ALARMS} expected false alarms. It was
-measured on {metrics["signals"]:,} signals and {metrics["others"]:,} other examples in {metrics["windows"]:,} windows.
+{card["labelled"]:,} of them labelled by people. Threshold {card["threshold"]:.4f}.{_alarms_text(card)}
+The table gives the recall, by SNR of the faintest ON, at rates of false alarms per window with at least
+{FEWEST_ALARMS} expected false alarms. It was measured on {metrics["signals"]:,} signals and {metrics["others"]:,} other
+examples in {metrics["windows"]:,} windows.
 
 {"".join(f"| {' | '.join(row)} |{chr(10)}" for row in rows)}"""

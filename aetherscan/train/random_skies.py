@@ -19,16 +19,16 @@ from aetherscan.simulate.sky import filter_shape, random_levels
 
 KINDS = {
     # kind: (relative frequency, range of SNR)
-    "persistent": (1, (6, 3000)),
-    "drifting": (2, (6, 3000)),
-    "curved": (1, (6, 1000)),
-    "wandering": (2, (6, 1000)),
+    "persistent": (1, (4, 3000)),
+    "drifting": (2, (4, 3000)),
+    "curved": (1, (4, 1000)),
+    "wandering": (2, (4, 1000)),
     "wide": (1, (8, 3000)),
-    "pulsed": (2, (6, 100)),
-    "intermittent": (3, (6, 100)),
-    "side_lobe": (6, (6, 40)),
-    "off_only": (1, (6, 100)),
-    "partial": (3, (6, 60)),
+    "pulsed": (2, (4, 100)),
+    "intermittent": (3, (4, 100)),
+    "side_lobe": (6, (4, 40)),
+    "off_only": (1, (4, 100)),
+    "partial": (3, (4, 60)),
 }
 """Interference: the kinds of `simulate.interference`, and `partial`, a signal that is in one or two of the ONs."""
 SHARES = np.array([share for share, _ in KINDS.values()]) / sum(share for share, _ in KINDS.values())
@@ -47,7 +47,7 @@ class ExampleSettings:
     unsteady: float = 0.3  # fraction of the signals that pulse or curve
     interference: int = 18
     windows: int = 2  # drawn for `--mode windows`; half of them hold a signal
-    signal_snr: tuple[float, float] = (6.0, 60.0)
+    signal_snr: tuple[float, float] = (4.0, 60.0)
     max_drift_hz_s: float = 4.0
     rows: int = 16
     bins: int = 512
@@ -59,6 +59,22 @@ def patch_header(settings: ExampleSettings) -> Header:
     """Return the header of a patch, which is part of a coarse channel."""
     header = gbt_header(settings.chans, rows=settings.rows)
     return replace(header, nfpc=COARSE, foff=-settings.hz * 1e-6, tsamp=settings.tsamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How often a kind of interference is drawn, and the range of its SNR."""
+
+    per_mhz: float
+    snr: tuple[float, float]
+
+
+def kinds_drawn(settings: ExampleSettings) -> dict[str, Kind]:
+    """Return how often, and with which SNR, each kind of interference is in patches."""
+    total = settings.interference / (settings.chans * settings.hz * 1e-6)
+    return {
+        name: Kind(total * share, snr) for share, (name, (_, snr)) in zip(SHARES.tolist(), KINDS.items(), strict=True)
+    }
 
 
 def draw_interference(rng: np.random.Generator, frequency_mhz: float, max_drift_hz_s: float) -> Emitter:

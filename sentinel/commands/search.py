@@ -73,7 +73,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     detect = partial(detector_of, release, settings, encoder, forest)
     if options.test_files:
         stamps = find_files(paths.data_path, "testing", options.test_files)
-        how = {"threshold": settings.threshold, "batch": options.per_replica_batch_size, "table": options.format}
+        how = {"settings": settings, "batch": options.per_replica_batch_size, "table": options.format}
         print(score(stamps, output, detector=detect(), **how))
         return 0
     named, (files, unused) = list(map(Path, options.files)), listed(options.files)
@@ -163,7 +163,7 @@ def detector_of(release: Path, search: Search, encoder: Path | None = None, fore
 
 
 def score(
-    paths: Sequence[Path], output: Path, *, detector: Any, threshold: float | None, batch: int, table: str = "csv"
+    paths: Sequence[Path], output: Path, *, detector: Any, settings: Search, batch: int, table: str = "csv"
 ) -> str:
     """Score stamps, write a row for each, and return a line that says how many are signals.
 
@@ -171,7 +171,7 @@ def score(
         paths: .npy files of stamps.
         output: folder of the table.
         detector: that scores them.
-        threshold: lowest probability of a signal; None: the release's.
+        settings: of a search; how probable a signal must be.
         batch: stamps scored at once.
         table: format, csv or json.
     """
@@ -183,7 +183,7 @@ def score(
     check_writable(output, result.name, inputs=paths)
     for path in paths:  # check all files before scoring any
         open_stamps(path, detector.release.snippet, LEVELS)
-    least = detector.threshold if threshold is None else threshold
+    least = detector.threshold_for(settings.threshold, settings.alarms_per_100_mhz)
     rows = [row for path in paths for row in score_stamps(path, detector, least, batch)]
     if table == "json":
         write_whole(result, json.dumps(rows, indent=1))

@@ -223,3 +223,16 @@ def test_a_missing_threshold_or_forest_of_given_files_is_named_with_what_to_do(r
     ):
         with pytest.raises(ReleaseError, match=wrong):
             detector_of(release(), Search(threshold=threshold), encoder, forest)
+
+
+def test_a_number_of_alarms_chooses_the_threshold():
+    detector = load_detector(SHIPPED)
+    alarms = detector.release.modes["tracks"].alarms
+    assert detector.threshold_for(None, None) == detector.threshold
+    assert detector.threshold_for(0.3, 2.0) == 0.3
+    assert detector.threshold_for(None, 0.5) == pytest.approx(detector.threshold)
+    ladder = [detector.threshold_for(None, number) for number in (0.05, 0.3, 1.5, 10.0)]
+    assert ladder == sorted(ladder, reverse=True)
+    assert ladder[0] == alarms["threshold"][0]
+    with pytest.raises(ReleaseError, match="no thresholds"):
+        detector.for_mode("windows").threshold_for(None, 1.0)

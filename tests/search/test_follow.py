@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from aetherscan.search.dedoppler import HIT, row_weights
+from aetherscan.search.dedoppler import HIT
 from aetherscan.search.follow import Arrays, as_track, follow, follow_hits, track_columns
+from aetherscan.search.row_weights import row_weights
 from aetherscan.simulate.injection import add_line
 
 ROWS, CHANS, ON = 16, 2**13, (0, 2, 4)

@@ -14,10 +14,10 @@ from aetherscan.detector.release import MEASUREMENTS, read_release
 from aetherscan.errors import ReleaseError, TrainingError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
-from aetherscan.train.examples import draw_examples
-from aetherscan.train.forest import LabelledFeatures, labelled_features, measure, thresholds, train_forest
+from aetherscan.train.examples import Examples, draw_examples
+from aetherscan.train.forest import LabelledFeatures, alarm_budget, labelled_features, measure, thresholds, train_forest
 from aetherscan.train.pipeline import train
-from aetherscan.train.random_skies import KINDS, ExampleSettings, draw_emitters
+from aetherscan.train.random_skies import KINDS, ExampleSettings, Kind, draw_emitters
 from aetherscan.train.vae import CLOSEST, build_encoder, clustering_loss
 
 TINY = TrainSettings(
@@ -77,7 +77,8 @@ def test_the_encoder_has_the_nine_convolutions_of_aetherscan():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return draw_examples(np.random.default_rng([1, 2]), CROWD)
+    drawn = [draw_examples(np.random.default_rng([1, number]), CROWD) for number in range(3)]
+    return [Examples.join(parts) for parts in zip(*drawn, strict=True)]
 
 
 def test_a_trained_release_loads_with_its_card_and_scores_in_either_mode(tiny, drawn):
@@ -139,7 +140,7 @@ def test_examples_are_tracks_that_a_search_finds_with_tones_labelled_as_signals(
     together = tracks.measurements[:, MEASUREMENTS.index("on_together")]
     expected = tracks.snrs[tracks.labels == 1] * 3**0.5
     assert np.median(together[tracks.labels == 1] / expected) == pytest.approx(1.05, abs=0.2)
-    assert windows.snippets.shape == (CROWD.windows, 6, 16, 512)
+    assert windows.snippets.shape == (3 * CROWD.windows, 6, 16, 512)
     assert windows.labels.any()
 
 
@@ -181,13 +182,13 @@ def test_a_set_without_both_signals_and_others_is_refused_with_what_it_has(tmp_p
         labels = (np.arange(9) < count).astype(np.float32)
         return LabelledFeatures(
             latents=Latents(mean=zeros, log_var=zeros), labels=labels, snrs=labels * 9, measurements=zeros[:, 0, :0],
-            windows=9,
+            kinds=np.zeros(9, "U16"), windows=9,
         )  # fmt: skip
 
     sets = {other: features(4) for other in ("fit", "calibrate", "measure")} | {name: features(signals)}
     expected = rf"forest of windows: expected at least .+ to {name} it, found {signals} and {9 - signals}: raise "
     with pytest.raises(TrainingError, match=expected):
-        train_forest(tmp_path, "windows", sets, TINY)
+        train_forest(tmp_path, "windows", sets, TINY, {})
 
 
 def test_a_training_with_too_few_patches_says_so_in_one_line(tiny, tmp_path):
@@ -205,7 +206,7 @@ def test_tracks_labelled_by_people_join_the_fit_and_are_counted(tiny, drawn, tmp
     known = replace(drawn[0], labels=(np.arange(count) % 2).astype(np.float32))  # both kinds in both halves
     rows = replace(labelled_features(encode, known), windows=50.0)
     card = train_forest(
-        tmp_path, "tracks", dict.fromkeys(("fit", "calibrate", "measure"), rows), TINY, rows.only(np.arange(2))
+        tmp_path, "tracks", dict.fromkeys(("fit", "calibrate", "measure"), rows), TINY, {}, rows.only(np.arange(2))
     )
     assert card["labelled"] == 2
     assert sum(card["learned"].values()) == count + 2
@@ -237,9 +238,38 @@ def test_recall_is_measured_at_each_rate_of_false_alarms():
     snrs = np.concatenate([np.zeros(10_000), np.full(100, 30.0), np.full(100, 7.0)]).astype(np.float32)
     unseen = LabelledFeatures(
         latents=Latents(mean=(none := np.zeros((10_200, 6, 0), np.float32)), log_var=none), snrs=snrs, labels=labels,
-        measurements=none[:, 0], windows=10_000,
+        measurements=none[:, 0], kinds=np.zeros(10_200, "U16"), windows=10_000,
     )  # fmt: skip
     found = measure(scores, unseen, 0.05)
     assert found["threshold"] == pytest.approx(0.475, abs=1e-4)
     assert found["recall_at_0.05"] == {"6-8": 0, "24-60": 1}
     assert found["recall_at_0.01"] == {"6-8": 0, "24-60": 0}
+
+
+def test_the_threshold_is_the_lowest_that_the_alarm_budget_pays_for():
+    count = 1000
+    scores, numbers = np.linspace(0, 0.999, count), np.arange(count)
+    kinds = np.where(numbers % 2, "side_lobe", "").astype("U16")
+    measured = np.zeros((count, len(MEASUREMENTS)), np.float32)
+    measured[:, MEASUREMENTS.index("on_together")] = np.where(numbers % 4 == 1, 7.0, 20.0) * 3**0.5
+    none = np.zeros((count, 6, 0), np.float32)
+    others = LabelledFeatures(
+        latents=Latents(mean=none, log_var=none), snrs=np.zeros(count, np.float32), labels=np.zeros(count, np.float32),
+        measurements=measured, kinds=kinds, windows=10_000,
+    )  # fmt: skip
+    # 1,000 MHz with ten times as many side lobes as in a band in which they are the only kind; half are too faint.
+    found = alarm_budget(scores, others, 0.1, {"side_lobe": Kind(150.0, (8.0, 3000.0))})
+    counts = np.where(numbers % 4 == 1, 0.0, 0.01)
+    for budget, threshold in zip(found["per_100_mhz"], found["threshold"], strict=True):
+        kept = counts[scores >= threshold].sum()
+        assert kept <= budget + 1e-9
+        assert threshold == 0 or kept + 0.01 > budget
+    at_default = (scores >= found["threshold"][found["per_100_mhz"].index(0.5)]) & (numbers % 2 == 1)
+    assert found["kinds"]["side_lobe"] == pytest.approx(counts[at_default].sum(), abs=1e-3)
+
+
+def test_tracks_are_named_by_the_interference_that_they_are(drawn):
+    tracks, windows = drawn
+    assert set(windows.kinds) == {""}
+    assert set(tracks.kinds[tracks.labels == 0]) <= {*KINDS, ""}
+    assert set(tracks.kinds) & set(KINDS)
