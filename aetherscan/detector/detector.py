@@ -3,8 +3,8 @@
 ONNX Runtime runs the encoder, so a search loads neither Keras nor its backend. The encoder takes one snippet at a time:
 the latents of a snippet are then the same, to the bit, in every search. Batches of 32 would be less than 10% faster.
 
-The probability is computed from the mean of the posterior, so that two searches of a cadence agree. Its spread over
-random draws of the posterior is a measure of its uncertainty.
+The probability is computed from measurements, or from the mean of the posterior, so that two searches of a cadence
+agree. Its scatter between groups of trees is a measure of its uncertainty.
 """
 
 import hashlib
@@ -19,12 +19,10 @@ import onnxruntime
 from jaxtyping import Float32, Float64
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from aetherscan.detector.random_forest import load_forest, tree_share
+from aetherscan.detector.random_forest import group_shares, load_forest, tree_share
 from aetherscan.detector.release import OBSERVATIONS, Release, file_sha256, read_release
 from aetherscan.errors import ReleaseError
 
-DRAWS = 32
-"""Draws of the posterior for the spread of a probability: the same for every snippet and every search."""
 ONNX_ERRORS = (
     onnx_errors.Fail,
     onnx_errors.InvalidArgument,
@@ -115,11 +113,22 @@ class Detector:
             latents: of the snippets.
             measurements: of the snippets, with the columns of `MEASUREMENTS`; ignored by a forest that reads none.
         """
+        return self._calibrated(tree_share(self.forests[self.mode], self._columns(latents, measurements)))
+
+    def spread(
+        self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
+    ) -> Float64[np.ndarray, " batch"]:
+        """Return the standard deviation of each probability between groups of the trees."""
+        shares = group_shares(self.forests[self.mode], self._columns(latents, measurements))
+        return self._calibrated(shares).std(axis=1)
+
+    def _columns(self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]) -> np.ndarray:
         mode = self.release.modes[self.mode]
-        columns = measurements if mode.measurements else measurements[:, :0]
-        shares = tree_share(self.forests[self.mode], forest_features(mode.latents, latents, columns))
-        points = mode.calibration
-        return np.interp(shares, points["score"], points["probability"]) if points else shares
+        return forest_features(mode.latents, latents, measurements if mode.measurements else measurements[:, :0])
+
+    def _calibrated(self, shares: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+        points = self.release.modes[self.mode].calibration
+        return np.asarray(np.interp(shares, points["score"], points["probability"])) if points else shares
 
     def strangeness(self, latents: Latents) -> Float64[np.ndarray, " batch"]:
         """Return the distance of each snippet's latents from those of the training signals; 1 is typical of a signal.
@@ -132,16 +141,6 @@ class Detector:
             return np.full(len(latents.mean), np.nan)
         whitened = (on_and_off(latents) - signals["centre"]) @ np.array(signals["whiten"]).T
         return np.sqrt(np.mean(whitened**2, axis=1))
-
-    def spread(
-        self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
-    ) -> Float64[np.ndarray, " batch"]:
-        """Return the standard deviation of each probability over `DRAWS` draws of the posterior."""
-        batch, *shape = latents.mean.shape
-        draws = np.random.default_rng(0).standard_normal((DRAWS, *shape), dtype=np.float32)
-        z = latents.mean[:, None] + np.exp(latents.log_var[:, None] / 2) * draws
-        drawn = Latents(mean=z.reshape(batch * DRAWS, *shape), log_var=np.repeat(latents.log_var, DRAWS, axis=0))
-        return self.score(drawn, np.repeat(measurements, DRAWS, axis=0)).reshape(batch, DRAWS).std(axis=1)
 
 
 def forest_features(

@@ -1,4 +1,4 @@
-"""The random forest: latents of six observations and measurements in, share of trees out.
+"""The random forest: measurements of a track, or latents of a window in, share of trees out.
 
 A forest is stored with skops, which rebuilds the trees from plain arrays: loading a file does not execute code.
 
@@ -23,6 +23,8 @@ LEAVES = 128
 """Most leaves of a tree: a forest then takes 9 MB, against 44-114 MB with unlimited depth."""
 POINTS = 64
 """Most points of a calibration."""
+GROUPS = 10
+"""Groups of trees, of which the spread of a probability is the scatter."""
 PICKLES = {".joblib", ".pkl", ".pickle"}
 TRUSTED = ["sklearn.tree._tree.Tree"]
 
@@ -80,6 +82,15 @@ def load_forest(path: Path) -> RandomForestClassifier:
 def tree_share(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
     """Return the mean over the trees of the fraction of signals in the leaf of each row, 0-1."""
     return forest.predict_proba(features)[:, 1] if len(features) else np.empty(0)
+
+
+def group_shares(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, "rows groups"]:
+    """Return `tree_share` of each of `GROUPS` groups of the trees, or of each tree if there are fewer."""
+    trees = np.empty((len(forest.estimators_), len(features)))
+    for share, tree in zip(trees, forest.estimators_, strict=True):
+        share[:] = tree.predict_proba(features)[:, 1] if len(features) else 0
+    groups = np.array_split(trees, min(GROUPS, len(trees)))
+    return np.stack([group.mean(axis=0) for group in groups], axis=1)
 
 
 def calibrate(scores: Float64[np.ndarray, " rows"], labels: Float32[np.ndarray, " rows"]) -> dict[str, list[float]]:

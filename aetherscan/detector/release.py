@@ -3,7 +3,7 @@
     models/NAME/
         encoder.keras   the encoder as it was trained: one observation -> Gaussian over the latents
         encoder.onnx    the same encoder as ONNX Runtime runs it
-        tracks.skops    forest of `--mode tracks`: latents of six observations, then measurements -> share of trees
+        tracks.skops    forest of `--mode tracks`: measurements -> share of trees
         windows.skops   forest of `--mode windows`: latents of six observations -> share of trees
         release.json    the card: options, code commit, seed, snippet shape, metrics, sha256 of the files above
         CARD.md         the card as text
@@ -28,8 +28,8 @@ LATENTS = ("mean", "log_var")
 ENCODERS = ("encoder.keras", "encoder.onnx")
 MEASUREMENTS = (
     "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",
-    "off_around", "around_to_on", "drift_hz_s", "width_hz", "box_channels", "residual", "steady", "hit_to_on",
-    "on_unlike", "on_unlike_to_on", "side_lobe_odds",
+    "off_around", "around_to_on", "drift_hz_s", "curvature_hz_s2", "width_hz", "box_channels", "residual", "steady",
+    "hit_to_on", "on_unlike", "on_unlike_to_on", "side_lobe_odds",
 )  # fmt: skip
 """The measurements of a track, in the order of a forest's columns; `aetherscan.search.features` computes them."""
 

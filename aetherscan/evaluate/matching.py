@@ -1,8 +1,9 @@
 """Match the detections in a simulated cadence with its tones, and name the cause of every false alarm."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64
@@ -23,9 +24,9 @@ DEFINITIONS = {
     "SNR": """of the ideal matched filter in each ON, sqrt(sum over pixels of (signal / sigma)^2), with the tone's true
         width and smearing and the true noise, bursts included""",
     "found": """a tone is found by a detection within max(20 Hz, the tone's width, 2 channels x the binning that its
-        width and smearing fill) of its frequency at the start of the first ON and within 0.1 Hz/s of its drift rate; a
-        curved tone is replaced by the straight line that fits it best in the ONs, and the tolerance grows by the
-        largest departure from that line""",
+        width and smearing fill) of its frequency at the start of the first ON and within 0.1 Hz/s of its drift rate;
+        curved tones and detections are replaced by the straight lines that fit them best in the ONs, and the tolerance
+        grows by the largest departure of the tone from its line""",
     "alarm": """a detection that finds no tone; its kind is that of the emitter whose track comes nearest to the
         detection's at any time of the cadence, if within 500 Hz beyond the emitter's width; otherwise it is noise""",
     "near": """a tone is near an emitter if their tracks come within 500 Hz beyond the emitter's width at any time of
@@ -104,21 +105,24 @@ def match_detections(
     edges_s = (starts_s[:, None] + sky.header.tsamp * np.arange(sky.header.ntime + 1)).ravel()
     tones = [emitter for emitter in sky.emitters if emitter.kind == TONE or is_signal(emitter, on)]
     others = [emitter for emitter in sky.emitters if emitter.kind != TONE and not is_signal(emitter, on)]
-    lines = [_straight_line(tone, starts_s[list(on)], sky.header) for tone in tones]
-    by_tone, matched = defaultdict[int, list[Detection]](list), []
+    on_starts_s = starts_s[list(on)]
+    lines = [_straight_line(tone, on_starts_s, sky.header) for tone in tones]
+    by_tone, matched = defaultdict[int, list[tuple[Detection, float, float]]](list), []
     for detection in detections:
-        distances_hz = [abs(detection.frequency_mhz - mhz) * 1e6 for mhz, _, _ in lines]
+        start_hz, slope, _ = _fit(partial(_offset_hz, detection), on_starts_s, sky.header)
+        found_mhz = detection.frequency_mhz + start_hz * 1e-6
+        distances_hz = [abs(found_mhz - mhz) * 1e6 for mhz, _, _ in lines]
         fitting = [
             i
             for i, (_, drift, tolerance_hz) in enumerate(lines)
-            if distances_hz[i] <= tolerance_hz and abs(detection.drift_hz_s - drift) <= MATCH_HZ_S
+            if distances_hz[i] <= tolerance_hz and abs(slope - drift) <= MATCH_HZ_S
         ]
         if fitting:
             nearest = min(fitting, key=distances_hz.__getitem__)
-            by_tone[nearest].append(detection)
+            by_tone[nearest].append((detection, found_mhz, slope))
             kind, true = tones[nearest].kind, is_signal(tones[nearest], on)
         else:
-            track = detection.frequency_mhz + detection.drift_hz_s * (edges_s - starts_s[on[0]]) * 1e-6
+            track = detection.frequency_mhz + _offset_hz(detection, edges_s - starts_s[on[0]]) * 1e-6
             kind, true = nearest_kind(track, sky.emitters, edges_s), False
         matched.append(MatchedDetection(detection=detection, kind=kind, finds=bool(fitting), true=true))
     outcomes = (
@@ -129,17 +133,22 @@ def match_detections(
 
 
 def _outcome(
-    tone: Emitter, line: tuple[float, float, float], detections: Sequence[Detection], on: tuple[int, ...], *, near: bool
+    tone: Emitter,
+    line: tuple[float, float, float],
+    detections: Sequence[tuple[Detection, float, float]],
+    on: tuple[int, ...],
+    *,
+    near: bool,
 ) -> ToneOutcome:
     mhz, drift, _ = line
     snr = max(tone.snr)
     errors = {}
     if detections:
-        nearest = min(detections, key=lambda detection: abs(detection.frequency_mhz - mhz))
+        nearest, found_mhz, slope = min(detections, key=lambda detection: abs(detection[1] - mhz))
         errors = {
-            "probability": max(detection.probability for detection in detections),
-            "frequency_error_hz": (nearest.frequency_mhz - mhz) * 1e6,
-            "drift_error_hz_s": nearest.drift_hz_s - drift,
+            "probability": max(detection.probability for detection, _, _ in detections),
+            "frequency_error_hz": (found_mhz - mhz) * 1e6,
+            "drift_error_hz_s": slope - drift,
             "snr_error": nearest.snr / snr - 1,
         }
     return ToneOutcome(
@@ -152,14 +161,36 @@ def _straight_line(
     tone: Emitter, on_starts_s: Float64[np.ndarray, " ons"], header: Header
 ) -> tuple[float, float, float]:
     """Return the best straight line of a tone in the ONs: MHz at the first one's start, Hz/s, and tolerance in Hz."""
-    centers_s = (on_starts_s[:, None] + header.tsamp * (np.arange(header.ntime) + 0.5)).ravel()
-    offset_hz = (tone.track_mhz(centers_s) - tone.frequency_mhz) * 1e6
-    drift, start_hz = np.polyfit(centers_s - on_starts_s[0], offset_hz, 1)
-    departure_hz = float(np.abs(offset_hz - start_hz - drift * (centers_s - on_starts_s[0])).max())
+    start_hz, drift, departure_hz = _fit(
+        lambda at_s: (tone.track_mhz(at_s + on_starts_s[0]) - tone.frequency_mhz) * 1e6, on_starts_s, header
+    )
     channel_hz = abs(header.foff * 1e6)
     channels = max(1.0, float(np.hypot(tone.width_hz, drift * header.tsamp)) / channel_hz)
     tolerance_hz = max(MATCH_HZ, tone.width_hz, 2 * channel_hz * 2 ** int(np.log2(channels)))
-    return tone.frequency_mhz + float(start_hz) * 1e-6, float(drift), tolerance_hz + departure_hz
+    return tone.frequency_mhz + start_hz * 1e-6, drift, tolerance_hz + departure_hz
+
+
+def _fit(
+    offset_hz: Callable[[Float64[np.ndarray, " times"]], Float64[np.ndarray, " times"]],
+    on_starts_s: Float64[np.ndarray, " ons"],
+    header: Header,
+) -> tuple[float, float, float]:
+    """Return the straight line that fits a track best in the ONs: Hz at the first one's start, Hz/s, and departure.
+
+    Args:
+        offset_hz: returns the place of the track, Hz, at times in s after the start of the first ON.
+        on_starts_s: start of each ON, in s after the start of the first observation.
+        header: of an ON.
+    """
+    at_s = (on_starts_s[:, None] - on_starts_s[0] + header.tsamp * (np.arange(header.ntime) + 0.5)).ravel()
+    track_hz = offset_hz(at_s)
+    drift, start_hz = np.polyfit(at_s, track_hz, 1)
+    return float(start_hz), float(drift), float(np.abs(track_hz - start_hz - drift * at_s).max())
+
+
+def _offset_hz(detection: Detection, at_s: Float64[np.ndarray, " times"]) -> Float64[np.ndarray, " times"]:
+    """Return how far a detection is from its frequency, at times after the start of the first ON."""
+    return detection.drift_hz_s * at_s + detection.curvature_hz_s2 / 2 * at_s**2
 
 
 def nearest_kind(

@@ -23,9 +23,10 @@ class Detection:
     """One line that a search reports."""
 
     frequency_mhz: float  # at the start of the first ON
-    drift_hz_s: float
+    drift_hz_s: float  # there
     snr: float  # median of the ONs
     probability: float = 1.0
+    curvature_hz_s2: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ def release_search(detector: Detector, settings: SearchSettings) -> SearchFuncti
                 drift_hz_s=candidate.drift_rate_hz_s,
                 snr=float(np.median([candidate.snr[i] for i in on])),
                 probability=candidate.probability or 0.0,
+                curvature_hz_s2=candidate.curvature_hz_s2,
             )
             for candidate in result.candidates
         )

@@ -52,9 +52,11 @@ class TrainSettings:
     vae_beta: float = option(1.5, "weight of the KL divergence relative to the reconstruction loss", least=0)
     vae_alpha: float = option(10.0, "weight of the loss that clusters ONs and OFFs", least=0)
 
-    rf_n_estimators: int = option(1000, "number of trees of a forest", heading="forests", least=1, most=100_000)
+    rf_n_estimators: int = option(300, "number of trees of a forest", heading="forests", least=1, most=100_000)
     rf_bootstrap: bool = option(default=True, text="fit each tree to a random sample of the examples")
-    rf_max_features: float | Literal["sqrt", "log2"] = option("sqrt", "features of a split: sqrt, log2 or a fraction")
+    rf_max_features: float | Literal["sqrt", "log2"] | None = option(
+        None, "features of a split: sqrt, log2 or a fraction (default: 0.5 for tracks, sqrt for windows)"
+    )
     rf_n_jobs: int = option(-1, "cores that fit a forest; -1: all", least=-1, most=MOST_THREADS)
     rf_seed: int | None = option(None, "random seed of the forests (default: --seed)", least=0, most=2**32 - 1)
 
@@ -218,7 +220,7 @@ def _contradictions(s: TrainSettings) -> list[str]:
     files, widths, tags = " ".join(s.train_files), WINDOW_BINNING * SHRINK[1], ", ".join(TAGS)
     valid = {tag: tag is None or re.fullmatch("|".join(TAGS.values()), tag) for tag in (s.load_tag, s.save_tag)}
     checks = (
-        (isinstance(s.rf_max_features, str) or 0 < s.rf_max_features <= 1,
+        (not isinstance(s.rf_max_features, float | int) or 0 < s.rf_max_features <= 1,
          f"rf_max_features: expected sqrt, log2, or a fraction above 0 and at most 1, found {s.rf_max_features}"),
         (s.rf_n_jobs, "rf_n_jobs: expected -1 (all cores) or at least 1, found 0"),
         (s.num_observations == 6,

@@ -28,7 +28,7 @@ def waterfall_png(
     """Return a PNG of the observations around a candidate, one above the other in time order.
 
     Power is in units of each row's own noise. Carets at a panel's upper and lower edge mark where the candidate's
-    straight track enters and leaves the observation.
+    track enters and leaves the observation.
 
     Args:
         observations: open, in time order.
@@ -39,7 +39,8 @@ def waterfall_png(
     observations = bin_rows(observations)
     headers = [observation.header for observation in observations]
     starts_s = [(header.tstart - headers[on[0]].tstart) * SECONDS_PER_DAY for header in headers]
-    travel_hz = [candidate.drift_rate_hz_s * at_s for at_s in (starts_s[0], starts_s[-1] + headers[-1].duration_s)]
+    ends_s = [at_s + header.duration_s for at_s, header in zip(starts_s, headers, strict=True)]
+    travel_hz = [_track_hz(candidate, at_s) for at_s in (*starts_s, *ends_s)]
     margin_hz = MARGIN_HZ + 3 * candidate.bandwidth_hz
     low_hz, high_hz = min(travel_hz) - margin_hz, max(travel_hz) + margin_hz
     height = 1.8 + 1.1 * len(headers)
@@ -65,7 +66,7 @@ def waterfall_png(
             extent=(edges_hz[0], edges_hz[1], header.duration_s, 0.0),
         )
         for at_s, caret in ((0.0, CARETDOWN), (header.duration_s, CARETUP)):
-            track_hz = candidate.drift_rate_hz_s * (starts_s[i] + at_s)
+            track_hz = _track_hz(candidate, starts_s[i] + at_s)
             panel.plot(track_hz, at_s, marker=caret, color=TRACK, markersize=5, clip_on=False, zorder=5)
         role, color = ("ON", SIGNAL) if i in on else ("OFF", QUIET)
         label = f"{role}\n{printable(header.source_name)[:14]}\nSNR {candidate.snr[i]:.1f}"
@@ -74,10 +75,11 @@ def waterfall_png(
         panel.tick_params(labelsize=8, colors=INK)
         panel.set_xlim(low_hz, high_hz)
     panels[-1].set_xlabel(f"Hz from {candidate.frequency_mhz:.6f} MHz     (rows: seconds)", color=INK)
+    bend = f" {candidate.curvature_hz_s2:+.1e} Hz/s²" if candidate.curvature_hz_s2 else ""
     probability = "not scored" if candidate.probability is None else f"P {candidate.probability:.2f}"
     figure.suptitle(
         f"{printable(candidate.target)[:40]}   {candidate.frequency_mhz:.6f} MHz\n"
-        f"drift {candidate.drift_rate_hz_s:+.3f} Hz/s   width {candidate.bandwidth_hz:.1f} Hz   "
+        f"drift {candidate.drift_rate_hz_s:+.3f} Hz/s{bend}   width {candidate.bandwidth_hz:.1f} Hz   "
         f"{probability}   MJD {candidate.tstart_mjd:.5f}",
         fontsize=11, color=INK, y=1 - 0.21 / height, parse_math=False,
     )  # fmt: skip
@@ -85,3 +87,8 @@ def waterfall_png(
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
+
+
+def _track_hz(candidate: Candidate, at_s: float) -> float:
+    """Return how far a candidate is from its frequency, at a time after the start of the first ON."""
+    return candidate.drift_rate_hz_s * at_s + candidate.curvature_hz_s2 / 2 * at_s**2

@@ -16,13 +16,14 @@ class Candidate:
     """A signal in the ONs and not in the OFFs, with its measurements and the score of a release."""
 
     frequency_mhz: float  # at the start of the first ON
-    drift_rate_hz_s: float
+    drift_rate_hz_s: float  # there
+    curvature_hz_s2: float  # change of the drift rate; 0 for a straight track
     bandwidth_hz: float
     snr: tuple[float, ...]  # along the track, in each observation
     valid: tuple[float, ...]  # share of the pixels along the track that were measured, in each observation
     note: str  # "OFF 2 not measured": too little to confirm or clear it; "OFF 4 missing"; else ''
     probability: float | None  # None if the forest does not apply
-    probability_spread: float | None  # standard deviation over draws of the encoder's posterior
+    probability_spread: float | None  # standard deviation between groups of the forest's trees
     strangeness: float | None  # distance of its latents from those of the training signals; 1 is typical
     scored_by: str  # "forest", or "gates" where it does not apply: the cadence has not three ONs and three OFFs
     proposer_score: float  # SNR of the hit that was followed

@@ -19,7 +19,7 @@ from numba import njit
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.search.bandpass import NormalizedBlock
-from aetherscan.search.follow import DRIFT, START, WIDTH
+from aetherscan.search.follow import as_track, channels_at
 
 FLOOR, SPAN = np.float32(2.5), np.float32(8.0)
 """The encoder's 0 is 6 sigma below the noise and its 1 is 122 sigma above: asinh(z) from -2.5 to 5.5."""
@@ -159,8 +159,8 @@ def track_snippet(
         cadence: its geometry.
         shape: rows and bins of the encoder's input.
     """
-    centers = (track[START] - block.first) + track[DRIFT] * cadence.middles
-    level = snippet_level(math.hypot(track[WIDTH], track[DRIFT]))
+    centers = channels_at(track[None], cadence.middles)[0] - block.first
+    level = snippet_level(as_track(track).box)
     return snippet(block.sigmas, block.noise, np.array(block.lengths), centers, level, *shape)[cadence.order]
 
 

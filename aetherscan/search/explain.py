@@ -20,7 +20,7 @@ from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
 from aetherscan.search.features import APPLIES, forest_applies, measurements
-from aetherscan.search.follow import DRIFT, SNR, START, as_track
+from aetherscan.search.follow import SNR, as_track, channels_at
 from aetherscan.search.on_off import HIT_MARGIN, find_tracks, hits_between, home_of, merge, note_on
 
 NEAR_HZ = 500.0
@@ -68,7 +68,7 @@ def trace(
     yield from _hits(block, channel, cadence, gates)
     tracks, rejections, _ = find_tracks(block, cadence, gates)
     first_row = cadence.starts[on[0]]
-    near = np.abs(tracks[:, START] + tracks[:, DRIFT] * first_row - channel) * cadence.hz < NEAR_HZ
+    near = np.abs(channels_at(tracks, first_row)[:, 0] - channel) * cadence.hz < NEAR_HZ
     if not near.any():
         yield f"follow: no hit within {NEAR_HZ:g} Hz was followed"
     for i in sorted(np.flatnonzero(near), key=lambda i: -np.nansum(tracks[i, SNR::2][list(on)]))[:LISTED]:
@@ -142,7 +142,9 @@ def _hz_s(drift: float, cadence: Geometry) -> float:
 def _description(row: Float64[np.ndarray, " fields"], cadence: Geometry) -> str:
     track = as_track(row)
     first_row = cadence.starts[cadence.on[0]]
-    where = f"{cadence.mhz(track.channel(first_row)):.6f} MHz, {_hz_s(track.drift, cadence):+.3f} Hz/s"
+    where = f"{cadence.mhz(track.channel(first_row)):.6f} MHz, {_hz_s(track.drift_at(first_row), cadence):+.3f} Hz/s"
+    if track.curvature:
+        where += f", {_hz_s(track.curvature, cadence) / cadence.headers[0].tsamp:+.1e} Hz/s^2"
     return f"{where}, {track.width * cadence.hz:.0f} Hz wide, SNR " + " ".join(
         f"{snr:.1f}" if valid == 1 else f"{snr:.1f} ({valid:.0%} measured)"
         for snr, valid in zip(track.snr, track.valid, strict=True)

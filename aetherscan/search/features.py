@@ -1,4 +1,4 @@
-"""Measurements of a track that the forest reads besides the latents, and the file that keeps an example of them."""
+"""Measurements of a track that the forest reads, and the file that keeps an example of them."""
 
 import io
 import math
@@ -9,7 +9,18 @@ from scipy.special import logsumexp
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.release import MEASUREMENTS, OBSERVATIONS
-from aetherscan.search.follow import DRIFT, HIT_SNR, OFF_CLOSE, OFF_WIDE, RESIDUAL, SNR, STEADY, WIDTH
+from aetherscan.search.follow import (
+    CURVATURE,
+    DRIFT,
+    HIT_SNR,
+    OFF_CLOSE,
+    OFF_WIDE,
+    RESIDUAL,
+    SNR,
+    STEADY,
+    WIDTH,
+    boxes,
+)
 
 APPLIES = "three ONs and three OFFs of {0} rows, half as many to twice as many"
 """Cadences that a forest can score, given the rows of the encoder's input."""
@@ -29,8 +40,7 @@ def measurements(
 ) -> Float32[np.ndarray, "tracks measurements"]:
     """Return the measurements of each track, one column for each name in `MEASUREMENTS`."""
     on, off = tracks[:, SNR::2][:, cadence.on], tracks[:, SNR::2][:, cadence.off]
-    unlike = on.var(axis=1) * len(cadence.on)
-    box = np.hypot(tracks[:, WIDTH], tracks[:, DRIFT])
+    unlike, tsamp = on.var(axis=1) * len(cadence.on), cadence.headers[0].tsamp
     together = on.sum(axis=1) / len(cadence.on) ** 0.5
     columns = {
         "on_together": together,
@@ -42,9 +52,10 @@ def measurements(
         "off_near": tracks[:, OFF_CLOSE],
         "off_around": tracks[:, OFF_WIDE],
         "around_to_on": tracks[:, OFF_WIDE] / on.mean(axis=1),
-        "drift_hz_s": np.abs(tracks[:, DRIFT]) * cadence.hz / cadence.headers[0].tsamp,
+        "drift_hz_s": np.abs(tracks[:, DRIFT] + tracks[:, CURVATURE] * cadence.end / 2) * cadence.hz / tsamp,
+        "curvature_hz_s2": np.abs(tracks[:, CURVATURE]) * cadence.hz / tsamp**2,
         "width_hz": tracks[:, WIDTH] * cadence.hz,
-        "box_channels": box,
+        "box_channels": boxes(tracks),
         "residual": tracks[:, RESIDUAL],
         "steady": tracks[:, STEADY],
         "hit_to_on": tracks[:, HIT_SNR] / on.mean(axis=1),

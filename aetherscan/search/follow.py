@@ -27,9 +27,9 @@ CAPPED, OPEN, CROSSED = (8.0, 1e9), (1e9, 1e9), (8.0, 3.0)
 """Sigma at which pixels, and sums of a row over a box, are clipped: in ONs, in ONs brighter than `BRIGHT`, in OFFs."""
 BRIGHT = 20.0
 """SNR from which the pixels of a narrow line approach the ceiling; clipped there, it would seem wider than it is."""
-FIELDS = ("start", "drift", "width", "hit_snr", "residual", "steady", "off_close", "off_wide")
+FIELDS = ("start", "drift", "curvature", "width", "hit_snr", "residual", "steady", "off_close", "off_wide")
 """First columns of an array of tracks; `Track` defines them. SNR and valid share of each observation follow in turn."""
-START, DRIFT, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_CLOSE, OFF_WIDE, SNR, VALID = range(10)
+START, DRIFT, CURVATURE, WIDTH, HIT_SNR, RESIDUAL, STEADY, OFF_CLOSE, OFF_WIDE, SNR, VALID = range(11)
 
 
 def track_columns(scans: int) -> int:
@@ -42,10 +42,11 @@ class Track:
     """One signal through a cadence, in channels, and in rows after the start of the first observation."""
 
     start: float  # channel of its center at the start of the first observation
-    drift: float  # channels per row
+    drift: float  # channels per row, there
+    curvature: float  # change of the drift, channels per row squared
     width: float  # channels, without the smear of the drift within a row
     hit_snr: float  # SNR of the hit that was followed
-    residual: float  # largest distance of an ON from the straight line, in boxes
+    residual: float  # largest distance of an ON from the line, in boxes
     steady: float  # fraction of the ONs' rows with at least half of the mean brightness
     off_close: float  # SNR of the brightest line within `CLOSE_CHANNELS` in any OFF
     off_wide: float  # SNR of the brightest line within `WIDE_CHANNELS`, in the OFF where that is faintest
@@ -54,12 +55,16 @@ class Track:
 
     @property
     def box(self) -> float:
-        """Channels that its power covers in one row: width and smear."""
+        """Channels that its power covers in one row: width and smear of the drift at the start."""
         return math.hypot(self.width, self.drift)
 
     def channel(self, at_rows: float) -> float:
         """Return the channel of the center, `at_rows` rows after the start of the first observation."""
-        return self.start + self.drift * at_rows
+        return self.start + self.drift * at_rows + self.curvature / 2 * at_rows**2
+
+    def drift_at(self, at_rows: float) -> float:
+        """Return the drift at that time, channels per row."""
+        return self.drift + self.curvature * at_rows
 
 
 def as_track(row: Float64[np.ndarray, " fields"]) -> Track:
@@ -68,6 +73,17 @@ def as_track(row: Float64[np.ndarray, " fields"]) -> Track:
     return Track(
         **dict(zip(FIELDS, values[:SNR], strict=True)), snr=tuple(values[SNR::2]), valid=tuple(values[VALID::2])
     )
+
+
+def channels_at(tracks: Float64[np.ndarray, "tracks fields"], at_rows: Any) -> Float64[np.ndarray, "tracks times"]:
+    """Return the channel of each track at each time, in rows after the start of the first observation."""
+    at = np.atleast_1d(at_rows)
+    return tracks[:, [START]] + tracks[:, [DRIFT]] * at + tracks[:, [CURVATURE]] / 2 * at**2
+
+
+def boxes(tracks: Float64[np.ndarray, "tracks fields"]) -> Float64[np.ndarray, " tracks"]:
+    """Return the channels that each track covers in one row: width and smear of the drift at the start."""
+    return np.asarray(np.hypot(tracks[:, WIDTH], tracks[:, DRIFT]))
 
 
 class Arrays(NamedTuple):
@@ -88,6 +104,7 @@ def line_rows(
     sigmas: Float32[np.ndarray, "time freq"],
     channel: float,
     drift: float,
+    curvature: float,
     box: float,
     pixel_ceiling: float,
     out: Float64[np.ndarray, " time"],
@@ -99,7 +116,8 @@ def line_rows(
     Args:
         sigmas: one observation.
         channel: of the line's center at mid-observation.
-        drift: channels per row.
+        drift: channels per row, there.
+        curvature: change of the drift, channels per row squared.
         box: width of the sum, in channels.
         pixel_ceiling: sigma at which pixels are clipped.
         out: receives one sum per row; may be longer.
@@ -107,7 +125,8 @@ def line_rows(
     rows, chans = sigmas.shape
     norm = 1 / math.sqrt(box)
     for t in range(rows):
-        low = channel + drift * (t - (rows - 1) / 2) - box / 2 + 0.5
+        at = t - (rows - 1) / 2
+        low = channel + (drift + curvature / 2 * at) * at - box / 2 + 0.5
         high = low + box
         total = 0.0
         first, last = max(0, math.floor(low)), min(chans, math.ceil(high))
@@ -125,7 +144,13 @@ def line_rows(
 @njit(cache=True, nogil=True)
 @no_type_check
 def line_snr(
-    arrays: Arrays, position: int, channel: float, drift: float, box: float, ceilings: tuple[float, float]
+    arrays: Arrays,
+    position: int,
+    channel: float,
+    drift: float,
+    curvature: float,
+    box: float,
+    ceilings: tuple[float, float],
 ) -> float:
     """Return the SNR of a box along a line in one observation.
 
@@ -133,13 +158,14 @@ def line_snr(
         arrays: the cadence.
         position: of the observation.
         channel: of the line's center at mid-observation.
-        drift: channels per row.
+        drift: channels per row, there.
+        curvature: change of the drift, channels per row squared.
         box: width of the sum, in channels.
         ceilings: sigma at which pixels, and rows, are clipped.
     """
     sums, weights, rows = arrays.sums, arrays.weights[position], arrays.lengths[position]
     level = min(weights.shape[0] - 1, max(0, math.ceil(math.log2(box) - 0.5)))
-    line_rows(arrays.sigmas[position, :rows], channel, drift, box, ceilings[0], sums)
+    line_rows(arrays.sigmas[position, :rows], channel, drift, curvature, box, ceilings[0], sums)
     total = 0.0
     for t in range(rows):
         total += weights[level, t] * min(sums[t], ceilings[1])
@@ -148,19 +174,23 @@ def line_snr(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def line_valid(sigmas: Float32[np.ndarray, "time freq"], channel: float, drift: float, box: float) -> float:
+def line_valid(
+    sigmas: Float32[np.ndarray, "time freq"], channel: float, drift: float, curvature: float, box: float
+) -> float:
     """Return the share of the pixels of a box along a line that were measured: in the array, and not exactly 0.
 
     Args:
         sigmas: one observation.
         channel: of the line's center at mid-observation.
-        drift: channels per row.
+        drift: channels per row, there.
+        curvature: change of the drift, channels per row squared.
         box: width in channels.
     """
     rows, chans = sigmas.shape
     valid = total = 0
     for t in range(rows):
-        low = channel + drift * (t - (rows - 1) / 2) - box / 2 + 0.5
+        at = t - (rows - 1) / 2
+        low = channel + (drift + curvature / 2 * at) * at - box / 2 + 0.5
         first = math.floor(low + 0.25)  # without an edge pixel of which the box covers less than a quarter
         last = max(first + 1, math.ceil(low + box - 0.25))
         total += last - first
@@ -171,12 +201,13 @@ def line_valid(sigmas: Float32[np.ndarray, "time freq"], channel: float, drift: 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _locate(
+def locate(
     arrays: Arrays,
     position: int,
     middle: float,
     reach: float,
     drift: tuple[float, float, int],
+    curvature: float,
     box: float,
     ceilings: tuple[float, float],
 ) -> tuple[float, float, float]:
@@ -189,12 +220,12 @@ def _locate(
     count = math.ceil(reach / step)
     for d in range(-drift[2], drift[2] + 1):
         for k in range(-count, count + 1):
-            snr = line_snr(arrays, position, middle + k * step, drift[0] + d * drift[1], box, ceilings)
+            snr = line_snr(arrays, position, middle + k * step, drift[0] + d * drift[1], curvature, box, ceilings)
             if snr > best:
                 best, channel, slope = snr, middle + k * step, drift[0] + d * drift[1]
     coarse = channel
     for k in range(-2, 3):
-        snr = line_snr(arrays, position, coarse + k * step / 4, slope, box, ceilings)
+        snr = line_snr(arrays, position, coarse + k * step / 4, slope, curvature, box, ceilings)
         if snr > best:
             best, channel = snr, coarse + k * step / 4
     return best, channel, slope
@@ -249,7 +280,7 @@ def _fit_width(
             snrs[i] = -np.inf
             for k in range(-count, count + 1):
                 place = centers[i] + k * step
-                snr = line_snr(arrays, ons[i], place, drift, own, ceilings)
+                snr = line_snr(arrays, ons[i], place, drift, 0.0, own, ceilings)
                 if snr > snrs[i]:
                     snrs[i], at[i] = snr, place
         if np.median(snrs) > best:
@@ -276,8 +307,8 @@ def _find_in_ons(
     """
     ons, box = arrays.ons, max(1.0, hit["width"])
     rows, found = arrays.lengths[ons[home]], np.zeros(at.size, dtype=np.bool_)
-    snrs[home], places[home], drift = _locate(
-        arrays, ons[home], hit["channel"], box, (hit["drift"], box / (2 * rows), 2), box, CAPPED
+    snrs[home], places[home], drift = locate(
+        arrays, ons[home], hit["channel"], box, (hit["drift"], box / (2 * rows), 2), 0.0, box, CAPPED
     )
     found[home] = True
     for count in range(1, at.size):
@@ -292,8 +323,15 @@ def _find_in_ons(
         gap = at[i] - at[base]
         # One observation gives the drift to about a box over its length; two give it far more precisely.
         slack = min(box * abs(gap) / rows, LONGEST_SLACK) + box if count == 1 else 1.5 * box + 4
-        snrs[i], places[i], _ = _locate(
-            arrays, ons[i], places[base] + drift * gap, slack, (drift, box / arrays.lengths[ons[i]], 1), box, CAPPED
+        snrs[i], places[i], _ = locate(
+            arrays,
+            ons[i],
+            places[base] + drift * gap,
+            slack,
+            (drift, box / arrays.lengths[ons[i]], 1),
+            0.0,
+            box,
+            CAPPED,
         )
         found[i] = True
         if not snrs[i] >= min_on_snr - 1:  # fitting the box later may raise the SNR by one
@@ -305,24 +343,35 @@ def _find_in_ons(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _measure_offs(
-    track: Float64[np.ndarray, " fields"], box: float, ceilings: tuple[float, float], arrays: Arrays
-) -> None:
+def place_in(track: Float64[np.ndarray, " fields"], at_rows: float) -> tuple[float, float, float]:
+    """Return channel, drift and box of a track at a time, in rows after the start of the first observation."""
+    drift = track[DRIFT] + track[CURVATURE] * at_rows
+    channel = track[START] + (track[DRIFT] + track[CURVATURE] / 2 * at_rows) * at_rows
+    return channel, drift, math.hypot(track[WIDTH], drift)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _measure_offs(track: Float64[np.ndarray, " fields"], ceilings: tuple[float, float], arrays: Arrays) -> None:
     """Fill in the OFFs' SNR on a track, close to it and, unless that is bright already, in the wider neighborhood."""
     track[OFF_CLOSE], track[OFF_WIDE] = -np.inf, np.inf
-    drift = track[DRIFT]
+    curvature = track[CURVATURE]
     for i in arrays.offs:
-        place, step = track[START] + drift * arrays.middles[i], box / arrays.lengths[i]
-        track[SNR + 2 * i] = line_snr(arrays, i, place, drift, box, CROSSED)
-        snr, _, _ = _locate(arrays, i, place, max(CLOSE_CHANNELS, 2 * box), (drift, step, 1), box, CROSSED)
+        place, drift, box = place_in(track, arrays.middles[i])
+        step = box / arrays.lengths[i]
+        track[SNR + 2 * i] = line_snr(arrays, i, place, drift, curvature, box, CROSSED)
+        reach = max(CLOSE_CHANNELS, 2 * box)
+        snr, _, _ = locate(arrays, i, place, reach, (drift, step, 1), curvature, box, CROSSED)
         track[OFF_CLOSE] = max(track[OFF_CLOSE], snr)
         track[OFF_WIDE] = min(track[OFF_WIDE], snr)
     if track[OFF_CLOSE] > BRIGHT:  # most interference ends here
         return
     track[OFF_WIDE] = np.inf
     for i in arrays.offs:
-        place, step = track[START] + drift * arrays.middles[i], box / arrays.lengths[i]
-        snr, _, _ = _locate(arrays, i, place, max(WIDE_CHANNELS, 4 * box), (drift, step, 2), box, ceilings)
+        place, drift, box = place_in(track, arrays.middles[i])
+        step = box / arrays.lengths[i]
+        reach = max(WIDE_CHANNELS, 4 * box)
+        snr, _, _ = locate(arrays, i, place, reach, (drift, step, 2), curvature, box, ceilings)
         track[OFF_WIDE] = min(track[OFF_WIDE], snr)
 
 
@@ -353,11 +402,11 @@ def follow(hit: Any, home: int, arrays: Arrays, min_on_snr: float) -> Float64[np
         box = math.hypot(width, drift)
         for i in range(count):
             finer = (drift, box / (4 * arrays.lengths[ons[i]]), 2) if count == 1 else (drift, 0.0, 0)
-            snrs[i], places[i], slope = _locate(arrays, ons[i], places[i], box / 4, finer, box, ceilings)
+            snrs[i], places[i], slope = locate(arrays, ons[i], places[i], box / 4, finer, 0.0, box, ceilings)
             drift = slope if count == 1 else drift
     if present:
         start, drift = _line(at, places, snrs, drift)
-    track[START], track[DRIFT], track[WIDTH], track[HIT_SNR] = start, drift, width, hit["snr"]
+    track[START], track[DRIFT], track[CURVATURE], track[WIDTH], track[HIT_SNR] = start, drift, 0.0, width, hit["snr"]
     for i in range(count):
         track[SNR + 2 * ons[i]] = snrs[i]
     measure_valid(track, arrays)
@@ -370,10 +419,9 @@ def follow(hit: Any, home: int, arrays: Arrays, min_on_snr: float) -> Float64[np
 @no_type_check
 def measure_valid(track: Float64[np.ndarray, " fields"], arrays: Arrays) -> None:
     """Fill in the share of the pixels on a track that were measured, in each observation."""
-    drift, box = track[DRIFT], math.hypot(track[WIDTH], track[DRIFT])
     for i in range(arrays.middles.size):
-        sigmas, place = arrays.sigmas[i, : arrays.lengths[i]], track[START] + drift * arrays.middles[i]
-        track[VALID + 2 * i] = line_valid(sigmas, place, drift, box)
+        place, drift, box = place_in(track, arrays.middles[i])
+        track[VALID + 2 * i] = line_valid(arrays.sigmas[i, : arrays.lengths[i]], place, drift, track[CURVATURE], box)
 
 
 @njit(cache=True, nogil=True)
@@ -384,24 +432,24 @@ def describe(
     ceilings: tuple[float, float],
     arrays: Arrays,
 ) -> None:
-    """Fill in how straight and steady a track is in the ONs, and the OFFs' SNR.
+    """Fill in how close to its line and how steady a track is in the ONs, and the OFFs' SNR.
 
     Args:
-        track: with start, drift, width and the SNR in the ONs.
+        track: with start, drift, curvature, width and the SNR in the ONs.
         places: channel at which the signal is in the middle of each ON.
         ceilings: sigma at which pixels, and rows, are clipped.
         arrays: the cadence.
     """
-    ons, middles, sums = arrays.ons, arrays.middles, arrays.sums
-    start, drift, box = track[START], track[DRIFT], math.hypot(track[WIDTH], track[DRIFT])
+    ons, sums = arrays.ons, arrays.sums
     bright_rows, track[RESIDUAL] = 0, 0.0
     for i in range(ons.size):
         rows = arrays.lengths[ons[i]]
-        track[RESIDUAL] = max(track[RESIDUAL], abs(places[i] - start - drift * middles[ons[i]]) / box)
-        line_rows(arrays.sigmas[ons[i], :rows], places[i], drift, box, ceilings[0], sums)
+        place, drift, box = place_in(track, arrays.middles[ons[i]])
+        track[RESIDUAL] = max(track[RESIDUAL], abs(places[i] - place) / box)
+        line_rows(arrays.sigmas[ons[i], :rows], places[i], drift, track[CURVATURE], box, ceilings[0], sums)
         bright_rows += np.sum(sums[:rows] > 0.5 * track[SNR + 2 * ons[i]] / math.sqrt(rows))
     track[STEADY] = bright_rows / np.sum(arrays.lengths[ons])
-    _measure_offs(track, box, ceilings, arrays)
+    _measure_offs(track, ceilings, arrays)
 
 
 @njit(cache=True, nogil=True)
@@ -410,10 +458,10 @@ def explains(known: Float64[np.ndarray, "tracks fields"], hit: Any, snr: float, 
     """Return whether one of the tracks is the line of a hit with SNR `snr` in the ON `home`, counted among the ONs."""
     position = arrays.ons[home]
     for k in range(known.shape[0]):
-        there = known[k, START] + known[k, DRIFT] * arrays.middles[position]
-        box = math.hypot(known[k, WIDTH], known[k, DRIFT]) + hit["width"]
+        there, drift, box = place_in(known[k], arrays.middles[position])
+        box += hit["width"]
         near = abs(there - hit["channel"]) < box
-        along = abs(known[k, DRIFT] - hit["drift"]) * arrays.lengths[position] < 2 * box
+        along = abs(drift - hit["drift"]) * arrays.lengths[position] < 2 * box
         if near and along and snr < 1.5 * known[k, SNR + 2 * position]:
             return True
     return False

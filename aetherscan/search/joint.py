@@ -15,6 +15,7 @@ from numba import njit
 
 from aetherscan.search.follow import (
     CAPPED,
+    CURVATURE,
     DRIFT,
     HIT_SNR,
     SNR,
@@ -50,7 +51,7 @@ def _together(
         rows, weights = arrays.lengths[position], arrays.weights[position]
         level = min(weights.shape[0] - 1, max(0, math.ceil(math.log2(box) - 0.5)))
         channel = place + drift * (middles[position] - middles[ons[home]])
-        line_rows(arrays.sigmas[position, :rows], channel, drift, box, CAPPED[0], sums)
+        line_rows(arrays.sigmas[position, :rows], channel, drift, 0.0, box, CAPPED[0], sums)
         snrs[i] = 0.0
         for t in range(rows):
             if sums[t] < CROSSED_ROW:
@@ -123,8 +124,8 @@ def measure(hit: Any, home: int, arrays: Arrays, min_snr: float) -> Float64[np.n
                 found = _best_near(around, (step, slope), (1, 1), arrays, home, snrs)
                 line = found if found[0] > line[0] else line
     track = np.full(SNR + 2 * arrays.middles.size, np.nan)
-    track[START], track[DRIFT], track[WIDTH] = line[1] - line[2] * at[home], line[2], line[3]
-    track[HIT_SNR] = hit["snr"]
+    track[START], track[DRIFT], track[CURVATURE] = line[1] - line[2] * at[home], line[2], 0.0
+    track[WIDTH], track[HIT_SNR] = line[3], hit["snr"]
     for i in range(ons.size):
         track[SNR + 2 * ons[i]] = snrs[0, i]
     measure_valid(track, arrays)

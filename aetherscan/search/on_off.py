@@ -19,16 +19,20 @@ from aetherscan.cadence.geometry import Geometry
 from aetherscan.header import NOT_MEASURED
 from aetherscan.options.search import Gates
 from aetherscan.search.bandpass import NormalizedBlock
+from aetherscan.search.curved import BETTER, LOOSE, follow_curves
 from aetherscan.search.dedoppler import MOST_HITS, find_hits
 from aetherscan.search.follow import (
+    CURVATURE,
     DRIFT,
     OFF_CLOSE,
     OFF_WIDE,
+    RESIDUAL,
     SNR,
     START,
     VALID,
-    WIDTH,
     Arrays,
+    boxes,
+    channels_at,
     follow_hits,
     track_columns,
 )
@@ -59,7 +63,8 @@ def find_tracks(
     """Return the tracks of all hits outside the block's overlap, why each is rejected, and counts by stage.
 
     Tracks are rows as `follow.Track` defines them, in file channels. A rejection reason is '' for a track that may be a
-    candidate. Hits of the middle ON are followed through the others, each at its own place. Joint hits that none of
+    candidate. Hits of the middle ON are followed through the others, each at its own place. Where no straight line
+    explains a hit, a curved one through all ONs takes the place of its track if it is brighter. Joint hits that none of
     those tracks explains are measured on one straight line.
 
     Args:
@@ -84,6 +89,15 @@ def find_tracks(
     with clock("follow"):
         tracks, _ = follow_hits(hits, home, arrays, gates.min_on_snr, tracks)
         rejections = rejection_reasons(tracks, cadence, gates)
+    with clock("curved"):
+        on_line = tracks[:, RESIDUAL] <= LOOSE
+        straight = tracks[(rejections == "in_an_off") | ((rejections == "") & on_line)]
+        tried = np.isin(rejections, ["weak_in_an_on", "weak_together"]) | ((rejections == "") & ~on_line)
+        curved = follow_curves(hits, tried, home, arrays, (gates.min_on_snr, gates.min_together_snr), straight)
+        passed = on_snr(tracks, cadence) * (rejections == "")
+        bent = on_snr(curved, cadence) ** 2 > passed**2 + BETTER
+        tracks[bent] = curved[bent]
+        rejections[bent] = rejection_reasons(tracks[bent], cadence, gates)
     with clock("joint"):
         known = tracks[(rejections == "") | (rejections == "in_an_off")]
         measured, explained = measure_hits(joint_hits, home, arrays, gates.min_joint_snr, known)
@@ -95,11 +109,17 @@ def find_tracks(
         hits=len(hits),
         joint_hits=len(joint_hits),
         joint_hits_on_a_track=explained,
+        curved_tracks=int(bent.sum()),
     )
     counts.update(f"tracks_{reason}" for reason in rejections if reason)
     counts["tracks"] = len(tracks)
     tracks[:, START] += block.first
     return tracks, rejections, counts
+
+
+def on_snr(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> Float64[np.ndarray, " tracks"]:
+    """Return the SNR of the ONs together; 0 where one was not measured."""
+    return np.nan_to_num(tracks[:, SNR::2][:, cadence.on].sum(axis=1) / len(cadence.on) ** 0.5)
 
 
 def home_of(cadence: Geometry) -> int:
@@ -163,7 +183,8 @@ def rejection_reasons(
         "weak_in_an_on": ~(on.min(axis=1) >= min_on),
         "weak_together": ~(together >= np.where(faint, gates.min_joint_snr, gates.min_together_snr)),
         "uneven": faint & uneven,
-        "too_fast": np.abs(tracks[:, DRIFT]) > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
+        "too_fast": np.abs(tracks[:, DRIFT] + tracks[:, CURVATURE] * cadence.end / 2)
+        > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
         # In one OFF or in all of them together, as a side lobe is.
         "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / len(cadence.off) ** 0.5) <= gates.max_off_snr)
         | (tracks[:, OFF_CLOSE] > close)
@@ -201,16 +222,13 @@ def note_on(track: Float64[np.ndarray, " fields"], cadence: Geometry, min_valid:
 
 def merge(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> list[int]:
     """Return the indices of the brightest track of each group that follows the same line, by channel."""
-    last = cadence.end
+    times = np.array([0, cadence.end / 2, cadence.end])
     order = np.lexsort((tracks[:, START], -tracks[:, SNR::2][:, cadence.on].sum(axis=1)))
     kept: list[int] = []
     for i in order:
         track, others = tracks[i], tracks[kept]
-        reach = SAME_LINE + 2 * (np.hypot(track[WIDTH], track[DRIFT]) + np.hypot(others[:, WIDTH], others[:, DRIFT]))
-        distance = np.maximum(
-            np.abs(others[:, START] - track[START]),
-            np.abs(others[:, START] + others[:, DRIFT] * last - track[START] - track[DRIFT] * last),
-        )
+        reach = SAME_LINE + 2 * (boxes(track[None]) + boxes(others))
+        distance = np.abs(channels_at(others, times) - channels_at(track[None], times)).max(axis=1)
         if not (distance < reach).any():
             kept.append(int(i))
     return sorted(kept, key=lambda i: float(tracks[i, START]))

@@ -37,7 +37,7 @@ from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
 from aetherscan.search.features import APPLIES, forest_applies, measurements
-from aetherscan.search.follow import DRIFT, START, as_track
+from aetherscan.search.follow import START, as_track
 from aetherscan.search.known_rfi import rfi_context
 from aetherscan.search.on_off import find_tracks, merge, note_on
 from aetherscan.search.power import PowerSample, check_power, sample_power
@@ -316,7 +316,7 @@ def _best_window(
     detector: Detector,
 ) -> int:
     """Return the index of the most probable of the windows that hold the track half-way through the cadence."""
-    middle = track[START] + track[DRIFT] * cadence.middles.mean()
+    middle = as_track(track).channel(float(cadence.middles.mean()))
     width = detector.release.snippet[1] << WINDOW_LEVEL
     first, last = np.searchsorted(starts, [middle - width, middle], side="right")
     first = min(first, len(starts) - 1)
@@ -348,7 +348,8 @@ def _candidate(
     context = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
     return Candidate(
         frequency_mhz=float(cadence.mhz(track.channel(start))),
-        drift_rate_hz_s=track.drift * cadence.headers[0].foff * 1e6 / header.tsamp,
+        drift_rate_hz_s=track.drift_at(start) * cadence.headers[0].foff * 1e6 / header.tsamp,
+        curvature_hz_s2=track.curvature * cadence.headers[0].foff * 1e6 / header.tsamp**2,
         bandwidth_hz=track.width * cadence.hz,
         snr=track.snr,
         valid=track.valid,

@@ -19,7 +19,7 @@ from aetherscan.cadence.geometry import Geometry
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.cutouts import COARSEST, quantization_table, quantize, to_uint8, track_snippet
-from aetherscan.search.follow import DRIFT, START
+from aetherscan.search.follow import channels_at
 from aetherscan.search.on_off import find_tracks
 from aetherscan.search.row_weights import LEVELS
 from aetherscan.simulate.injection import FWHM_TO_SIGMA, Emitter, add_line, row_edges_s
@@ -85,7 +85,7 @@ def load_background(arrays: BackgroundArrays, source: Source, place: int, number
     gates = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s).gates
     tracks, rejections, _ = find_tracks(background, cadence, gates)
     tracks = np.concatenate([tracks[rejections == ""], tracks[rejections == "in_an_off"]])
-    positions = tracks[:MOST_TRACKS, START] + tracks[:MOST_TRACKS, DRIFT] * cadence.middles.mean()
+    positions = channels_at(tracks[:MOST_TRACKS], cadence.middles.mean())[:, 0]
     arrays.tracks[place] = np.inf
     arrays.tracks[place, : len(positions)] = positions
     arrays.counts[place] = min(len(tracks), MOST_DETECTIONS)

@@ -23,7 +23,7 @@ from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import WINDOW_LEVEL, to_uint8, track_snippet, window_snippet
 from aetherscan.search.features import measurements
-from aetherscan.search.follow import DRIFT, SNR, START, WIDTH
+from aetherscan.search.follow import SNR, as_track, channels_at
 from aetherscan.search.on_off import find_tracks
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky
@@ -87,7 +87,7 @@ def draw_examples(
         injected = np.array([_match(track, emitters, cadence)[0] != 0 for track in tracks], dtype=bool)
         unknown = ~injected & (tracks[:, SNR::2][:, cadence.off].max(axis=1, initial=0) < HINT)
         labelled &= ~unknown
-        doubtful = tracks[unknown, START] + tracks[unknown, DRIFT] * cadence.middles.mean()
+        doubtful = channels_at(tracks[unknown], cadence.middles.mean())[:, 0]
     shape = (settings.rows, settings.bins)
     on_tracks = Examples(
         snippets=to_uint8([track_snippet(normalized, track, cadence, shape) for track in tracks[labelled]], shape),
@@ -183,8 +183,7 @@ def _inside(channels: np.ndarray, width: float) -> bool:
 def _kind(track: np.ndarray, interference: list[Emitter], cadence: Geometry) -> str:
     """Return the kind of the interference nearest to a track, "" if none stays close to it in the ONs."""
     on = list(ON_POSITIONS)
-    line = track[START] + track[DRIFT] * cadence.middles[on]
-    box = np.hypot(track[WIDTH], track[DRIFT])
+    line, box = channels_at(track[None], cadence.middles[on])[0], as_track(track).box
     distances = [
         np.abs(line - _channels(emitter, cadence)[on]).max() - emitter.width_hz / cadence.hz for emitter in interference
     ]
@@ -196,8 +195,8 @@ def _match(track: np.ndarray, signals: list[Emitter], cadence: Geometry) -> tupl
     """Return label and SNR of a track: (1, SNR) on a signal, (0, 0) far from all, (-1, 0) near one: not labelled."""
     label = (0.0, 0.0)
     for signal in signals:
-        distance = np.abs(track[START] + track[DRIFT] * cadence.middles - _channels(signal, cadence))
-        reach = 4 + 0.5 * np.hypot(track[WIDTH], track[DRIFT]) + 0.5 * signal.width_hz / cadence.hz
+        distance = np.abs(channels_at(track[None], cadence.middles)[0] - _channels(signal, cadence))
+        reach = 4 + 0.5 * as_track(track).box + 0.5 * signal.width_hz / cadence.hz
         if (distance < reach).all():
             return 1.0, min(signal.snr[i] for i in ON_POSITIONS)
         if distance.min() < 10 * reach:

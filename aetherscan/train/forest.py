@@ -1,8 +1,8 @@
 """Fit, calibrate and measure the random forest of each search mode.
 
-A forest reads the mean of the posterior of each observation, and for tracks the measurements of the track. These inputs
-are fixed: `benchmarks/forest_inputs.py` compares them with others, among them a random draw of the posterior, as
-Aetherscan uses, with which two searches of a cadence differ.
+The forest of tracks reads the measurements of a track, that of windows the mean of the posterior of each observation.
+These inputs are fixed: `benchmarks/forest_inputs.py` compares them with others, among them a random draw of the
+posterior, as Aetherscan uses, with which two searches of a cadence differ.
 
 Three sets of patches, each from a random stream of its own, fit the forest, calibrate it and measure it. False alarms
 are counted per window of band, as Aetherscan counts them: at a rate of 1e-4, a band of 100 MHz has about one.
@@ -31,8 +31,10 @@ from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train.examples import Examples
 from aetherscan.train.random_skies import Kind
 
-LATENTS = ("mean",)
-"""Parts of the posterior that every forest reads."""
+LATENTS = {"tracks": (), "windows": ("mean",)}
+"""Parts of the posterior that the forest of each mode reads. Beside the measurements of a track they do not help."""
+MAX_FEATURES: dict[str, float | str] = {"tracks": 0.5, "windows": "sqrt"}
+"""Features of a split, by default."""
 PASSED = 0.04
 """Fraction of the windows without a signal that may be above the threshold of `--mode windows`."""
 BUDGETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -79,9 +81,9 @@ class LabelledFeatures:
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
         )  # fmt: skip
 
-    def features(self) -> Float32[np.ndarray, "batch features"]:
-        """Return the columns that the forest reads: windows have no measurements."""
-        return forest_features(LATENTS, self.latents, self.measurements)
+    def features(self, mode: str) -> Float32[np.ndarray, "batch features"]:
+        """Return the columns that the forest of a mode reads: windows have no measurements."""
+        return forest_features(LATENTS[mode], self.latents, self.measurements)
 
 
 def labelled_features(encode: Encode, examples: Examples) -> LabelledFeatures:
@@ -150,13 +152,13 @@ def train_forest(
         weights = np.append(weights, np.full(len(labelled.labels), LABEL_WEIGHT, np.float32))
         fit = LabelledFeatures.join([fit, labelled])
     forest = fit_forest(
-        fit.features(), fit.labels, settings.seed if settings.rf_seed is None else settings.rf_seed,
+        fit.features(mode), fit.labels, settings.seed if settings.rf_seed is None else settings.rf_seed,
         settings.rf_n_estimators, weights=weights, bootstrap=settings.rf_bootstrap,
-        max_features=settings.rf_max_features, n_jobs=settings.rf_n_jobs,
+        max_features=settings.rf_max_features or MAX_FEATURES[mode], n_jobs=settings.rf_n_jobs,
     )  # fmt: skip
     save_forest(folder / f"{mode}.skops", forest)
-    calibration = calibrate(tree_share(forest, sets["calibrate"].features()), sets["calibrate"].labels)
-    shares = tree_share(forest, sets["measure"].features())
+    calibration = calibrate(tree_share(forest, sets["calibrate"].features(mode)), sets["calibrate"].labels)
+    shares = tree_share(forest, sets["measure"].features(mode))
     scores = np.interp(shares, calibration["score"], calibration["probability"])
     metrics = measure(scores, sets["measure"], PASSED)
     threshold = metrics.pop("threshold")
@@ -169,7 +171,7 @@ def train_forest(
     return {
         "threshold": threshold,
         "alarms": alarms,
-        "latents": list(LATENTS),
+        "latents": list(LATENTS[mode]),
         "measurements": list(MEASUREMENTS) if mode == "tracks" else [],
         "calibration": calibration,
         "familiar": signal_distribution(fit.latents.of(fit.labels == 1)),

@@ -34,7 +34,7 @@ KINDS = {
 SHARES = np.array([share for share, _ in KINDS.values()]) / sum(share for share, _ in KINDS.values())
 COARSE = 2**20
 """Channels of a coarse channel."""
-PERIOD_S, CURVATURE_HZ_S2 = (30.0, 300.0), (1e-5, 3e-4)
+PERIOD_S, CURVATURE_HZ_S2 = (30.0, 300.0), (1e-5, 1.2e-3)
 """Ranges for pulsed and for curved signals."""
 
 

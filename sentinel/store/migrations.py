@@ -105,6 +105,7 @@ STEPS = (
     Step(version=6, adds=(candidate.c.valid, candidate.c.note)),
     Step(version=7, adds=(candidate.c.scored_by,), lengthens=((cadence.c.pattern, 6, 12),)),
     Step(version=8, drops=(TRAINING,)),
+    Step(version=9, adds=(candidate.c.curvature_hz_s2,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 

@@ -188,6 +188,7 @@ candidate = Table(
     _foreign_key("attempt"),
     Column("frequency_mhz", Float, nullable=False, index=True),
     Column("drift_rate_hz_s", Float, nullable=False),
+    Column("curvature_hz_s2", Float),  # change of the drift rate; 0 for a straight track, null before version 9
     Column("bandwidth_hz", Float, nullable=False),
     Column("snr", JSON, nullable=False),  # of each observation, in time order
     Column("probability", Probability, nullable=False),
@@ -201,7 +202,7 @@ candidate = Table(
     Column("code_version", Text, nullable=False),
     Column("config_sha256", String(64), nullable=False),
     Column("picture", Text),
-    Column("probability_spread", Float),  # over draws from the posterior
+    Column("probability_spread", Float),  # between groups of trees
     Column("strangeness", Float),  # distance from the training signals; null if the release cannot compute it
     Column("binning", Integer),  # channels averaged in the scored snippet
     Column("allocations", Text),  # allocated services at this frequency, comma separated

@@ -197,4 +197,5 @@ def _candidate(row: Mapping[str, Any]) -> Candidate:
     names = {"allocations": tuple(filter(None, str(row.get("allocations") or "").split(", ")))}
     numbers = {"snr": tuple(row["snr"]), "latents": tuple(row["latents"])}
     numbers["valid"] = tuple(row["valid"] or [1.0] * len(row["snr"]))
-    return Candidate(**{**values, **names, **numbers, "release": row["release_name"]})
+    bend = {"curvature_hz_s2": row["curvature_hz_s2"] or 0.0}  # null before version 9 of the store
+    return Candidate(**{**values, **names, **numbers, **bend, "release": row["release_name"]})

@@ -5,60 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lines import GATES, block_of, is_near, passed, steady
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from aetherscan.cadence.geometry import geometry_of
-from aetherscan.header import SECONDS_PER_DAY, gbt_header
-from aetherscan.options.search import SearchSettings
-from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.dedoppler import find_hits
 from aetherscan.search.features import SIDE_LOBE, side_lobe_odds
-from aetherscan.search.follow import DRIFT, SNR, START
-from aetherscan.search.on_off import find_tracks, rejection_reasons
-from aetherscan.search.row_weights import LEVELS, row_noise, row_weights
+from aetherscan.search.follow import DRIFT, SNR, VALID, track_columns
+from aetherscan.search.on_off import rejection_reasons
 from aetherscan.simulate.injection import add_line
-
-CHANS = 2**13
-GATES = SearchSettings().gates
-
-
-def block_of(lengths=(16,) * 6, on=(0, 2, 4), *, seed=1, lines=(), chans=CHANS):
-    """Return standard noise with lines (channel in the middle of the cadence, drift, width, SNR by observation)."""
-    starts = np.cumsum([0.0, *(length + 2.7 for length in lengths[:-1])])
-    base = gbt_header(chans)
-    headers = [
-        replace(base, ntime=rows, tstart=base.tstart + float(start) * base.tsamp / SECONDS_PER_DAY)
-        for rows, start in zip(lengths, starts, strict=True)
-    ]
-    cadence = geometry_of(headers, on)
-    rng, rows = np.random.default_rng(seed), max(lengths)
-    sigmas = np.zeros((len(lengths), rows, chans), np.float32)
-    noise, weights = np.ones((2, len(lengths), LEVELS, rows), np.float32)
-    weights[:] = 0
-    middle = cadence.end / 2
-    for i, length in enumerate(lengths):
-        sigmas[i, :length] = rng.standard_normal((length, chans), dtype=np.float32)
-        for channel, drift, width, snrs in lines:
-            edges = channel + drift * (cadence.starts[i] + np.arange(length + 1) - middle)
-            add_line(sigmas[i, :length], edges, width=width, snr=snrs[i], noise=np.ones(length))
-        noise[i, :, :length] = row_noise(sigmas[i, :length])
-        weights[i, :, :length] = row_weights(noise[i, :, :length], np.ones(length, np.float32))
-    return NormalizedBlock(sigmas=sigmas, noise=noise, weights=weights, spikes=(), lengths=lengths), cadence
-
-
-def passed(block, cadence):
-    tracks, rejections, counts = find_tracks(block, cadence, GATES)
-    return tracks[rejections == ""], counts
-
-
-def steady(snr, on=(0, 2, 4), count=6):
-    return tuple(snr if i in on else 0.0 for i in range(count))
-
-
-def is_near(tracks, cadence, channel, reach=25.0):
-    return np.abs(tracks[:, START] + tracks[:, DRIFT] * cadence.end / 2 - channel) < reach
-
 
 DRIFTS = (0.0, -0.4, 1.3, -3.7, 8.3, -12.0, 16.6, -21.0, 24.0)
 
@@ -182,8 +137,8 @@ def test_the_odds_of_a_side_lobe_are_those_of_the_integral():
 
 def test_uneven_ons_are_rejected_only_if_the_track_is_faint():
     _, cadence = block_of()
-    tracks = np.zeros((3, 20))
-    tracks[:, SNR + 1 :: 2] = 1
+    tracks = np.zeros((3, track_columns(6)))
+    tracks[:, VALID::2] = 1
     tracks[:, SNR::2][:, [0, 2, 4]] = [[5, 5, 5], [9.5, 3, 3], [30, 10, 20]]
     assert list(rejection_reasons(tracks, cadence, GATES, straight=True)) == ["", "uneven", ""]
     assert list(rejection_reasons(tracks, cadence, GATES)) == ["weak_together", "weak_in_an_on", ""]
