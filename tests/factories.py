@@ -113,6 +113,11 @@ class SeesSignalsEverywhere:
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         return np.tile([0.0, 1.0], (len(features), 1))
 
+    @property
+    def estimators_(self):
+        """Return its trees: itself."""
+        return [self]
+
 
 def make_detector(folder: Path = Path("models/test")):
     """Make a detector that passes every candidate without running a network."""

@@ -77,6 +77,7 @@ class ScoredSearch:
     searcher: str
     cadence: int
     mhz: float
+    density: float  # interferers per MHz
     file_bytes: int
     write_s: float
     search_s: float

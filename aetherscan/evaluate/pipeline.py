@@ -1,8 +1,9 @@
 """Evaluate a search: draw skies, write them as files, search them with the serving code, match the detections."""
 
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,11 +16,13 @@ from jaxtyping import Float32
 from aetherscan.cadence.geometry import OFF_POSITIONS
 from aetherscan.detector.detector import load_detector
 from aetherscan.errors import FormatError
+from aetherscan.evaluate.journal import Journal
 from aetherscan.evaluate.matching import DEFINITIONS, ScoredSearch, match_detections
 from aetherscan.evaluate.report import Evaluation, write_report
 from aetherscan.evaluate.scenarios import (
     CADENCE_CHANS,
     SCENARIOS,
+    TONE,
     Scenario,
     cadence_headers,
     cadence_seeds,
@@ -39,10 +42,12 @@ from aetherscan.evaluate.statistics import (
     target_results,
     threshold_curve,
 )
-from aetherscan.header import gbt_header
+from aetherscan.header import Header, gbt_header
 from aetherscan.options.search import SearchSettings
 
 REPORT_S = 10.0
+WITHOUT_THRESHOLD = 8
+"""Cadences of a scenario that are also searched without a threshold."""
 REPEATED = ("zoo", "tones")
 """Scenarios whose first cadence is searched again."""
 
@@ -56,6 +61,7 @@ def evaluate(
     band_mhz: float | None = None,
     chans: int = CADENCE_CHANS,
     real: Float32[np.ndarray, "time freq"] | None = None,
+    journal: Journal | None = None,
     progress: Callable[[str], object] = lambda _: None,
 ) -> list[ScoredSearch]:
     """Draw, write, search and match every cadence; the files are in a temporary folder while they are searched.
@@ -68,6 +74,7 @@ def evaluate(
         band_mhz: band of each scenario in MHz, instead of either.
         chans: fine channels of a cadence.
         real: linear power that real scenarios add tones to; without it they are skipped.
+        journal: holds the searches that are finished, and receives the others.
         progress: called with a line of text at most every ten seconds and after every scenario.
     """
     done, reported = list[ScoredSearch](), time.monotonic()
@@ -80,30 +87,58 @@ def evaluate(
             if number and time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
                 progress(_summary(done, scenario))
-            emitter_seed, noise_seed = cadence_seeds(scenario, seed, number)
-            sky = draw_sky(scenario, header, emitter_seed)
-            with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
-                began = time.perf_counter()
-                paths = write_sky(Path(folder), scenario, sky, noise_seed, real)
-                write_s = time.perf_counter() - began
-                size = sum(path.stat().st_size for path in paths)
-                for searcher in searchers:
-                    if not searcher.searches(scenario.name, number):
-                        continue
-                    began = time.perf_counter()
-                    output = searcher.search(paths, searcher.on)
-                    search_s = time.perf_counter() - began
-                    tones, detections = match_detections(output.detections, sky, searcher.on)
-                    done.append(
-                        ScoredSearch(
-                            scenario=scenario.name, searcher=searcher.name, cadence=number, file_bytes=size,
-                            mhz=header.band_mhz[1] - header.band_mhz[0], write_s=write_s, search_s=search_s,
-                            stage_s=output.stage_s, counts=output.counts, digest=output.digest, tones=tones,
-                            detections=detections,
-                        )
-                    )  # fmt: skip
+            chosen = [searcher for searcher in searchers if searcher.searches(scenario.name, number)]
+            before = [journal.get(scenario.name, number, searcher.name) for searcher in chosen] if journal else []
+            finished = [search for search in before if search]
+            done += finished
+            if len(finished) < len(chosen):
+                names = {search.searcher for search in finished}
+                left = [searcher for searcher in chosen if searcher.name not in names]
+                for search in _search_sky(scenario, header, number, left, seed, real):
+                    done.append(search)
+                    if journal:
+                        journal.add(search)
         progress(_summary(done, scenario))
     return done
+
+
+def _search_sky(
+    scenario: Scenario,
+    header: Header,
+    number: int,
+    searchers: Sequence[Searcher],
+    seed: int,
+    real: Float32[np.ndarray, "time freq"] | None,
+) -> Iterator[ScoredSearch]:
+    """Draw and write one cadence, and yield each search of it.
+
+    Args:
+        scenario: of the cadence.
+        header: of its first observation.
+        number: of the cadence within the scenario.
+        searchers: that search it.
+        seed: of the evaluation.
+        real: linear power that real scenarios add tones to.
+    """
+    emitter_seed, noise_seed = cadence_seeds(scenario, seed, number)
+    sky = draw_sky(scenario, header, emitter_seed)
+    with tempfile.TemporaryDirectory(prefix="evaluate-") as folder:
+        began = time.perf_counter()
+        paths = write_sky(Path(folder), scenario, sky, noise_seed, real)
+        write_s = time.perf_counter() - began
+        size = sum(path.stat().st_size for path in paths)
+        for searcher in searchers:
+            began = time.perf_counter()
+            output = searcher.search(paths, searcher.on)
+            search_s = time.perf_counter() - began
+            tones, detections = match_detections(output.detections, sky, searcher.on)
+            mhz, others = header.band_mhz[1] - header.band_mhz[0], sum(emitter.kind != TONE for emitter in sky.emitters)
+            yield ScoredSearch(
+                scenario=scenario.name, searcher=searcher.name, cadence=number, file_bytes=size,
+                mhz=mhz, density=others / mhz, write_s=write_s, search_s=search_s,
+                stage_s=output.stage_s, counts=output.counts, digest=output.digest, tones=tones,
+                detections=detections,
+            )  # fmt: skip
 
 
 def _summary(done: Sequence[ScoredSearch], scenario: Scenario) -> str:
@@ -138,6 +173,8 @@ def evaluate_release(
 ) -> list[TargetResult]:
     """Evaluate a release, write the report into a folder, return the targets that were measured.
 
+    An evaluation that was interrupted continues when it is started again with the same folder and arguments.
+
     Args:
         release: folder of the release.
         output: folder for `evaluation.json`, `evaluation.html` and `recall.png`; made if it is missing.
@@ -159,12 +196,25 @@ def evaluate_release(
     searchers = [
         Searcher(name=RELEASED, search=search(settings)),
         Searcher(name=SWAPPED, search=search(settings), scenarios=("zoo",), on=OFF_POSITIONS),
-        Searcher(name=ALL_DETECTIONS, search=search(replace(settings, threshold=0.0)), scenarios=("zoo", "tones")),
+        Searcher(
+            name=ALL_DETECTIONS,
+            search=search(replace(settings, threshold=0.0)),
+            scenarios=("zoo", "tones"),
+            max_cadences=WITHOUT_THRESHOLD,
+        ),
         Searcher(name=AGAIN, search=search(settings), scenarios=repeated, max_cadences=1),
         Searcher(name=OTHER_BLOCKS, search=search(other_blocks), scenarios=repeated, max_cadences=1),
     ]
+    output.mkdir(parents=True, exist_ok=True)
+    how = {"seed": seed, "full": full, "band_mhz": band_mhz, "scenarios": names, "settings": asdict(settings)}
+    power_sha256 = hashlib.sha256(power.tobytes()).hexdigest() if power is not None else ""
+    journal = Journal(output, {**how, "release": detector.release.sha256, "real": power_sha256})
+    if journal.searches:
+        progress(f"{journal.path}: {len(journal.searches)} searches are finished, the others follow")
     began = time.time()
-    searches = evaluate(chosen, searchers, seed=seed, full=full, band_mhz=band_mhz, real=power, progress=progress)
+    searches = evaluate(
+        chosen, searchers, seed=seed, full=full, band_mhz=band_mhz, real=power, journal=journal, progress=progress
+    )
     statistics = summarize(searches)
     targets = target_results(statistics)
     without_threshold = [search for search in searches if search.searcher == ALL_DETECTIONS]
@@ -185,4 +235,5 @@ def evaluate_release(
             searches=searches,
         ),
     )
+    journal.remove()
     return targets

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 
 from aetherscan.evaluate.matching import ScoredSearch
 from aetherscan.evaluate.scenarios import Scenario
+from aetherscan.evaluate.sensitivity import DISTANCES_PC, SEFD_JY, eirp_w, flux_w_m2
 from aetherscan.evaluate.statistics import FRACTIONS, IDENTICAL, RELEASED, Statistic, TargetResult
 from aetherscan.io.outputs import write_whole
 from aetherscan.plotting.evaluation import (
@@ -19,17 +20,25 @@ from aetherscan.plotting.evaluation import (
     draw_costs,
     draw_recall,
     draw_recall_grid,
+    draw_sensitivity,
     draw_threshold_curve,
 )
 from aetherscan.plotting.html import definitions, heading, picture, table, write_html
 
-LABELS = {"snr": "SNR ", "drift": "|drift| ", "width": "width ", "curvature": "curvature ", "kind": "from "}
+LABELS = {
+    "snr": "SNR ",
+    "drift": "|drift| ",
+    "width": "width ",
+    "curvature": "curvature ",
+    "density": "interferers ",
+    "kind": "from ",
+}
 """What a table prints before the value of a label."""
 SECTIONS: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...] = (
     # title, part of the measure's name, labels
-    ("Recall", "recall", (("bright",), ("bright", "near"), ("bright", "curvature"))),
+    ("Recall", "recall", (("bright",), ("bright", "near"), ("bright", "curvature"), ("bright", "density"))),
     ("Tones in some of the ONs", "fraction reported", (("bright", "ons"),)),
-    ("Alarms", "alarms", ((), ("kind",), ("each of",))),
+    ("Alarms", "alarms", ((), ("kind",), ("density",), ("each of",))),
     ("Errors", "_error", (("bright",),)),
     ("Detections", "detections per tone", ((),)),
     ("Repeated searches", IDENTICAL, ((),)),
@@ -55,7 +64,7 @@ class Evaluation:
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
-    """Write `evaluation.json`, `evaluation.html` (one page without links) and `recall.png` into a folder."""
+    """Write `evaluation.json`, `evaluation.html` (one page without links) and two of its pictures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "evaluation.json", json.dumps(asdict(evaluation), indent=1) + "\n")
     found = evaluation.statistics
@@ -69,6 +78,8 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         table(("target", "goal", "met", "measured", "interval", "counted"), targets),
         picture("Recall", 2, lambda axes: draw_recall(axes, _tones_curve(found), _other_curves(found)),
                 folder / "recall.png"),
+        picture("Recall by power of the transmitter", 2, lambda axes: draw_sensitivity(axes, _by_power(found)),
+                folder / "sensitivity.png"),
         picture("Recall of tones in the zoo, by drift rate and width", 2,
                 lambda axes: draw_recall_grid(axes, {label: _grid(found, label) for label in ("drift", "width")})),
         picture("Probability and threshold", 2, lambda axes: _draw_probability(axes, evaluation)),
@@ -132,6 +143,17 @@ def _other_curves(found: Sequence[Statistic]) -> dict[str, Float64[np.ndarray, "
     recall = [stat for stat in _recall(found, "snr") if stat.scenario not in {"tones", "zoo"}]
     names = dict.fromkeys(stat.scenario for stat in recall)
     return {name: _curve(stat for stat in recall if stat.scenario == name) for name in names}
+
+
+def _by_power(found: Sequence[Statistic]) -> dict[str, dict[str, Float64[np.ndarray, "_ 4"]]]:
+    """Return recall against EIRP in W by telescope and distance, of tones in the zoo."""
+    curves = dict[str, dict[str, Float64[np.ndarray, "_ 4"]]]()
+    for telescope, sefd_jy in SEFD_JY.items():
+        for distance_pc in DISTANCES_PC:
+            curve = _tones_curve(found).copy()
+            curve[:, 0] *= eirp_w(flux_w_m2(1.0, sefd_jy), distance_pc)
+            curves.setdefault(telescope, {})[f"{distance_pc:g} pc"] = curve
+    return curves
 
 
 def _grid(found: Sequence[Statistic], label: str) -> dict[tuple[str, str], tuple[int, int]]:

@@ -25,7 +25,7 @@ from aetherscan.simulate.sky import Sky, random_levels, write_cadence
 
 COARSE_CHANS = 2**20
 CADENCE_CHANS = 8 * COARSE_CHANS
-SNRS = (5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
+SNRS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 60.0)
 """SNRs that tones are drawn from, of the ideal matched filter in each ON."""
 TONE = "tone"
 """Kind of the emitters that a search should report."""
@@ -46,6 +46,17 @@ STREAM = zlib.crc32(b"aetherscan.evaluate")
 """First key of every seed sequence here, so that no other part of the package draws from the same stream."""
 
 
+SHARES = (0.0, 0.25, 0.5, 0.66, 0.75, 0.88, 0.95, 0.984, 0.995, 1.0)
+OCCUPANCY = {
+    "L": (0.0, 0.0, 0.22, 1.0, 2.97, 14.2, 54.6, 100.0, 156.0, 286.0),
+    "S": (0.0, 0.0, 0.0, 0.01, 0.08, 0.64, 2.42, 10.3, 24.4, 75.0),
+    "C": (0.0, 0.0, 0.0, 0.0, 0.0, 0.18, 2.83, 7.7, 10.5, 13.9),
+    "X": (0.0, 0.0, 0.0, 0.0, 0.0, 0.18, 1.82, 3.8, 4.77, 5.75),
+}
+"""Interferers per MHz that these shares of a band's MHz do not exceed: turboSETI's hits with SNR >= 10, the mean of 651
+observations at Green Bank."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One kind of sky and the band of it that is searched, in MHz of cadence."""
@@ -55,6 +66,7 @@ class Scenario:
     quick_mhz: float
     full_mhz: float
     zoo_per_mhz: float = 0.0
+    occupancy: str | None = None  # key of `OCCUPANCY`: each coarse channel is a cadence of its own density
     zoo_kind: str | None = None  # the only kind of interference; all kinds if None
     tones_per_mhz: float = 0.0
     place: str | None = None  # key of `PLACES`: four tones at each
@@ -66,18 +78,20 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario(name="noise", description="noise, gains, bursts", quick_mhz=58.6, full_mhz=1000),
-    Scenario(name="zoo", description="15 interferers per MHz", quick_mhz=29.3, full_mhz=102, zoo_per_mhz=15),
-    Scenario(name="tones", description="tones among 15 interferers per MHz", quick_mhz=29.3, full_mhz=300,
+    Scenario(name="noise", description="noise, gains, bursts", quick_mhz=58.6, full_mhz=2000),
+    Scenario(name="zoo", description="15 interferers per MHz", quick_mhz=58.6, full_mhz=2400, zoo_per_mhz=15),
+    Scenario(name="tones", description="tones among 15 interferers per MHz", quick_mhz=46.9, full_mhz=300,
              zoo_per_mhz=15, tones_per_mhz=7),
+    Scenario(name="tones_alone", description="tones in noise with gains and bursts", quick_mhz=23.4, full_mhz=300,
+             tones_per_mhz=7),
     Scenario(name="spike", description="tones beside DC spikes", quick_mhz=23.4, full_mhz=293, place="spike"),
     Scenario(name="edge", description="tones beside edges of coarse channels", quick_mhz=23.4, full_mhz=293,
              place="edge"),
     Scenario(name="border", description="tones beside borders between blocks of the search", quick_mhz=11.7,
              full_mhz=146, place="border"),
-    Scenario(name="curved", description="curved tones", quick_mhz=11.7, full_mhz=58.6, tones_per_mhz=7,
+    Scenario(name="curved", description="curved tones", quick_mhz=23.4, full_mhz=117, tones_per_mhz=7,
              curvature_hz_s2=(1e-5, 1e-3)),
-    Scenario(name="pulsed", description="pulsed tones", quick_mhz=11.7, full_mhz=58.6, tones_per_mhz=7,
+    Scenario(name="pulsed", description="pulsed tones", quick_mhz=23.4, full_mhz=117, tones_per_mhz=7,
              period_s=(40, 180)),
     Scenario(name="some_ons", description="tones in one or two ONs", quick_mhz=11.7, full_mhz=58.6, tones_per_mhz=7,
              partial_ons=True),
@@ -87,6 +101,11 @@ SCENARIOS = (
              zoo_per_mhz=15, zoo_kind="intermittent"),
     Scenario(name="off_only", description="interference in the OFFs only", quick_mhz=11.7, full_mhz=58.6,
              zoo_per_mhz=15, zoo_kind="off_only"),
+    *(
+        Scenario(name=f"band_{band}", description=f"tones in skies as full as Green Bank's {band} band",
+                 quick_mhz=11.7, full_mhz=293, occupancy=band, tones_per_mhz=7)
+        for band in OCCUPANCY
+    ),
     Scenario(name="slice", description="a real slice in all six observations", quick_mhz=0.04, full_mhz=0.04,
              real=True),
     Scenario(name="slice_tones", description="tones in a real slice", quick_mhz=1.8, full_mhz=9.2, tones_per_mhz=66,
@@ -104,6 +123,7 @@ def cadence_headers(scenario: Scenario, band_mhz: float, chans: int) -> Iterator
         band_mhz: band over all cadences, in MHz.
         chans: fine channels of a cadence at most.
     """
+    chans = min(chans, COARSE_CHANS) if scenario.occupancy else chans
     header = gbt_header(chans, source_name=f"SIM-{scenario.name.upper()}")
     coarse = header.coarse_chans
     left = max(1, round(band_mhz / abs(header.foff * coarse))) * coarse
@@ -132,7 +152,10 @@ def draw_sky(scenario: Scenario, header: Header, seed: np.random.SeedSequence) -
     rng = np.random.default_rng(seed)
     gains, bursts = random_levels(rng)
     low, high = header.band_mhz
-    interference = zoo(rng, header, scenario.zoo_per_mhz)
+    per_mhz = scenario.zoo_per_mhz
+    if scenario.occupancy:
+        per_mhz = float(np.interp(rng.random(), SHARES, OCCUPANCY[scenario.occupancy]))
+    interference = zoo(rng, header, per_mhz)
     if scenario.zoo_kind:
         interference = tuple(
             random_interference(rng, emitter.frequency_mhz, max(emitter.snr), scenario.zoo_kind)

@@ -52,7 +52,7 @@ class TrainSettings:
     vae_beta: float = option(1.5, "weight of the KL divergence relative to the reconstruction loss", least=0)
     vae_alpha: float = option(10.0, "weight of the loss that clusters ONs and OFFs", least=0)
 
-    rf_n_estimators: int = option(300, "number of trees of a forest", heading="forests", least=1, most=100_000)
+    rf_n_estimators: int = option(100, "number of trees of a forest", heading="forests", least=1, most=100_000)
     rf_bootstrap: bool = option(default=True, text="fit each tree to a random sample of the examples")
     rf_max_features: float | Literal["sqrt", "log2"] | None = option(
         None, "features of a split: sqrt, log2 or a fraction (default: 0.5 for tracks, sqrt for windows)"

@@ -33,6 +33,27 @@ def _draw_curve(axes: Axes, curve: Curve, label: str, color: str) -> None:
         axes.errorbar(snr, recall, yerr=bounds, label=label, color=color, marker="o", ms=4, capsize=2, lw=1.2)
 
 
+def draw_sensitivity(panels: Sequence[Axes], curves: Mapping[str, Mapping[str, Curve]]) -> bool:
+    """Draw recall against the power of a transmitter, a panel for each telescope and a curve for each distance.
+
+    Args:
+        panels: one for each telescope.
+        curves: telescope: distance: EIRP in W, recall and its interval.
+
+    Returns:
+        Whether there is a curve.
+    """
+    for axes, (telescope, by_distance) in zip(panels, curves.items(), strict=True):
+        for i, (distance, curve) in enumerate(by_distance.items()):
+            _draw_curve(axes, curve, distance, f"C{i}")
+        axes.set(xlabel="EIRP of a line of one channel, W", ylabel="recall", ylim=RECALL_LIMITS, title=telescope)
+        axes.set_xscale("log")
+        axes.grid(color="#eee")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, loc="lower right", title="distance")
+    return any(len(curve) for by_distance in curves.values() for curve in by_distance.values())
+
+
 def draw_recall_grid(panels: Sequence[Axes], grids: Mapping[str, Mapping[tuple[str, str], tuple[int, int]]]) -> bool:
     """Draw recall by SNR and by another label as colored cells, each with its counts.
 

@@ -92,5 +92,5 @@ def pack_example(snippet: UInt8[np.ndarray, "obs rows bins"], features: Float32[
     Latents are left out, because another encoder has others. Equal input gives equal bytes.
     """
     stream = io.BytesIO()
-    np.savez_compressed(stream, snippet=snippet, told=features, names=np.array(MEASUREMENTS))
+    np.savez_compressed(stream, snippet=snippet, measurements=features, names=np.array(MEASUREMENTS))
     return stream.getvalue()

@@ -24,7 +24,7 @@ def read_labelled(path: Path, label: float, shape: tuple[int, int]) -> Examples:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            features = dict(zip(stored["names"].tolist(), stored["told"], strict=True))
+            features = dict(zip(stored["names"].tolist(), stored["measurements"], strict=True))
             return Examples(
                 snippets=stored["snippet"].reshape(1, 6, *shape), labels=np.array([label], np.float32),
                 snrs=np.zeros(1, np.float32),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from aetherscan.detector.detector import Latents, load_detector, load_encoder
+from aetherscan.detector.detector import Latents, forest_features, load_detector, load_encoder
 from aetherscan.detector.random_forest import POINTS, calibrate, fit_forest, save_forest
 from aetherscan.detector.release import MEASUREMENTS, write_card
 from aetherscan.errors import ReleaseError
@@ -18,7 +18,7 @@ from aetherscan.train.onnx_export import export_onnx
 from sentinel.commands.search import detector_of
 from sentinel.config import Search
 
-SHIPPED = Path(__file__).parents[2] / "models" / "azimuth"
+SHIPPED = Path(__file__).parents[2] / "models" / "meridian"
 RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 FEATURES = 6 * 8 + len(MEASUREMENTS)
@@ -124,16 +124,20 @@ def test_a_snippet_has_the_same_latents_and_probability_in_any_batch_and_on_any_
     assert (none.mean.shape, single.spread(none, measured[:0]).shape) == ((0, 6, 8), (0,))
 
 
-def test_a_posterior_without_width_has_no_spread_and_the_last_measurement_decides(release):
+def test_the_spread_is_that_between_ten_groups_of_trees_and_the_last_measurement_decides(release):
     plain = load_detector(release())
     calibrated = load_detector(release(calibration={"score": [0, 1], "probability": [0.2, 0.4]}))
-    sharp = Latents(mean=np.zeros((2, 6, 8), np.float32), log_var=np.full((2, 6, 8), -200, np.float32))
+    latents = Latents(mean=np.zeros((2, 6, 8), np.float32), log_var=np.zeros((2, 6, 8), np.float32))
     measured = np.zeros((2, len(MEASUREMENTS)), np.float32)
     measured[:, -1] = -2, 2
-    np.testing.assert_allclose(plain.spread(sharp, measured), 0, atol=1e-12)
-    low, high = plain.score(sharp, measured)
+    low, high = plain.score(latents, measured)
     assert low < 0.5 < high
-    np.testing.assert_allclose(calibrated.score(sharp, measured), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
+    np.testing.assert_allclose(calibrated.score(latents, measured), [0.2 + 0.2 * low, 0.2 + 0.2 * high])
+    columns = forest_features(plain.release.modes["tracks"].latents, latents, measured)
+    trees = [tree.predict_proba(columns)[:, 1] for tree in plain.forests["tracks"].estimators_]
+    expected = np.std([np.mean(group, axis=0) for group in np.array_split(trees, 10)], axis=0)
+    np.testing.assert_allclose(plain.spread(latents, measured), expected, atol=1e-12)
+    np.testing.assert_allclose(calibrated.spread(latents, measured), 0.2 * expected, atol=1e-12)
 
 
 def test_a_calibrated_score_is_the_fraction_of_signals_among_rows_of_that_score():

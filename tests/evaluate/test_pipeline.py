@@ -115,6 +115,38 @@ def test_a_report_holds_every_part_and_its_page_has_no_links(tmp_path, monkeypat
     assert re.findall(r"<(?:link|script|iframe)", page) == []
 
 
+def test_an_interrupted_evaluation_continues_where_it_ended(tmp_path, monkeypatch):
+    searched = []
+
+    def search(paths, on):
+        searched.append(on)
+        if len(searched) == 3:
+            raise KeyboardInterrupt
+        return SearchOutput(detections=(Detection(frequency_mhz=1500.0, drift_hz_s=0.0, snr=9.0),), digest="0" * 64)
+
+    monkeypatch.setattr(pipeline, "load_detector", make_detector)
+    monkeypatch.setattr(pipeline, "release_search", lambda detector, settings: search)
+    how = {"settings": SearchSettings(), "scenarios": ["slice_tones"], "band_mhz": 0.09, "real": SLICE}
+
+    def run(seed):
+        evaluate_release(Path("models/any"), tmp_path, seed=seed, progress=lambda _: None, **how)
+        return json.loads((tmp_path / "evaluation.json").read_text())["searches"]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(seed=2)
+    (journal,) = tmp_path.glob("unfinished-*.jsonl")
+    with journal.open("a") as file:
+        file.write('{"scenario": "cut')
+    run(seed=3)  # another evaluation neither uses nor removes what that one finished
+    assert journal.exists()
+    searches = run(seed=2)
+    assert (len(searches), len(searched)) == (4, 3 + 4 + 2)
+    assert not list(tmp_path.glob("unfinished-*"))
+    whole = run(seed=2)
+    keys = ("scenario", "cadence", "searcher", "tones", "detections", "digest")
+    assert [[one[key] for key in keys] for one in searches] == [[one[key] for key in keys] for one in whole]
+
+
 @pytest.mark.parametrize("shape", [(16,), (15, 64), (16, 0), (1, 16, 64)])
 def test_a_real_slice_of_another_shape_is_refused_before_anything_is_evaluated(tmp_path, shape):
     np.savez(tmp_path / "slice.npz", data=np.ones(shape, np.float32))

@@ -29,7 +29,16 @@ def tone(snr=10.0, detections=1, **values):
 
 
 def scored(scenario="tones", searcher=RELEASED, mhz=50.0, detections=(), tones=()):
-    times = {"file_bytes": 1, "write_s": 1.0, "search_s": 1.0, "stage_s": {}, "counts": {}, "digest": "", "cadence": 0}
+    times = {
+        "density": 15.0,
+        "file_bytes": 1,
+        "write_s": 1.0,
+        "search_s": 1.0,
+        "stage_s": {},
+        "counts": {},
+        "digest": "",
+        "cadence": 0,
+    }
     return ScoredSearch(
         scenario=scenario, searcher=searcher, mhz=mhz, detections=tuple(detections), tones=tuple(tones), **times
     )

@@ -68,6 +68,10 @@ class PassesBright:
         passes = (features[:, 0] > 0.65).astype(float)
         return np.column_stack([1 - passes, passes])
 
+    @property
+    def estimators_(self):
+        return [self]
+
 
 def test_windows_mode_reports_the_tracks_in_windows_that_pass_and_no_others(tmp_path):
     bright, faint = tone(9000, 0.1, 4, 200.0), tone(24_000, 0.1, 4, 15.0)
