@@ -86,12 +86,16 @@ def tree_share(forest: Any, features: Float32[np.ndarray, "rows features"]) -> F
 
 
 def group_shares(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, "rows groups"]:
-    """Return `tree_share` of each of `GROUPS` groups of the trees, or of each tree if there are fewer."""
-    trees = np.empty((len(forest.estimators_), len(features)))
-    for share, tree in zip(trees, forest.estimators_, strict=True):
-        share[:] = tree.predict_proba(features)[:, 1] if len(features) else 0
-    groups = np.array_split(trees, min(GROUPS, len(trees)))
-    return np.stack([group.mean(axis=0) for group in groups], axis=1)
+    """Return `tree_share` of each of `GROUPS` groups of the trees, or of each tree if there are fewer.
+
+    The trees are added one after another, so that a row has the same shares among any others.
+    """
+    trees = forest.estimators_
+    shares = np.zeros((len(features), min(GROUPS, len(trees))))
+    for group, numbers in enumerate(np.array_split(np.arange(len(trees)), shares.shape[1])):
+        for i in numbers if len(features) else ():
+            shares[:, group] += trees[i].predict_proba(features)[:, 1] / len(numbers)
+    return shares
 
 
 def calibrate(scores: Float64[np.ndarray, " rows"], labels: Float32[np.ndarray, " rows"]) -> dict[str, list[float]]:

@@ -211,9 +211,17 @@ def locate(
     box: float,
     ceilings: tuple[float, float],
 ) -> tuple[float, float, float]:
-    """Return (snr, channel, drift) of the brightest line within `reach` channels of `middle`: coarsely, then finely.
+    """Return (snr, channel, drift) of the brightest line near a place: searched coarsely, then finely.
 
-    The drifts tried are `drift`: the central one, the step, and the number of steps to either side.
+    Args:
+        arrays: the cadence.
+        position: of the observation.
+        middle: channel around which to search.
+        reach: largest distance from it, channels.
+        drift: drifts to try: the central one, the step, and the number of steps to either side.
+        curvature: change of the drift, channels per row squared.
+        box: width of the sums, in channels.
+        ceilings: sigma at which pixels, and rows, are clipped.
     """
     best, channel, slope = -np.inf, middle, drift[0]
     step = max(0.5, box / 4)
@@ -455,7 +463,15 @@ def describe(
 @njit(cache=True, nogil=True)
 @no_type_check
 def explains(known: Float64[np.ndarray, "tracks fields"], hit: Any, snr: float, home: int, arrays: Arrays) -> bool:
-    """Return whether one of the tracks is the line of a hit with SNR `snr` in the ON `home`, counted among the ONs."""
+    """Return whether one of the tracks is the line of a hit.
+
+    Args:
+        known: tracks, in columns of the arrays.
+        hit: one record of `dedoppler.HIT`.
+        snr: of the hit in the ON `home`.
+        home: the ON that holds it, counted from 0 among the ONs.
+        arrays: the cadence.
+    """
     position = arrays.ons[home]
     for k in range(known.shape[0]):
         there, drift, box = place_in(known[k], arrays.middles[position])

@@ -8,7 +8,7 @@ functions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -42,8 +42,8 @@ CLOSE_SNR_EXCESS = 1.5
 """SNR by which the brightest of many lines close to a track exceeds, in noise, that of the one line on it."""
 HIT_MARGIN = 1.75
 """SNR by which the sums of bins may miss the best straight line."""
-FAINTEST_ON, FAINT_OFF_CLOSE, FAINT_OFF_WIDE = 2.0, 4.5, 5.0
-"""SNR that a faint line must have in each ON, and may have in the OFFs close to it and around it."""
+FAINTEST_ON, FAINT_OFF, FAINT_OFFS, FAINT_OFF_CLOSE, FAINT_OFF_WIDE = 2.0, 4.0, 3.0, 4.5, 5.0
+"""SNR that a faint line must have in each ON, and may have in an OFF, in all OFFs, close to it, and around it."""
 UNEVEN, UNEVEN_SHARE = 0.011, 0.1
 """Share of steady lines that are more uneven in the ONs, and variance allowed as a share of the mean squared."""
 DRIFT_TOLERANCE = 0.05
@@ -63,9 +63,9 @@ def find_tracks(
     """Return the tracks of all hits outside the block's overlap, why each is rejected, and counts by stage.
 
     Tracks are rows as `follow.Track` defines them, in file channels. A rejection reason is '' for a track that may be a
-    candidate. Hits of the middle ON are followed through the others, each at its own place. Where no straight line
-    explains a hit, a curved one through all ONs takes the place of its track if it is brighter. Joint hits that none of
-    those tracks explains are measured on one straight line.
+    candidate. Hits of the middle ON are followed through the others, each at its own place; those of the other ONs only
+    where the middle one was not measured. Where no straight line explains a hit, a curved one through all ONs takes the
+    place of its track if it is brighter. Joint hits that no track explains are measured on one straight line.
 
     Args:
         block: the observations.
@@ -98,6 +98,12 @@ def find_tracks(
         bent = on_snr(curved, cadence) ** 2 > passed**2 + BETTER
         tracks[bent] = curved[bent]
         rejections[bent] = rejection_reasons(tracks[bent], cadence, gates)
+    with clock("follow"):
+        for other, seen in _hits_unseen_by(home, block, cadence, gates):
+            inside = (low <= seen["channel"]) & (seen["channel"] < high)
+            more, _ = follow_hits(seen[inside], other, arrays, gates.min_on_snr, tracks[rejections == ""])
+            tracks = np.concatenate([tracks, more])
+            rejections = np.concatenate([rejections, rejection_reasons(more, cadence, gates)])
     with clock("joint"):
         known = tracks[(rejections == "") | (rejections == "in_an_off")]
         measured, explained = measure_hits(joint_hits, home, arrays, gates.min_joint_snr, known)
@@ -115,6 +121,26 @@ def find_tracks(
     counts["tracks"] = len(tracks)
     tracks[:, START] += block.first
     return tracks, rejections, counts
+
+
+def _hits_unseen_by(
+    home: int, block: NormalizedBlock, cadence: Geometry, gates: Gates
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the other ONs, counted among the ONs, with their hits where too little of the ON `home` was measured."""
+    position = cadence.on[home]
+    lost = (block.sigmas[position, : cadence.lengths[position]] == 0).mean(axis=0) > 1 - gates.min_valid
+    for spike in block.spikes:  # a DC spike is in all observations
+        lost[max(0, spike - 1) : spike + 2] = False
+    for other in range(len(cadence.on)) if lost.any() else ():
+        if other == home:
+            continue
+        hits, _, _ = find_hits(
+            block.sigmas, block.weights, np.array(cadence.on)[[other]], np.array(cadence.lengths), cadence.starts,
+            max_drift=cadence.max_drift(gates.max_drift_hz_s), min_snrs=(gates.hit_snr, np.inf),
+        )  # fmt: skip
+        gap = cadence.middles[position] - cadence.middles[cadence.on[other]]
+        there = np.round(hits["channel"] + hits["drift"] * gap).astype(int).clip(0, len(lost) - 1)
+        yield other, hits[lost[there]]
 
 
 def on_snr(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> Float64[np.ndarray, " tracks"]:
@@ -165,13 +191,19 @@ def rejection_reasons(
     also tested close to the track, for an emitter that wanders or curves may miss the straight line in
     them by a little.
 
-    A track that was measured on one `straight` line may be fainter if it looks like a steady line in noise: about as
+    A track that was measured on one straight line may be fainter if it looks like a steady line in noise: about as
     bright in all ONs, and with less in the OFFs.
+
+    Args:
+        tracks: rows as `follow.Track` defines them.
+        cadence: their geometry.
+        gates: what a track must show.
+        straight: whether they were measured on one straight line.
     """
     on, off = tracks[:, SNR::2][:, cadence.on], tracks[:, SNR::2][:, cadence.off]
     off = off / off_sensitivity(cadence)
     masked = tracks[:, VALID::2][:, cadence.on] < gates.min_valid
-    together, mean = on.sum(axis=1) / len(cadence.on) ** 0.5, on.mean(axis=1)
+    together, mean, offs = on.sum(axis=1) / len(cadence.on) ** 0.5, on.mean(axis=1), len(cadence.off) ** 0.5
     faint = np.full(len(tracks), straight) & ~(
         (on.min(axis=1) >= gates.min_on_snr) & (together >= gates.min_together_snr)
     )
@@ -186,7 +218,8 @@ def rejection_reasons(
         "too_fast": np.abs(tracks[:, DRIFT] + tracks[:, CURVATURE] * cadence.end / 2)
         > cadence.max_drift(gates.max_drift_hz_s) + DRIFT_TOLERANCE,
         # In one OFF or in all of them together, as a side lobe is.
-        "in_an_off": ~(np.maximum(off.max(axis=1), off.sum(axis=1) / len(cadence.off) ** 0.5) <= gates.max_off_snr)
+        "in_an_off": ~(off.max(axis=1) <= np.where(faint, min(FAINT_OFF, gates.max_off_snr), gates.max_off_snr))
+        | ~(off.sum(axis=1) <= np.where(faint, min(FAINT_OFFS, gates.max_off_snr), gates.max_off_snr) * offs)
         | (tracks[:, OFF_CLOSE] > close)
         | (faint & (tracks[:, OFF_WIDE] > FAINT_OFF_WIDE)),
     }

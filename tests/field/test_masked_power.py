@@ -53,9 +53,10 @@ def test_interference_that_is_masked_in_the_offs_is_kept_and_not_announced(tmp_p
     for _, power in observations[1::2]:
         power[where] = value
     result = search(observations)
-    assert {candidate.note for candidate in result.candidates} == {"OFF 2 4 6 not measured"}
+    assert all(NOT_MEASURED in candidate.note for candidate in result.candidates)
     assert result.counts["candidates_not_announced"] == len(result.candidates)
     (found,) = [each for each in result.candidates if abs(each.frequency_mhz - HEADER.frequency(CHANNEL)) < 1e-4]
+    assert found.note == "OFF 2 4 6 not measured"
     assert max(found.valid[1::2]) < 0.5
     assert min(found.valid[::2]) == 1
 

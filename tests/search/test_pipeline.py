@@ -311,7 +311,7 @@ def test_a_trace_reports_the_stage_that_rejected_a_signal(tmp_path):
     assert "a candidate" in story(tone().frequency_mhz)
     assert "stops here: weak in an on" in story(faint.frequency_mhz)
     assert "stops here: in an off" in story(rfi.frequency_mhz)
-    assert "nothing above SNR 4" in story(HEADER.frequency(14_000))
+    assert "follow: no hit within" in story(HEADER.frequency(14_000))
     assert "channel of a DC spike" in story(HEADER.frequency(2**14))
     assert "is not in it" in story(1600.0)
 
