@@ -349,7 +349,7 @@ def _candidate(
     return Candidate(
         frequency_mhz=float(cadence.mhz(track.channel(start))),
         drift_rate_hz_s=track.drift_at(start) * cadence.headers[0].foff * 1e6 / header.tsamp,
-        curvature_hz_s2=track.curvature * cadence.headers[0].foff * 1e6 / header.tsamp**2,
+        curvature_hz_s2=track.curvature * cadence.headers[0].foff * 1e6 / header.tsamp**2 + 0.0,  # never -0.0
         bandwidth_hz=track.width * cadence.hz,
         snr=track.snr,
         valid=track.valid,

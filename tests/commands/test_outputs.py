@@ -99,7 +99,7 @@ def test_a_search_whose_table_cannot_be_written_does_not_begin(tmp_path, taken):
 def test_stamps_whose_table_cannot_be_written_are_not_scored(tmp_path):
     (tmp_path / "plates.csv").mkdir()
     with pytest.raises(OSError, match="expected the name of a file, found a folder"):
-        search.score([tmp_path / "none.npy"], tmp_path, detector=None, threshold=None, batch=1)
+        search.score([tmp_path / "none.npy"], tmp_path, detector=None, settings=Search(), batch=1)
 
 
 @pytest.mark.fault(59, promise="P5")
