@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from aetherscan.evaluate.matching import ScoredSearch
-from aetherscan.evaluate.scenarios import Scenario
+from aetherscan.evaluate.scenarios import SCENARIOS, Scenario
 from aetherscan.evaluate.sensitivity import DISTANCES_PC, SEFD_JY, eirp_w, flux_w_m2
 from aetherscan.evaluate.statistics import FRACTIONS, IDENTICAL, RELEASED, Statistic, TargetResult
 from aetherscan.io.outputs import write_whole
@@ -25,6 +25,8 @@ from aetherscan.plotting.evaluation import (
 )
 from aetherscan.plotting.html import definitions, heading, picture, table, write_html
 
+FEWEST_DRAWN = 5
+"""Tones of a point in a curve of recall."""
 LABELS = {
     "snr": "SNR ",
     "drift": "|drift| ",
@@ -130,8 +132,9 @@ def _recall(found: Iterable[Statistic], *labels: str) -> list[Statistic]:
 
 
 def _curve(points: Iterable[Statistic]) -> Float64[np.ndarray, "_ 4"]:
-    """Return SNR, recall and the interval's bounds, by rising SNR."""
-    rows = sorted((float(stat.group["snr"]), stat.value, stat.low, stat.high) for stat in points)
+    """Return SNR, recall and the interval's bounds, by rising SNR, where there are at least `FEWEST_DRAWN` tones."""
+    enough = (stat for stat in points if stat.n >= FEWEST_DRAWN)
+    rows = sorted((float(stat.group["snr"]), stat.value, stat.low, stat.high) for stat in enough)
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
@@ -140,7 +143,8 @@ def _tones_curve(found: Sequence[Statistic]) -> Float64[np.ndarray, "_ 4"]:
 
 
 def _other_curves(found: Sequence[Statistic]) -> dict[str, Float64[np.ndarray, "_ 4"]]:
-    recall = [stat for stat in _recall(found, "snr") if stat.scenario not in {"tones", "zoo"}]
+    apart = {"tones", "zoo", *(scenario.name for scenario in SCENARIOS if scenario.occupancy)}
+    recall = [stat for stat in _recall(found, "snr") if stat.scenario not in apart]
     names = dict.fromkeys(stat.scenario for stat in recall)
     return {name: _curve(stat for stat in recall if stat.scenario == name) for name in names}
 

@@ -11,6 +11,7 @@ from aetherscan.plotting.style import INK, QUIET, SIGNAL, TRACK
 Curve = Float64[np.ndarray, "_ 4"]
 """SNR, recall, and the lower and upper bound of its interval."""
 RECALL_LIMITS = (-0.03, 1.03)
+SNR_TICKS = (3, 4, 5, 6, 8, 10, 15, 20, 30, 60)
 
 
 def draw_recall(panels: Sequence[Axes], tones: Curve, others: Mapping[str, Curve]) -> bool:
@@ -20,6 +21,9 @@ def draw_recall(panels: Sequence[Axes], tones: Curve, others: Mapping[str, Curve
         _draw_curve(panels[1], curve, scenario, f"C{i}")
     for axes, title in zip(panels, ("tones in the zoo", "other scenarios"), strict=True):
         axes.set(xlabel="SNR in each ON", ylabel="recall", ylim=RECALL_LIMITS, title=title)
+        axes.set_xscale("log")
+        axes.set_xticks(SNR_TICKS, map(str, SNR_TICKS))
+        axes.minorticks_off()
         axes.grid(color="#eee")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, loc="lower right")
