@@ -1,7 +1,7 @@
 """Search simulated cadences with a release, and with what the field uses; print recall, alarms and time of each.
 
 Run from the repository root: `python benchmarks/compare_searches.py [--scenarios zoo tones] [--band-mhz 8.8] [--seed 2]
-[--release models/meridian]`. All search the same files, the first cadence of each scenario:
+[--release models/equinox]`. All search the same files, the first cadence of each scenario:
 
 - the release, and the release with `--mode windows`;
 - a matched filter: one Taylor tree (Taylor 1974, A&AS 15, 367) at full resolution, drift rates to 4 Hz/s, each row
@@ -165,7 +165,7 @@ def main() -> None:
     options.add_argument("--scenarios", nargs="+", default=["zoo", "tones"])
     options.add_argument("--band-mhz", type=float, default=8.8, help="of each scenario (default %(default)s)")
     options.add_argument("--seed", type=int, default=2)
-    options.add_argument("--release", type=Path, default=Path(__file__).resolve().parents[1] / "models" / "meridian")
+    options.add_argument("--release", type=Path, default=Path(__file__).resolve().parents[1] / "models" / "equinox")
     given = options.parse_args()
     detector = load_detector(given.release)
     searches = {

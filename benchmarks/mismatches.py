@@ -1,7 +1,7 @@
 """Measure how much recall the two mismatches of Aetherscan's training cost, by switching them on in ours.
 
 Run from the repository root: `python benchmarks/mismatches.py [PATCHES [RELEASE]]`, by default 400 simulated patches of
-sky for training, three quarters as many for testing, and models/meridian. In training, Aetherscan scales each
+sky for training, three quarters as many for testing, and models/equinox. In training, Aetherscan scales each
 observation between its own minimum and maximum; in inference, each cadence. It also trains on signals eight times as
 wide as those on the sky. The release's encoder is kept. Forests are fitted on its latents of examples made in one way
 and tested on examples made in another way. Recall is at a fixed rate of false positives: in windows, and of followed
@@ -79,7 +79,7 @@ def drawn(stream: int, wider: float, patches: int) -> dict[str, Examples]:
     return {mode: Examples.join(of) for mode, of in zip(("tracks", "windows"), zip(*parts, strict=True), strict=True)}
 
 
-def main(patches: int = 400, release: str = "models/meridian") -> None:
+def main(patches: int = 400, release: str = "models/equinox") -> None:
     folder = Path(__file__).resolve().parents[1] / release
     encode: Encode = load_encoder(folder / "encoder.onnx", (16, 512), 2)
     known = {wider: drawn(21, wider, patches) for wider in (1.0, WIDER)}

@@ -1,7 +1,7 @@
 """Score windows from Aetherscan's own generator, and print recall at 1% and 0.01% false positives.
 
 Run from the repository root: `python benchmarks/seed_windows.py [FALSE [LEARNED [RELEASE]]]`, by default 30,000 windows
-without a signal and 15,000 with one for testing, 12,000 for training, and models/meridian. Aetherscan 1.2.0 is
+without a signal and 15,000 with one for testing, 12,000 for training, and models/equinox. Aetherscan 1.2.0 is
 installed without its dependencies into a temporary folder and runs in a process of its own, because our library has the
 same name. Its defaults are kept: SNR 1-100 over six scans without pauses, signals drawn at 2.8 Hz per channel into
 backgrounds binned by eight. Half of the windows without a signal hold a line in all six scans, and half of those with
@@ -138,7 +138,7 @@ def find(draw: Draw, detector: Detector, sky: str, stream: int, counts: dict[str
     return found
 
 
-def main(false: int = 30_000, learned: int = 12_000, release: str = "models/meridian") -> None:
+def main(false: int = 30_000, learned: int = 12_000, release: str = "models/equinox") -> None:
     detector = load_detector(Path(__file__).resolve().parents[1] / release)
     with TemporaryDirectory() as folder, seeds_generator(Path(folder)) as draw:
         for sky in ("noise", "zoo"):

@@ -326,7 +326,7 @@ class World:
             shutil.copytree(compiled, self.cache)
         self.cache.mkdir(exist_ok=True)
         self.release = place / "release"
-        shutil.copytree(ROOT / "models" / "meridian", self.release)
+        shutil.copytree(ROOT / "models" / "equinox", self.release)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.slack = FakeSlack()

@@ -356,7 +356,7 @@ class Config(_Section):
 
     state_dir: Path = Path("var")
     picture_dir: Path | None = None
-    release: Path = Path("models/meridian")
+    release: Path = Path("models/equinox")
     shadow: Path | None = None
     releases_url: Url | None = None
     lease_s: Annotated[float, Field(ge=1)] = 120.0

@@ -234,7 +234,7 @@ def checked(tmp_path, monkeypatch, capsys):
     """Return a function that writes a configuration, checks it, and returns exit status and lines."""
 
     def check(text=""):
-        (tmp_path / "config.yaml").write_text(f"release: {ROOT / 'models' / 'meridian'}\n{text}")
+        (tmp_path / "config.yaml").write_text(f"release: {ROOT / 'models' / 'equinox'}\n{text}")
         monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
         status = cli.main(["config", "check"])
         printed = capsys.readouterr()
@@ -278,7 +278,7 @@ def test_the_check_finds_a_store_of_a_newer_version_and_one_that_cannot_be_reach
 
 def test_the_check_finds_a_release_that_a_worker_could_not_load(checked, tmp_path, monkeypatch):
     release = tmp_path / "release"
-    shutil.copytree(ROOT / "models" / "meridian", release)
+    shutil.copytree(ROOT / "models" / "equinox", release)
     monkeypatch.setenv("SENTINEL__RELEASE", str(release))
     card = (release / "release.json").read_text()
     (release / "release.json").write_text(card.replace(MEASUREMENTS[0], "brightness"))
@@ -307,7 +307,7 @@ def test_a_missing_shadow_or_start_release_is_named_before_a_search_needs_it(
 ):
     (tmp_path / "in").mkdir()
     value = "{start: missing}" if key == "train" else "missing"
-    text = f"release: {ROOT / 'models' / 'meridian'}\nwatch: {{roots: [in]}}\n{key}: {value}\n"
+    text = f"release: {ROOT / 'models' / 'equinox'}\nwatch: {{roots: [in]}}\n{key}: {value}\n"
     (tmp_path / "config.yaml").write_text(text)
     monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
     assert cli.main(command) == 1

@@ -34,7 +34,7 @@ from sentinel.workers.pictures import draw_recorded
 from sentinel.workers.search import search_files
 from sentinel.workers.shadow import compare, search_shadow
 
-SHIPPED = Path(__file__).parents[2] / "models" / "meridian"
+SHIPPED = Path(__file__).parents[2] / "models" / "equinox"
 
 
 @pytest.fixture(scope="module")

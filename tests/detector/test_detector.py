@@ -18,7 +18,7 @@ from aetherscan.train.onnx_export import export_onnx
 from sentinel.commands.search import detector_of
 from sentinel.config import Search
 
-SHIPPED = Path(__file__).parents[2] / "models" / "meridian"
+SHIPPED = Path(__file__).parents[2] / "models" / "equinox"
 RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 FEATURES = 6 * 8 + len(MEASUREMENTS)

@@ -30,7 +30,7 @@ from sentinel.workers.search import PICTURES, search_files
 from sentinel.workers.task import search_lease
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "models" / "meridian"
+SHIPPED = ROOT / "models" / "equinox"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from aetherscan.simulate.noise import NOISE, noise
 from sentinel import cli
 from sentinel.config import ROOT
 
-SHIPPED = ROOT / "models" / "meridian"
+SHIPPED = ROOT / "models" / "equinox"
 
 
 def sky(count, snr=0.0, drift_hz_s=0.3, step_s=SCAN_STEP_S):

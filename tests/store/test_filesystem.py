@@ -71,7 +71,7 @@ def test_a_state_directory_on_a_disk_that_is_not_mounted_is_named_and_stays_empt
     disk, tmp_path, monkeypatch, capsys, command, status
 ):
     monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
-    roots, release = f"watch: {{roots: [{tmp_path}/in]}}", f"release: {ROOT / 'models' / 'meridian'}"
+    roots, release = f"watch: {{roots: [{tmp_path}/in]}}", f"release: {ROOT / 'models' / 'equinox'}"
     (tmp_path / "config.yaml").write_text(f"state_dir: {disk}/state\n{roots}\n{release}\n")
     (tmp_path / "in").mkdir()
     assert cli.main(command) == status

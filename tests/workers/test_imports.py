@@ -46,7 +46,7 @@ def run(tmp_path, code, *arguments, **environment):
     """Run code in a process of its own, and return the last two lines that it prints."""
     settings = {
         "state_dir": str(tmp_path / "var"),
-        "release": str(ROOT / "models" / "meridian"),
+        "release": str(ROOT / "models" / "equinox"),
         "web": {"port": 0},
         "search": {"threshold": 0.0},
     }
