@@ -91,14 +91,15 @@ class _Heartbeat:
         self._at = time.monotonic()
 
 
-def expire_leases(store: Store, away_at: float) -> int:
+def expire_leases(store: Store, away_at: float, lease_s: float | None = None) -> int:
     """Take back leases that have ended, but not shortly after the store was away: workers could not renew them.
 
     Args:
         store: that holds the leases.
         away_at: when the store was last away, by the monotonic clock, seconds.
+        lease_s: longest lease, seconds.
     """
-    return 0 if time.monotonic() - away_at < RENEWAL_S else store.expire()
+    return 0 if time.monotonic() - away_at < RENEWAL_S else store.expire(lease_s)
 
 
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
@@ -134,7 +135,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
                 scan=scanner.scan_and_open,
                 group=lambda: group(store, watch, rules),
                 renew_waiting=renew_waiting,
-                expire=partial(expire_leases, store, away_at),
+                expire=partial(expire_leases, store, away_at, config.lease_s),
                 collect=searchers.collect,
                 record_failure=record_failure,
                 free_workers=lambda: searchers.capacity() - store.leased_count(config.service),

@@ -111,6 +111,8 @@ def claim_message(
     edits = select(outbox.c.id).where(ours, stale, ~recent).order_by(outbox.c.stale_at).limit(1)
     with store.write() as rows:
         rows.execute(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())  # one at a time
+        far = outbox.c.until > now() + SENDING_S  # written before the clock was set back
+        rows.execute(update(outbox).where(far).values(until=now() + SENDING_S))
         rows.execute(  # the sender died: a message with a ts was accepted, and one without may have been
             update(outbox)
             .where(outbox.c.state == "sending", outbox.c.until < now())

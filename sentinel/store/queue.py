@@ -358,9 +358,16 @@ class Store:
             values = {"state": "seen", "cause": None, "changed_at": now(), "look_at": now()}
             return int(rows.execute(update(file).where(file.c.state == "invalid").values(**values)).rowcount)
 
-    def expire(self) -> int:
-        """End every attempt whose lease has ended, as a death of its worker; return how many."""
+    def expire(self, lease_s: float | None = None) -> int:
+        """End every attempt whose lease has ended, as a death of its worker; return how many.
+
+        A lease that ends later than `lease_s` from now was written before the clock was set back. It then ends after
+        `lease_s`, unless its worker lives and extends it.
+        """
         with self.write() as rows:
+            if lease_s is not None:
+                far = (cadence.c.state == "leased") & (cadence.c.until > now() + lease_s)
+                rows.execute(update(cadence).where(far).values(until=now() + lease_s))
             ended = rows.scalars(
                 select(cadence.c.token)
                 .where(cadence.c.state == "leased", cadence.c.until < now())

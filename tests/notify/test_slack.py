@@ -185,6 +185,20 @@ def test_a_message_that_never_had_a_connection_is_sent_later_and_is_no_repeat(st
     assert [sent["repeat"] for sent in slack.messages if "repeat" in sent] == [False]
 
 
+@pytest.mark.fault(32, promise="P3")
+def test_a_message_whose_sender_died_before_the_clock_was_set_back_is_sent_soon(store, slack):
+    put(store, "one")
+    put(store, "two")
+    claim_message(store, "slack", 0)
+    with store.write() as rows:
+        rows.execute(update(outbox).where(outbox.c.state == "sending").values(until=now() + 3700))
+    assert deliver(store, slack) == 0
+    with store.write() as rows:
+        rows.execute(update(outbox).where(outbox.c.state == "sending").values(until=outbox.c.until - 121))
+    assert deliver(store, slack, 2) == 2
+    assert texts(slack)[0].startswith("one")
+
+
 def test_a_message_whose_sender_died_is_reported_before_it_is_sent_again(store):
     put(store, "one")
     claim_message(store, "slack", 0)

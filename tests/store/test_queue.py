@@ -229,6 +229,18 @@ def test_sqlite_is_written_so_that_a_power_cut_loses_nothing_committed(tmp_path)
     store.engine.dispose()
 
 
+@pytest.mark.fault(32, promise="P2")
+def test_a_lease_that_was_given_before_the_clock_was_set_back_ends_within_its_length(store):
+    queue(store)
+    lease = store.claim(60 + 3600)
+    assert store.expire(60) == 0
+    with store.write() as rows:
+        left_s = rows.scalar(select(cadence.c.until - now()).where(cadence.c.id == lease.cadence_id))
+        assert 59 < left_s <= 60
+        rows.execute(update(cadence).values(until=cadence.c.until - 61))
+    assert store.expire(60) == 1
+
+
 def test_the_clock_of_the_store_is_the_time(store):
     import time
 
