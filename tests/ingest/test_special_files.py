@@ -194,6 +194,14 @@ def test_one_replaced_file_is_searched_with_the_old_ones_after_a_wait(searched):
     assert set(searched.whys()) == {None}
 
 
+@pytest.mark.fault(32, promise="P1")
+def test_a_file_that_was_replaced_before_the_clock_was_set_back_is_searched(searched):
+    rewrite(searched.root / "2.fil", headers()[2], 100)
+    assert searched.passes() == ["done", "forming"]
+    searched.age(-3600)
+    assert searched.passes() == ["done", "ready"]
+
+
 @pytest.mark.fault(21, promise="P2")
 def test_a_file_that_is_touched_copied_or_moved_is_not_searched_again(searched):
     for path in paths_of(searched):
