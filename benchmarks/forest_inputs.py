@@ -2,7 +2,8 @@
 
 Run from the repository root: `python benchmarks/forest_inputs.py RELEASE [PATCHES]`. Forests of 200 trees are fitted to
 what the search finds in PATCHES simulated patches (default 400) and compared on as many others by their recall at the
-rates of false alarms per window with at least three expected. A release reads `mean`, and `measurements` for tracks.
+rates of false alarms per window with at least three expected. A release reads `measurements` for tracks, and `mean` for
+windows.
 """
 
 import sys
@@ -22,8 +23,8 @@ from aetherscan.train.streams import Stream, generator
 SEED, TREES, PROCESSES, WINDOW = 1, 200, 2, 4096
 INPUTS = {
     "tracks": (
-        ("mean",), ("mean", "log_var"), ("mean", "measurements"), ("mean", "log_var", "measurements"),
-        ("draw",), ("draw", "measurements"),
+        ("measurements",), ("mean",), ("mean", "log_var"), ("mean", "measurements"),
+        ("mean", "log_var", "measurements"), ("draw",), ("draw", "measurements"),
     ),
     "windows": (("mean",), ("mean", "log_var"), ("draw",)),
 }  # fmt: skip
