@@ -407,7 +407,8 @@ class Config(_Section):
     @property
     def has_store(self) -> bool:
         """Whether the store may exist: SQLite creates its file when it is first opened."""
-        return bool(self.store.url) or (self.state_dir / "sentinel.db").exists()
+        backend, _, path = self.store_url.partition(":///")
+        return backend != "sqlite" or Path(path).exists()
 
     @property
     def service(self) -> str:

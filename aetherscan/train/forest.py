@@ -154,7 +154,7 @@ def train_forest(
     drawn = len(fit.labels)
     weights = np.ones(drawn, np.float32)
     if mode == "tracks":
-        weights[(fit.labels == 0) & (on_snr(fit) < ZOO_SNR[0])] = FAINT_WEIGHT
+        weights[(fit.labels == 0) & (mean_on_snr(fit) < ZOO_SNR[0])] = FAINT_WEIGHT
     if labelled:
         weights = np.append(weights, np.full(len(labelled.labels), LABEL_WEIGHT, np.float32))
         fit = LabelledFeatures.join([fit, labelled])
@@ -231,7 +231,7 @@ def alarm_budget(
         drawn: how often and with which SNR each kind is in the examples.
     """
     mhz, other = features.windows * window_mhz, features.labels == 0
-    kinds, snrs = features.kinds[other], on_snr(features)[other]
+    kinds, snrs = features.kinds[other], mean_on_snr(features)[other]
     density = EMITTERS_PER_MHZ / max(1, len(drawn)) / math.log(ZOO_SNR[1] / ZOO_SNR[0])
     scale = {name: density / kind.per_mhz * math.log(kind.snr[1] / kind.snr[0]) for name, kind in drawn.items()}
     unnamed = EMITTERS_PER_MHZ / (sum(kind.per_mhz for kind in drawn.values()) or EMITTERS_PER_MHZ)
@@ -255,7 +255,7 @@ def alarm_budget(
     }  # fmt: skip
 
 
-def on_snr(features: LabelledFeatures) -> Float32[np.ndarray, " batch"]:
+def mean_on_snr(features: LabelledFeatures) -> Float32[np.ndarray, " batch"]:
     """Return the mean SNR of each example of tracks in the ONs."""
     return np.asarray(features.measurements[:, ON_TOGETHER] / 3**0.5)
 

@@ -88,10 +88,8 @@ def start_problems(config: Config) -> Iterator[str]:
 
 
 def _starts_store(config: Config) -> bool:
-    """Return whether a start creates the store: a file of SQLite that is not there, and no service uses it."""
-    address = make_url(config.store_url)
-    is_there = address.get_backend_name() != "sqlite" or Path(address.database or "").exists()
-    return not is_there and not service_pids(config)
+    """Return whether a start creates the store: there is none, and no service uses it."""
+    return not config.has_store and not service_pids(config)
 
 
 def _root(root: Path) -> dict[str, str]:

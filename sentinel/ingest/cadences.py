@@ -26,7 +26,7 @@ from sentinel.config import Watch
 from sentinel.failpoint import failpoint
 from sentinel.store.migrations import lock_writers
 from sentinel.store.queue import Store, batches
-from sentinel.store.schema import cadence, cadence_file, file, now
+from sentinel.store.schema import cadence, cadence_file, file, in_last, now
 
 SESSION_DAYS = 2 / 24
 """A longer gap ends a session, unless longer rests are configured."""
@@ -74,7 +74,7 @@ def _queue_waiting(store: Store, watch: Watch) -> int:
     member = (cadence_file.c.observation == file.c.observation) & (cadence_file.c.cadence_id == cadence.c.id)
 
     def still(seconds: float) -> Any:
-        return ~exists().where(member, _changed_within(seconds)).correlate(cadence)
+        return ~exists().where(member, in_last(file.c.changed_at, seconds)).correlate(cadence)
 
     waited = ~cadence.c.pattern.contains(".") & still(REPLACING_S)
     if watch.partial == "search":
@@ -95,11 +95,6 @@ def _queue_waiting(store: Store, watch: Watch) -> int:
     return ready
 
 
-def _changed_within(seconds: float) -> Any:
-    """Return whether a file changed in the last `seconds`; a time far ahead is of a clock that was set back since."""
-    return file.c.changed_at.between(now() - seconds, now() + seconds)
-
-
 def _replacing(rows: Connection, proposed: ProposedCadence) -> str | None:
     """Return why a complete cadence waits: some of its files have just replaced those of a searched cadence."""
     ours = cadence_file.c.observation.in_(proposed.observations)
@@ -110,7 +105,7 @@ def _replacing(rows: Connection, proposed: ProposedCadence) -> str | None:
     shares = exists().where(cadence_file.c.cadence_id == cadence.c.id, ours)
     there = exists().where(file.c.observation == cadence_file.c.observation, file.c.present.is_(True))
     lost = exists().where(cadence_file.c.cadence_id == cadence.c.id, ~ours, ~there)
-    recent = exists().where(file.c.observation.in_(proposed.observations), _changed_within(REPLACING_S))
+    recent = exists().where(file.c.observation.in_(proposed.observations), in_last(file.c.changed_at, REPLACING_S))
     before = select(cadence.c.id).where(same, cadence.c.key != proposed.key, shares, lost, recent)
     if (cadence_id := rows.scalar(before.limit(1))) is None:
         return None

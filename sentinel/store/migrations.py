@@ -36,9 +36,9 @@ from sentinel.store.schema import (
     candidate,
     file,
     heartbeat,
+    in_last,
     injection,
     meta,
-    now,
     outbox,
     shadow,
 )
@@ -159,7 +159,7 @@ def _check(rows: Connection, version: int, to: int) -> None:
         )
     if not OLDEST <= to <= NEWEST:
         raise StoreError(f"{place}: expected a schema version from {OLDEST} to {NEWEST}, found {to}")
-    recent = select(heartbeat.c.name).where(heartbeat.c.at > now() - ALIVE_S).order_by(heartbeat.c.name)
+    recent = select(heartbeat.c.name).where(in_last(heartbeat.c.at, ALIVE_S)).order_by(heartbeat.c.name)
     if to < version and (alive := list(rows.scalars(recent))):
         raise StoreError(
             f"{place}: still used by {', '.join(alive)}: run ./sentinel.py down there and retry after {ALIVE_S:.0f} s"

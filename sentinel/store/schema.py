@@ -64,6 +64,11 @@ def _postgresql_now(*_: Any, **__: Any) -> str:
     return "extract(epoch from clock_timestamp())::float8"
 
 
+def in_last(at: Any, seconds: float) -> Any:
+    """Return whether a time lies in the last `seconds`; one far ahead is of a clock that was set back since."""
+    return at.between(now() - seconds, now() + seconds)
+
+
 class PathText(TypeDecorator[str]):
     """A path. Bytes that are not UTF-8, which databases reject, are stored as private-use characters."""
 

@@ -27,7 +27,7 @@ from sentinel.failpoint import failpoint
 from sentinel.notify.outbox import resume_uploads
 from sentinel.store.filesystem import missing_mount
 from sentinel.store.queue import OWED, Store, retry_while_away
-from sentinel.store.schema import artefact, cadence, candidate, now
+from sentinel.store.schema import artefact, cadence, candidate, in_last, now
 from sentinel.workers.search import fill_missing, on_positions
 
 LOG = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def draw_owed(store: Store, wait_s: float = 30.0) -> int:
     which = select(artefact.c.cadence_id).join(cadence).where(owed).distinct().order_by(artefact.c.cadence_id)
     with store.read() as rows:
         old = list(rows.scalars(which.where(cadence.c.ended_at < now() - GIVE_UP_S)))
-        ids = list(rows.scalars(which.where(possible, cadence.c.ended_at < now() - WRITER_S)))
+        ids = list(rows.scalars(which.where(possible, ~in_last(cadence.c.ended_at, WRITER_S))))
     for cadence_id in old:
         _forget(store, cadence_id)
     written = 0
