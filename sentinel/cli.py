@@ -21,6 +21,7 @@ from sentinel.commands.arguments import (
     log_name,
     number,
     path,
+    picture,
     sha256,
     table,
     whole,
@@ -170,10 +171,14 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "list, show, export and label candidates"
     candidates = command("candidates", _candidates, text, "candidates export candidates.csv")
     texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
+    texts["draw"] = "draw the waterfall of one from the files of its cadence"
     some = verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=whole())
     some["export"].add_argument("file", type=table, help=".csv or .json file to write")
+    some["draw"].add_argument("id", type=whole())
+    some["draw"].add_argument("file", type=picture, help=".png file to write")
+    some["draw"].add_argument("--no-track", dest="track", action="store_false", help="no lines beside the track")
     some["label"].add_argument("id", type=whole())
     some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
     outbox = command("outbox", _outbox, "list messages, and retry those that were not delivered", "outbox ls")
@@ -463,6 +468,9 @@ def _candidates(options: Options) -> int:
         print("\n".join(candidates.newest(store, options.n)) or "none")
     elif options.verb == "show":
         print(candidates.as_json(store, options.id))
+    elif options.verb == "draw":
+        candidates.draw(store, options.id, options.file, track=options.track)
+        print(options.file)
     elif options.verb == "label":
         candidates.put_label(store, options.id, options.label, _user())
     else:

@@ -107,6 +107,21 @@ def observe(pattern: str, *tones, header: Header = GBT, rows=None, start_s=None,
     return observations
 
 
+def make_candidate(scans: int = 6, **changes):
+    """Return a candidate of a cadence of `scans` observations, 20 sigma in each, with `changes`."""
+    from aetherscan.search.candidates import Candidate
+
+    values = {
+        "frequency_mhz": GBT.frequency(500), "drift_rate_hz_s": 0.3, "curvature_hz_s2": 0.0, "bandwidth_hz": 4.0,
+        "snr": (20.0,) * scans, "valid": (1.0,) * scans, "note": "", "probability": 0.97, "probability_spread": 0.01,
+        "strangeness": 1.0, "scored_by": "forest", "proposer_score": 20.0, "latents": (), "binning": 1,
+        "allocations": (), "clock": "", "comb_spacing_hz": None, "comb_teeth": 0, "neighbours": 0, "nearest_hz": None,
+        "target": GBT.source_name, "tstart_mjd": GBT.tstart, "on_separation_arcmin": 0.0, "release": "test",
+        "mode": "tracks",
+    }  # fmt: skip
+    return Candidate(**{**values, **changes})
+
+
 class SeesSignalsEverywhere:
     """A forest that gives every candidate probability 1."""
 

@@ -75,6 +75,13 @@ def table(text: str) -> Path:
     return file
 
 
+def picture(text: str) -> Path:
+    """Return the path of a PNG."""
+    if (file := path(text)).suffix != ".png":
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .png, found {_short(text)}")
+    return file
+
+
 def folder_name(text: str) -> str:
     """Return the name of a folder beside others, which is no path."""
     if words(text) in {".", ".."} or "/" in text:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import func, insert, select, update
 
 from aetherscan.detector.release import OBSERVATIONS
-from aetherscan.io.outputs import check_writable, write_whole
+from aetherscan.io.outputs import check_writable, whole_file, write_whole
 from aetherscan.search.candidates import columns, expanded, write_table
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks, score_text
@@ -41,6 +41,39 @@ def as_json(store: Store, candidate_id: int) -> str:
     facts = dict(found)
     latents = facts.pop("latents")
     return json.dumps({**facts, "latents": latents}, indent=1)
+
+
+def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> None:
+    """Draw the waterfall of a candidate from the files of its cadence, with the track that was recorded.
+
+    Args:
+        store: that holds the candidate.
+        candidate_id: number of its row.
+        path: of the PNG.
+        track: whether lines show where the track is.
+
+    Raises:
+        StoreError: there is no such row, or files of its cadence are gone.
+        ReadError: a file cannot be read.
+    """
+    from sentinel.workers.pictures import waterfalls
+
+    check_writable(path.parent, path.name)
+    joined = select(candidate, cadence.c.pattern, cadence.c.run).join(cadence).where(candidate.c.id == candidate_id)
+    with store.read() as rows:
+        row = rows.execute(joined).mappings().one_or_none()
+    if row is None:
+        raise StoreError(f"candidate {candidate_id}: no such row")
+    paths, expected = store.paths(row["cadence_id"]), len(str(row["pattern"]).replace(".", ""))
+    if len(paths) != expected:
+        raise StoreError(
+            f"candidate {candidate_id}: expected the {expected} files of its cadence, found {len(paths)}: "
+            "the others are gone from the watched folders"
+        )
+    draws = waterfalls(paths, row["pattern"], [dict(row)], (row["run"] or {}).get("polarization"), track=track)
+    (content,) = [one() for one in draws]  # the files are closed after the last
+    with whole_file(path) as part:
+        part.write_bytes(content)
 
 
 def set_aside(store: Store) -> list[str]:

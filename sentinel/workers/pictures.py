@@ -93,7 +93,12 @@ def draw_owed(store: Store, wait_s: float = 30.0) -> int:
 
 
 def waterfalls(
-    paths: Sequence[Path], pattern: str, rows: Sequence[Mapping[str, Any]], polarization: int | None = None
+    paths: Sequence[Path],
+    pattern: str,
+    rows: Sequence[Mapping[str, Any]],
+    polarization: int | None = None,
+    *,
+    track: bool = True,
 ) -> Iterator[Callable[[], bytes]]:
     """Yield for each row of the table `candidate` a function that draws its waterfall and returns the PNG.
 
@@ -102,12 +107,13 @@ def waterfalls(
         pattern: of the cadence.
         rows: of the table `candidate`.
         polarization: product that was searched.
+        track: whether lines show where the track is.
     """
     on = on_positions(pattern)
     with open_cadence(paths, polarization) as opened:
         observations = fill_missing(opened, pattern)
         for row in rows:
-            yield partial(waterfall_png, observations, _candidate(row), on)
+            yield partial(waterfall_png, observations, _candidate(row), on, track=track)
 
 
 def write_file(path: Path, content: bytes) -> tuple[str, str]:

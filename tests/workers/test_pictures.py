@@ -13,10 +13,13 @@ from rows import count, owed_count, row
 from sqlalchemy import select, update
 from watched import Folder
 
+from aetherscan.errors import AetherscanError
 from aetherscan.header import gbt_header
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
+from sentinel.commands.candidates import draw
 from sentinel.config import ROOT, Config
+from sentinel.errors import StoreError
 from sentinel.notify.outbox import deliver_all, undelivered
 from sentinel.notify.slack import SlackPoster
 from sentinel.store.queue import OWED, open_store
@@ -91,14 +94,14 @@ def full(tmp_path, monkeypatch):
 
 def no_drawing(tmp_path, monkeypatch):
     draw = pictures.waterfall_png
-    monkeypatch.setattr(pictures, "waterfall_png", lambda *_: 1 / 0)
+    monkeypatch.setattr(pictures, "waterfall_png", lambda *_, **__: 1 / 0)
     return lambda: monkeypatch.setattr(pictures, "waterfall_png", draw)
 
 
 def no_memory(tmp_path, monkeypatch):
     draw = pictures.waterfall_png
 
-    def fails(*_):
+    def fails(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(pictures, "waterfall_png", fails)
@@ -173,10 +176,10 @@ def test_one_candidate_that_cannot_be_drawn_does_not_hold_up_the_pictures_of_oth
 
         return replace(found, candidates=rows, pictures=list(enumerate(paths)), examples=[], message=message)
 
-    def first_fails(observations, candidate, on):
+    def first_fails(observations, candidate, on, **how):
         if candidate.frequency_mhz == 8421.0:
             raise ValueError("no ticks")
-        return draw(observations, replace(candidate, frequency_mhz=found_mhz), on)
+        return draw(observations, replace(candidate, frequency_mhz=found_mhz), on, **how)
 
     found_mhz = gbt_header(4096).frequency(1200)
     monkeypatch.setattr(pictures, "waterfall_png", first_fails)
@@ -252,3 +255,21 @@ def test_a_lost_example_is_not_waited_for_by_another_worker(sky, tmp_path, monke
     with sky.store.read() as rows:
         assert list(rows.scalars(select(artefact.c.kind).where(artefact.c.sha256 == OWED))) == ["example"]
     assert draw_owed(sky.store) == 0
+
+
+def test_a_picture_is_drawn_again_without_the_lines_beside_the_track(sky, tmp_path, monkeypatch):
+    searched(sky, config_of(sky, tmp_path, monkeypatch))
+    draw(sky.store, 1, tmp_path / "again.png")
+    draw(sky.store, 1, tmp_path / "bare.png", track=False)
+    again, bare = ((tmp_path / name).read_bytes() for name in ("again.png", "bare.png"))
+    assert again == Path(row(sky.store, candidate).picture).read_bytes() != bare
+    for path in sky.root.iterdir():
+        path.unlink()
+    with pytest.raises((AetherscanError, OSError)):
+        draw(sky.store, 1, tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == again
+    sky.passes()
+    with pytest.raises(StoreError, match="candidate 1: expected the 6 files of its cadence, found 0"):
+        draw(sky.store, 1, tmp_path / "again.png")
+    with pytest.raises(StoreError, match="candidate 9: no such row"):
+        draw(sky.store, 9, tmp_path / "again.png")
