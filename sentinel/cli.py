@@ -201,6 +201,9 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     again.add_argument("files", nargs="*", type=path, metavar="FILE", help="files of the cadences")
     again.add_argument("--target", type=words, help="as the headers name it")
     again.add_argument("--since", help=SINCE)
+    web = command("web", _web, "log in to the pages in a browser", "web login")
+    login = verbs(web, {"login": "print a link that begins one session, within ten minutes"})["login"]
+    login.add_argument("--name", type=words, help="whose labels they will be (default: the user who runs this)")
     config = command("config", _config, "check or print the configuration", "config check")
     verbs(config, {"check": "list every error", "show": "print every key with its value"})
     store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
@@ -542,6 +545,18 @@ def _requeue(options: Options) -> int:
         raise ConfigError("requeue: expected files, --target or --since, found none of them")
     since = None if options.since is None else replay.moment(options.since)
     print("\n".join(requeue(_store(_loaded()), options.files, options.target, since)))
+    return 0
+
+
+def _web(options: Options) -> int:
+    from sentinel.web.session import address, new_link
+
+    config = _loaded()
+    if config.web.read_only:
+        print("web.read_only is set: a session would only read", file=sys.stderr)
+    store = _store(config)
+    at = address(config, store)
+    print(f"{at}/login?code={new_link(store, options.name or _user())}")
     return 0
 
 

@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from ipaddress import ip_address
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -133,6 +134,14 @@ def _channel(text: str) -> str:
     if not re.fullmatch(CHANNEL, text):
         raise ValueError("expected the id of a channel, such as C0123456789, not its name")
     return text
+
+
+def _ip_address(text: str) -> str:
+    """Return the address of a proxy in its canonical form."""
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise ValueError("expected an IP address, such as 127.0.0.1") from error
 
 
 def _worker_memory(text: str) -> str:
@@ -326,19 +335,32 @@ class Webhook(_Section):
 
 
 class Web(_Section):
-    """HTTP for monitors and people: on loopback, or with TLS."""
+    """HTTP for monitors and people: on loopback, with TLS, or behind a proxy that is named."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] | None = 9421
     certificate: Path | None = None
     key: Path | None = None
     url: Url | None = None
+    read_only: bool = False
+    hosts: Patterns = ()
+    proxies: tuple[Annotated[str, AfterValidator(_ip_address)], ...] = ()
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this host reach the address."""
+        return self.host in LOOPBACK
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        beyond = self.port is not None and self.host not in LOOPBACK
-        if beyond and not (self.certificate and self.key):
-            raise ValueError(f"{self.host} is not loopback: expected web.certificate and web.key, found none")
+        tls = self.certificate and self.key
+        if self.port is not None and not self.is_local and not tls and not self.proxies:
+            raise ValueError(
+                f"{self.host} is not loopback: expected web.certificate and web.key, or web.proxies, found none"
+            )
+        if self.user_header and not self.proxies:
+            raise ValueError("user_header is believed from a proxy only: expected its address in web.proxies")
         return self
 
 

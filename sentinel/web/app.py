@@ -1,0 +1,66 @@
+"""The application: which function answers which path."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from sentinel.errors import StoreError
+from sentinel.notify.messages import one_line
+from sentinel.web import login, monitors, pages
+from sentinel.web.desk import NOBODY, Act, Desk, Page, act, page
+from sentinel.web.exposure import Exposure
+
+STATIC = Path(__file__).parent / "static"
+PAGES: dict[str, Page] = {
+    "/": pages.night,
+    "/candidates": pages.candidates,
+    "/cadences/{cadence_id:int}": pages.one_cadence,
+}
+"""Pages for people. Beyond loopback they need a login."""
+OPEN: dict[str, Page] = {
+    "/healthz": monitors.healthz,
+    "/readyz": monitors.readyz,
+    "/metrics": monitors.metrics,
+    "/login": login.show,
+}
+"""Paths that are answered without a login: for monitors, and to log in. They show no candidate."""
+ACTS: dict[str, Act] = {
+    "/logout": login.log_out,
+}
+"""Forms that need a session and its token."""
+
+
+def make_app(desk: Desk) -> Starlette:
+    """Return the application of a desk."""
+    routes: list[BaseRoute] = [Route(path, page(desk, function)) for path, function in PAGES.items()]
+    routes += [Route(path, _open(desk, function)) for path, function in OPEN.items()]
+    routes += [Route(path, act(desk, function), methods=["POST"]) for path, function in ACTS.items()]
+    routes += [Route("/login", login.redeem_endpoint(desk), methods=["POST"])]
+    routes += [Mount("/static", StaticFiles(directory=STATIC))]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Exposure, access=desk.access)],
+        exception_handlers={StoreError: _store_away, HTTPException: _refused},
+    )
+
+
+def _open(desk: Desk, function: Page) -> Callable[[Request], Response]:
+    return lambda request: function(desk, request, desk.visitor(request) if request.url.path == "/login" else NOBODY)
+
+
+def _store_away(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{one_line(error)}\n", 503)
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    status, text = getattr(error, "status_code", 500), getattr(error, "detail", "")
+    if status == 404 and text == "Not Found":
+        text = f"no such page: expected {' '.join((*PAGES, *OPEN))}"
+    return PlainTextResponse(f"{one_line(text)}\n", status, getattr(error, "headers", None))
