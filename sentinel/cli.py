@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     _service_commands(command)
     _science_commands(command)
     _record_commands(command)
+    _setting_commands(command)
     test = command("test", _test, "run every check and test; options are passed to pytest", "test -k cadence")
     text = "--faults: the fault matrix; --explore: property tests with new examples; --slowest: name the ten slowest"
     test.add_argument("rest", nargs=argparse.REMAINDER, help=text)
@@ -163,16 +164,17 @@ def _train_options(train: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{option.name.replace('_', '-')}", help=text, **form)
 
 
-def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    def verbs(parent: argparse.ArgumentParser, texts: dict[str, str]) -> dict[str, argparse.ArgumentParser]:
-        group = parent.add_subparsers(dest="verb", metavar="VERB", required=True)
-        return {verb: group.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
+def _verbs(parent: argparse.ArgumentParser, texts: dict[str, str]) -> dict[str, argparse.ArgumentParser]:
+    group = parent.add_subparsers(dest="verb", metavar="VERB", required=True)
+    return {verb: group.add_parser(verb, help=text, description=text) for verb, text in texts.items()}
 
+
+def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "list, show, export and label candidates"
     candidates = command("candidates", _candidates, text, "candidates export candidates.csv")
     texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
     texts["draw"] = "draw the waterfall of one from the files of its cadence"
-    some = verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
+    some = _verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=whole())
     some["export"].add_argument("file", type=table, help=".csv or .json file to write")
@@ -182,13 +184,13 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some["label"].add_argument("id", type=whole())
     some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
     outbox = command("outbox", _outbox, "list messages, and retry those that were not delivered", "outbox ls")
-    some = verbs(outbox, {"ls": "list the newest", "retry": "make waiting messages due now"})
+    some = _verbs(outbox, {"ls": "list the newest", "retry": "make waiting messages due now"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     text = "only these, even if their state is `off` (default: all that wait)"
     some["retry"].add_argument("id", type=whole(), nargs="*", help=text)
     quarantine = command("quarantine", _quarantine, "list what was set aside, and queue it again", "quarantine ls")
     texts = {"ls": "list with causes", "show": "print a cadence and its attempts", "requeue": "queue again"}
-    some = verbs(quarantine, texts)
+    some = _verbs(quarantine, texts)
     some["show"].add_argument("id", type=whole())
     some["requeue"].add_argument("ids", nargs="*", type=whole(), metavar="ID", help="numbers of cadences")
     some["requeue"].add_argument("--all", action="store_true", help="every quarantined cadence")
@@ -201,18 +203,21 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     again.add_argument("files", nargs="*", type=path, metavar="FILE", help="files of the cadences")
     again.add_argument("--target", type=words, help="as the headers name it")
     again.add_argument("--since", help=SINCE)
+
+
+def _setting_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     web = command("web", _web, "log in to the pages in a browser", "web login")
-    login = verbs(web, {"login": "print a link that begins one session, within ten minutes"})["login"]
+    login = _verbs(web, {"login": "print a link that begins one session, within ten minutes"})["login"]
     login.add_argument("--name", type=words, help="whose labels they will be (default: the user who runs this)")
     config = command("config", _config, "check or print the configuration", "config check")
-    verbs(config, {"check": "list every error", "show": "print every key with its value"})
+    _verbs(config, {"check": "list every error", "show": "print every key with its value"})
     store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
-    some = verbs(store, {"migrate": "migrate up to the version of this code, or to --to"})
+    some = _verbs(store, {"migrate": "migrate up to the version of this code, or to --to"})
     some["migrate"].add_argument("--to", type=whole(0), metavar="N", help="schema version (default: the newest)")
     models = command("models", _models, "list, verify, download, promote and compare releases", "models verify")
     texts = {"ls": "list releases", "verify": "check the sha256 of every file", "fetch": "download one"}
     texts["promote"] = "make one the active release, from the next cadence on"
-    some = verbs(models, texts | {"compare": "compare the shadow release with what was reported"})
+    some = _verbs(models, texts | {"compare": "compare the shadow release with what was reported"})
     for verb in ("promote", "compare"):
         some[verb].add_argument("name", type=folder_name, help="folder beside the configured release")
     alias = command("fetch-models", _models, "the same as models fetch", "fetch-models URL --sha256 HEX")
