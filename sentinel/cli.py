@@ -97,7 +97,7 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--beams", metavar="ON,OFF,...", help=text)
     add("--all-products", action="store_true", help="search files with wide channels (0001, 0002) too")
     add("--output", type=path, default=Path("found"), metavar="DIR", help="default %(default)s")
-    add("--format", choices=("csv", "json"), default="csv", help="table format (default %(default)s)")
+    add("--format", choices=("csv", "json", "ecsv", "dat"), default="csv", help="dat: csv, and turboSETI's files")
     text = "tracks: score each line; windows: score every 4,096 channels (default: configuration)"
     add("--mode", choices=("tracks", "windows"), help=text)
     text = "lowest probability of a candidate, 0-1 (default: the release's)"
@@ -177,7 +177,7 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some = _verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=whole())
-    some["export"].add_argument("file", type=table, help=".csv or .json file to write")
+    some["export"].add_argument("file", type=table, help=".csv, .ecsv or .json file to write")
     some["draw"].add_argument("id", type=whole())
     some["draw"].add_argument("file", type=picture, help=".png file to write")
     some["draw"].add_argument("--no-track", dest="track", action="store_false", help="no lines beside the track")

@@ -65,11 +65,15 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters by which a spreadsheet recognizes a formula."""
 
 
-def write_csv(path: Path, rows: Sequence[Candidate]) -> None:
-    """Write candidates as CSV, with the columns of the cadence with the most scans; see `write_table`."""
+def candidate_table(rows: Sequence[Candidate]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns and the rows of a table of candidates, with as many scans as the cadence with the most."""
     scans = max((len(candidate.snr) for candidate in rows), default=OBSERVATIONS)
-    names = columns((field.name for field in fields(Candidate)), scans)
-    write_table(path, names, (candidate.row() for candidate in rows))
+    return columns((field.name for field in fields(Candidate)), scans), [candidate.row() for candidate in rows]
+
+
+def write_csv(path: Path, rows: Sequence[Candidate]) -> None:
+    """Write candidates as CSV; see `candidate_table` and `write_table`."""
+    write_table(path, *candidate_table(rows))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

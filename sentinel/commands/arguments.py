@@ -70,8 +70,8 @@ def file_name(text: str) -> str:
 
 def table(text: str) -> Path:
     """Return the path of a table whose suffix names a known format."""
-    if (file := path(text)).suffix not in {".csv", ".json"}:
-        raise argparse.ArgumentTypeError(f"expected a name that ends in .csv or .json, found {_short(text)}")
+    if (file := path(text)).suffix not in {".csv", ".ecsv", ".json"}:
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .csv, .ecsv or .json, found {_short(text)}")
     return file
 
 

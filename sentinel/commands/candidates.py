@@ -109,7 +109,7 @@ def history(store: Store, cadence_id: int) -> str:
 
 
 def export(store: Store, path: Path) -> int:
-    """Write all candidates to a .csv or .json file; return their number."""
+    """Write all candidates to a .csv, .ecsv or .json file; return their number."""
     check_writable(path.parent, path.name)
     with store.read() as rows:
         found = [dict(row) for row in rows.execute(labeled().order_by(candidate.c.id)).mappings()]
@@ -118,7 +118,10 @@ def export(store: Store, path: Path) -> int:
         return len(found)
     names = [column.name for column in candidate.c]
     scans = max((len(row["snr"]) for row in found), default=OBSERVATIONS)
-    write_table(path, columns([*names, "label", "superseded"], scans), map(expanded, found))
+    write = write_table
+    if path.suffix == ".ecsv":
+        from aetherscan.search.ecsv import write_ecsv as write
+    write(path, columns([*names, "label", "superseded"], scans), map(expanded, found))
     return len(found)
 
 

@@ -48,14 +48,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
         ConfigError: options contradict each other.
         OptionsError: a named file is missing.
     """
-    if bool(options.files) == bool(options.test_files):
-        raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
-    if options.beams is not None and (options.test_files or options.cadence is not None):
-        raise ConfigError("--beams: expected files whose beams give their roles, found --cadence or --test-files")
-    if options.test_files and options.cadence is not None:
-        raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
-    if options.test_files and options.trace is not None:
-        raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
+    _check_options(options)
     overruled = ("mode", "threshold", "threads", "dc_spikes", "polarization", "coarse_channels")
     settings = changed(config.search, {name: getattr(options, name) for name in overruled})
     names = ("data_path", "model_path", "output_path", "save_tag")
@@ -92,6 +85,19 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
             table=options.format, progress=lambda done: bar.update(100 * done - bar.n), tell=print,
         )  # fmt: skip
     return outcome.exit_status
+
+
+def _check_options(options: Namespace) -> None:
+    if bool(options.files) == bool(options.test_files):
+        raise ConfigError("search: expected FILE ... or --test-files FILE ..., and not both")
+    if options.beams is not None and (options.test_files or options.cadence is not None):
+        raise ConfigError("--beams: expected files whose beams give their roles, found --cadence or --test-files")
+    if options.test_files and options.cadence is not None:
+        raise ConfigError("--cadence: expected files of scans, found --test-files, which are stamps of whole cadences")
+    if options.test_files and options.format not in ("csv", "json"):
+        raise ConfigError(f"--format: expected csv or json with --test-files, found {options.format}")
+    if options.test_files and options.trace is not None:
+        raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
 
 
 def stated(pattern: str | None, names: Sequence[str], paths: Sequence[Path]) -> list[StatedCadence]:
@@ -173,7 +179,7 @@ def score(
         detector: that scores them.
         settings: of a search; how probable a signal must be.
         batch: stamps scored at once.
-        table: format, csv or json.
+        table: format: csv or json.
     """
     from aetherscan.search.candidates import write_table
     from aetherscan.search.stamps import COLUMNS, LEVELS, open_stamps, score_stamps
@@ -297,11 +303,11 @@ def search(
         unused: lines about what the user named and no path stands for.
         named: what the user named, with catalogues; never written.
         max_channel_hz: files with wider channels are not searched.
-        table: format, csv or json.
+        table: format: csv, json or ecsv; dat: csv, and turboSETI's files of each cadence in a folder `cadence-N`.
         progress: receives the fraction of the work that is done, 0 to 1.
         tell: receives lines for the user.
     """
-    from aetherscan.search.candidates import write_csv, write_json
+    from sentinel.commands.turboseti import write_turboseti
 
     began = time.time()
     headers, failed = verified(paths, search.polarization)
@@ -315,12 +321,12 @@ def search(
     runs: list[dict[str, Any]] = []
     found: list[Any] = []
     used = None
-    result = output / f"candidates.{table}"
+    result = output / f"candidates.{'csv' if table == 'dat' else table}"
     output.mkdir(parents=True, exist_ok=True)
     check_writable(output, result.name, "run.json", inputs=[*paths, *named])
 
     def write() -> None:
-        {"csv": write_csv, "json": write_json}[table](result, found)
+        _writer(table)(result, found)
         report = {
             "cadences": runs,
             "failed": failed,
@@ -338,16 +344,23 @@ def search(
         detector = detect()
         used = {"name": detector.release.name, "sha256": detector.release.sha256}
     for count, cadence in enumerate(cadences):
-        share = partial(_share, progress, count, len(cadences))
+        searches = 2 if table == "dat" else 1  # of the cadence, then of each of its scans
+        share = partial(_share, progress, count * searches, len(cadences) * searches)
         for line in cadence.lines():
             tell(line)
         try:
             searched = _search_cadence(list(cadence.files), cadence.on, detector, search, share)
+            doubts = list(searched.warnings)
+            if table == "dat":
+                folder = output / f"cadence-{count + 1}"
+                share = partial(_share, progress, count * 2 + 1, len(cadences) * 2)
+                doubts += write_turboseti(folder, list(cadence.files), cadence.on, searched.candidates, search, share)
+                tell(f"  turboSETI's files: {folder}")
         except (ReadError, CadenceError, OSError) as error:
             failed.append(f"{cadence.target}: {error}")
             tell(f"not searched: {failed[-1]}")
             continue
-        for warning in searched.warnings:
+        for warning in doubts:
             tell(f"  warning: {warning}")
         found += searched.candidates
         facts = {
@@ -355,7 +368,7 @@ def search(
             "pattern": cadence.pattern,
             "files": [str(path) for path in cadence.files],
             "roles": cadence.roles,
-            "warnings": [*cadence.doubts, *searched.warnings],
+            "warnings": [*cadence.doubts, *doubts],
             "candidates": len(searched.candidates),
             "counts": searched.counts,
             "stage_s": searched.stage_s,
@@ -370,6 +383,16 @@ def search(
     without = f", {len(failed) + len(passed_over)} lines of what was not searched" if failed or passed_over else ""
     tell(f"{len(runs)} cadences, {len(found)} candidates{without}: {result}")
     return Outcome(searched=len(runs), failed=len(failed))
+
+
+def _writer(table: str) -> Callable[[Path, Sequence[Any]], None]:
+    from aetherscan.search.candidates import candidate_table, write_csv, write_json
+
+    if table != "ecsv":
+        return write_json if table == "json" else write_csv
+    from aetherscan.search.ecsv import write_ecsv
+
+    return lambda path, rows: write_ecsv(path, *candidate_table(rows))
 
 
 def verified(paths: Sequence[Path], polarization: int | None) -> tuple[dict[Path, Header], list[str]]:
