@@ -1,22 +1,15 @@
-# Run `up --foreground` as on a host, with the packages of requirements.lock, as an ordinary user. The root can be
-# mounted read-only: the service writes to /opt/sentinel/var only, and reads its input from data/incoming.
-FROM python:3.12.12-slim-bookworm AS packages
+# Two images: `serving`, the default, runs `up --foreground` as on a host; `training` adds TensorFlow for `train`. The root can
+# be mounted read-only: the service writes to /opt/sentinel/var and /tmp only, and reads its input from data/incoming.
+FROM python:3.12.12-slim-bookworm AS base
+# The user has a number, so that a cluster can check that it is not root.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin sentinel \
+    && install -d -o 10001 -g 10001 /opt/sentinel/var /opt/sentinel/data/incoming
 WORKDIR /opt/sentinel
-# Only these files decide which packages are installed, so a change of the code does not rebuild this layer of 3 GB.
-COPY sentinel.py pyproject.toml requirements.lock ./
-ENV PIP_NO_CACHE_DIR=1
-RUN python -c "import sentinel; sentinel.set_up(['postgres'])"
-
-FROM python:3.12.12-slim-bookworm
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin sentinel
-WORKDIR /opt/sentinel
-COPY --from=packages /opt/sentinel/.venv .venv
-COPY . .
-RUN install -d -o sentinel -g sentinel var data/incoming
-# Libraries write caches to the home folder, which this user does not have.
-ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/tmp/numba KERAS_HOME=/tmp/keras \
-    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-USER sentinel
+# The packages are part of the image: sentinel.py installs none. Libraries write caches to the home folder, which this
+# user does not have.
+ENV SENTINEL_NO_SETUP=1 PATH=/opt/sentinel/.venv/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib \
+    NUMBA_CACHE_DIR=/tmp/numba KERAS_HOME=/tmp/keras PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
 VOLUME ["/opt/sentinel/var"]
 STOPSIGNAL SIGTERM
 # Exit status 0 is ok, and 1 a warning that a restart would not clear.
@@ -24,3 +17,37 @@ HEALTHCHECK --interval=60s --timeout=30s --start-period=120s --retries=3 \
     CMD ./sentinel.py status > /dev/null; [ $? -le 1 ]
 ENTRYPOINT ["./sentinel.py"]
 CMD ["up", "--foreground"]
+
+# Only the lock decides which packages are installed, so a change of the code rebuilds the last layer, in seconds.
+FROM base AS packages
+USER root
+COPY requirements/service.txt requirements/postgres.txt requirements/
+# The secret is a pip.conf with the index of your site. Large tests of packages are removed, and the rest is compiled.
+RUN --mount=type=secret,id=pip_conf \
+    python -m venv .venv \
+    && PIP_CONFIG_FILE=/run/secrets/pip_conf .venv/bin/pip install --no-cache-dir --no-deps --require-hashes --no-compile \
+        --disable-pip-version-check --progress-bar=off -r requirements/service.txt -r requirements/postgres.txt \
+    && (cd .venv/lib/python3.*/site-packages && rm -r dask/tests distributed/tests $(find numba numpy scipy sklearn -name tests)) \
+    && .venv/bin/python -m compileall -q -j 0 .venv/lib
+
+FROM packages AS training-packages
+COPY requirements/train.txt requirements/
+RUN --mount=type=secret,id=pip_conf \
+    PIP_CONFIG_FILE=/run/secrets/pip_conf .venv/bin/pip install --no-cache-dir --no-deps --require-hashes --no-compile \
+        --disable-pip-version-check --progress-bar=off -r requirements/train.txt
+
+# Files of a checkout made with a strict umask must be readable for the user of the image.
+FROM base AS code
+USER root
+WORKDIR /code
+COPY . .
+RUN chmod -R u=rwX,go=rX . && python -m compileall -q aetherscan sentinel
+
+FROM base AS training
+COPY --from=training-packages /opt/sentinel/.venv .venv
+COPY --from=code /code ./
+CMD ["train", "--help"]
+
+FROM base AS serving
+COPY --from=packages /opt/sentinel/.venv .venv
+COPY --from=code /code ./

@@ -29,6 +29,8 @@ from sentinel.commands.arguments import (
 )
 
 VERSION = "0.1.0"
+TRAINING_PACKAGES = ("tensorflow", "keras", "onnx")
+"""Packages that serving does not need; the others are installed with the service."""
 Options = argparse.Namespace
 SEED = whole(0, 2**32 - 1)
 RELEASE = "folder of a release (default: the active release)"
@@ -263,6 +265,12 @@ def _run(options: Options) -> int:
         return 2
     except (SentinelError, AetherscanError, OSError) as error:
         print(f"{options.command}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        how = "./sentinel.py installs them in a checkout, and pip with `sentinel[train]`"
+        print(f"{options.command}: expected the packages for training, found no {error.name}; {how}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -26,17 +26,13 @@ def parser():
     commands = whole.add_subparsers(dest="command", required=True)
     commands.add_parser("up").add_argument("--docker", action="store_true")
     commands.add_parser("test").add_argument("rest", nargs="*")
+    commands.add_parser("train")
+    commands.add_parser("search").add_argument("--encoder-path")
     return whole
 def main(arguments):
     print("here", *arguments)
 """
-PYPROJECT = """
-[project]
-dependencies = ["numpy"]
-[project.optional-dependencies]
-gpu = ["cuda"]
-test = ["pytest"]
-"""
+LOCKS = {"service": "numpy==2.4.6", "train": "keras==3.15.1", "gpu": "cuda==12.9", "test": "pytest==9.2.0"}
 STUB = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/../calls"
 case "$*" in *"pip install"*) echo "$PIP_SAYS"
@@ -54,8 +50,9 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "sentinel.py", root)
     (root / "sentinel/__init__.py").touch()
     (root / "sentinel/cli.py").write_text(CLI)
-    (root / "pyproject.toml").write_text(PYPROJECT)
-    (root / "requirements.lock").write_text("numpy==2.4.6\n")
+    (root / "requirements").mkdir()
+    for step, package in LOCKS.items():
+        (root / f"requirements/{step}.txt").write_text(f"{package} --hash=sha256:00\n")
     (root / ".venv/bin").mkdir(parents=True)
     (root / ".venv/bin/python").write_text(STUB)
     (root / ".venv/bin/python").chmod(0o755)
@@ -83,38 +80,64 @@ def bootstrap(root: Path = ROOT) -> ModuleType:
     return module
 
 
-def test_the_first_start_installs_locked_versions_and_passes_its_arguments_on(checkout: Path) -> None:
+def installed(root: Path) -> list[str]:
+    """Return the steps whose packages pip installed, in order."""
+    return [Path(call.split()[-1]).stem for call in calls(root) if "pip install" in call]
+
+
+def test_the_first_start_installs_locked_files_and_passes_its_arguments_on(checkout: Path) -> None:
     assert start(checkout, "up").returncode == 0
-    install, handed_over = calls(checkout)
-    assert install.endswith(f"--constraint {checkout}/requirements.lock numpy")
+    install, checked, handed_over = calls(checkout)
+    assert install.endswith(
+        f"--no-deps --require-hashes --no-compile --requirement {checkout}/requirements/service.txt"
+    )
+    assert "import sentinel.workers.preload" in checked
     assert handed_over == "-P -m sentinel.cli up"
 
 
 def test_the_next_start_installs_nothing(checkout: Path) -> None:
     start(checkout, "up")
     assert start(checkout, "up").stderr == ""
-    assert len(calls(checkout)) == 3
+    assert len(calls(checkout)) == 4
 
 
-def test_only_the_test_command_installs_what_tests_need(checkout: Path) -> None:
-    start(checkout, "up")
-    assert calls(checkout)[0].endswith(" numpy")
-    start(checkout, "test", "-x")
-    assert calls(checkout)[2].endswith(" pytest")
-    assert calls(checkout)[3] == "-P -m sentinel.cli test -x"
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [(("test", "-x"), "test"), (("train",), "train"), (("search", "--encoder-path", "a.keras"), "train")],
+)
+def test_a_command_that_needs_more_installs_it_the_first_time_and_says_so(
+    checkout: Path, arguments: tuple[str, ...], step: str
+) -> None:
+    for other in ("up", "search", "search --encoder-path a.onnx"):
+        start(checkout, *other.split())
+    assert installed(checkout) == ["service"]
+    assert f"installing the {step} packages (" in start(checkout, *arguments).stderr
+    assert start(checkout, *arguments).stderr == ""
+    assert installed(checkout) == ["service", step]
+    assert calls(checkout)[-1] == f"-P -m sentinel.cli {' '.join(arguments)}"
 
 
 def test_extras_of_the_environment_are_installed_and_unknown_ones_are_named(checkout: Path) -> None:
     start(checkout, "up", SENTINEL_EXTRAS="gpu")
-    assert calls(checkout)[1].endswith("cuda")
+    assert installed(checkout) == ["service", "gpu"]
     refused = start(checkout, "up", SENTINEL_EXTRAS="gpus")
-    assert (refused.returncode, "no 'gpus', only gpu, runtime, test" in refused.stderr) == (3, True)
+    assert (refused.returncode, "some of gpu, service, test, train, found 'gpus'" in refused.stderr) == (3, True)
 
 
 def test_a_changed_lock_is_installed(checkout: Path) -> None:
     start(checkout, "up")
-    (checkout / "requirements.lock").write_text("numpy==2.4.7\n")
-    assert "installing the runtime packages" in start(checkout, "up").stderr
+    (checkout / "requirements/service.txt").write_text("numpy==2.4.7\n")
+    assert "installing the service packages" in start(checkout, "up").stderr
+
+
+@pytest.mark.parametrize("has_venv", [True, False])
+def test_where_another_installer_brings_the_packages_nothing_is_installed(checkout: Path, has_venv: bool) -> None:
+    (checkout / "sentinel/cli.py").write_text(f"{CLI}\nif __name__ == '__main__': print('here')\n")
+    if not has_venv:
+        shutil.rmtree(checkout / ".venv")
+    answer = start(checkout, "up", SENTINEL_NO_SETUP="1")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout == ("PYTHONPATH=\n" if has_venv else "here\n")
 
 
 def test_it_starts_through_a_link_and_from_another_folder(checkout: Path, tmp_path: Path) -> None:
@@ -176,6 +199,7 @@ def test_an_old_python_prints_which_versions_are_needed(
     [
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "no disk: "),
         ("WARNING: Retrying after connection broken by 'NewConnectionError()'\nERROR: No match", "no network: "),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "altered packages: "),
         ("ERROR: Cannot install numpy==1 and numpy==2", "set-up failed: ERROR: Cannot install numpy"),
         ("", "set-up failed: no output"),
     ],
@@ -191,7 +215,7 @@ def test_a_full_disk_is_reported_before_anything_is_created(checkout: Path, monk
     module = bootstrap(checkout)
     module.stamp("venv").unlink()
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000_000))
-    with pytest.raises(module.SetupError, match=r"no disk: .*about 4 GB, 1.2 GB are free"):
+    with pytest.raises(module.SetupError, match=r"no disk: .*about 1.6 GB, 1.2 GB are free"):
         module.set_up([])
 
 
@@ -234,7 +258,7 @@ def test_a_half_made_environment_is_made_again(checkout: Path, monkeypatch: pyte
     monkeypatch.setattr(module, "run_step", make)
     module.set_up([])
     assert (checkout / ".venv/lib/python3.11/site-packages/sentinel.pth").read_text() == f"{checkout}\n"
-    assert module.is_done("runtime")
+    assert module.is_done("service")
 
 
 def test_a_package_cut_off_by_a_kill_is_installed_again(checkout: Path) -> None:
@@ -260,7 +284,8 @@ def test_a_start_waits_for_the_pip_of_a_killed_start_and_continues_its_work(chec
         go_on.touch()
         second.communicate(timeout=60)
     assert second.returncode == 0
-    assert [call.split()[-1] for call in calls(checkout)] == ["numpy", "numpy", "up"]
+    assert installed(checkout) == ["service", "service"]
+    assert calls(checkout)[-1].endswith(" up")
 
 
 def test_every_check_runs_although_one_fails_and_pytest_runs_last(capsys: pytest.CaptureFixture[str]) -> None:

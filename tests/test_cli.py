@@ -127,6 +127,17 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_command_without_the_packages_for_training_says_how_to_install_them(configured, capsys, monkeypatch):
+    def train(_):
+        raise ModuleNotFoundError("No module named 'keras'", name="keras")
+
+    monkeypatch.setattr(cli, "_train", train)
+    assert cli.main(["train"]) == 1
+    assert (
+        "train: expected the packages for training, found no keras; ./sentinel.py installs" in capsys.readouterr().err
+    )
+
+
 def test_a_demo_without_a_service_names_the_command_that_starts_it(configured, capsys):
     assert cli.main(["demo"]) == 1
     assert "./sentinel.py up" in capsys.readouterr().out

@@ -71,16 +71,24 @@ def test_tracked_text_names_no_machine_and_no_package_index() -> None:
     assert found.stdout == ""
 
 
-def test_the_lock_pins_every_package_that_the_project_asks_for() -> None:
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line)] == []
-    pinned = {line.split("==")[0] for line in lines}
-    for wishes in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
-        assert {re.split(r"[<>=\[ ]", wish)[0].lower().replace("_", "-") for wish in wishes} <= pinned
+def test_the_locks_have_every_package_that_the_project_asks_for_with_hashes() -> None:
+    steps = {"service": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    assert {path.stem for path in ROOT.glob("requirements/*.txt")} == set(steps)
+    versions: dict[str, str] = {}
+    for step, wishes in steps.items():
+        lock = re.sub(r"(?m)^ *#.*\n", "", (ROOT / f"requirements/{step}.txt").read_text())
+        entries = re.findall(
+            r"(?m)^([a-z0-9-]+)==([\w.]+)( ; [^\\\n]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", lock
+        )
+        assert len(entries) == lock.count("==") - sum(entry[2].count("==") for entry in entries)
+        names = {re.split(r"[<>=\[ ]", wish)[0].lower().replace("_", "-") for wish in wishes}
+        assert names - {"sentinel"} <= {name for name, *_ in entries}, step
+        for name, version, marker, _ in entries:  # the steps are installed into one environment
+            assert versions.setdefault(f"{name} {marker if 'python' in marker else ''}", version) == version
 
 
 def test_the_image_has_one_pinned_python_that_the_project_supports() -> None:
-    bases = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    bases = set(re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE))
     assert len(bases) == 1
     minor = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-bookworm", bases.pop())
     oldest, beyond = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
@@ -89,17 +97,23 @@ def test_the_image_has_one_pinned_python_that_the_project_supports() -> None:
 
 
 def test_the_image_runs_the_service_as_an_ordinary_user_with_a_health_check() -> None:
-    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["sentinel"]
+    stages = re.split(r"(?m)^FROM ", DOCKERFILE)[1:]
+    assert re.findall(r"^USER (\S+)", stages[0], re.MULTILINE) == ["10001:10001"]
+    final = [stage for stage in stages if re.match(r"base AS (serving|training)\n", stage)]
+    assert [re.search(r"(?m)^USER", stage) for stage in final] == [None, None]  # they inherit it
     command = yaml.safe_load(re.search(r"^CMD (.+)", DOCKERFILE, re.MULTILINE)[1])
     assert command == SERVICE["command"]
     parse(command)
     parse(re.search(r"HEALTHCHECK.+\\\n +CMD \./sentinel\.py (\w+)", DOCKERFILE).groups())
 
 
-def test_the_image_includes_what_it_copies_and_has_the_version_of_the_project() -> None:
-    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert set(re.search(r"^COPY (sentinel.+) \./$", DOCKERFILE, re.MULTILINE)[1].split()) <= admitted
+def test_the_image_includes_the_code_and_the_configured_release_and_has_the_version_of_the_project() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    admitted = {line[1:] for line in lines if line.startswith("!")}
     assert [name for name in sorted(admitted) if not (ROOT / name).exists()] == []
+    release = load_config(ROOT / "config.yaml").release.relative_to(ROOT)
+    assert {"sentinel.py", "sentinel", "aetherscan", "config.yaml", str(release)} <= admitted
+    assert {path.split("/")[0] for path in re.findall(r"requirements/\S+\.txt", DOCKERFILE)} <= admitted
     assert SERVICE["image"] == f"sentinel:{PROJECT['version']}"
 
 
