@@ -37,10 +37,10 @@ def ours(batch: int, steps: int, folder: Path) -> dict[str, Any]:
         effective_batch_size=batch, per_replica_val_batch_size=4, num_samples_beta_vae=batch * steps * 5 // 4,
         num_target_backgrounds=60,
     )  # fmt: skip
-    _, history = train_encoder(
+    history = train_encoder(
         folder, settings, lambda: open_batches(batch_settings(settings, ExampleSettings()), settings.processes),
         tell=print,
-    )  # fmt: skip
+    ).history  # fmt: skip
     # An epoch validates on a quarter as many; the first one compiles.
     return {"seconds": min(row["seconds"] for row in history[1:]), "losses": [row["loss"] for row in history]}
 

@@ -49,5 +49,5 @@ def opened():
 
 def trained(folder, settings, open_batches=opened, **options):
     folder.mkdir(exist_ok=True)
-    encoder, history = train_encoder(folder, settings, open_batches, tell=lambda _: None, **options)
-    return np.concatenate([weight.ravel() for weight in encoder.get_weights()]), history
+    made = train_encoder(folder, settings, open_batches, tell=lambda _: None, **options)
+    return np.concatenate([weight.ravel() for weight in made.encoder.get_weights()]), made.history

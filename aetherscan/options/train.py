@@ -12,7 +12,7 @@ default differs from Aetherscan's, a comment gives the reason.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,15 @@ TAGS = {"final_vX": r"final_v\d+", "round_XX": r"round_\d+", "YYYYMMDD_HHMMSS": 
 SHRINK = (16, 128)
 """Factors by which the encoder reduces rows and bins: four strides of 2, then bins are pooled by 8."""
 WINDOW_BINNING = 8
+SHAPE = frozenset({"vae_latent_dim", "vae_dense_layer_size", "vae_kernel_size", "width_bin", "time_bins"})
+"""Options that give the weights of the encoder their shape: no checkpoint can be continued with others."""
+OUTSIDE_ENCODER = frozenset({
+    "rf_n_estimators", "rf_bootstrap", "rf_max_features", "rf_n_jobs", "rf_seed", "num_samples_rf", "forest_patches",
+    "judge_patches", "num_training_rounds", "per_replica_batch_size", "per_replica_val_batch_size",
+    "signal_injection_chunk_size", "processes", "max_retries", "retry_delay", "load_dir", "load_tag", "start_round",
+    "save_tag", "start", "allow_changed",
+})  # fmt: skip
+"""Options that do not change what a round of the encoder learns: of the forests, the machine, and where to begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +126,7 @@ class TrainSettings:
     lr_reduction_factor: float = option(0.2, "fraction by which the learning rate is lowered", above=0, below=1)
 
     max_retries: int = option(3, "attempts after a failure", heading="failures and resuming", least=0)
-    retry_delay: float = option(60.0, "seconds before the first retry; doubles with each retry", least=0)
+    retry_delay: float = option(60.0, "seconds before each retry", least=0)
     load_dir: str | None = option(None, "folder of the checkpoint, below model_path")
     load_tag: str | None = option(None, f"checkpoint to resume from: {', '.join(TAGS)}")
     start_round: int | None = option(None, "first round to train (default: the one after the checkpoint's)", least=1)
@@ -125,6 +134,9 @@ class TrainSettings:
 
     seed: int = option(  # scikit-learn takes 32 bits
         1, "random seed of the training", heading="additions to Aetherscan's options", least=0, most=2**32 - 1
+    )
+    allow_changed: tuple[str, ...] = option(
+        (), "options that may differ from those of the checkpoint although they change what is learned: NAME,..."
     )
     start: Path | None = option(None, "release folder whose encoder is trained further, from round 1")
     forest_patches: int = option(
@@ -164,6 +176,24 @@ class TrainSettings:
             return self.start_round
         kind, _, number = (self.load_tag or "").partition("_")
         return int(number) + 1 if kind == "round" else 1
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Names of the options that may differ from the checkpoint's."""
+        names = (name.strip() for word in self.allow_changed for name in word.split(","))
+        return frozenset(name.removeprefix("--").replace("-", "_") for name in names if name)
+
+    def of_encoder(self) -> dict[str, Any]:
+        """Return the options that determine what the encoder learns; a resumed training has the same.
+
+        The number of rounds is one of them only where the SNR of a round depends on it.
+        """
+        outside = OUTSIDE_ENCODER - ({"num_training_rounds"} if self.final_snr_range is not None else set())
+        return {name: value for name, value in self.recorded().items() if name not in outside}
+
+    def file_sizes(self) -> dict[str, int]:
+        """Return the size of each of `train_files` in bytes; raises what `files` raises."""
+        return {path.name: path.stat().st_size for path in self.files()}
 
     def tag(self) -> str:
         """Return the name of the release: `save_tag`, or the present time."""
@@ -219,6 +249,7 @@ def _contradictions(s: TrainSettings) -> list[str]:
     trained, scan_s = s.num_samples_beta_vae * s.train_val_split, s.time_bins * s.time_resolution
     files, widths, tags = " ".join(s.train_files), WINDOW_BINNING * SHRINK[1], ", ".join(TAGS)
     valid = {tag: tag is None or re.fullmatch("|".join(TAGS.values()), tag) for tag in (s.load_tag, s.save_tag)}
+    unknown = s.allowed - {declared.name for declared in fields(s)}
     checks = (
         (not isinstance(s.rf_max_features, float | int) or 0 < s.rf_max_features <= 1,
          f"rf_max_features: expected sqrt, log2, or a fraction above 0 and at most 1, found {s.rf_max_features}"),
@@ -247,6 +278,8 @@ def _contradictions(s: TrainSettings) -> list[str]:
         (valid[s.load_tag], f"load_tag: expected {tags}, found {s.load_tag}"),
         (valid[s.save_tag], f"save_tag: expected {tags}, found {s.save_tag}"),
         (not Path(s.load_dir or "").is_absolute(), f"load_dir: expected a folder below model_path, found {s.load_dir}"),
+        (s.load_tag or s.load_dir is None, f"load_dir: expected load_tag with it, found load_dir {s.load_dir} alone"),
+        (not unknown, f"allow_changed: expected names of options, found {', '.join(sorted(unknown))}"),
         (not (s.start and s.load_tag), "start: expected start or load_tag, found both"),
         (s.load_tag or s.start_round in {None, 1},
          f"start_round: expected load_tag with it, found start_round {s.start_round} alone"),

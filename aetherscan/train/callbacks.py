@@ -11,10 +11,9 @@ import keras
 from tqdm import tqdm
 
 from aetherscan.errors import TrainingError
+from aetherscan.train.events import write_events
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
-if TENSORFLOW:
-    from aetherscan.train import multi_gpu
 COLLAPSED = 0.01
 """KL divergence, nats, below which a latent holds no information about its observation."""
 CHECKED_EVERY = 20
@@ -83,11 +82,12 @@ def rate_of(model: keras.Model) -> float:
 
 
 class Log(keras.callbacks.Callback):
-    """Log every epoch as a row: in `rows`, as CSV, and for TensorBoard on the TensorFlow backend."""
+    """Log every epoch as a row: in `rows`, as CSV, and for TensorBoard."""
 
-    def __init__(self, number: int, rows: list[dict[str, float]], folder: Path) -> None:
+    def __init__(self, number: int, rows: list[dict[str, float]], folder: Path, events: Path) -> None:
         super().__init__()
-        self.number, self.rows, self.folder, self.began = number, rows, folder, time.monotonic()
+        self.number, self.rows, self.folder, self.events = number, rows, folder, events
+        self.began = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Record the learning rate. The time of an epoch starts when the last one ends, so it includes the batches'."""
@@ -100,8 +100,7 @@ class Log(keras.callbacks.Callback):
         began, self.began = self.began, time.monotonic()
         self.rows.append({**head, "seconds": round(self.began - began, 3), **losses})
         write_history(self.folder / "history.csv", self.rows)
-        if TENSORFLOW:
-            multi_gpu.write_events(self.folder / "tensorboard", {**losses, "learning_rate": self.rate}, len(self.rows))
+        write_events(self.events, {**losses, "learning_rate": self.rate}, len(self.rows))
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

@@ -3,7 +3,7 @@
     round_07/
         encoder.keras, decoder.keras   float32, also after mixed-precision training; loads on every backend
         optimizer.npz                  Adam's moments and step count
-        state.json                     round, history, settings
+        state.json                     run, round, history, phases, settings
 
 A checkpoint is written to a temporary folder, flushed and renamed, so it is complete or absent. It holds no random
 state: the draws of a round depend only on the seed, the round and the epoch.
@@ -12,7 +12,7 @@ state: the draws of a round depend only on the seed, the round and the epoch.
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,54 @@ from aetherscan.train.vae import BetaVAE, Shape, build_decoder, build_encoder
 History = list[dict[str, float]]
 
 
-def save(checkpoints: Path, number: int, model: BetaVAE, shape: Shape, history: History, settings: Any) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a checkpoint says of the training that wrote it.
+
+    Attributes:
+        run: identifies the training.
+        round: its last round, from 1.
+        history: every epoch so far.
+        phases: rounds with the same settings, in the order in which they were trained.
+        start: the encoder part of the card of the release that the training started from.
+        settings: of the last round.
+        files: sizes of the files of backgrounds, bytes.
+    """
+
+    run: str
+    round: int
+    history: History
+    phases: list[dict[str, Any]]
+    start: dict[str, Any] | None
+    settings: dict[str, Any]
+    files: dict[str, int]
+
+
+def read_state(folder: Path) -> State | None:
+    """Return the state that a checkpoint holds; None for a release, which has none.
+
+    Raises:
+        TrainingError: it is no state of this version.
+    """
+    path = folder / "state.json"
+    if not path.exists():
+        return None
+    try:
+        return State(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path}: expected the state of a checkpoint of this version, found {error}") from error
+
+
+def save(checkpoints: Path, model: BetaVAE, shape: Shape, state: State) -> Path:
     """Write the checkpoint of a round, replacing one of the same name, and return its folder.
 
     Args:
-        checkpoints: folder of all checkpoints.
-        number: of the round, from 1.
+        checkpoints: folder of the checkpoints of the training.
         model: after the round.
         shape: of its encoder.
-        history: every epoch so far.
-        settings: of the training, as JSON values.
+        state: of the training.
     """
-    folder = checkpoints / f"round_{number:02d}"
+    folder = checkpoints / f"round_{state.round:02d}"
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -45,8 +81,7 @@ def save(checkpoints: Path, number: int, model: BetaVAE, shape: Shape, history: 
         _float32(build_decoder, model.decoder, shape).save(temporary / "decoder.keras")
         values = {f"{i:03d}": variable.numpy() for i, variable in enumerate(_state(model.optimizer))}
         np.savez(temporary / "optimizer.npz", **values)
-        state = {"round": number, "history": history, "settings": settings}
-        (temporary / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        (temporary / "state.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
         for file in temporary.iterdir():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -57,25 +92,25 @@ def save(checkpoints: Path, number: int, model: BetaVAE, shape: Shape, history: 
     return folder
 
 
-def load(folder: Path, model: BetaVAE) -> History:
-    """Load a checkpoint into a compiled model, and return its history.
+def load(folder: Path, model: BetaVAE) -> State | None:
+    """Load a checkpoint into a compiled model, and return its state.
 
-    A release folder holds only the encoder: decoder and optimizer then stay as they are, and the history is empty.
+    A release folder holds only the encoder: decoder and optimizer then stay as they are, and there is no state.
 
     Raises:
         TrainingError: the folder holds no encoder, or one of another shape.
     """
     try:
         model.encoder.set_weights(_loaded(folder / "encoder.keras"))
-        if not (folder / "state.json").exists():
-            return []
+        if not (state := read_state(folder)):
+            return None
         model.decoder.set_weights(_loaded(folder / "decoder.keras"))
         with np.load(folder / "optimizer.npz") as values:
             for variable, name in zip(_state(model.optimizer), sorted(values), strict=True):
                 variable.assign(values[name])
-        return list(json.loads((folder / "state.json").read_text(encoding="utf-8"))["history"])
     except (OSError, ValueError, KeyError) as error:
         raise TrainingError(f"{folder}: expected a checkpoint of the same settings, found {error}") from error
+    return state
 
 
 def save_encoder(path: Path, encoder: keras.Model, shape: Shape) -> keras.Model:

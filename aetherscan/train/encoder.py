@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,21 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from aetherscan.errors import TrainingError
+from aetherscan.errors import AetherscanError, TrainingError
 from aetherscan.options.train import TrainSettings
 from aetherscan.train import checkpoint
 from aetherscan.train.batches import Batch, BatchSource
 from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ProgressBar
+from aetherscan.train.events import drop_events
+from aetherscan.train.folders import checkpoints_of, set_aside
 from aetherscan.train.resources import Note, stage
+from aetherscan.train.resume import Phases, begin, plain, with_round
 from aetherscan.train.streams import Stream, keras_seeds
 from aetherscan.train.vae import BetaVAE, Shape, build_decoder, build_encoder
 
 if TENSORFLOW:
     from aetherscan.train import multi_gpu
 
-CHECKPOINTS = "checkpoints"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOG = logging.getLogger(__name__)
 CLIP = 1e3
@@ -71,6 +73,11 @@ class Plan:
     steps: int
     check: int
     checks: int
+
+    @property
+    def described(self) -> str:
+        """The devices as text."""
+        return ", ".join(self.devices) or "one device"
 
     @staticmethod
     def of(settings: TrainSettings) -> "Plan":
@@ -123,59 +130,87 @@ def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
     return model
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained encoder, and how it came about."""
+
+    encoder: keras.Model
+    history: checkpoint.History
+    run: str
+    phases: Phases
+    start: dict[str, Any] | None
+
+
 def train_encoder(
     folder: Path,
     settings: TrainSettings,
     open_batches: Callable[[], AbstractContextManager[BatchSource]],
     *,
+    commit: str = "",
     tell: Callable[[str], object] = print,
     note: Note = lambda _: None,
     wait: Callable[[float], object] = time.sleep,
-) -> tuple[keras.Model, checkpoint.History]:
-    """Train the remaining rounds and write a checkpoint after each; return the encoder and the history.
+) -> Trained:
+    """Train the remaining rounds, and write a checkpoint after each.
 
-    A round that fails is repeated from the last checkpoint, after a pause that doubles with each failure.
+    A round that fails is repeated from the last checkpoint after a pause, unless it would fail again.
 
     Args:
         folder: of the release.
         settings: of the training; `load_tag` names the checkpoint to resume from.
         open_batches: opens a source of batches.
+        commit: of the code.
         tell: receives lines for the user.
         note: receives each finished stage.
         wait: sleeps for a number of seconds.
 
     Raises:
-        TrainingError: the loss is not finite, the posterior collapsed, or the disk is full; the message says what to
-            change.
+        TrainingError: there is no such checkpoint; or the loss is not finite, the posterior collapsed, or the disk is
+            full: the message says what to change.
+        OptionsError: settings differ from those of the checkpoint.
+        AetherscanError: the backgrounds cannot be read.
     """
-    plan, begun, checkpoints = Plan.of(settings), started_from(settings), settings.model_path / CHECKPOINTS
-    done, rounds, failures = settings.first_round - 1, settings.num_training_rounds, 0
-    model, history, logs = None, checkpoint.History(), settings.output_path / folder.name
-    logs.mkdir(parents=True, exist_ok=True)
-    if done == 0 < rounds and checkpoints.exists() and not settings.load_tag:
-        tell(f"older checkpoints: {checkpoints.rename(unused(checkpoints))}")
+    plan, start = Plan.of(settings), begin(settings, folder.name)
+    about = plain({
+        "cadences_per_epoch": plan.steps * plan.batch, "devices": plan.described, "commit": commit,
+        "settings": settings.of_encoder(),
+    })  # fmt: skip
+    begun, done, rounds, failures = start.folder, start.done, settings.num_training_rounds, 0
+    checkpoints, logs, files = checkpoints_of(settings, folder.name), settings.output_path / folder.name, {}
+    model, history, phases, events = None, checkpoint.History(), Phases(), logs / "tensorboard" / start.run
     with tqdm(total=(rounds - done) * settings.epochs_per_round * plan.steps, disable=not sys.stderr.isatty()) as bar:
         while model is None or done < rounds:
             try:
                 keras.backend.clear_session()
                 model = build(settings, plan)
-                history = [row for row in checkpoint.load(begun, model) if row["round"] <= done] if begun else []
+                state = checkpoint.load(begun, model) if begun else None
+                history, phases = (state.history, state.phases) if state else ([], [])
                 if done == rounds:
                     break
+                files = settings.file_sizes()
                 with open_batches() as source:
+                    if not failures and (aside := set_aside(checkpoints, done)):
+                        tell(f"checkpoints of an earlier training, moved to: {aside}")
+                    logs.mkdir(parents=True, exist_ok=True)
+                    drop_events(events, len(history))
                     while done < rounds:
+                        before = len(history)
                         with stage(f"round {done + 1}", note) as results:
-                            history = one_round(model, source, settings, plan, done + 1, history, logs, bar)
+                            history = one_round(model, source, settings, plan, done + 1, history, (logs, events), bar)
                             results |= {key: history[-1][key] for key in ("loss", "val_loss")}
-                        begun = checkpoint.save(
-                            checkpoints, done + 1, model, shape_of(settings), history, settings.recorded()
-                        )
+                        phases = with_round(phases, done + 1, history[before:], about)
+                        state = checkpoint.State(
+                            run=start.run, round=done + 1, history=history, phases=phases, start=start.start,
+                            settings=plain(settings.recorded()), files=files,
+                        )  # fmt: skip
+                        begun = checkpoint.save(checkpoints, model, shape_of(settings), state)
                         done, failures = done + 1, 0
             except KeyboardInterrupt:
-                advice = f"resume with load_tag {begun.name}" if begun else "no round is complete"
+                kept = begun and begun.parent == checkpoints
+                advice = f"resume with --output {folder} --load-tag {begun.name}" if kept else "no round is complete"
                 tell(f"interrupted in round {done + 1}: {advice}")
                 raise
-            except TrainingError:
+            except AetherscanError:
                 raise
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in FULL:
@@ -185,36 +220,13 @@ def train_encoder(
                     ) from error
                 if failures == settings.max_retries:
                     raise
-                pause, failures, model = settings.retry_delay * 2**failures, failures + 1, None
+                pause, failures, model = settings.retry_delay, failures + 1, None
                 LOG.exception("round %d failed", done + 1)
                 tell(f"round {done + 1}: {error!r}: retry in {pause:g} s from {begun or 'the start'}")
-                bar.n = (done + 1 - settings.first_round) * settings.epochs_per_round * plan.steps
+                bar.n = (done - start.done) * settings.epochs_per_round * plan.steps
                 wait(pause)
-    return checkpoint.save_encoder(folder / "encoder.keras", model.encoder, shape_of(settings)), history
-
-
-def started_from(settings: TrainSettings) -> Path | None:
-    """Return the folder of the initial weights: a checkpoint, a release to train further, or None.
-
-    Raises:
-        TrainingError: the folder holds no encoder.
-    """
-    if settings.load_tag:
-        usual = CHECKPOINTS if settings.load_tag.startswith("round") else "."
-        folder = settings.model_path / (settings.load_dir or usual) / settings.load_tag
-    elif settings.start:
-        folder = Path(settings.start)
-    else:
-        return None
-    if not (folder / "encoder.keras").exists():
-        others = ", ".join(sorted(file.parent.name for file in folder.parent.glob("[!.]*/encoder.keras"))) or "none"
-        raise TrainingError(f"{folder}: expected a checkpoint or a release, found no encoder; available: {others}")
-    return folder
-
-
-def unused(folder: Path) -> Path:
-    """Return the first of `folder`-1, `folder`-2, ... that does not exist."""
-    return next(path for n in count(1) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
+    encoder = checkpoint.save_encoder(folder / "encoder.keras", model.encoder, shape_of(settings))
+    return Trained(encoder=encoder, history=history, run=start.run, phases=phases, start=start.start)
 
 
 def one_round(
@@ -224,7 +236,7 @@ def one_round(
     plan: Plan,
     number: int,
     history: checkpoint.History,
-    folder: Path,
+    logs: tuple[Path, Path],
     bar: tqdm,
 ) -> checkpoint.History:
     """Train one round.
@@ -236,7 +248,7 @@ def one_round(
         plan: how an epoch is divided into steps.
         number: of the round, from 1.
         history: epochs of the rounds before.
-        folder: of the logs.
+        logs: folders of `history.csv` and of the TensorBoard log.
         bar: progress over the batches of all rounds.
 
     Returns:
@@ -256,7 +268,7 @@ def one_round(
             settings.patience_threshold, settings.min_pct_improvement, settings.lr_reduction_factor,
             settings.min_learning_rate,
         ),
-        Log(number, rows, folder),
+        Log(number, rows, *logs),
         ProgressBar(bar, number, settings.num_training_rounds),
     ]  # fmt: skip
     for epoch in range(epochs):  # one fit per epoch: Keras would request the next epoch's batches before it validates

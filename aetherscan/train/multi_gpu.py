@@ -1,12 +1,11 @@
-"""TensorFlow only: share a batch among several devices, and write TensorBoard logs.
+"""TensorFlow only: share a batch among several devices.
 
 Keras cannot accumulate gradients over several devices (keras-team/keras#20582): its optimizer would have to
 synchronize the replicas inside a condition of the graph. Here each replica processes its part of an effective batch in
 pieces and sums their gradients, and the optimizer makes one step.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, no_type_check
 
 import tensorflow as tf
@@ -37,20 +36,3 @@ class MirroredVAE(BetaVAE):
             self._loss_tracker.update_state(loss * self.replicas)
         self.optimizer.apply(total, self.trainable_weights)
         return {metric.name: metric.result() for metric in self.metrics}
-
-
-def write_events(folder: Path, values: Mapping[str, float], step: int) -> None:
-    """Add values to a TensorBoard log; TensorBoard itself need not be installed.
-
-    Args:
-        folder: of the log.
-        values: by name.
-        step: epochs since the start of the training.
-    """
-    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-    metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class=1)
-    writer = tf.summary.create_file_writer(str(folder), filename_suffix=f".{step:06d}")
-    with writer.as_default(step=step):
-        for name, value in values.items():
-            tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
-    writer.close()

@@ -22,14 +22,14 @@ import keras
 import numpy as np
 
 from aetherscan.detector.detector import Encode, load_encoder
-from aetherscan.detector.release import Release, read_release, write_card
-from aetherscan.errors import ReleaseError
+from aetherscan.detector.release import Release, write_card
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.backgrounds import Source
 from aetherscan.train.batches import BatchSettings, open_batches, sources_of
-from aetherscan.train.encoder import Plan, train_encoder
+from aetherscan.train.encoder import Trained, train_encoder
 from aetherscan.train.examples import Examples, draw
+from aetherscan.train.folders import checkpoints_of, hold
 from aetherscan.train.forest import (
     BUDGET,
     EMITTERS_PER_MHZ,
@@ -43,6 +43,7 @@ from aetherscan.train.onnx_export import export_onnx
 from aetherscan.train.random_skies import ExampleSettings, kinds_drawn
 from aetherscan.train.report import write_training
 from aetherscan.train.resources import Note, stage
+from aetherscan.train.resume import phase_lines
 from aetherscan.train.streams import Stream
 
 DRAWN_LATENTS = 2000
@@ -82,31 +83,34 @@ def train(
 
     Raises:
         FileExistsError: the folder holds a release already.
+        OptionsError: settings differ from those of the checkpoint, or files are missing.
+        ReadError, CadenceError: the files of backgrounds cannot be used.
         ReleaseError: the release to start from cannot be read.
-        TrainingError: the training cannot continue; the last checkpoint is complete.
+        TrainingError: another training uses the folders, or this one cannot continue; the last checkpoint is complete.
         KeyboardInterrupt: the training was stopped by SIGINT or SIGTERM.
     """
-    if (folder / "release.json").exists():
-        raise FileExistsError(f"{folder}: expected a folder without a release, found release.json: choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    commit, stages = code_commit(), list[dict[str, Any]]()
-    examples = examples or ExampleSettings(
-        rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
-    )
-    start = encoder_card(settings.start) if settings.start else None
-    batches = batch_settings(settings, examples)
+    report = settings.output_path / folder.name
+    with interruptible(), hold(folder, checkpoints_of(settings, folder.name), report):
+        if (folder / "release.json").exists():
+            expected = "expected a folder without a release, found release.json: choose another name"
+            raise FileExistsError(f"{folder}: {expected}")
+        stages, commit = list[dict[str, Any]](), code_commit()
+        examples = examples or ExampleSettings(
+            rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
+        )
+        batches = batch_settings(settings, examples)
+        sources = sources_of(batches)  # reads the files of backgrounds, before anything is written
 
-    def record(finished: Mapping[str, Any]) -> None:
-        stages.append(dict(finished))
-        note(finished)
+        def record(finished: Mapping[str, Any]) -> None:
+            stages.append(dict(finished))
+            note(finished)
 
-    with interruptible():
         opened = partial(open_batches, batches, settings.processes)
-        encoder, history = train_encoder(folder, settings, opened, tell=tell, note=record)
-        export_onnx(encoder, folder / "encoder.onnx")
+        trained = train_encoder(folder, settings, opened, commit=commit, tell=tell, note=record)
+        export_onnx(trained.encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
         with stage("draw", record):
-            sets = forest_sets(encode, settings, examples, sources_of(batches) if settings.train_files else None)
+            sets = forest_sets(encode, settings, examples, sources if settings.train_files else None)
         modes = {}
         for mode in MODES:
             with stage(f"forest {mode}", record) as results:
@@ -114,34 +118,45 @@ def train(
                 parts = {name: features[mode] for name, features in sets.items()}
                 modes[mode] = train_forest(folder, mode, parts, settings, kinds_drawn(examples), people)
                 results |= {"threshold": modes[mode]["threshold"]}
-    plan = Plan.of(settings)
-    trained = {
-        "epochs": len(history),
-        "cadences": len(history) * plan.steps * plan.batch,
-        "seconds": round(sum(row["seconds"] for row in history)),
-        "devices": ", ".join(plan.devices) or "one device",
-        "start": start,
-    }
-    seconds = sum(finished["seconds"] for finished in stages if not finished["stage"].startswith("round"))
-    card = {
-        "name": folder.name,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "snippet": {"rows": examples.rows, "bins": examples.bins},
-        "modes": modes,
-        "data": asdict(examples),
-        "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
-        "encoder": start if start and not history else trained,
-        "labels": labels or {},
-        "forests": {"seconds": round(seconds)},
-        "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
-    }
-    release = write_card(folder, card)
-    (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
-    tracks = sets["measure"]["tracks"]
-    drawn = tracks.only(np.arange(min(DRAWN_LATENTS, len(tracks.labels))))
-    write_training(settings.output_path / folder.name, release, history, stages, drawn)
+        seconds = sum(finished["seconds"] for finished in stages if not finished["stage"].startswith("round"))
+        card = {
+            "name": folder.name,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit,
+            "snippet": {"rows": examples.rows, "bins": examples.bins},
+            "modes": modes,
+            "data": asdict(examples),
+            "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
+            "encoder": encoder_history(trained),
+            "labels": labels or {},
+            "forests": {"seconds": round(seconds)},
+            "packages": {"keras": keras.__version__, "backend": keras.backend.backend()},
+        }
+        release = write_card(folder, card)
+        (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
+        tracks = sets["measure"]["tracks"]
+        drawn = tracks.only(np.arange(min(DRAWN_LATENTS, len(tracks.labels))))
+        write_training(report, release, trained.history, stages, drawn)
     return release
+
+
+def encoder_history(trained: Trained) -> dict[str, Any]:
+    """Return what the card says of the encoder: its phases, and the encoder that it started from.
+
+    Where no round was trained, it is the description of that encoder.
+    """
+    phases = trained.phases
+    if trained.start and not phases:
+        return trained.start
+    return {
+        "run": trained.run,
+        "epochs": sum(phase["epochs"] for phase in phases),
+        "cadences": sum(phase["epochs"] * phase["cadences_per_epoch"] for phase in phases),
+        "seconds": round(sum(phase["seconds"] for phase in phases)),
+        "devices": "; ".join(dict.fromkeys(phase["devices"] for phase in phases)),
+        "phases": phases,
+        "start": trained.start,
+    }
 
 
 def forest_sets(
@@ -172,18 +187,6 @@ def forest_sets(
         )
         for name, (stream, numbers, source) in patches.items()
     }  # fmt: skip
-
-
-def encoder_card(folder: Path) -> dict[str, Any]:
-    """Return the part of a release's card that describes its encoder.
-
-    Raises:
-        ReleaseError: there is no release, or its card does not describe the encoder.
-    """
-    release = read_release(folder, only_encoder=True)
-    if "encoder" not in release.card:
-        raise ReleaseError(f"{folder}: expected `encoder` in release.json, found none")
-    return {"name": release.name, **release.card["encoder"]}
 
 
 def batch_settings(settings: TrainSettings, examples: ExampleSettings) -> BatchSettings:
@@ -245,8 +248,10 @@ def _encoder_text(encoder: dict[str, Any]) -> str:
     name = f" of {encoder['name']}" if "name" in encoder else ""
     text = f"""The encoder{name} was trained on {encoder["cadences"]:,} cadences in {encoder["epochs"]} epochs, in
 {encoder["seconds"]:,} s on {encoder["devices"]}."""
+    if encoder.get("phases"):
+        text = "\n".join([text, "", *phase_lines(encoder["phases"]), ""])
     start = encoder.get("start")
-    return f"{text} It started from another encoder.\n{_encoder_text(start)}" if start else text
+    return f"{text}\nIt started from another encoder. {_encoder_text(start)}" if start else text
 
 
 def _alarms_text(card: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from sqlalchemy import select
 from tqdm import tqdm
 
 from aetherscan.errors import FormatError
-from aetherscan.io.outputs import check_writable
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.examples import Examples
 from aetherscan.train.labels import read_labelled
@@ -44,9 +43,6 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
 
     folder = folder or settings.model_path / settings.tag()
     report = settings.output_path / folder.name
-    for place in (folder, report):
-        place.mkdir(parents=True, exist_ok=True)
-        check_writable(place)
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     log = TrainingLog(run=folder.name, poster=poster)
     examples, labels = labeled_examples(store, (settings.time_bins, settings.bins)) if store else (None, {})

@@ -25,7 +25,8 @@ def parsed(arguments, config=None):
 )
 def test_every_form_of_every_option_of_aetherscan_is_accepted(option, form):
     name = option.removeprefix("--").replace("-", "_")
-    others = ["--num-samples-beta-vae", "50000"] if name == "effective_batch_size" else []
+    needed = {"effective_batch_size": ["--num-samples-beta-vae", "50000"], "load_dir": ["--load-tag", "round_10"]}
+    others = needed.get(name, [])
     given = getattr(parsed([option, *form, *others]), name)
     parts = given if isinstance(given, tuple) else (given,)
     same = zip(map(str, parts), form, strict=True)
