@@ -3,8 +3,8 @@
 Run from the repository root: `python benchmarks/learning.py FOLDER...`, with folders of releases or of checkpoints
 (`models/checkpoints/test_v1/round_03`). Forests of 300 trees are fitted for each encoder on the search results of 400
 simulated patches of sky. Recall is of signals of SNR 10 and more in 300 further patches, at 5% and 1% false
-positives: in windows; of followed lines by their latents alone; and of followed lines by latents and measurements. The measurements
-alone are tested too.
+positives: in windows; of followed lines by their latents alone; and of followed lines by latents and measurements.
+The measurements alone are tested too.
 """
 
 import json

@@ -206,9 +206,8 @@ def train_encoder(
                         begun = checkpoint.save(checkpoints, model, shape_of(settings), state)
                         done, failures = done + 1, 0
             except KeyboardInterrupt:
-                kept = begun and begun.parent == checkpoints
-                advice = f"resume with --output {folder} --load-tag {begun.name}" if kept else "no round is complete"
-                tell(f"interrupted in round {done + 1}: {advice}")
+                own = begun if begun and begun.parent == checkpoints else None
+                tell(f"interrupted in round {done + 1}: {_advice(folder, own)}")
                 raise
             except AetherscanError:
                 raise
@@ -227,6 +226,11 @@ def train_encoder(
                 wait(pause)
     encoder = checkpoint.save_encoder(folder / "encoder.keras", model.encoder, shape_of(settings))
     return Trained(encoder=encoder, history=history, run=start.run, phases=phases, start=start.start)
+
+
+def _advice(folder: Path, written: Path | None) -> str:
+    """Say how an interrupted training is resumed from the last checkpoint that it wrote, if there is one."""
+    return f"resume with --output {folder} --load-tag {written.name}" if written else "no round is complete"
 
 
 def one_round(
