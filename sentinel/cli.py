@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sentinel import COMMAND, VERSION
 from sentinel.commands.arguments import (
     file_name,
     folder_name,
@@ -28,7 +29,6 @@ from sentinel.commands.arguments import (
     words,
 )
 
-VERSION = "0.1.0"
 TRAINING_PACKAGES = ("tensorflow", "keras", "onnx")
 """Packages that serving does not need; the others are installed with the service."""
 Options = argparse.Namespace
@@ -40,7 +40,7 @@ SINCE = "oldest record: a date (2026-08-01), an MJD, or an age such as 90m, 12h,
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the help of each command ends with an example."""
     text = "Search radio-telescope cadences for technosignatures as the files arrive."
-    top = argparse.ArgumentParser(prog="sentinel.py", description=text)
+    top = argparse.ArgumentParser(prog=COMMAND.removeprefix("./"), description=text)
     top.add_argument("--version", action="version", version=VERSION)
     text = "configuration file (default: $SENTINEL_CONFIG, else config.yaml)"
     top.add_argument("--config", type=file_name, metavar="FILE", help=text)
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, does: Callable[[Options], int], text: str, example: str) -> argparse.ArgumentParser:
         layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-        layout["epilog"] = f"example:\n  ./sentinel.py {example}"
+        layout["epilog"] = f"example:\n  {COMMAND} {example}"
         added = commands.add_parser(name, help=text, description=text, **layout)
         added.set_defaults(does=does)
         return added
@@ -269,7 +269,7 @@ def _run(options: Options) -> int:
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise
-        how = "./sentinel.py installs them in a checkout, and pip with `sentinel[train]`"
+        how = "./sentinel.py installs them in a checkout, and `pip install 'sentinel[train]'` elsewhere"
         print(f"{options.command}: expected the packages for training, found no {error.name}; {how}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -354,7 +354,7 @@ def _up(options: Options) -> int:
         raise
     print(
         f"release {release.name} searches new files in {', '.join(map(str, config.watch.roots))}\n"
-        f"logs: {config.state_dir / 'log'}; try: ./sentinel.py demo, status, candidates ls, down"
+        f"logs: {config.state_dir / 'log'}; try: {COMMAND} demo, status, candidates ls, down"
     )
     return 0
 
@@ -390,7 +390,7 @@ def _status(options: Options) -> int:
     try:
         config = _loaded()
         if not config.has_store and not service_pids(config):  # else the disk of the state directory is away
-            remedy = missing_mount(config.state_dir) or "start the service: ./sentinel.py up"
+            remedy = missing_mount(config.state_dir) or f"start the service: {COMMAND} up"
             return _unknown_state(f"no store in {config.state_dir}; {remedy}", options)
         seen = status.read_status(config, lambda: status.quick_store(config))
     except (ConfigError, OSError) as error:
@@ -444,7 +444,7 @@ def _demo(options: Options) -> int:
 
     config = _loaded()
     if not supervisor.program_states(config):
-        print("the service is not running; start it first: ./sentinel.py up")
+        print(f"the service is not running; start it first: {COMMAND} up")
         return 1
     how = {"seed": options.seed, "suffix": options.suffix, "slow_s": options.slow, "keep": options.keep}
     return int(not demo.run(config, _store(config), tell=print, **how))

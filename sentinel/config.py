@@ -52,6 +52,8 @@ from aetherscan.options.train import TrainSettings
 from sentinel.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGED = Path(__file__).resolve().parent / "packaged"
+"""Default configuration and release in an installed package; a checkout has them at its top."""
 PREFIX = "SENTINEL__"
 SECRETS = ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL")
 SIZE = r"^(?i:auto|(\d+(?:\.\d+)?) *(?:([kmgtp]?)(i?)b)?)$"
@@ -503,10 +505,13 @@ class _Layers(Config, BaseSettings):
 
 
 def config_path(named: str | None = None) -> Path | None:
-    """Return the path of the file: `named`, or `SENTINEL_CONFIG`, or `config.yaml` beside the packages if it exists."""
+    """Return the path of the file: `named`, or `SENTINEL_CONFIG`, or `config.yaml` if it exists.
+
+    That file is at the top of the checkout; where the package was installed by pip, in the current folder.
+    """
     if path := named or os.environ.get("SENTINEL_CONFIG"):
         return Path(path).absolute()
-    default = ROOT / "config.yaml"
+    default = (Path.cwd() if PACKAGED.exists() else ROOT) / "config.yaml"
     return default if default.exists() else None
 
 
@@ -657,6 +662,8 @@ def load_config(path: Path | None) -> Config:
         raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
     base = path.parent if path else Path.cwd()
     found = _placed(layers.model_dump(), base)
+    if (PACKAGED / layers.release).exists() and not found["release"].exists():
+        found["release"] = PACKAGED / layers.release
     found["state_dir"] = Path(found["state_dir"]).resolve()  # one service has one path, whatever links lead to it
     for name, variable in FOLDERS.items():
         if named := os.environ.get(variable):

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from sentinel import COMMAND
 from sentinel.config import Config
 from sentinel.errors import SentinelError
 from sentinel.injection.tone import is_tone, tone_columns, write_sky
@@ -138,7 +139,7 @@ def _compare(store: Store, cadence_ids: Sequence[int], tone: Any, tell: Callable
     if close is None:
         tell("the tone was not found")
         return False
-    tell(f"candidate {close['id']}, picture {close['picture'] or 'not drawn yet: ./sentinel.py status'}")
+    tell(f"candidate {close['id']}, picture {close['picture'] or f'not drawn yet: {COMMAND} status'}")
     for message in messages:
         why = "no channel is configured" if message.state == "off" else message.cause or ""
         tell(f"message   {message.poster}: {message.state} {why}".rstrip())

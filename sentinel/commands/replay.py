@@ -17,13 +17,14 @@ from sqlalchemy import Row, select
 
 from aetherscan.errors import AetherscanError
 from aetherscan.header import UNIX_EPOCH_MJD
+from sentinel import VERSION
 from sentinel.config import Config
 from sentinel.errors import ConfigError
 from sentinel.store.queue import OWED, SearchRecord, Store
 from sentinel.store.releases import active_release
 from sentinel.store.schema import artefact, cadence, candidate, superseded
 from sentinel.workers.pictures import waterfalls
-from sentinel.workers.process import code_version, detector_for
+from sentinel.workers.process import detector_for
 from sentinel.workers.search import search_files
 
 SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -76,7 +77,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
         changed += bool(said)
         for line in said:
             tell(f"cadence {entry.id}: {entry.target}: {line}")
-    by = f"release {detector.release.name} ({detector.release.sha256[:12]}), code {code_version()}"
+    by = f"release {detector.release.name} ({detector.release.sha256[:12]}), code {VERSION}"
     tell(f"{len(cadences) - away} cadences searched again by {by}: {changed} differ; {away} have missing files")
     return len(cadences) > away and not changed  # what was not compared is not the same
 

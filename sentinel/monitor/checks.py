@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sentinel import COMMAND
+
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 WORDS = ("ok", "warning", "critical", "unknown")
 LATE = 3
@@ -69,13 +71,13 @@ def _service(facts: Facts) -> Problem | None:
     if facts["programs"]:
         return None
     if silent := facts.get("supervisord"):
-        return CRITICAL, f"{silent}: its socket was deleted or it hangs; its programs may run: ./sentinel.py restart"
-    return CRITICAL, "the service is not running: ./sentinel.py up"
+        return CRITICAL, f"{silent}: its socket was deleted or it hangs; its programs may run: {COMMAND} restart"
+    return CRITICAL, f"the service is not running: {COMMAND} up"
 
 
 def _programs(facts: Facts) -> Problem | None:
     down = [name for name, state in facts["programs"].items() if state != "RUNNING"]
-    return (CRITICAL, f"not running: {', '.join(down)}: ./sentinel.py logs {' '.join(down)}") if down else None
+    return (CRITICAL, f"not running: {', '.join(down)}: {COMMAND} logs {' '.join(down)}") if down else None
 
 
 def _watcher(facts: Facts) -> Problem | None:
@@ -83,7 +85,7 @@ def _watcher(facts: Facts) -> Problem | None:
         return None
     beats = _beats(facts, "watcher")
     if not beats:
-        return CRITICAL, "no heartbeat from the watcher: ./sentinel.py logs watcher"
+        return CRITICAL, f"no heartbeat from the watcher: {COMMAND} logs watcher"
     late = [beat for beat in beats if is_late(beat)]
     if not late:
         return None
@@ -110,7 +112,7 @@ def _workers(facts: Facts) -> Problem | None:
     workers = [beat for beat in _beats(facts, "worker") if not is_late(beat)]
     if workers or not facts["programs"]:
         return None
-    return CRITICAL, "no worker has loaded a release: ./sentinel.py logs cluster"
+    return CRITICAL, f"no worker has loaded a release: {COMMAND} logs cluster"
 
 
 def _hosts(facts: Facts) -> Problem | None:
@@ -218,11 +220,11 @@ def _canary(facts: Facts) -> Problem | None:
     canary = facts["canary"]
     out_s = canary["age_s"] or 0.0
     if canary["recovered"] is False:
-        return CRITICAL, "the tone of the last canary was not found: ./sentinel.py demo"
+        return CRITICAL, f"the tone of the last canary was not found: {COMMAND} demo"
     if facts["programs"] and canary["recovered"] is None and out_s > canary["alarm_s"]:
-        return CRITICAL, f"a canary sent {out_s:.0f} s ago is not searched: ./sentinel.py logs cluster"
+        return CRITICAL, f"a canary sent {out_s:.0f} s ago is not searched: {COMMAND} logs cluster"
     if canary["every_s"] and out_s > LATE * canary["every_s"]:
-        return WARNING, f"no canary was sent for {out_s:.0f} s: ./sentinel.py logs web"
+        return WARNING, f"no canary was sent for {out_s:.0f} s: {COMMAND} logs web"
     return None
 
 

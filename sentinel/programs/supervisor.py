@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sentinel import COMMAND
 from sentinel.config import Config
 from sentinel.errors import BusyError, SentinelError
 from sentinel.programs.program import PROGRAMS, RUN, is_held, only_copy
@@ -207,7 +208,7 @@ def check_state_dir(config: Config, config_file: Path | None) -> None:
         if _is_own(config.model_copy(update={"state_dir": Path(folder)}), pid, folder):  # not of another container
             raise BusyError(
                 f"process {pid} is of a service that was started with {config_file} and state_dir {folder}; found "
-                f"state_dir {config.state_dir}. Stop it first: {named}={shlex.quote(folder)} ./sentinel.py down"
+                f"state_dir {config.state_dir}. Stop it first: {named}={shlex.quote(folder)} {COMMAND} down"
             )
 
 
@@ -223,7 +224,7 @@ def start(config: Config, config_file: Path | None, *, foreground: bool) -> None
         end = time.monotonic() + ANSWER_S
         while silent := silent_supervisord(config):
             if time.monotonic() > end:
-                raise BusyError(f"{silent}: ./sentinel.py restart")
+                raise BusyError(f"{silent}: {COMMAND} restart")
             time.sleep(0.2)
         if _heads(config):
             return

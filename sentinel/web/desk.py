@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
+from sentinel import COMMAND
 from sentinel.config import Config
 from sentinel.monitor.metrics import StageHistograms
 from sentinel.notify.messages import one_line
@@ -128,7 +129,7 @@ def act(desk: Desk, function: Act) -> Callable[[Request], Any]:
     def checked(request: Request, fields: Mapping[str, list[str]]) -> Response:
         visitor = desk.visitor(request)
         if not visitor.name:
-            return refuse(request, 401, "log in first: ./sentinel.py web login")
+            return refuse(request, 401, f"log in first: {COMMAND} web login")
         if not hmac.compare_digest(fields.get("token", [""])[0].encode(), visitor.token.encode()):
             return refuse(request, 403, "the token of this form is void: load the page again")
         if desk.acts.exceeded(visitor.name):

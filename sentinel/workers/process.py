@@ -1,13 +1,11 @@
 """State that a worker process keeps between tasks: the loaded detector, store connections and the code version."""
 
 import logging
-import tomllib
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from aetherscan.errors import ReleaseError
-from sentinel.config import ROOT
 from sentinel.store.queue import open_store
 
 LOG = logging.getLogger(__name__)
@@ -44,9 +42,3 @@ def detector_for(folder: Path) -> Any:
             raise
         LOG.exception("%s: not loaded; still searching with release %s", folder, loaded_detector().release.name)
     return loaded_detector()
-
-
-@lru_cache(maxsize=1)
-def code_version() -> str:
-    """Return the version in pyproject.toml."""
-    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])

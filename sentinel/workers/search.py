@@ -20,12 +20,12 @@ from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
+from sentinel import VERSION
 from sentinel.config import Config
 from sentinel.notify.messages import STORM, message_text
 from sentinel.store.filesystem import open_regular
 from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
-from sentinel.workers.process import code_version
 
 PICTURES = 20
 """Candidates per cadence that get a waterfall and a training example, most probable first. Limits the disk space."""
@@ -148,7 +148,7 @@ def candidate_rows(result: SearchResult, release: tuple[str, str], config_sha256
     origin = {
         "release_name": release[0],
         "release_sha256": release[1],
-        "code_version": code_version(),
+        "code_version": VERSION,
         "config_sha256": config_sha256,
     }
     rows = []
