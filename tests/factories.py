@@ -117,7 +117,9 @@ def make_candidate(scans: int = 6, **changes):
         "strangeness": 1.0, "scored_by": "forest", "proposer_score": 20.0, "latents": (), "binning": 1,
         "allocations": (), "clock": "", "comb_spacing_hz": None, "comb_teeth": 0, "neighbours": 0, "nearest_hz": None,
         "target": GBT.source_name, "tstart_mjd": GBT.tstart, "on_separation_arcmin": 0.0, "release": "test",
-        "mode": "tracks",
+        "mode": "tracks", "ra_deg": 15 * GBT.src_raj, "dec_deg": GBT.src_dej, "telescope": "GBT",
+        "barycentric_mhz": GBT.frequency(500) - 0.2, "barycentric_drift_hz_s": 0.4, "drift_nhz": 0.04,
+        "joint_snr": 34.6, "valid_share": 1.0,
     }  # fmt: skip
     return Candidate(**{**values, **changes})
 

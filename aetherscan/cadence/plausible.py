@@ -3,18 +3,9 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from aetherscan.cadence.telescopes import TELESCOPES
 from aetherscan.header import SECONDS_PER_DAY, Header
 
-RECEIVERS_MHZ = {
-    1: ("Arecibo", 47, 10_200),
-    4: ("Parkes", 70, 26_000),
-    5: ("Lovell", 300, 8_000),
-    6: ("GBT", 290, 116_000),
-    7: ("GMRT", 50, 1_500),
-    8: ("Effelsberg", 300, 95_500),
-    64: ("MeerKAT", 544, 3_500),
-}
-"""Name and receiver range by SIGPROC telescope number."""
 OVERLAP_S = 1.0
 """Writers round tstart and tsamp."""
 
@@ -37,9 +28,10 @@ def warnings_of(headers: Sequence[Header]) -> list[str]:
             )
     for i, header in enumerate(headers, 1):
         low, high = header.band_mhz
-        name, least, most = RECEIVERS_MHZ.get(header.telescope_id, ("", 0, high))
-        if low < least or high > most:
-            found.append(f"fch1: expected {least} to {most} MHz of {name}, found {low:g} to {high:g} MHz")
+        telescope = TELESCOPES.get(header.telescope_id)
+        least, most = (telescope and telescope.receivers_mhz) or (low, high)
+        if telescope and (low < least or high > most):
+            found.append(f"fch1: expected {least} to {most} MHz of {telescope.name}, found {low:g} to {high:g} MHz")
         if (product := abs(header.foff) * 1e6 * header.tsamp) < 0.9:
             found.append(f"foff, tsamp: expected channel width times row length of 1 or more, found {product:.3g}")
         found += [f"scan {i}: {note}" for note in (header.coordinate_note, header.storage_note) if note]

@@ -38,6 +38,14 @@ class Candidate:
     target: str
     tstart_mjd: float
     on_separation_arcmin: float | None  # largest distance between the places of the ONs
+    ra_deg: float | None  # J2000, of the first ON; None without coordinates
+    dec_deg: float | None
+    telescope: str | None  # None if its number is unknown
+    barycentric_mhz: float | None  # at the barycenter; None without direction or place of the telescope
+    barycentric_drift_hz_s: float | None
+    drift_nhz: float  # drift rate over frequency, Hz/s per GHz
+    joint_snr: float | None  # of all ONs together; None if one was not measured
+    valid_share: float  # of the pixels along the track, over all observations
     release: str
     mode: str
 
@@ -57,7 +65,8 @@ def expanded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def columns(names: Iterable[str], scans: int) -> list[str]:
     """Return the columns of a table with the fields `names`, of cadences of up to so many scans."""
-    numbers = {name: [f"{name}_{i}" for i in range(scans)] for name in PER_SCAN} | {"latents": []}
+    numbers = {name: [f"{name}_{i}" for i in range(scans)] for name in PER_SCAN}
+    numbers |= {"latents": [], "latents_f32": []}
     return [column for name in names for column in numbers.get(name, [name])]
 
 

@@ -33,6 +33,7 @@ from aetherscan.header import NOT_MEASURED
 from aetherscan.io import ArrayObservation, Observation
 from aetherscan.io.binning import bin_rows
 from aetherscan.options.search import SearchSettings
+from aetherscan.search.barycenter import Pointing, pointing_of
 from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
@@ -168,10 +169,10 @@ def search_cadence(
         scores = _score(results, merged, tracks, cadence, detector, threshold, clock)
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
+    passed = {i: score for i, score in enumerate(scores) if score is not None}
+    pointing = pointing_of(cadence.headers[cadence.on[0]]) if passed else Pointing()
     candidates = {
-        i: _candidate(tracks[i], score, lines, cadence, detector, settings)
-        for i, score in enumerate(scores)
-        if score is not None
+        i: _candidate(tracks[i], score, lines, cadence, pointing, detector, settings) for i, score in passed.items()
     }
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(candidates), len(candidates)
     counts["candidates_not_announced"] = sum(NOT_MEASURED in each.note for each in candidates.values())
@@ -328,6 +329,7 @@ def _candidate(
     score: Score,
     lines: Float64[np.ndarray, " lines"],
     cadence: Geometry,
+    pointing: Pointing,
     detector: Detector,
     settings: SearchSettings,
 ) -> Candidate:
@@ -338,6 +340,7 @@ def _candidate(
         score: `GATES_ALONE` if the forest does not apply.
         lines: frequency of every line in the ONs, MHz, ascending.
         cadence: its geometry.
+        pointing: of the first ON.
         detector: that scored the track.
         settings: which candidates are not announced.
     """
@@ -346,9 +349,13 @@ def _candidate(
     unannounced = "" if scored or settings.announce_unscored else UNSCORED
     level = WINDOW_LEVEL if detector.mode == "windows" else snippet_level(track.box)
     context = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
+    mhz = float(cadence.mhz(track.channel(start)))
+    drift = track.drift_at(start) * cadence.headers[0].foff * 1e6 / header.tsamp
+    at_barycenter = pointing.at_barycenter(mhz, drift)
+    together = sum(track.snr[i] for i in cadence.on) / len(cadence.on) ** 0.5
     return Candidate(
-        frequency_mhz=float(cadence.mhz(track.channel(start))),
-        drift_rate_hz_s=track.drift_at(start) * cadence.headers[0].foff * 1e6 / header.tsamp,
+        frequency_mhz=mhz,
+        drift_rate_hz_s=drift,
         curvature_hz_s2=track.curvature * cadence.headers[0].foff * 1e6 / header.tsamp**2 + 0.0,  # never -0.0
         bandwidth_hz=track.width * cadence.hz,
         snr=track.snr,
@@ -364,6 +371,14 @@ def _candidate(
         target=header.source_name,
         tstart_mjd=header.tstart,
         on_separation_arcmin=largest_separation_arcmin([cadence.headers[i] for i in cadence.on]),
+        ra_deg=pointing.ra_deg,
+        dec_deg=pointing.dec_deg,
+        telescope=pointing.telescope,
+        barycentric_mhz=at_barycenter[0],
+        barycentric_drift_hz_s=at_barycenter[1],
+        drift_nhz=drift / (mhz / 1e3),
+        joint_snr=float(together) if all(track.valid[i] for i in cadence.on) else None,
+        valid_share=float(np.mean(track.valid)),
         release=detector.release.name,
         mode=detector.mode,
         **asdict(context),

@@ -1,17 +1,22 @@
 """List, show, export and label candidates; list what was quarantined."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import select
 
 from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.io.outputs import check_writable, whole_file, write_whole
 from aetherscan.search.candidates import columns, expanded, write_table
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks, score_text
+from sentinel.store.labels import put_labels
 from sentinel.store.queue import Store
-from sentinel.store.schema import attempt, cadence, candidate, file, label, labeled, now, outbox
+from sentinel.store.schema import attempt, cadence, candidate, file, labeled, latents_of
+
+LATENTS = ("latents", "latents_f32")
 
 
 def newest(store: Store, count: int) -> list[str]:
@@ -38,9 +43,12 @@ def as_json(store: Store, candidate_id: int) -> str:
         found = rows.execute(labeled().where(candidate.c.id == candidate_id)).mappings().one_or_none()
     if found is None:
         raise StoreError(f"candidate {candidate_id}: no such row")
-    facts = dict(found)
-    latents = facts.pop("latents")
-    return json.dumps({**facts, "latents": latents}, indent=1)
+    return json.dumps(_with_latents(dict(found)), indent=1)
+
+
+def _with_latents(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its latents as one list, last."""
+    return {name: row[name] for name in row if name not in LATENTS} | {"latents": latents_of(row)}
 
 
 def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> None:
@@ -114,9 +122,9 @@ def export(store: Store, path: Path) -> int:
     with store.read() as rows:
         found = [dict(row) for row in rows.execute(labeled().order_by(candidate.c.id)).mappings()]
     if path.suffix == ".json":
-        write_whole(path, json.dumps(found, indent=1) + "\n")
+        write_whole(path, json.dumps([_with_latents(row) for row in found], indent=1) + "\n")
         return len(found)
-    names = [column.name for column in candidate.c]
+    names = [name for name in candidate.c.keys() if name not in (*LATENTS, "label_in_force")]  # noqa: SIM118
     scans = max((len(row["snr"]) for row in found), default=OBSERVATIONS)
     write = write_table
     if path.suffix == ".ecsv":
@@ -125,23 +133,18 @@ def export(store: Store, path: Path) -> int:
     return len(found)
 
 
-def put_label(store: Store, candidate_id: int, word: str, by: str) -> None:
-    """Record what a person takes a candidate for, and mark its message to be edited. The last label counts.
+def put_label(store: Store, candidate_id: int, word: str, by: str, **about: Any) -> None:
+    """Record what a person takes a candidate for.
 
     Args:
         store: that holds the candidate.
         candidate_id: number of its row.
         word: candidate, RFI or unsure.
         by: name of the person.
+        about: `reason` and `note`.
 
     Raises:
         StoreError: there is no such row.
     """
     with store.write() as rows:
-        cadence_id = rows.scalar(select(candidate.c.cadence_id).where(candidate.c.id == candidate_id))
-        if cadence_id is None:
-            raise StoreError(f"candidate {candidate_id}: no such row")
-        rows.execute(insert(label).values(candidate_id=candidate_id, label=word, by=by, at=now()))
-        messages = select(func.coalesce(outbox.c.parent_id, outbox.c.id)).where(outbox.c.cadence_id == cadence_id)
-        posted = outbox.c.id.in_(messages) & (outbox.c.state != "off")
-        rows.execute(update(outbox).where(posted).values(stale_at=now()))
+        put_labels(rows, [candidate_id], word, by, via="command", **about)

@@ -20,6 +20,7 @@ from sentinel.errors import PostError
 from sentinel.notify.messages import escaped
 from sentinel.notify.outbox import Message
 from sentinel.notify.slack import SlackPoster
+from sentinel.store.labels import disagreed
 from sentinel.store.queue import Store
 from sentinel.store.schema import artefact, labeled
 
@@ -120,9 +121,13 @@ def labeled_examples(store: Store, shape: tuple[int, int]) -> tuple[Examples | N
     with store.read() as rows:
         rated = [row for row in rows.execute(labeled()).mappings() if row["label"] in LABELS and not row["superseded"]]
         paths = {row.candidate_id: Path(row.path) for row in rows.execute(saved)}
+        disputed = set(rows.scalars(disagreed()))
     examples, outcomes = list[Examples](), {label: Counter[str]() for label in LABELS}
     for row in rated:
         outcome = "used"
+        if row["id"] in disputed:
+            outcomes[row["label"]]["that people label differently"] += 1
+            continue
         try:
             examples.append(read_labelled(paths[row["id"]], LABELS[row["label"]], shape))
         except KeyError:

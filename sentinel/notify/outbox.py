@@ -27,6 +27,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from sentinel.errors import PostError, PostGoneError, PostUnknownError
 from sentinel.failpoint import failpoint
 from sentinel.notify.messages import ROWS, digest_text, message_text, one_line
+from sentinel.store.labels import count_earlier_labels
 from sentinel.store.queue import Store
 from sentinel.store.schema import announced, cadence, candidate, labeled, meta, now, outbox
 
@@ -111,6 +112,7 @@ def claim_message(
     edits = select(outbox.c.id).where(ours, stale, ~recent).order_by(outbox.c.stale_at).limit(1)
     with store.write() as rows:
         rows.execute(select(meta.c.value).where(meta.c.key == "schema_version").with_for_update())  # one at a time
+        count_earlier_labels(rows)
         far = outbox.c.until > now() + SENDING_S  # written before the clock was set back
         rows.execute(update(outbox).where(far).values(until=now() + SENDING_S))
         rows.execute(  # the sender died: a message with a ts was accepted, and one without may have been

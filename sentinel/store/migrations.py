@@ -6,7 +6,7 @@ added, and creates what it dropped, without rows. A released step is never chang
 is one transaction, so a kill leaves one version or the other.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,18 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    bindparam,
+    delete,
     func,
     insert,
     inspect,
     select,
     update,
 )
-from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable, DropIndex
+from sqlalchemy.schema import CreateColumn, CreateTable, DropIndex
 
 from sentinel.errors import StoreError
+from sentinel.store.labels import count_earlier_labels
 from sentinel.store.schema import (
     METADATA,
     attempt,
@@ -38,7 +41,10 @@ from sentinel.store.schema import (
     heartbeat,
     in_last,
     injection,
+    label,
+    latents_of,
     meta,
+    occupancy,
     outbox,
     shadow,
 )
@@ -66,17 +72,50 @@ class Step:
     """What a version changes in the one before.
 
     Attributes:
-        adds: tables and columns.
+        adds: tables, columns, and indexes of more than one column.
         drops: tables.
         lengthens: texts, with the length before and after. A downgrade cuts longer ones; SQLite ignores the length.
+        fills: fill what was added from what was there before.
+        restores: before a downgrade, put back what only the added columns hold.
     """
 
     version: int
-    adds: tuple[Column[Any] | Table, ...] = ()
+    adds: tuple[Column[Any] | Table | Index, ...] = ()
     drops: tuple[Table, ...] = ()
     lengthens: tuple[tuple[Column[Any], int, int], ...] = ()
+    fills: tuple[Callable[[Connection], object], ...] = ()
+    restores: tuple[Callable[[Connection], object], ...] = ()
 
 
+ROWS = 1000
+"""Rows that are converted at a time."""
+
+
+def _pack_latents(rows: Connection) -> None:
+    """Store latents as float32 in place of JSON."""
+    _convert(rows, candidate.c.latents_f32.is_(None), lambda row: {"latents_f32": row["latents"], "latents": []})
+
+
+def _unpack_latents(rows: Connection) -> None:
+    """Store latents as JSON again."""
+    _convert(rows, candidate.c.latents_f32.is_not(None), lambda row: {"latents": latents_of(row)})
+
+
+def _delete_undone(rows: Connection) -> None:
+    """Delete the labels that were undone: a version before 10 counts every label."""
+    rows.execute(delete(label).where(label.c.undone_at.is_not(None)))
+
+
+def _convert(rows: Connection, which: Any, values: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+    some = select(candidate.c.id, candidate.c.latents, candidate.c.latents_f32).where(which).order_by(candidate.c.id)
+    changed = update(candidate).where(candidate.c.id == bindparam("row_id"))
+    last = 0
+    while found := rows.execute(some.where(candidate.c.id > last).limit(ROWS)).mappings().all():
+        last = found[-1]["id"]
+        rows.execute(changed, [{"row_id": row["id"], **values(dict(row))} for row in found])
+
+
+INDEXES = {str(index.name): index for index in candidate.indexes}
 STEPS = (
     Step(
         version=2,
@@ -106,6 +145,24 @@ STEPS = (
     Step(version=7, adds=(candidate.c.scored_by,), lengthens=((cadence.c.pattern, 6, 12),)),
     Step(version=8, drops=(TRAINING,)),
     Step(version=9, adds=(candidate.c.curvature_hz_s2,)),
+    Step(
+        version=10,
+        adds=(
+            *(
+                candidate.c[name]
+                for name in (
+                    *("latents_f32", "ra_deg", "dec_deg", "telescope", "barycentric_mhz", "barycentric_drift_hz_s"),
+                    *("drift_nhz", "joint_snr", "valid_share", "label_in_force", "muted", "seen_cadences", "seen_of"),
+                    *("seen_targets", "last_seen_mjd", "kind", "kind_probability"),
+                )
+            ),
+            *(label.c[name] for name in ("reason", "note", "via", "blind", "undone_at")),
+            *(INDEXES[f"candidate_{name}"] for name in ("probability", "label", "facets", "night", "target")),
+            occupancy,
+        ),
+        fills=(_pack_latents,),
+        restores=(_unpack_latents, _delete_undone),
+    ),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 
@@ -125,6 +182,7 @@ def create_or_upgrade(rows: Connection) -> None:
     lock_writers(rows)
     if inspect(rows).has_table(meta.name):
         migrate(rows, NEWEST)
+        count_earlier_labels(rows)
     else:
         METADATA.create_all(rows)
         rows.execute(insert(meta).values(key="schema_version", value=str(NEWEST)))
@@ -143,8 +201,12 @@ def migrate(rows: Connection, to: int) -> int:
     for step in STEPS:
         if version < step.version <= to:
             _change(rows, step.adds, [(column, after) for column, _, after in step.lengthens], step.drops)
+            for fill in step.fills:
+                fill(rows)
     for step in reversed(STEPS):
         if to < step.version <= version:
+            for restore in step.restores:
+                restore(rows)
             _change(rows, step.drops, [(column, before) for column, before, _ in step.lengthens], step.adds[::-1])
     rows.execute(update(meta).where(VERSION).values(value=str(to)))
     return version
@@ -168,40 +230,49 @@ def _check(rows: Connection, version: int, to: int) -> None:
 
 def _change(
     rows: Connection,
-    added: Iterable[Column[Any] | Table],
+    added: Iterable[Column[Any] | Table | Index],
     resized: Iterable[tuple[Column[Any], int]],
-    dropped: Iterable[Column[Any] | Table],
+    dropped: Iterable[Column[Any] | Table | Index],
 ) -> None:
-    statements = [text for item in added for text in _add(rows, item)]
-    statements += [text for column, length in resized for text in _resize(rows, column, length)]
-    statements += [text for item in dropped for text in _drop(rows, item)]
-    for statement in statements:
-        rows.exec_driver_sql(statement)
+    for item in added:
+        _add(rows, item)
+    for column, length in resized:
+        _resize(rows, column, length)
+    for item in dropped:
+        _drop(rows, item)
 
 
-def _add(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:
-    if isinstance(item, Table):
-        yield from map(
-            str, (CreateTable(item).compile(dialect=rows.dialect), *_indexes(CreateIndex, rows, item.indexes))
-        )
-        return
-    yield f"ALTER TABLE {item.table.name} ADD COLUMN {CreateColumn(item).compile(dialect=rows.dialect)}"
-    yield from _indexes(CreateIndex, rows, (index for index in item.table.indexes if item.name in index.columns))
+def _add(rows: Connection, item: Column[Any] | Table | Index) -> None:
+    if isinstance(item, Index):
+        item.create(rows)
+    elif isinstance(item, Table):
+        rows.exec_driver_sql(str(CreateTable(item).compile(dialect=rows.dialect)))
+        for index in item.indexes:
+            index.create(rows)
+    else:
+        column = CreateColumn(item).compile(dialect=rows.dialect)
+        rows.exec_driver_sql(f"ALTER TABLE {item.table.name} ADD COLUMN {column}")
+        for index in _own_indexes(item):
+            index.create(rows)
 
 
-def _resize(rows: Connection, column: Column[Any], length: int) -> Iterator[str]:
+def _resize(rows: Connection, column: Column[Any], length: int) -> None:
     if rows.dialect.name == "postgresql":
         kind = f"VARCHAR({length}) USING substr({column.name}, 1, {length})"
-        yield f"ALTER TABLE {column.table.name} ALTER COLUMN {column.name} TYPE {kind}"
+        rows.exec_driver_sql(f"ALTER TABLE {column.table.name} ALTER COLUMN {column.name} TYPE {kind}")
 
 
-def _drop(rows: Connection, item: Column[Any] | Table) -> Iterator[str]:
-    if isinstance(item, Table):
-        yield f"DROP TABLE {item.name}"
-        return
-    yield from _indexes(DropIndex, rows, (index for index in item.table.indexes if item.name in index.columns))
-    yield f"ALTER TABLE {item.table.name} DROP COLUMN {item.name}"
+def _drop(rows: Connection, item: Column[Any] | Table | Index) -> None:
+    if isinstance(item, Index):
+        rows.execute(DropIndex(item, if_exists=True))  # those of another database do not exist
+    elif isinstance(item, Table):
+        rows.exec_driver_sql(f"DROP TABLE {item.name}")
+    else:
+        for index in _own_indexes(item):
+            rows.execute(DropIndex(index))
+        rows.exec_driver_sql(f"ALTER TABLE {item.table.name} DROP COLUMN {item.name}")
 
 
-def _indexes(statement: type[CreateIndex | DropIndex], rows: Connection, indexes: Iterable[Index]) -> Iterator[str]:
-    return (str(statement(index).compile(dialect=rows.dialect)) for index in indexes)
+def _own_indexes(column: Column[Any]) -> list[Index]:
+    """Return the indexes of this column alone; those of several are items of their step."""
+    return [index for index in column.table.indexes if list(index.columns) == [column]]

@@ -45,6 +45,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sentinel.errors import Cause, LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network, missing_mount
+from sentinel.store.labels import copy_labels
 from sentinel.store.migrations import create_or_upgrade, lock_writers
 from sentinel.store.schema import (
     WAITING,
@@ -56,8 +57,6 @@ from sentinel.store.schema import (
     file,
     heartbeat,
     injection,
-    label,
-    labeled,
     lacks_files,
     now,
     outbox,
@@ -274,8 +273,8 @@ class Store:
             why = "; ".join(result.run.get("warnings", ())) or None
             cadence_id = self._fence(rows, token, state="done", ended_at=now(), run=dict(result.run), why=why)
             attempt_id = rows.scalars(select(attempt.c.id).where(attempt.c.token == token)).one()
-            current = labeled().where(candidate.c.cadence_id == cadence_id, ~superseded())
-            earlier = [dict(row) for row in rows.execute(current).mappings()]
+            current = select(candidate.c.id, candidate.c.frequency_mhz).where(candidate.c.cadence_id == cadence_id)
+            earlier = rows.execute(current.where(~superseded(), candidate.c.label_in_force.is_not(None))).all()
             rows.execute(insert_if_absent(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
             recorded = [{**row, "seen_before": self._seen_before(rows, row)} for row in result.candidates]
             ids = [
@@ -285,7 +284,13 @@ class Store:
                 ).one()
                 for row in recorded
             ]
-            _carry_labels(rows, earlier, dict(zip(ids, recorded, strict=True)))
+            same = [
+                (old.id, new_id)
+                for old in earlier
+                for new_id, row in zip(ids, recorded, strict=True)
+                if abs(row["frequency_mhz"] - old.frequency_mhz) < SAME_LINE_MHZ
+            ]
+            copy_labels(rows, same)
             replaced = [path for _, path, *_ in (*result.pictures, *result.examples)]
             again = (artefact.c.cadence_id == cadence_id) & artefact.c.path.in_(replaced)
             rows.execute(delete(artefact).where(again))
@@ -568,16 +573,6 @@ def _announce_again(rows: Connection, cadence_id: int, pictures: Sequence[str]) 
         edited = update(outbox).where(outbox.c.id == (row.parent_id or row.id), outbox.c.state != "off")
         rows.execute(edited.values(stale_at=now()))
     return bool(found)
-
-
-def _carry_labels(
-    rows: Connection, earlier: Sequence[Mapping[str, Any]], recorded: Mapping[int, Mapping[str, Any]]
-) -> None:
-    """Copy the labels of earlier candidates of a cadence to those that a new search reports at their frequencies."""
-    for old in earlier:
-        for new_id, row in recorded.items():
-            if old["label"] and abs(row["frequency_mhz"] - old["frequency_mhz"]) < SAME_LINE_MHZ:
-                rows.execute(insert(label).values(candidate_id=new_id, label=old["label"], at=now()))
 
 
 def _put_message(rows: Connection, cadence_id: int, message: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ copied.
 A new column or table also needs a step in `sentinel.store.migrations`.
 """
 
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +26,7 @@ from sqlalchemy import (
     FromClause,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Select,
     String,
@@ -99,6 +102,24 @@ class Probability(TypeDecorator[float]):
     def process_result_value(self, value: float | None, _: object) -> float | None:
         """Return the probability, or None."""
         return None if value is None or value < 0 else value
+
+
+class Float32Array(TypeDecorator[Sequence[float]]):
+    """A list of numbers, stored as little-endian float32: a fifth of the bytes of JSON."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[float] | None, _: object) -> bytes | None:
+        """Return the stored bytes."""
+        return None if value is None else struct.pack(f"<{len(value)}f", *value)
+
+    def process_result_value(self, value: bytes | None, _: object) -> list[float] | None:
+        """Return the numbers; of bytes that are cut short, those that are whole."""
+        if value is None:
+            return None
+        count = len(value) // 4
+        return list(struct.unpack(f"<{count}f", value[: 4 * count]))
 
 
 METADATA = MetaData()
@@ -197,7 +218,7 @@ candidate = Table(
     Column("bandwidth_hz", Float, nullable=False),
     Column("snr", JSON, nullable=False),  # of each observation, in time order
     Column("probability", Probability, nullable=False),
-    Column("latents", JSON, nullable=False),
+    Column("latents", JSON, nullable=False),  # before version 10; since then an empty list: see `latents_f32`
     Column("proposer_score", Float),
     Column("target", Text, nullable=False),
     Column("tstart_mjd", Float, nullable=False),
@@ -221,6 +242,36 @@ candidate = Table(
     Column("scored_by", String(8)),  # forest, or gates where it does not apply; null before version 7: forest
     Column("seen_before", Integer),  # candidates of other cadences at this frequency when this was recorded, to 100
     Column("on_separation_arcmin", Float),  # largest distance between the places of the ONs
+    Column("latents_f32", Float32Array),
+    Column("ra_deg", Float),  # J2000, of the first ON; null without coordinates
+    Column("dec_deg", Float),
+    Column("telescope", String(32)),  # name of the SIGPROC number; null if unknown
+    Column("barycentric_mhz", Float),
+    Column("barycentric_drift_hz_s", Float),
+    Column("drift_nhz", Float),  # drift rate over frequency: Hz/s/GHz
+    Column("joint_snr", Float),  # of all ONs together
+    Column("valid_share", Float),  # of the track's pixels in all observations
+    Column("label_in_force", String(16)),  # see `sentinel.store.labels`; null without a label
+    Column("muted", Text),  # reason of the mute zone that holds it; null outside
+    Column("seen_cadences", Integer),  # cadences with a rejected line at this frequency,
+    Column("seen_of", Integer),  # of so many that cover it
+    Column("seen_targets", Integer),  # other targets among them
+    Column("last_seen_mjd", Float),
+    Column("kind", String(32)),  # from a classifier
+    Column("kind_probability", Float),
+    Index("candidate_probability", "probability", "id"),
+    Index("candidate_label", "label_in_force", "probability", "id"),
+    Index(
+        "candidate_facets",
+        *("label_in_force", "telescope", "release_name", "allocations", "comb_teeth", "seen_cadences", "tstart_mjd"),
+        *("cadence_id", "attempt_id"),
+    ),
+    Index(
+        "candidate_night",
+        *("tstart_mjd", "frequency_mhz", "probability", "joint_snr", "label_in_force", "cadence_id", "attempt_id"),
+    ),
+    # PostgreSQL refuses rows with a long name in an index.
+    Index("candidate_target", "target", "tstart_mjd", "cadence_id", "attempt_id").ddl_if(dialect="sqlite"),
 )
 artefact = Table(
     "artefact",
@@ -240,6 +291,27 @@ label = Table(
     Column("label", String(16), nullable=False),
     Column("by", Text),
     Column("at", Float, nullable=False),
+    Column("reason", Text),  # what kind of interference, or why a candidate
+    Column("note", Text),
+    # How it was given: command, page, search (copied to the same line of a new search), or earlier (a version before 10
+    # wrote it). Null until it is counted in `label_in_force`.
+    Column("via", String(16), index=True),
+    Column("blind", Boolean),  # without sight of the probability and of other persons' labels
+    Column("undone_at", Float),
+)
+occupancy = Table(
+    "occupancy",
+    METADATA,
+    _id(),
+    _foreign_key("cadence"),
+    Column("telescope_id", Integer, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("tstart", Float, nullable=False, index=True),  # MJD, UTC
+    Column("band_low_mhz", Float, nullable=False),
+    Column("band_high_mhz", Float, nullable=False),
+    Column("bin_hz", Float, nullable=False),
+    Column("lines", Integer, nullable=False),
+    Column("bins", LargeBinary, nullable=False),  # see `aetherscan.search.occupancy`
 )
 outbox = Table(
     "outbox",
@@ -335,9 +407,13 @@ def announced() -> ColumnElement[bool]:
     return ~superseded() & ~func.coalesce(candidate.c.note, "").contains(NOT_MEASURED)
 
 
+def latents_of(row: Mapping[str, Any]) -> list[float]:
+    """Return the latents of a row of `candidate`, of any version."""
+    packed = row.get("latents_f32")
+    return list(row["latents"] if packed is None else packed)
+
+
 def labeled() -> Select[Any]:
-    """Select candidates with their latest label, and whether they are superseded."""
-    labels = label.alias()
-    newest = select(func.max(labels.c.id)).where(labels.c.candidate_id == candidate.c.id).correlate(candidate)
-    joined = candidate.outerjoin(label, label.c.id == newest.scalar_subquery())
-    return select(candidate, label.c.label, superseded().label("superseded")).select_from(joined)
+    """Select candidates with the label in force as `label`, and whether they are superseded."""
+    columns = [candidate.c.label_in_force.label("label") if c.name == "label_in_force" else c for c in candidate.c]
+    return select(*columns, superseded().label("superseded"))

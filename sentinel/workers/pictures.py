@@ -27,7 +27,7 @@ from sentinel.failpoint import failpoint
 from sentinel.notify.outbox import resume_uploads
 from sentinel.store.filesystem import missing_mount
 from sentinel.store.queue import OWED, Store, retry_while_away
-from sentinel.store.schema import artefact, cadence, candidate, in_last, now
+from sentinel.store.schema import artefact, cadence, candidate, in_last, latents_of, now
 from sentinel.workers.search import fill_missing, on_positions
 
 LOG = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _forget(store: Store, cadence_id: int) -> None:
 def _candidate(row: Mapping[str, Any]) -> Candidate:
     values = {field.name: row.get(field.name) for field in fields(Candidate)}
     names = {"allocations": tuple(filter(None, str(row.get("allocations") or "").split(", ")))}
-    numbers = {"snr": tuple(row["snr"]), "latents": tuple(row["latents"])}
+    numbers = {"snr": tuple(row["snr"]), "latents": tuple(latents_of(row))}
     numbers["valid"] = tuple(row["valid"] or [1.0] * len(row["snr"]))
     bend = {"curvature_hz_s2": row["curvature_hz_s2"] or 0.0}  # null before version 9 of the store
     return Candidate(**{**values, **names, **numbers, **bend, "release": row["release_name"]})

@@ -63,6 +63,7 @@ def warm_up(detector: Any) -> None:
     """Search a small simulated cadence, so that every kernel is compiled before the first real cadence."""
     from aetherscan.header import gbt_header
     from aetherscan.io import open_cadence
+    from aetherscan.search.barycenter import pointing_of
     from aetherscan.search.pipeline import search_cadence
     from aetherscan.simulate.interference import random_signal
     from aetherscan.simulate.sky import Sky, write_cadence
@@ -73,6 +74,7 @@ def warm_up(detector: Any) -> None:
         paths = write_cadence(Path(folder), Sky(header=header, emitters=tones), seed=1)
         with open_cadence(paths) as observations:
             search_cadence(observations, detector)
+    pointing_of(header)  # reads the tables of astropy
 
 
 if os.environ.get("SENTINEL_WORKER"):

@@ -155,6 +155,7 @@ def candidate_rows(result: SearchResult, release: tuple[str, str], config_sha256
     for row in result.candidates:
         columns = {name: value for name, value in asdict(row).items() if name in candidate.c}
         columns["allocations"] = ", ".join(row.allocations)
+        columns["latents_f32"], columns["latents"] = columns["latents"], []
         rows.append(columns | origin)
     return rows
 

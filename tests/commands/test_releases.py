@@ -267,9 +267,14 @@ def test_labeled_candidates_join_a_training_without_their_files_or_are_counted_w
     assert together == pytest.approx(40 * 3**0.5, rel=0.3)  # a wide line fills more than its box
     assert examples.snippets[0, ::2].max() > examples.snippets[0, 1::2].max()
     assert labeled_examples(store, (16, 256))[0] is None
-    put_label(store, 1, "unsure", "me")
-    put_label(store, 2, "unsure", "me")
-    assert labeled_examples(store, (16, 512))[0] is None
+    put_label(store, 1, "RFI", "another")
+    put_label(store, 2, "candidate", "another")
+    put_label(store, 2, "RFI", "a third")  # in force, and yet left out
+    disputed, became = labeled_examples(store, (16, 512))
+    assert disputed is None
+    assert became["RFI"] == {
+        "that people label differently": 1, "with another shape or other measurements": 1, "with an unreadable file": 1,
+    }  # fmt: skip
 
 
 class Channel:

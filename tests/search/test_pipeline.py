@@ -55,6 +55,11 @@ def test_a_tone_in_the_ons_is_one_candidate_with_the_right_frequency_drift_and_s
     assert min(found.snr[::2]) > 19
     assert max(found.snr[1::2]) < 5
     assert (found.target, found.tstart_mjd, found.mode) == ("HIP99427", HEADER.tstart, "tracks")
+    assert found.joint_snr == pytest.approx(sum(found.snr[::2]) / 3**0.5)
+    assert found.drift_nhz == pytest.approx(found.drift_rate_hz_s / 1.5, rel=1e-3)
+    assert (found.telescope, found.valid_share) == ("GBT", pytest.approx(1, abs=0.01))
+    assert (found.ra_deg, found.dec_deg) == (pytest.approx(15 * HEADER.src_raj), HEADER.src_dej)
+    assert found.frequency_mhz / found.barycentric_mhz == pytest.approx(1.0000233, abs=1e-6)
 
 
 def brightness(snippet):
