@@ -93,7 +93,8 @@ class TrainSettings:
     num_samples_beta_vae: int = option(
         9600, "cadences generated for each round of the encoder", least=4, most=10**8, multiple=4
     )
-    num_samples_rf: int = option(19_200, "most examples that a forest is fitted to", least=4, most=10**8, multiple=4)
+    # Fewer may hold too few signals, and the training would end with that.
+    num_samples_rf: int = option(19_200, "most examples that a forest is fitted to", least=200, most=10**8, multiple=4)
     train_val_split: float = option(0.8, "fraction of the cadences to train on; the rest validate", above=0, below=1)
     # Larger batches are no faster on a CPU, and the number of steps matters.
     per_replica_batch_size: int = option(32, "cadences per device and step", least=1, most=2**16)

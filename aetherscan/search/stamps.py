@@ -9,9 +9,13 @@ so fainter lines may pass, and a line that crosses the track in an OFF is left t
 The file gives neither sky position nor frequency, so a stamp has a probability but no frequency, drift rate or SNR. Nor
 does it give the start times. A stamp is searched with scans 341 s apart, as at Green Bank, and again with scans that
 follow one another without a pause, as the first Aetherscan code injects signals; the higher probability counts.
+
+A stamp is dead if one of its observations holds no power: less than half of it is a number, its median is not positive,
+or all its pixels are equal. It has no probability, and trains nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -22,7 +26,7 @@ from jaxtyping import Float32
 
 from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector
-from aetherscan.detector.release import OBSERVATIONS
+from aetherscan.detector.release import MEASUREMENTS, OBSERVATIONS
 from aetherscan.errors import FormatError
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, gbt_header
 from aetherscan.options.search import Gates
@@ -40,7 +44,7 @@ GATES = Gates(max_drift_hz_s=7.0, hit_snr=4.0, min_on_snr=2.5, min_together_snr=
 
 
 def score_stamps(path: Path, detector: Detector, threshold: float, batch: int) -> Iterator[dict[str, Any]]:
-    """Yield a row of `COLUMNS` for each stamp in a file.
+    """Yield a row of `COLUMNS` for each stamp in a file; a dead one has None for probability, spread and prediction.
 
     Args:
         path: .npy file of stamps.
@@ -55,19 +59,64 @@ def score_stamps(path: Path, detector: Detector, threshold: float, batch: int) -
     stamps = open_stamps(path, shape, LEVELS)
     timings = stamp_geometries(shape, stamps.shape[-1])
     for first in range(0, len(stamps), batch):
-        arrays = [np.ascontiguousarray(stamp, dtype=np.float32) for stamp in stamps[first : first + batch]]
+        arrays = [as_power(stamp) for stamp in stamps[first : first + batch]]
+        dead = [bool(fault_of(stamp)) for stamp in arrays]
+        width = 0 if detector.mode == "windows" else len(MEASUREMENTS)
+        nothing = list[Float32[np.ndarray, "obs rows bins"]](), np.empty((0, width), np.float32)
         if detector.mode == "windows":
-            lines = [([stamp_window(stamp, timings[0], shape)], np.empty((1, 0), np.float32)) for stamp in arrays]
+            lines = [
+                nothing if fault else ([stamp_window(stamp, timings[0], shape)], np.empty((1, 0), np.float32))
+                for stamp, fault in zip(arrays, dead, strict=True)
+            ]
         else:
-            lines = [stamp_lines(stamp, timings, shape) for stamp in arrays]
+            lines = [
+                nothing if fault else stamp_lines(stamp, timings, shape)
+                for stamp, fault in zip(arrays, dead, strict=True)
+            ]
         features = np.concatenate([measured for _, measured in lines])
         latents = detector.encode_snippets(snippet for snippets, _ in lines for snippet in snippets)
         scores = np.column_stack([detector.score(latents, features), detector.spread(latents, features)])
         ends = np.cumsum([len(measured) for _, measured in lines])
-        for number, of_stamp in enumerate(np.split(scores, ends[:-1]), first):
+        for number, (of_stamp, fault) in enumerate(zip(np.split(scores, ends[:-1]), dead, strict=True), first):
             probability, spread = max(of_stamp.tolist(), key=itemgetter(0), default=(0.0, 0.0))
-            row = (path.name, number, probability, spread, int(probability >= threshold))
-            yield dict(zip(COLUMNS, row, strict=True))
+            scored = (None, None, None) if fault else (probability, spread, int(probability >= threshold))
+            yield dict(zip(COLUMNS, (path.name, number, *scored), strict=True))
+
+
+def as_power(stamp: np.ndarray) -> Float32[np.ndarray, "obs time freq"]:
+    """Return a stamp as an array of its own, in float32; larger numbers become infinite."""
+    with np.errstate(over="ignore"):
+        return np.array(stamp, dtype=np.float32, order="C")
+
+
+def fault_of(stamp: Float32[np.ndarray, "obs time freq"]) -> str:
+    """Return why a stamp is dead, or an empty string."""
+    for pixels in stamp.reshape(len(stamp), -1):
+        measured = pixels[np.isfinite(pixels)]
+        if 2 * measured.size < pixels.size:
+            return "NaN or infinite values"
+        median = np.median(measured)
+        if median < 0:
+            return "negative values"
+        if median == 0:
+            return "zeros"
+        if measured.min() == measured.max():
+            return "equal values"
+    return ""
+
+
+def faults(stamps: np.ndarray, indices: Iterable[int]) -> dict[int, str]:
+    """Return why stamps of a file are dead, by index; those that are not dead are left out."""
+    found = {index: fault_of(as_power(stamps[index])) for index in indices}
+    return {index: fault for index, fault in found.items() if fault}
+
+
+def dead_line(path: Path, dead: Mapping[int, str], count: int) -> str:
+    """Say how many of the stamps of a file are dead, and why the first of each kind is."""
+    firsts = {fault: index for index, fault in reversed(list(dead.items()))}
+    kinds = Counter(dead.values())
+    named = ", ".join(f"{kinds[fault]} with {fault} (the first is stamp {firsts[fault]})" for fault in kinds)
+    return f"{path}: {len(dead)} of {count} stamps hold no power and are not used: {named}"
 
 
 def stamp_geometries(shape: tuple[int, int], chans: int) -> list[Geometry]:
@@ -119,12 +168,23 @@ def open_stamps(path: Path, shape: tuple[int, int], levels: Sequence[int] = (WIN
     Raises:
         FormatError: the file holds no stamps, or stamps of another shape.
     """
+    expected = "expected stamps in an .npy file of numbers"
     widths = [shape[1] << level for level in levels]
     try:
         stamps = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise FormatError(f"{path}: expected stamps in an .npy file of numbers, found {error}") from error
+    except Exception as error:  # NumPy's parser raises errors of many kinds for a header that is no header
+        raise FormatError(f"{path}: {expected}, found {type(error).__name__}: {_line(error)}") from error
+    if not isinstance(stamps, np.ndarray):
+        stamps.close()
+        raise FormatError(f"{path}: {expected}, found an .npz file")
     if stamps.shape[1:] not in [(OBSERVATIONS, shape[0], width) for width in widths] or stamps.dtype.kind not in "fiu":
-        expected = " or ".join(f"(n, {OBSERVATIONS}, {shape[0]}, {width})" for width in widths)
-        raise FormatError(f"{path}: expected numbers of shape {expected}, found {stamps.dtype} of {stamps.shape}")
+        shapes = " or ".join(f"(n, {OBSERVATIONS}, {shape[0]}, {width})" for width in widths)
+        raise FormatError(f"{path}: expected numbers of shape {shapes}, found {stamps.dtype} of {stamps.shape}")
+    if not len(stamps):
+        raise FormatError(f"{path}: expected at least one stamp, found none")
     return stamps
+
+
+def _line(error: Exception) -> str:
+    """Return the message of an error on one line, without what NumPy adds for programmers."""
+    return " ".join(str(error).split())[:200] or "no message"

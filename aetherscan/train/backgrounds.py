@@ -3,6 +3,10 @@
 A background is a piece of band in six observations. It is simulated, or cut from a cadence in files, or assembled from
 stamps (Aetherscan calls them plates): windows of band in `.npy` files, each normalized alone and placed side by side.
 At the borders of stamps an injected line continues, but the lines of the background end.
+
+A stamp may hold bins of eight channels, as the first Aetherscan code stores them. The power of a bin is then divided
+among eight channels as noise divides: independent gamma variates in proportion to their sum have a Dirichlet
+distribution that does not depend on the sum. A line of the background becomes eight channels wide.
 """
 
 from collections.abc import Sequence
@@ -10,19 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.cadence.grouping import find_cadences
-from aetherscan.errors import CadenceError
+from aetherscan.errors import CadenceError, FormatError, OptionsError
 from aetherscan.io import open_cadence, open_observation
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
-from aetherscan.search.stamps import open_stamps
+from aetherscan.search.cutouts import WINDOW_LEVEL
+from aetherscan.search.stamps import LEVELS, as_power, dead_line, faults, open_stamps
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.random_skies import COARSE, ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Split, Stream, generator
 
 STAMP, STAMP_SUFFIX = 4096, ".npy"
-"""Channels of a stamp; the files hold (stamps, 6, rows, channels)."""
+"""Channels by which backgrounds are counted: those of a stamp. The files hold (stamps, 6, rows, channels)."""
 STAMP_CHANNEL = COARSE // 4
 """Assumed first channel of a stamp in its coarse channel. It keeps the stamp away from the DC spike."""
 
@@ -39,6 +45,7 @@ class Source:
     split: Split
     count: int
     parts: tuple[Part, ...] = ()
+    unused: tuple[str, ...] = ()  # a line for each file with stamps that are not used
 
     def normalized(self, number: int) -> tuple[NormalizedBlock, Geometry]:
         """Return a background in units of its noise, and the geometry of a cadence that starts at its first channel.
@@ -55,8 +62,9 @@ class Source:
         paths, indices = self.parts[number]
         if not paths[0].endswith(STAMP_SUFFIX):
             return _cut_band(paths, indices[0], settings)
-        file = open_stamps(Path(paths[0]), (settings.rows, settings.bins))
-        powers = (np.array(file[k], dtype=np.float32) for k in indices)
+        file = open_stamps(Path(paths[0]), (settings.rows, settings.bins), LEVELS)
+        rng = generator(self.seed, Stream.CHANNELS, self.split, number)
+        powers = (into_channels(as_power(file[k]), stamp_width(settings), rng) for k in indices)
         stamps = [normalize_block(power, cadence, channel=STAMP_CHANNEL) for power in powers]
         joined = NormalizedBlock(
             sigmas=np.concatenate([stamp.sigmas for stamp in stamps], axis=-1),
@@ -65,6 +73,34 @@ class Source:
             lengths=stamps[0].lengths,
         )
         return joined, cadence
+
+
+def stamp_width(settings: ExampleSettings) -> int:
+    """Return the number of channels of a stamp, a window of band."""
+    return settings.bins << WINDOW_LEVEL
+
+
+def into_channels(
+    power: Float32[np.ndarray, "obs time bins"], width: int, rng: np.random.Generator
+) -> Float32[np.ndarray, "obs time freq"]:
+    """Divide the power of bins among their channels as noise divides; channels are returned as they are.
+
+    The shape of the gamma distribution is that of the observation's own noise, (mean / scatter)^2.
+
+    Args:
+        power: of a stamp, which is not dead.
+        width: channels of a stamp.
+        rng: draws the channels.
+    """
+    binning = width // power.shape[-1]
+    if binning == 1:
+        return power
+    steps = np.diff(power, axis=-1)
+    scatter = 1.4826 * np.nanmedian(np.abs(steps), axis=(1, 2)) / 2**0.5
+    shape = (np.nanmedian(power, axis=(1, 2)) / np.maximum(scatter, np.finfo(np.float32).tiny)) ** 2 / binning
+    drawn = rng.standard_gamma(np.clip(shape, 1, 1e6)[:, None, None, None], (*power.shape, binning))
+    channels = power[..., None] * (drawn / drawn.mean(axis=-1, keepdims=True))
+    return channels.reshape(*power.shape[:2], width).astype(np.float32)
 
 
 def _cut_band(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[NormalizedBlock, Geometry]:
@@ -91,7 +127,8 @@ def sources(
         runs: most runs per file or cadence, spread evenly over it.
 
     Raises:
-        FormatError: a file holds no stamps.
+        OptionsError: stamps of this width do not fill a background.
+        FormatError: a file holds no stamps, or too few that are not dead.
         CadenceError: the files form no cadence, or none with enough channels and rows.
     """
     count = max(1, stamps * STAMP // settings.chans)
@@ -101,13 +138,15 @@ def sources(
             for split, number in zip(Split, (count, max(1, count // 8)), strict=True)
         )
     rng, width = generator(seed, Stream.BACKGROUND_ORDER), settings.chans // STAMP
-    groups: list[list[Part]] = []
-    if str(files[0]).endswith(STAMP_SUFFIX):
+    groups, unused = list[list[Part]](), list[str]()
+    if stamped := str(files[0]).endswith(STAMP_SUFFIX):
+        width = _stamps_of_a_background(settings)
         for file in files:
-            available = len(open_stamps(file, (settings.rows, settings.bins)))
-            chosen = rng.permutation(_spread(available, run, runs))
-            complete = np.resize(chosen, (-(-len(chosen) // width), width))
-            groups.append([((str(file),), row.tolist()) for row in complete])
+            usable, dead = _living_stamps(file, settings, run, runs)
+            unused += [dead] if dead else []
+            chosen = rng.permutation(usable)
+            whole = chosen[: len(chosen) // width * width] if len(chosen) >= width else np.resize(chosen, width)
+            groups.append([((str(file),), row.tolist()) for row in whole.reshape(-1, width)])
     else:
         for paths, chans in _cadences(files, settings):
             pieces = _spread(chans // settings.chans, -(-run // width), runs)
@@ -118,13 +157,52 @@ def sources(
     last = max(1, len(groups) // 8)
     splits = [[part for group in split for part in group] for split in (groups[:-last], groups[-last:])]
     if not splits[0]:
-        expected = "at least two backgrounds, the second for validation"
+        if stamped:
+            expected = f"at least {2 * width} stamps, as a background is {width} side by side and one more validates"
+            raise FormatError(f"{files[0]}: expected {expected}, found {len(chosen)}")
+        expected = f"at least two backgrounds of {settings.chans} channels, the second for validation"
         raise CadenceError(f"{files[0]}: expected {expected}, found {len(splits[1])}")
     orders = (rng.permutation(len(parts))[:count] for parts in splits)
     return tuple(
-        Source(settings=settings, seed=seed, split=split, count=len(order), parts=tuple(parts[i] for i in order))
+        Source(
+            settings=settings,
+            seed=seed,
+            split=split,
+            count=len(order),
+            parts=tuple(parts[i] for i in order),
+            unused=tuple(unused),
+        )
         for split, parts, order in zip(Split, splits, orders, strict=True)
     )
+
+
+def _stamps_of_a_background(settings: ExampleSettings) -> int:
+    """Return how many stamps, side by side, are a background.
+
+    Raises:
+        OptionsError: none fit, or channels would be left over.
+    """
+    width = stamp_width(settings)
+    if settings.chans % width:
+        raise OptionsError(
+            f"width_bin: expected a divisor of {settings.chans} for backgrounds of stamps, found {width}"
+        )
+    return settings.chans // width
+
+
+def _living_stamps(file: Path, settings: ExampleSettings, run: int, runs: int) -> tuple[list[int], str]:
+    """Return the indices of the stamps of a file that are used, and a line about those that are dead, if there are any.
+
+    Raises:
+        FormatError: the file holds no stamps, or only dead ones.
+    """
+    stamps = open_stamps(file, (settings.rows, settings.bins), LEVELS)
+    chosen = _spread(len(stamps), run, runs)
+    dead = faults(stamps, chosen)
+    line = dead_line(file, dead, len(chosen)) if dead else ""
+    if len(dead) == len(chosen):
+        raise FormatError(f"{line}: expected positive power")
+    return [index for index in chosen if index not in dead], line
 
 
 def _spread(count: int, run: int, most: int) -> list[int]:

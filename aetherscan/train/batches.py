@@ -163,8 +163,10 @@ def sources_of(settings: BatchSettings) -> tuple[Source, ...]:
 
 
 @contextmanager
-def open_batches(settings: BatchSettings, threads: int = 1) -> Iterator[BatchSource]:
-    """Open a source of batches.
+def open_batches(
+    settings: BatchSettings, threads: int = 1, backgrounds: tuple[Source, ...] | None = None
+) -> Iterator[BatchSource]:
+    """Open a source of batches; without backgrounds, those of `sources_of`.
 
     Raises:
         FormatError: a file of backgrounds holds no stamps.
@@ -175,6 +177,6 @@ def open_batches(settings: BatchSettings, threads: int = 1) -> Iterator[BatchSou
         raise ValueError(f"threads: expected at least 1, found {threads}")
     pool = ThreadPoolExecutor(threads)
     try:
-        yield BatchSource(settings, sources_of(settings), pool)
+        yield BatchSource(settings, backgrounds or sources_of(settings), pool)
     finally:
         pool.shutdown(cancel_futures=True)

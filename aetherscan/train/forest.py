@@ -150,7 +150,7 @@ def train_forest(
     """
     fit = sets["fit"].only(np.arange(min(settings.num_samples_rf, len(sets["fit"].labels))))
     for name, features in {**sets, "fit": fit}.items():
-        _check_both_classes(mode, name, features)
+        check_both_classes(mode, name, features.labels)
     drawn = len(fit.labels)
     weights = np.ones(drawn, np.float32)
     if mode == "tracks":
@@ -189,13 +189,23 @@ def train_forest(
     }
 
 
-def _check_both_classes(mode: str, name: str, features: LabelledFeatures) -> None:
-    signals, others = int(features.labels.sum()), int((features.labels == 0).sum())
+def check_both_classes(mode: str, name: str, labels: Float32[np.ndarray, " batch"]) -> None:
+    """Check that a set of examples can fit, calibrate or measure a forest.
+
+    Args:
+        mode: search mode.
+        name: of the set: `fit`, `calibrate` or `measure`.
+        labels: 1.0 for a signal, else 0.0.
+
+    Raises:
+        TrainingError: it has too few signals or too few other examples.
+    """
+    signals, others = int(labels.sum()), int((labels == 0).sum())
     if min(signals, others) < FEWEST[name]:
         options = "forest_patches or num_samples_rf" if name == "fit" else "judge_patches"
         raise TrainingError(
             f"forest of {mode}: expected at least {FEWEST[name]} signals and {FEWEST[name]} other examples to {name} "
-            f"it, found {signals} and {others}: raise {options}, and resume with --load-tag"
+            f"it, found {signals} and {others}: raise {options}"
         )
 
 

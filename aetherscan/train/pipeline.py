@@ -10,7 +10,7 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from aetherscan.train.forest import (
     EMITTERS_PER_MHZ,
     FEWEST_ALARMS,
     LabelledFeatures,
+    check_both_classes,
     collect_features,
     labelled_features,
     train_forest,
@@ -46,6 +47,8 @@ from aetherscan.train.resources import Note, stage
 from aetherscan.train.resume import phase_lines
 from aetherscan.train.streams import Stream
 
+FEW_PATCHES = 32
+"""Patches of a set from which it holds enough examples of both classes: each has about ten."""
 DRAWN_LATENTS = 2000
 """Most examples whose latents are drawn in the report."""
 
@@ -99,18 +102,21 @@ def train(
             rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
         )
         batches = batch_settings(settings, examples)
-        sources = sources_of(batches)  # reads the files of backgrounds, before anything is written
+        backgrounds = sources_of(batches)  # reads the files, before anything is written
+        for line in backgrounds[0].unused:
+            tell(line)
+        drawn = draw_sets(settings, examples, backgrounds if settings.train_files else None)
 
         def record(finished: Mapping[str, Any]) -> None:
             stages.append(dict(finished))
             note(finished)
 
-        opened = partial(open_batches, batches, settings.processes)
+        opened = partial(open_batches, batches, settings.processes, backgrounds)
         trained = train_encoder(folder, settings, opened, commit=commit, tell=tell, note=record)
         export_onnx(trained.encoder, folder / "encoder.onnx")
         encode = load_encoder(folder / "encoder.onnx", (examples.rows, examples.bins), settings.processes)
         with stage("draw", record):
-            sets = forest_sets(encode, settings, examples, sources if settings.train_files else None)
+            sets = forest_sets(encode, settings, examples, drawn)
         modes = {}
         for mode in MODES:
             with stage(f"forest {mode}", record) as results:
@@ -127,6 +133,7 @@ def train(
             "modes": modes,
             "data": asdict(examples),
             "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
+            "unused_stamps": backgrounds[0].unused,
             "encoder": encoder_history(trained),
             "labels": labels or {},
             "forests": {"seconds": round(seconds)},
@@ -135,8 +142,8 @@ def train(
         release = write_card(folder, card)
         (folder / "CARD.md").write_text(describe(release), encoding="utf-8")
         tracks = sets["measure"]["tracks"]
-        drawn = tracks.only(np.arange(min(DRAWN_LATENTS, len(tracks.labels))))
-        write_training(report, release, trained.history, stages, drawn)
+        some = tracks.only(np.arange(min(DRAWN_LATENTS, len(tracks.labels))))
+        write_training(report, release, trained.history, stages, some)
     return release
 
 
@@ -159,34 +166,61 @@ def encoder_history(trained: Trained) -> dict[str, Any]:
     }
 
 
+Drawn = dict[str, Iterable[dict[str, Examples]]]
+"""Examples of several patches by search mode, for each set: `fit`, `calibrate`, `measure`."""
+
+
+def draw_sets(settings: TrainSettings, examples: ExampleSettings, real: tuple[Source, ...] | None) -> Drawn:
+    """Draw the examples that fit, calibrate and measure the forests, from separate patches, as they are used.
+
+    Few patches are drawn at once, and checked: they may hold too few signals, and a long training would end with that.
+
+    Args:
+        settings: of the training.
+        examples: what patches contain.
+        real: real backgrounds for training and for validation; None: simulated skies.
+
+    Raises:
+        TrainingError: few patches were drawn, and a set has too few signals or too few other examples.
+    """
+    training, validation = real or (None, None)
+    sets: Drawn = {}
+    for name, (stream, numbers) in patches_of(settings).items():
+        source = training if name == "fit" else validation
+        sets[name] = draw(settings.seed, stream, numbers, examples, settings.processes, source)
+        if len(numbers) < FEW_PATCHES:
+            sets[name] = kept = list(sets[name])
+            most = settings.num_samples_rf if name == "fit" else None
+            for mode in MODES:
+                check_both_classes(mode, name, np.concatenate([part[mode].labels for part in kept])[:most])
+    return sets
+
+
+def patches_of(settings: TrainSettings) -> dict[str, tuple[Stream, range]]:
+    """Return the random stream and the numbers of the patches of each set."""
+    half = settings.judge_patches // 2
+    return {
+        "fit": (Stream.FOREST_FIT, range(settings.forest_patches)),
+        "calibrate": (Stream.FOREST_CALIBRATE, range(half)),
+        "measure": (Stream.FOREST_MEASURE, range(half, settings.judge_patches)),
+    }
+
+
 def forest_sets(
-    encode: Encode, settings: TrainSettings, examples: ExampleSettings, real: tuple[Source, ...] | None = None
+    encode: Encode, settings: TrainSettings, examples: ExampleSettings, drawn: Drawn
 ) -> dict[str, dict[str, LabelledFeatures]]:
-    """Draw and encode the examples that fit, calibrate and measure the forests, from separate patches.
+    """Encode the examples of the forests, and return them by set and search mode.
 
     Args:
         encode: the encoder.
         settings: of the training.
         examples: what patches contain.
-        real: real backgrounds for training and for validation; None: simulated skies.
-
-    Returns:
-        Examples by set (`fit`, `calibrate`, `measure`) and search mode.
+        drawn: the examples.
     """
-    training, validation = real or (None, None)
-    half = settings.judge_patches // 2
-    patches = {
-        "fit": (Stream.FOREST_FIT, range(settings.forest_patches), training),
-        "calibrate": (Stream.FOREST_CALIBRATE, range(half), validation),
-        "measure": (Stream.FOREST_MEASURE, range(half, settings.judge_patches), validation),
-    }
     return {
-        name: collect_features(
-            encode, draw(settings.seed, stream, numbers, examples, settings.processes, source),
-            len(numbers) * examples.chans / settings.width_bin,
-        )
-        for name, (stream, numbers, source) in patches.items()
-    }  # fmt: skip
+        name: collect_features(encode, drawn[name], len(numbers) * examples.chans / settings.width_bin)
+        for name, (_, numbers) in patches_of(settings).items()
+    }
 
 
 def batch_settings(settings: TrainSettings, examples: ExampleSettings) -> BatchSettings:

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     POSTERIOR = 7  # (rows,): draws from the posterior, in the comparison of the inputs of a forest
     ENCODER_WEIGHTS = 9  # (): initial weights of the encoder
     DECODER_WEIGHTS = 10  # (): initial weights of the decoder
+    CHANNELS = 12  # (number,): how the power of the bins of stamps is divided among their channels
     ENCODER_DRAWS = 11  # (round,): draws from the posterior while the encoder is trained
 
 

@@ -67,8 +67,9 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     if options.test_files:
         stamps = find_files(paths.data_path, "testing", options.test_files)
         how = {"settings": settings, "batch": options.per_replica_batch_size, "table": options.format}
-        print(score(stamps, output, detector=detect(), **how))
-        return 0
+        lines, outcome = score(stamps, output, detector=detect(), **how)
+        print("\n".join(lines))
+        return outcome.exit_status
     named, (files, unused) = list(map(Path, options.files)), listed(options.files)
     rules, known = rules_of(config, options.beams), stated(options.cadence, options.files, files)
     cadences: dict[str, Any] = {"rules": rules, "stated": known}
@@ -170,8 +171,8 @@ def detector_of(release: Path, search: Search, encoder: Path | None = None, fore
 
 def score(
     paths: Sequence[Path], output: Path, *, detector: Any, settings: Search, batch: int, table: str = "csv"
-) -> str:
-    """Score stamps, write a row for each, and return a line that says how many are signals.
+) -> tuple[list[str], "Outcome"]:
+    """Score stamps, write a row for each, and return lines that say how many are signals and how many are dead.
 
     Args:
         paths: .npy files of stamps.
@@ -182,7 +183,7 @@ def score(
         table: format: csv or json.
     """
     from aetherscan.search.candidates import write_table
-    from aetherscan.search.stamps import COLUMNS, LEVELS, open_stamps, score_stamps
+    from aetherscan.search.stamps import COLUMNS, LEVELS, dead_line, faults, open_stamps, score_stamps
 
     result = output / f"plates.{table}"
     output.mkdir(parents=True, exist_ok=True)
@@ -190,13 +191,21 @@ def score(
     for path in paths:  # check all files before scoring any
         open_stamps(path, detector.release.snippet, LEVELS)
     least = detector.threshold_for(settings.threshold, settings.alarms_per_100_mhz)
-    rows = [row for path in paths for row in score_stamps(path, detector, least, batch)]
+    by_file = {path: list(score_stamps(path, detector, least, batch)) for path in paths}
+    rows = [row for scored in by_file.values() for row in scored]
     if table == "json":
         write_whole(result, json.dumps(rows, indent=1))
     else:
         write_table(result, COLUMNS, rows)
-    found = sum(row["prediction"] for row in rows)
-    return f"{found} of {len(rows)} stamps from probability {least:.4g} with {detector.release.name}: {result}"
+    found, lines = sum(row["prediction"] or 0 for row in rows), list[str]()
+    for path, scored in by_file.items():
+        dead = [row["plate"] for row in scored if row["probability"] is None]
+        if dead:
+            stamps = open_stamps(path, detector.release.snippet, LEVELS)
+            lines.append(f"not scored: {dead_line(path, faults(stamps, dead), len(scored))}")
+    failed = sum(row["probability"] is None for row in rows)
+    lines.append(f"{found} of {len(rows)} stamps from probability {least:.4g} with {detector.release.name}: {result}")
+    return lines, Outcome(searched=len(rows) - failed, failed=failed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

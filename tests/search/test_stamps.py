@@ -1,6 +1,7 @@
 """Stamps (plates) are scored; `search` accepts every option of the first Aetherscan's `inference`."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -61,6 +62,23 @@ def test_each_stamp_has_a_probability_and_those_with_a_tone_are_signals(plates, 
     assert list(rows[0]) == ["file", "plate", "probability", "spread", "prediction"]
     assert [row["prediction"] for row in rows] == list("0000111")
     assert [int(row["plate"]) for row in rows] == list(range(7))
+
+
+@pytest.mark.parametrize("mode", ["tracks", "windows"])
+def test_a_dead_stamp_has_no_probability_and_the_exit_status_says_so(tmp_path, monkeypatch, capsys, mode):
+    monkeypatch.chdir(tmp_path)
+    stamps = sky(3, 60.0)
+    stamps[1] = 0
+    np.save("three.npy", stamps)
+    asked = ["search", "--release", str(SHIPPED), "--mode", mode, "--test-files"]
+    assert cli.main([*asked, "three.npy"]) == 3
+    said = capsys.readouterr().out
+    assert "not scored: three.npy: 1 of 3 stamps hold no power and are not used: 1 with zeros (the first is" in said
+    rows = list(csv.DictReader((tmp_path / "found" / "plates.csv").read_text().splitlines()))
+    assert [row["probability"] == "" for row in rows] == [False, True, False]
+    np.save("three.npy", np.full_like(stamps, np.nan))
+    assert cli.main([*asked, "three.npy", "--format", "json"]) == 1
+    assert {row["prediction"] for row in json.loads((tmp_path / "found" / "plates.json").read_text())} == {None}
 
 
 @pytest.mark.parametrize("mode", ["tracks", "windows"])

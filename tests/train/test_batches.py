@@ -26,7 +26,7 @@ from aetherscan.search.follow import DRIFT, FIELDS, START, WIDTH
 from aetherscan.simulate.injection import Emitter, add_line
 from aetherscan.simulate.sky import Sky, write_cadence
 from aetherscan.train.background_cache import empty_arrays, load_background
-from aetherscan.train.backgrounds import STAMP, Source, sources
+from aetherscan.train.backgrounds import STAMP, Source, into_channels, sources
 from aetherscan.train.batches import BatchSettings, open_batches
 from aetherscan.train.examples import HINT, draw, draw_examples
 from aetherscan.train.random_skies import ExampleSettings
@@ -138,7 +138,7 @@ def test_a_quarter_of_the_examples_is_background_and_signals_are_centered_and_in
 
 
 def test_a_background_that_cannot_be_read_ends_the_epoch_with_its_cause(tmp_path):
-    np.save(tmp_path / "stamps.npy", np.ones((16, 6, 16, STAMP), np.float32))
+    np.save(tmp_path / "stamps.npy", np.random.default_rng(1).random((16, 6, 16, STAMP), np.float32))
     settings = BatchSettings(train_files=(tmp_path / "stamps.npy",), examples=SMALL, num_target_backgrounds=8)
     with open_batches(settings) as source:
         (tmp_path / "stamps.npy").unlink()
@@ -169,9 +169,52 @@ def test_stamps_are_used_in_runs_and_whole_files_are_kept_for_validation(tmp_pat
     normalized, _ = training.normalized(0)
     assert normalized.sigmas.shape == (6, 16, SMALL.chans)
     assert normalized.sigmas.std() == pytest.approx(1, abs=0.02)
-    np.save(files[0], np.ones((3, 6, 16, 512), np.float32))
-    with pytest.raises(FormatError, match=r"shape \(n, 6, 16, 4096\), found float32 of \(3, 6, 16, 512\)"):
+    np.save(files[0], np.ones((3, 6, 16, 256), np.float32))
+    expected = r"shape \(n, 6, 16, 4096\) or \(n, 6, 16, 512\), found float32 of \(3, 6, 16, 256\)"
+    with pytest.raises(FormatError, match=expected):
         sources(files, SMALL, seed=1, stamps=100, run=4, runs=3)
+
+
+def test_dead_stamps_are_left_out_and_counted(tmp_path):
+    stamps = np.random.default_rng(1).chisquare(204, (20, 6, 16, STAMP)).astype("f4")
+    stamps[3], stamps[5, 2], stamps[6, 1], stamps[7, 0] = 0, np.nan, -5, 9
+    np.save(tmp_path / "a.npy", stamps)
+    training, validation = sources([tmp_path / "a.npy"], SMALL, seed=1, stamps=100, run=100, runs=1)
+    used = [k for _, indices in (*training.parts, *validation.parts) for k in indices]
+    assert len(used) == len(set(used)) == 16
+    assert not {3, 5, 6, 7} & set(used)
+    line = "4 of 20 stamps hold no power and are not used: 1 with zeros (the first is stamp 3), "
+    others = (
+        "1 with NaN or infinite values (the first is stamp 5), 1 with negative values (the first is stamp 6), "
+        "1 with equal values (the first is stamp 7)"
+    )
+    assert training.unused == (f"{tmp_path / 'a.npy'}: {line}{others}",)
+    np.save(tmp_path / "a.npy", stamps[3:4])
+    with pytest.raises(FormatError, match=r"1 of 1 stamps hold no power .+: expected positive power"):
+        sources([tmp_path / "a.npy"], SMALL, seed=1, stamps=100, run=100, runs=1)
+
+
+def test_a_single_file_needs_a_background_of_stamps_for_training_and_one_for_validation(tmp_path):
+    side_by_side = SMALL.chans // STAMP
+    stamps = np.random.default_rng(1).random((2 * side_by_side - 1, 6, 16, STAMP), np.float32) + 1
+    np.save(tmp_path / "a.npy", stamps)
+    with pytest.raises(FormatError, match=rf"least {2 * side_by_side} stamps, as a background is {side_by_side} side"):
+        sources([tmp_path / "a.npy"], SMALL, seed=1, stamps=100, run=100, runs=1)
+
+
+def test_stamps_of_bins_become_channels_with_the_noise_of_channels(tmp_path):
+    channels = np.random.default_rng(1).chisquare(204, (16, 6, 16, STAMP)).astype("f4")
+    bins = channels.reshape(16, 6, 16, 512, 8).mean(axis=-1)
+    np.save(tmp_path / "a.npy", bins)
+    divided = into_channels(bins[0], STAMP, np.random.default_rng(2))
+    np.testing.assert_allclose(divided.reshape(6, 16, 512, 8).mean(axis=-1), bins[0], rtol=1e-5)
+    for moment in (np.std, lambda x: ((x - x.mean()) ** 3).mean() / x.std() ** 3):
+        assert moment(divided) == pytest.approx(moment(channels[0]), rel=0.1)
+    training, _ = sources([tmp_path / "a.npy"], SMALL, seed=1, stamps=100, run=100, runs=1)
+    normalized, again = training.normalized(0)[0], training.normalized(0)[0]
+    assert normalized.sigmas.shape == (6, 16, SMALL.chans)
+    assert normalized.sigmas.std() == pytest.approx(1, abs=0.02)
+    np.testing.assert_array_equal(normalized.sigmas, again.sigmas)
 
 
 def test_backgrounds_are_cut_from_the_band_of_a_cadence_in_files(tmp_path):

@@ -191,15 +191,6 @@ def test_a_set_without_both_signals_and_others_is_refused_with_what_it_has(tmp_p
         train_forest(tmp_path, "windows", sets, TINY, {})
 
 
-def test_a_training_with_too_few_patches_says_so_in_one_line(tiny, tmp_path):
-    settings = replace(
-        TINY, start=tiny, num_training_rounds=0, forest_patches=1, judge_patches=2, model_path=tmp_path,
-        output_path=tmp_path / "logs",
-    )  # fmt: skip
-    with pytest.raises(TrainingError, match=r"^(forest of )?\w+: expected [^\n]+ found [^\n]+_patches[^\n]*$"):
-        train(tmp_path / "few", settings, replace(SMALL, tones=0))
-
-
 def test_tracks_labelled_by_people_join_the_fit_and_are_counted(tiny, drawn, tmp_path):
     encode = load_encoder(tiny / "encoder.onnx", (16, 512))
     count = len(drawn[0].labels)
