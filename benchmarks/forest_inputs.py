@@ -14,9 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from aetherscan.detector.detector import Latents, forest_features, load_detector
-from aetherscan.detector.random_forest import fit_forest, tree_share
+from aetherscan.detector.saved_forest import tree_share
 from aetherscan.train.examples import draw
 from aetherscan.train.forest import LabelledFeatures, collect_features, thresholds
+from aetherscan.train.random_forest import fit_forest
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.streams import Stream, generator
 

@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from aetherscan.detector.detector import Encode, load_encoder
-from aetherscan.detector.random_forest import fit_forest, tree_share
+from aetherscan.detector.saved_forest import tree_share
 from aetherscan.options.search import MODES
 from aetherscan.train.examples import Examples, draw
 from aetherscan.train.forest import labelled_features
 from aetherscan.train.onnx_export import convert
+from aetherscan.train.random_forest import fit_forest
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.streams import Stream
 

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from aetherscan.detector.detector import Encode, encode_all, forest_features, load_encoder
-from aetherscan.detector.random_forest import fit_forest, tree_share
+from aetherscan.detector.saved_forest import tree_share
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train import examples
 from aetherscan.train.examples import Examples, draw_examples
+from aetherscan.train.random_forest import fit_forest
 from aetherscan.train.random_skies import ExampleSettings
 
 WIDER, TREES, RATES = 8.0, 300, (0.05, 0.01)

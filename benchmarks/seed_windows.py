@@ -33,8 +33,9 @@ from scipy.stats import norm
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.detector import Detector, forest_features, load_detector
-from aetherscan.detector.random_forest import fit_forest, tree_share
+from aetherscan.detector.saved_forest import tree_share
 from aetherscan.search.stamps import stamp_geometries, stamp_lines
+from aetherscan.train.random_forest import fit_forest
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power
 
 PACKAGE = "aetherscan==1.2.0"

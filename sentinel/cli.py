@@ -29,7 +29,7 @@ from sentinel.commands.arguments import (
     words,
 )
 
-TRAINING_PACKAGES = ("tensorflow", "keras", "onnx")
+TRAINING_PACKAGES = ("tensorflow", "keras", "onnx", "sklearn", "skops")
 """Packages that serving does not need; the others are installed with the service."""
 Options = argparse.Namespace
 SEED = whole(0, 2**32 - 1)

@@ -19,8 +19,8 @@ import onnxruntime
 from jaxtyping import Float32, Float64
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from aetherscan.detector.random_forest import group_shares, load_forest, tree_share
 from aetherscan.detector.release import OBSERVATIONS, Release, file_sha256, read_release
+from aetherscan.detector.saved_forest import group_shares, load_forest, tree_share
 from aetherscan.errors import ReleaseError
 
 ONNX_ERRORS = (

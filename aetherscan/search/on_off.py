@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.header import NOT_MEASURED
@@ -207,7 +207,7 @@ def rejection_reasons(
     faint = np.full(len(tracks), straight) & ~(
         (on.min(axis=1) >= gates.min_on_snr) & (together >= gates.min_together_snr)
     )
-    uneven = ((on - mean[:, None]) ** 2).sum(axis=1) > chi2.isf(UNEVEN, len(cadence.on) - 1) + UNEVEN_SHARE * mean**2
+    uneven = ((on - mean[:, None]) ** 2).sum(axis=1) > chdtri(len(cadence.on) - 1, UNEVEN) + UNEVEN_SHARE * mean**2
     min_on = np.where(faint, FAINTEST_ON, gates.min_on_snr)
     close = np.where(faint, FAINT_OFF_CLOSE, gates.max_off_snr + CLOSE_SNR_EXCESS)
     reasons = {

@@ -22,13 +22,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, on_and_off
-from aetherscan.detector.random_forest import calibrate, fit_forest, save_forest, tree_share
 from aetherscan.detector.release import MEASUREMENTS
+from aetherscan.detector.saved_forest import tree_share
 from aetherscan.errors import TrainingError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.train.examples import Examples
+from aetherscan.train.random_forest import calibrate, fit_forest, save_forest
 from aetherscan.train.random_skies import Kind
 
 LATENTS = {"tracks": (), "windows": ("mean",)}

@@ -33,7 +33,7 @@ from sentinel.commands.listing import listed
 from sentinel.config import Config, Search, changed, train_settings
 from sentinel.errors import ConfigError
 
-PACKAGES = ("numpy", "numba", "onnxruntime", "scikit-learn", "h5py", "hdf5plugin")
+PACKAGES = ("numpy", "numba", "onnxruntime", "h5py", "hdf5plugin")
 
 
 def run(config: Config, options: Namespace, active_release: Callable[[Config], Path]) -> int:

@@ -11,10 +11,10 @@ import pytest
 from keras import layers
 
 from aetherscan.detector.detector import Latents, forest_features, load_detector, load_encoder
-from aetherscan.detector.random_forest import POINTS, calibrate, fit_forest, save_forest
 from aetherscan.detector.release import MEASUREMENTS, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.train.onnx_export import export_onnx
+from aetherscan.train.random_forest import POINTS, calibrate, fit_forest, save_forest
 from sentinel.commands.search import detector_of
 from sentinel.config import Search
 

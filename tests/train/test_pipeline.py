@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from aetherscan.detector.detector import Latents, load_detector, load_encoder
-from aetherscan.detector.random_forest import load_forest, tree_share
 from aetherscan.detector.release import MEASUREMENTS, read_release
+from aetherscan.detector.saved_forest import load_forest, tree_share
 from aetherscan.errors import ReleaseError, TrainingError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
