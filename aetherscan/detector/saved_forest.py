@@ -26,7 +26,7 @@ NODE = np.dtype(
     [("left", "i4"), ("right", "i4"), ("feature", "i4"), ("missing_left", "?"), ("threshold", "f8"), ("share", "f8")],
     align=True,
 )
-"""A node of a tree. A row goes left if its feature is at most the threshold; a leaf has left -1. Share is of signals."""
+"""A node of a tree. A row goes left if its feature is at most the threshold; a leaf has left -1. Share: of signals."""
 DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, BadZipFile, zlib.error, EOFError)
 
 
