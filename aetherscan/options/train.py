@@ -136,6 +136,12 @@ class TrainSettings:
     seed: int = option(  # scikit-learn takes 32 bits
         1, "random seed of the training", heading="additions to Aetherscan's options", least=0, most=2**32 - 1
     )
+    objective: Literal["sentinel", "seed"] = option(
+        "sentinel", "loss of the encoder: sentinel, for lines as thin as real ones; seed, exactly Aetherscan's"
+    )
+    vae_gamma: float | None = option(
+        None, "weight of reconstruction and KL divergence together (default: 0.02; 1 with --objective seed)", least=0
+    )
     allow_changed: tuple[str, ...] = option(
         (), "options that may differ from those of the checkpoint although they change what is learned: NAME,..."
     )
@@ -177,6 +183,12 @@ class TrainSettings:
             return self.start_round
         kind, _, number = (self.load_tag or "").partition("_")
         return int(number) + 1 if kind == "round" else 1
+
+    @property
+    def gamma(self) -> float:
+        """Weight of reconstruction and KL divergence together."""
+        usual = 1.0 if self.objective == "seed" else 0.02
+        return usual if self.vae_gamma is None else self.vae_gamma
 
     @property
     def allowed(self) -> frozenset[str]:
@@ -226,7 +238,8 @@ class TrainSettings:
         """Return the options for the card, without the folders of this machine."""
         options = {name: value for name, value in asdict(self).items() if not isinstance(value, Path)}
         names = [Path(name).name for name in self.train_files]
-        return options | {"train_files": names, "start": self.start.name if self.start else None}
+        start = self.start.name if self.start else None
+        return options | {"train_files": names, "start": start, "vae_gamma": self.gamma}
 
 
 def find_files(folder: Path, inner: str, names: Sequence[str]) -> list[Path]:

@@ -32,7 +32,7 @@ from aetherscan.train.folders import checkpoints_of, set_aside
 from aetherscan.train.resources import Note, stage
 from aetherscan.train.resume import Phases, begin, plain, with_round
 from aetherscan.train.streams import Stream, keras_seeds
-from aetherscan.train.vae import BetaVAE, Shape, build_decoder, build_encoder
+from aetherscan.train.vae import SEED_CLIP, BetaVAE, Shape, build_decoder, build_encoder
 
 if TENSORFLOW:
     from aetherscan.train import multi_gpu
@@ -119,11 +119,13 @@ def build(settings: TrainSettings, plan: Plan) -> BetaVAE:
     with scope:
         model = kind(
             build_encoder(shape, seed), build_decoder(shape, seed), beta=settings.vae_beta, alpha=settings.vae_alpha,
-            seed=seed, replicas=len(plan.devices) if plan.mirrored else 1,
+            gamma=settings.gamma, objective=settings.objective, seed=seed,
+            replicas=len(plan.devices) if plan.mirrored else 1,
         )  # fmt: skip
         model.pieces = plan.pieces
         rate = settings.base_learning_rate
-        adam = keras.optimizers.Adam(rate, clipnorm=CLIP, gradient_accumulation_steps=accumulated)
+        clip = {"global_clipnorm": SEED_CLIP} if settings.objective == "seed" else {"clipnorm": CLIP}
+        adam = keras.optimizers.Adam(rate, gradient_accumulation_steps=accumulated, **clip)
         # XLA takes 2.4 times as long on a CPU and cannot compile the exchange between replicas; JAX needs it.
         model.compile(optimizer=adam, jit_compile="auto" if keras.backend.backend() == "jax" else False)
         adam.build(model.trainable_variables)  # or the first step builds it and is traced twice

@@ -9,8 +9,8 @@ pulled together, and the two groups are pushed apart; otherwise all six are pull
 Ma et al. 2023: arXiv:2301.12670, doi:10.1038/s41550-022-01872-z. We differ from them in three points, because each
 learned more from lines as thin as real ones in the same time (decision 0005): the maximum of the last convolution over
 each quarter of the window replaces flattening, so that a line gives the same feature anywhere in its quarter; the
-clustering loss uses the mean of the posterior, not a random draw; and the reconstruction, which is mostly noise that no
-latent can hold, has a lower weight.
+clustering loss uses the mean of the posterior, not a random draw; and the KL divergence has a lower weight. The
+objective `seed` has the loss of Aetherscan itself; benchmarks/objectives.py prints the weights of both.
 """
 
 import math
@@ -31,14 +31,17 @@ LAYERS = len(STAGES) + 3
 OBSERVATIONS, ROWS, BINS = 6, 16, 512
 ON_COLUMN = tuple((float(position in ON_POSITIONS),) for position in range(OBSERVATIONS))
 """1 for an ON, 0 for an OFF."""
-CLOSEST = 0.1
-"""Added to every squared ON-OFF distance: with Aetherscan's 1e-8 the loss of an untrained encoder overflows."""
+CLOSEST, SEED_CLOSEST = 0.1, 1e-8
+"""Added to every squared ON-OFF distance. With Aetherscan's 1e-8 the loss of an untrained encoder overflows, unless it
+is that of draws from the posterior, which differ."""
 POOL = 8
 """Bins of the last maps, 32 bins wide, that are pooled to one maximum: a quarter of the window."""
 TERMS = ("reconstruction", "kl", "kl_most", "clustering")
 """Logged terms of the loss; `kl_most` is the KL divergence of the latent with the largest."""
 RECONSTRUCTED = 3
 """Every third observation is reconstructed, one ON and one OFF: all six cost three times as much and add little."""
+SEED_CLIP = 1.0
+"""Largest norm of the gradient of all weights together, with the objective `seed`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +102,18 @@ def build_decoder(shape: Shape | None = None, seed: int = 0) -> keras.Model:
     return keras.Model(z, x, name="decoder")
 
 
-def clustering_loss(z: Any, is_signal: Any) -> Any:
+def clustering_loss(z: Any, is_signal: Any, closest: float = CLOSEST) -> Any:
     """Return the clustering loss of each cadence: (batch, 6, latent), (batch,) -> (batch,).
 
     Every cadence: the sum of the squared distances within ONs and within OFFs, each pair in both directions. With a
-    signal, plus 1 / (distance^2 + `CLOSEST`) over the nine ON-OFF pairs; without one, plus distance^2 over these pairs.
-    Aetherscan writes the same sum as fifty named pairs.
+    signal, plus 1 / (distance^2 + `closest`) over the nine ON-OFF pairs; without one, plus distance^2 over these pairs.
+    Aetherscan writes the same sums as 42 named pairs, 21 with a signal and 21 without.
     """
     on = ops.convert_to_tensor(ON_COLUMN, dtype=z.dtype)
     alike = on * ops.transpose(on) + (1 - on) * ops.transpose(1 - on)
     distance = ops.sum(ops.square(z[:, :, None] - z[:, None, :]), axis=-1)
     within = ops.sum(alike * distance, axis=(1, 2))
-    apart = ops.sum((1 - alike) / (distance + CLOSEST), axis=(1, 2)) / 2
+    apart = ops.sum((1 - alike) / (distance + closest), axis=(1, 2)) / 2
     mixed = ops.sum((1 - alike) * distance, axis=(1, 2)) / 2
     return within + is_signal * apart + (1 - is_signal) * mixed
 
@@ -118,6 +121,11 @@ def clustering_loss(z: Any, is_signal: Any) -> Any:
 @no_type_check  # Keras inspects the signatures of its models, which the shape checker would wrap
 class BetaVAE(keras.Model):
     """Encoder and decoder with the loss gamma * (reconstruction + beta * KL) + alpha * clustering.
+
+    With the objective `sentinel`, reconstruction is the binary cross-entropy summed over the pixels of an observation,
+    of one ON and one OFF; clustering is that of the means of the posterior, averaged over all cadences. With `seed`, as
+    in Aetherscan 1.2.0, the cross-entropy is averaged over bins and summed over the 96 rows of all six observations,
+    and clustering is that of draws from the posterior, averaged over the cadences of each class and added.
 
     Input: snippets (batch, 6, rows, bins) as uint8, of which `UINT8_MAX` is 1. Target: 1.0 if a cadence holds a signal,
     else 0.0.
@@ -128,6 +136,7 @@ class BetaVAE(keras.Model):
         beta: weight of the KL divergence relative to the reconstruction.
         alpha: weight of the clustering loss.
         gamma: weight of reconstruction and KL divergence together.
+        objective: `sentinel` or `seed`.
         seed: of the draws from the posterior.
         replicas: devices that share a batch; TensorFlow sums their losses and gradients.
     """
@@ -140,12 +149,15 @@ class BetaVAE(keras.Model):
         beta: float = 1.5,
         alpha: float = 10.0,
         gamma: float = 0.02,
+        objective: str = "sentinel",
         seed: int = 0,
         replicas: int = 1,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.draws = encoder, decoder, keras.random.SeedGenerator(seed)
         self.beta, self.alpha, self.gamma, self.replicas = beta, alpha, gamma, replicas
+        self.as_seed = objective == "seed"
+        self.every = 1 if self.as_seed else RECONSTRUCTED
         self.terms = {name: keras.metrics.Mean(name) for name in TERMS}
 
     @property
@@ -159,26 +171,36 @@ class BetaVAE(keras.Model):
         return ops.cast(ops.reshape(snippets, (-1, rows, bins, 1)), "float32") / UINT8_MAX
 
     def call(self, snippets: Any) -> dict[str, Any]:
-        """Return the posterior of every observation, and the reconstruction of every `RECONSTRUCTED`th."""
+        """Return the posterior of every observation, and draws and reconstruction of every `self.every`th."""
         z_mean, z_log_var = self.encoder(self.images(snippets))
-        mean, spread = z_mean[::RECONSTRUCTED], ops.exp(0.5 * z_log_var[::RECONSTRUCTED])
+        mean, spread = z_mean[:: self.every], ops.exp(0.5 * z_log_var[:: self.every])
         z = mean + spread * keras.random.normal(ops.shape(mean), dtype="float32", seed=self.draws)
-        return {"image": self.decoder(z), "z_mean": z_mean, "z_log_var": z_log_var}
+        return {"image": self.decoder(z), "z": z, "z_mean": z_mean, "z_log_var": z_log_var}
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any) -> Any:
         """Return the loss of a batch, a scalar."""
-        reconstruction = keras.losses.binary_crossentropy(self.images(x)[::RECONSTRUCTED], y_pred["image"])
+        entropy = keras.losses.binary_crossentropy(self.images(x)[:: self.every], y_pred["image"])
         z_mean, z_log_var = y_pred["z_mean"], y_pred["z_log_var"]
         kl = ops.mean(-0.5 * (1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var)), axis=0)
-        latent = ops.shape(z_mean)[-1]
-        clusters = clustering_loss(ops.reshape(z_mean, (-1, OBSERVATIONS, latent)), ops.reshape(y, (-1,)))
+        reconstruction = ops.mean(ops.sum(entropy, axis=(1, 2)))
+        if self.as_seed:
+            reconstruction = reconstruction * OBSERVATIONS / self.encoder.input_shape[2]
         terms = {
-            "reconstruction": ops.mean(ops.sum(reconstruction, axis=(1, 2))),
+            "reconstruction": reconstruction,
             "kl": ops.sum(kl),
             "kl_most": ops.max(kl),
-            "clustering": ops.mean(clusters),
+            "clustering": self.clustering(y_pred["z"] if self.as_seed else z_mean, ops.reshape(y, (-1,))),
         }
         for name, value in terms.items():
             self.terms[name].update_state(value)
         evidence = terms["reconstruction"] + self.beta * terms["kl"]
         return (self.gamma * evidence + self.alpha * terms["clustering"]) / self.replicas
+
+    def clustering(self, z: Any, is_signal: Any) -> Any:
+        """Return the clustering loss of a batch: a mean over all cadences, or of Aetherscan over each class."""
+        cadences = ops.reshape(z, (-1, OBSERVATIONS, ops.shape(z)[-1]))
+        if not self.as_seed:
+            return ops.mean(clustering_loss(cadences, is_signal))
+        losses = clustering_loss(cadences, is_signal, SEED_CLOSEST)
+        classes = (is_signal, 1 - is_signal)
+        return sum(ops.sum(losses * members) / ops.maximum(ops.sum(members), 1) for members in classes)

@@ -49,7 +49,7 @@ def test_every_option_is_a_configuration_key_that_is_checked_when_it_is_read(tmp
     (tmp_path / "config.yaml").write_text("train: {num_samples_rf: 6, save_tag: mine}")
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "config.yaml")
-    assert "train.num_samples_rf: expected at least 4 and at most 100000000 and a multiple of 4, found 6" in str(
+    assert "train.num_samples_rf: expected at least 200 and at most 100000000 and a multiple of 4, found 6" in str(
         caught.value
     )
     assert "train.save_tag: expected final_vX, round_XX" in str(caught.value)
