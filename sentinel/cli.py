@@ -213,8 +213,12 @@ def _setting_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     login.add_argument("--name", type=words, help="whose labels they will be (default: the user who runs this)")
     config = command("config", _config, "check or print the configuration", "config check")
     _verbs(config, {"check": "list every error", "show": "print every key with its value"})
-    store = command("store", _migrate, "change the schema version of the store", "store migrate --to 2")
-    some = _verbs(store, {"migrate": "migrate up to the version of this code, or to --to"})
+    text = "back up and restore the store, and change its schema version"
+    store = command("store", _store_command, text, "store backup sentinel.backup")
+    texts = {"backup": "write the store into one file, also while the service runs", "restore": "put a backup back"}
+    some = _verbs(store, texts | {"migrate": "migrate up to the version of this code, or to --to"})
+    for verb in ("backup", "restore"):
+        some[verb].add_argument("file", type=path, metavar="FILE")
     some["migrate"].add_argument("--to", type=whole(0), metavar="N", help="schema version (default: the newest)")
     models = command("models", _models, "list, verify, download, promote and compare releases", "models verify")
     texts = {"ls": "list releases", "verify": "check the sha256 of every file", "fetch": "download one"}
@@ -315,14 +319,11 @@ def _active_release(config: Any) -> Path:
     return folder
 
 
-def _docker(*arguments: str) -> int:
-    checkout = str(Path(__file__).resolve().parent.parent)
-    os.execvp("docker", ["docker", "compose", "--project-directory", checkout, *arguments])  # noqa: S606
-
-
 def _up(options: Options) -> int:
     if options.docker:
-        return _docker("up", "--detach", "--build")
+        from sentinel.commands import container
+
+        return container.up()
     from aetherscan.detector.release import read_release
     from sentinel.config import config_path
     from sentinel.errors import StoreAwayError
@@ -361,7 +362,9 @@ def _up(options: Options) -> int:
 
 def _down(options: Options) -> int:
     if options.docker:
-        return _docker("down")
+        from sentinel.commands import container
+
+        return container.down()
     from sentinel.config import config_path
     from sentinel.programs import supervisor
 
@@ -426,6 +429,11 @@ def _logs(options: Options) -> int:
 
     config = _loaded()
     files = [str(config.state_dir / "log" / f"{name}.log") for name in options.name or PROGRAMS]
+    if not any(map(os.path.exists, files)):
+        raise FileNotFoundError(
+            f"no logs in {config.state_dir / 'log'}: a service in the foreground writes to its standard output; "
+            "see `docker compose logs -f` of a container, `journalctl -u sentinel` of a unit"
+        )
     os.execvp("tail", ["tail", "-n", "50", *(["-F"] if options.follow else []), *files])  # noqa: S606
 
 
@@ -584,6 +592,26 @@ def _config(options: Options) -> int:
     problems = list(start_problems(_checked()))
     print("\n".join(problems) or "no errors", file=sys.stderr if problems else sys.stdout)
     return int(bool(problems))
+
+
+def _store_command(options: Options) -> int:
+    from sentinel.errors import BusyError
+    from sentinel.programs.program import PROGRAMS, is_held
+    from sentinel.programs.supervisor import service_pids
+    from sentinel.store.backup import backup, restore
+
+    config = _loaded()
+    if options.verb == "migrate":
+        return _migrate(options)
+    if options.verb == "backup":
+        print(backup(_store(config), options.file))
+        return 0
+    held = [name for name in PROGRAMS if is_held(config.state_dir / "run" / f"{name}.lock")]
+    if service_pids(config) or held:
+        raise BusyError(f"the service runs ({', '.join(held)}): {COMMAND} down")
+    former, contents = restore(config.store_url, options.file)
+    print(f"restored: {contents}" + (f"\nthe former store is in {former}" if former.exists() else ""))
+    return 0
 
 
 def _migrate(options: Options) -> int:

@@ -84,6 +84,7 @@ FAULTS = {
 
 
 def pytest_addoption(parser):
+    parser.addoption("--container", action="store_true", help="run the tests of the container alone, in a real engine")
     parser.addoption("--faults", action="store_true", help="run the fault matrix alone, and write docs/faults.md")
 
 
@@ -92,6 +93,7 @@ def pytest_configure(config):
         "markers", "fault(number, promise): a fault that the test covers, numbered in tests/fault_matrix.py"
     )
     config.addinivalue_line("markers", "slow: runs with --faults only")
+    config.addinivalue_line("markers", "container: runs with --container only")
     config.pluginmanager.register(_Matrix(config), "matrix")
 
 
@@ -112,6 +114,8 @@ class _Matrix:
                 assert mark.kwargs["promise"] in PROMISES, f"{item.nodeid}: no promise {mark.kwargs['promise']}"
                 item.user_properties.append(("fault", (mark.args[0], mark.kwargs["promise"])))  # for the report
             runs = bool(marks) if config.option.faults else item.get_closest_marker("slow") is None
+            if (item.get_closest_marker("container") is None) is config.option.container:
+                runs = False
             (wanted if runs else others).append(item)
         items[:] = wanted
         config.hook.pytest_deselected(items=others)

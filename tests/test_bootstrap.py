@@ -310,6 +310,7 @@ def test_every_check_runs_although_one_fails_and_pytest_runs_last(capsys: pytest
         (["--faults"], "-n 2 --dist worksteal --faults", False),
         (["--explore"], "-n 2 --dist worksteal --hypothesis-profile=explore -m hypothesis", False),
         (["--slowest"], "-n 2 --dist worksteal --durations=10", False),
+        (["--container"], "-n 2 --dist worksteal --container -x -s -n 0 tests/container", False),
         (["--faults", "-k", "slack"], "--faults -k slack", False),
     ],
 )

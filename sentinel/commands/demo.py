@@ -52,7 +52,7 @@ def run(
     """Write a cadence, follow it and report the result; return whether the tone was found.
 
     Args:
-        config: of the running service; the files go to its first root.
+        config: of the running service; the files go to its first root that can be written.
         store: of the running service.
         seed: of the synthetic sky.
         suffix: of the files, .h5 or .fil.
@@ -65,9 +65,11 @@ def run(
     """
     if reason := not_ready(config, store):
         raise SentinelError(f"the service is not ready: {reason}")
-    if not config.watch.roots[0].is_dir():
-        raise SentinelError(f"{config.watch.roots[0]}: expected a watched folder, found none; mount or make it")
-    folder = config.watch.roots[0] / f"demo-{seed}-{int(time.time())}"
+    # Recordings may be mounted read-only, as in the container, beside a folder for demos.
+    root = next((root for root in config.watch.roots if os.access(root, os.W_OK)), config.watch.roots[0])
+    if not root.is_dir():
+        raise SentinelError(f"{root}: expected a watched folder, found none; mount or make it")
+    folder = root / f"demo-{seed}-{int(time.time())}"
     with tempfile.TemporaryDirectory() as scratch:
         paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
         tell(f"landing {len(paths)} files in {folder}")

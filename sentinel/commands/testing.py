@@ -23,6 +23,7 @@ TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
 """For the whole suite. A selection runs in one process, where `--pdb` works and nothing else has to be imported."""
 TEST_RUNS = {
     "--faults": ("--faults",),
+    "--container": ("--container", "-x", "-s", "-n", "0", "tests/container"),
     "--explore": ("--hypothesis-profile=explore", "-m", "hypothesis"),
     "--slowest": ("--durations=10",),
 }
@@ -40,7 +41,8 @@ def run_tests(pytest_arguments: Sequence[str] = (), call: Callable[[Sequence[str
 
     Args:
         pytest_arguments: passed to pytest, for instance ``-k cadence``. ``--faults`` runs the fault matrix,
-            ``--explore`` the property tests with new random examples, ``--slowest`` names the ten slowest tests.
+            ``--container`` the container in a real engine, ``--explore`` the property tests with new random examples,
+            ``--slowest`` names the ten slowest tests.
         call: runs one command and returns its exit status.
     """
     checks = () if TEST_RUNS.keys() & set(pytest_arguments) else CHECKS

@@ -541,7 +541,7 @@ def _driver_errors(engine: Engine) -> Iterator[None]:
     except DBAPIError as error:
         cause = str(error.orig).strip()
         if _is_damage(error.orig):
-            remedy = "stop the service and restore the last backup (docs/observatory.md)"
+            remedy = "stop the service and restore the last backup: store restore FILE (docs/observatory.md)"
             raise StoreError(f"{where}: cannot be used: damaged: {cause}: {remedy}") from error
         if isinstance(error, STATEMENT_ERRORS) and not _is_refusal(error.orig):
             raise
