@@ -470,7 +470,6 @@ def _train(options: Options) -> int:
     config = _loaded()
     settings = train_settings(config, {name: getattr(options, name) for name in type(config.train).model_fields})
     settings.files()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it logs every library of a GPU that is absent
     from sentinel.commands import train
 
     train.run(config, settings, options.output, _store(config) if config.has_store else None)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from aetherscan.plotting.style import QUIET, SIGNAL
 
-LOSSES = (("loss",), ("kl", "kl_most", "clustering"), ("learning_rate",))
+LOSSES = (("loss",), ("reconstruction",), ("kl", "kl_most", "clustering"), ("learning_rate",))
 """Curves of each panel of `draw_losses`."""
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from tqdm import tqdm
 
 from aetherscan.errors import TrainingError
 from aetherscan.train.events import write_events
+from aetherscan.train.progress import Progress
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 COLLAPSED = 0.01
@@ -111,21 +111,21 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         table.writerows(rows)
 
 
-class ProgressBar(keras.callbacks.Callback):
-    """Advance a progress bar over the batches of all rounds."""
+class ShowProgress(keras.callbacks.Callback):
+    """Count the batches of all rounds as progress."""
 
-    def __init__(self, bar: tqdm, number: int, rounds: int) -> None:
+    def __init__(self, progress: Progress, number: int, rounds: int) -> None:
         super().__init__()
-        self.bar, self.number, self.rounds = bar, number, rounds
+        self.progress, self.number, self.rounds, self.losses = progress, number, rounds, ""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Show the round and the epoch."""
-        self.bar.set_description(f"round {self.number}/{self.rounds}, epoch {epoch + 1}", refresh=False)
+        self.progress.describe(f"round {self.number}/{self.rounds}, epoch {epoch + 1}", self.losses)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Advance by a batch."""
-        self.bar.update()
+        self.progress.advance()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Show the losses."""
-        self.bar.set_postfix({name: f"{(logs or {})[name]:.4g}" for name in ("loss", "val_loss")}, refresh=False)
+        self.losses = ", ".join(f"{name} {(logs or {})[name]:.4g}" for name in ("loss", "val_loss"))

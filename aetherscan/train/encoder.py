@@ -9,10 +9,9 @@ PyTorch trains on one device.
 
 import errno
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,19 +19,19 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from aetherscan.errors import AetherscanError, TrainingError
 from aetherscan.options.train import TrainSettings
 from aetherscan.train import checkpoint
 from aetherscan.train.batches import Batch, BatchSource
-from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ProgressBar
+from aetherscan.train.callbacks import TENSORFLOW, Log, NanGuard, Plateau, ShowProgress
 from aetherscan.train.events import drop_events
 from aetherscan.train.folders import checkpoints_of, set_aside
+from aetherscan.train.progress import Progress
 from aetherscan.train.resources import Note, stage
 from aetherscan.train.resume import Phases, begin, plain, with_round
 from aetherscan.train.streams import Stream, keras_seeds
-from aetherscan.train.vae import SEED_CLIP, BetaVAE, Shape, build_decoder, build_encoder
+from aetherscan.train.vae import SEED_CLIP, TERMS, BetaVAE, Shape, build_decoder, build_encoder
 
 if TENSORFLOW:
     from aetherscan.train import multi_gpu
@@ -50,6 +49,11 @@ def shape_of(settings: TrainSettings) -> Shape:
         rows=settings.time_bins, bins=settings.bins,
         precision="mixed_bfloat16" if settings.mixed_precision else "float32",
     )  # fmt: skip
+
+
+def list_devices() -> tuple[str, ...]:
+    """Return the devices that share a batch; the first call makes the backend look for GPUs."""
+    return () if keras.backend.backend() == "torch" else tuple(keras.distribution.list_devices())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +90,7 @@ class Plan:
         Raises:
             TrainingError: the effective batch cannot be divided among the devices.
         """
-        backend = keras.backend.backend()
-        devices = () if backend == "torch" else tuple(keras.distribution.list_devices())
+        backend, devices = keras.backend.backend(), list_devices()
         count, effective = max(1, len(devices)), settings.effective_batch_size
         at_once = settings.per_replica_batch_size * count
         if effective % at_once:
@@ -180,7 +183,8 @@ def train_encoder(
     begun, done, rounds, failures = start.folder, start.done, settings.num_training_rounds, 0
     checkpoints, logs, files = checkpoints_of(settings, folder.name), settings.output_path / folder.name, {}
     model, history, phases, events = None, checkpoint.History(), Phases(), logs / "tensorboard" / start.run
-    with tqdm(total=(rounds - done) * settings.epochs_per_round * plan.steps, disable=not sys.stderr.isatty()) as bar:
+    batches = settings.epochs_per_round * plan.steps
+    with closing(Progress("rounds", (rounds - done) * batches)) as progress:
         while model is None or done < rounds:
             try:
                 keras.backend.clear_session()
@@ -198,8 +202,10 @@ def train_encoder(
                     while done < rounds:
                         before = len(history)
                         with stage(f"round {done + 1}", note) as results:
-                            history = one_round(model, source, settings, plan, done + 1, history, (logs, events), bar)
-                            results |= {key: history[-1][key] for key in ("loss", "val_loss")}
+                            history = one_round(
+                                model, source, settings, plan, done + 1, history, (logs, events), progress
+                            )
+                            results |= {name: history[-1][name] for name in ("loss", *TERMS, "val_loss")}
                         phases = with_round(phases, done + 1, history[before:], about)
                         state = checkpoint.State(
                             run=start.run, round=done + 1, history=history, phases=phases, start=start.start,
@@ -224,7 +230,7 @@ def train_encoder(
                 pause, failures, model = settings.retry_delay, failures + 1, None
                 LOG.exception("round %d failed", done + 1)
                 tell(f"round {done + 1}: {error!r}: retry in {pause:g} s from {begun or 'the start'}")
-                bar.n = (done - start.done) * settings.epochs_per_round * plan.steps
+                progress.restart_at((done - start.done) * batches)
                 wait(pause)
     encoder = checkpoint.save_encoder(folder / "encoder.keras", model.encoder, shape_of(settings))
     return Trained(encoder=encoder, history=history, run=start.run, phases=phases, start=start.start)
@@ -243,7 +249,7 @@ def one_round(
     number: int,
     history: checkpoint.History,
     logs: tuple[Path, Path],
-    bar: tqdm,
+    progress: Progress,
 ) -> checkpoint.History:
     """Train one round.
 
@@ -255,7 +261,7 @@ def one_round(
         number: of the round, from 1.
         history: epochs of the rounds before.
         logs: folders of `history.csv` and of the TensorBoard log.
-        bar: progress over the batches of all rounds.
+        progress: over the batches of all rounds.
 
     Returns:
         `history` with the epochs of this round.
@@ -275,7 +281,7 @@ def one_round(
             settings.min_learning_rate,
         ),
         Log(number, rows, *logs),
-        ProgressBar(bar, number, settings.num_training_rounds),
+        ShowProgress(progress, number, settings.num_training_rounds),
     ]  # fmt: skip
     for epoch in range(epochs):  # one fit per epoch: Keras would request the next epoch's batches before it validates
         model.fit(

@@ -6,17 +6,16 @@ examples of a patch depend only on the seed, the stream and the number of the pa
 examples, without features; `aetherscan.train.batches` makes them.
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
-from tqdm import tqdm
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.options.search import MODES, SearchSettings
@@ -29,6 +28,7 @@ from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.background_cache import inject
 from aetherscan.train.backgrounds import Source
+from aetherscan.train.progress import Progress
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Stream, generator
 
@@ -132,13 +132,13 @@ def draw(
     pending = deque[Future[dict[str, Examples]]]()
     with (
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-        tqdm(desc="patches", total=len(patches), leave=False, disable=not sys.stderr.isatty()) as bar,
+        closing(Progress("patches", len(patches))) as progress,
     ):
         for first in range(0, len(patches), PATCHES_PER_TASK):
             pending.append(pool.submit(task, patches[first : first + PATCHES_PER_TASK]))
             if len(pending) > 2 * processes:
                 yield pending.popleft().result()
-                bar.update(PATCHES_PER_TASK)
+                progress.advance(PATCHES_PER_TASK)
         yield from (future.result() for future in pending)
 
 

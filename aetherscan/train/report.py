@@ -9,7 +9,7 @@ import numpy as np
 from aetherscan.detector.detector import on_and_off
 from aetherscan.detector.release import Release
 from aetherscan.plotting.html import heading, picture, table, write_html
-from aetherscan.plotting.training import draw_latents, draw_losses, draw_recall
+from aetherscan.plotting.training import LOSSES, draw_latents, draw_losses, draw_recall
 from aetherscan.train.forest import SNR_EDGES, LabelledFeatures
 
 Rows = Sequence[Mapping[str, Any]]
@@ -32,7 +32,7 @@ def write_training(folder: Path, release: Release, history: Rows, stages: Rows, 
     rows = [[_cell(stage.get(name, "")) for name in names] for stage in stages]
     parts = [
         heading(f"Training of {release.name}", 1),
-        picture("Losses", 3, lambda axes: draw_losses(axes, history), folder / "losses.png"),
+        picture("Losses", len(LOSSES), lambda axes: draw_losses(axes, history), folder / "losses.png"),
         picture("Latents", 2, lambda axes: draw_latents(axes, ons, offs, signal), folder / "latents.png"),
         picture("Recall", len(metrics), lambda axes: draw_recall(axes, metrics, SNR_EDGES), folder / "recall.png"),
         heading("Stages"),

@@ -162,7 +162,10 @@ def detector_of(release: Path, search: Search, encoder: Path | None = None, fore
         return loaded
     with TemporaryDirectory() as folder:
         if encoder and encoder.suffix == ".keras":
-            from aetherscan.train.onnx_export import convert
+            from aetherscan.train.quiet import quiet_tensorflow
+
+            with quiet_tensorflow():
+                from aetherscan.train.onnx_export import convert
 
             convert(encoder, onnx := Path(folder) / f"{encoder.stem}.onnx")
             encoder = onnx

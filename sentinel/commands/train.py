@@ -27,6 +27,8 @@ from sentinel.store.schema import artefact, labeled
 LOG = logging.getLogger(__name__)
 LABELS = {"candidate": 1.0, "RFI": 0.0}
 """Class of each label in the training of a forest; `unsure` is not used."""
+RESULTS = ("loss", "reconstruction", "kl", "clustering", "val_loss", "threshold")
+"""Results of a stage that are logged."""
 LINES = 12
 """Most lines of the message: the last ones."""
 
@@ -40,17 +42,25 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
         folder: of the new release; None: named by the settings.
         store: that holds the labels, if there is one.
     """
-    from aetherscan.train.pipeline import train  # Keras takes seconds to load
+    from aetherscan.train.folders import checkpoints_of
+    from aetherscan.train.quiet import quiet_tensorflow
 
+    with quiet_tensorflow():  # Keras takes seconds to load
+        from aetherscan.train.encoder import list_devices
+        from aetherscan.train.pipeline import train
+
+        list_devices()
     folder = folder or settings.model_path / settings.tag()
     report = settings.output_path / folder.name
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None
     log = TrainingLog(run=folder.name, poster=poster)
+    log.say(f"checkpoints: {checkpoints_of(settings, folder.name)}; logs: {report}")
     examples, labels = labeled_examples(store, (settings.time_bins, settings.bins)) if store else (None, {})
     for label, outcomes in labels.items():
         log.say(f"labels, {label}: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
     release = train(folder, settings, labelled=examples, labels=labels, tell=log.say, note=log.note)
-    log.say(f"{release.name}: sha256 {release.sha256}")
+    log.say(f"release: {folder}, sha256 {release.sha256}")
+    log.say(f"card: {folder / 'CARD.md'}; report: {report / 'training.html'}")
     log.show(report)
 
 
@@ -69,7 +79,7 @@ class TrainingLog:
 
     def note(self, stage: Mapping[str, Any]) -> None:
         """Log a finished stage."""
-        results = [f"{key} {stage[key]:.4g}" for key in ("loss", "val_loss", "threshold") if key in stage]
+        results = [f"{key} {stage[key]:.4g}" for key in RESULTS if key in stage]
         self.say(", ".join([f"{stage['stage']}: {stage['seconds']:.0f} s", *results]))
 
     def say(self, line: str) -> None:

@@ -20,6 +20,7 @@ sys.path[:0] = [{root!r}]
 import numpy as np
 from aetherscan.train import encoder as rounds, vae
 from aetherscan.train.checkpoint import save_encoder
+from aetherscan.train.events import write_events
 from aetherscan.train.onnx_export import export_onnx
 from aetherscan.options.train import TrainSettings
 vae.STAGES = ((4, 2), (4, 1), (8, 2), (8, 2), (16, 2))  # narrow, so that it is compiled in seconds
@@ -32,6 +33,7 @@ snippets = np.random.default_rng(1).integers(0, 256, (4, 6, 16, 512), dtype=np.u
 # In another order the examples meet other draws of the posterior.
 labels, how = np.array([0, 1, 0, 1], np.float32), {{'batch_size': plan.batch, 'shuffle': False, 'verbose': 0}}
 losses = model.fit(snippets, labels, **how).history
+write_events(folder / "tensorboard", {{"loss": losses["loss"][0]}}, 7)
 plain = save_encoder(folder / "encoder.keras", model.encoder, rounds.shape_of(settings))
 export_onnx(plain, folder / "encoder.onnx")
 images = snippets.reshape(-1, 16, 512, 1)[:12].astype(np.float32) / 255
@@ -71,6 +73,22 @@ def test_an_encoder_trained_on_any_backend_gives_the_same_numbers_on_tensorflow_
     for one, two, wanted in zip(loaded, served, expected, strict=True):
         np.testing.assert_allclose(np.asarray(one), wanted, atol=1e-5, rtol=1e-5)
         np.testing.assert_allclose(two, wanted[:6], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_every_backend_logs_its_losses_for_tensorboard(backend, one_step):
+    from tensorflow.compat.v1.train import summary_iterator
+
+    made, folder = one_step(backend)
+    events = [event for path in (folder / "tensorboard").iterdir() for event in summary_iterator(str(path))]
+    assert [event.step for event in events if event.summary.value] == [7]
+    assert float(tensor(events[-1])) == pytest.approx(float(made["loss"][0]), rel=1e-6)
+
+
+def tensor(event):
+    import tensorflow as tf
+
+    return tf.make_ndarray(event.summary.value[0].tensor)
 
 
 def test_two_devices_of_jax_share_a_batch_and_learn_the_weights_of_one_device(one_step):
