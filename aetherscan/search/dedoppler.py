@@ -1,4 +1,4 @@
-"""Propose drifting lines in one ON, and in all ONs of a cadence together, with Taylor trees of 16-bit sums.
+"""Propose drifting lines in one ON, and in all ONs of a cadence together, with Taylor trees of sums in few bits.
 
 The tree is that of Taylor (1974), A&AS 15, 367, at every binning by a power of two. A line that drifts k channels per
 row smears its power over k channels, so a fast drift loses no SNR in bins k channels wide, and a wide signal gains.
@@ -10,24 +10,30 @@ One line of a tree with drift d starts in bin f. A signal that keeps its drift s
 bins there: the brightest of those lines counts. The sum over the ONs (the joint search) has sqrt(ONs) times the SNR of
 one ON.
 
-Sums are in units of the scatter of the rows (`row_weights`), as integers of `STEPS` to a sigma. Pixels are clipped at
-`PIXEL_CEILING` sigma and bins of a row at `ROW_CEILING`, so that a carrier crossed by the line, or one hot pixel, is
-not mistaken for a line.
+Sums are in units of the scatter of the rows (`row_weights`), as integers of some steps to a sigma of one ON. Pixels are
+clipped at `PIXEL_CEILING` sigma and bins of a row at `ROW_CEILING`, so that a carrier crossed by the line, or one hot
+pixel, is not mistaken for a line. One instruction adds twice as many 8-bit integers as 16-bit ones, which serve only
+where there are so many rows that steps of 8 bits would be coarser than the noise of a row. A sum above the limit of its
+type stays at the limit; of such lines the sums over quarters of the rows, which are below it, tell the brightest.
 """
 
 import math
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, Int64
+from jaxtyping import Float32, Float64, Int, Int64
 from numba import njit
 
-STEPS, LARGEST_SUM = 128.0, 32000.0
-"""Steps to a sigma at most; fewer where the sum of many rows and ONs would exceed 16 bits."""
+STEPS: dict[type[np.signedinteger[Any]], float] = {np.int8: 8.0, np.int16: 128.0}
+"""Steps to a sigma at most."""
+FEW_ROWS = 32
+"""Rows of an ON up to which 8 bits serve: a sigma of a row is 1.4 steps, and rounding costs 2% of the SNR."""
+HIGHEST_THRESHOLD, USUAL_SNR = 0.87, 5.5
+"""Highest threshold as a share of the limit of a sum, and the SNR up to which the number of steps allows for it."""
 PIXEL_CEILING, ROW_CEILING = 4.0, 8.0
 LEAST_SHARE, LEAST_SNR = 0.4, 1.5
 """Every ON must have this share of the mean SNR of the ONs, and at least this SNR, in a joint hit."""
-TILE = 2048
+TILE = 4096
 """Bins processed together, so that their trees fit into the cache of a core."""
 HIT = np.dtype([("channel", "f8"), ("drift", "f8"), ("width", "f8"), ("snr", "f8")])
 """A line: center at the middle of the reference ON (channel), drift (channels per row), width (channels), SNR."""
@@ -86,13 +92,13 @@ def lay_out(lengths: Int64[np.ndarray, " ons"], gaps: Float64[np.ndarray, " ons"
     )
 
 
-# LLVM vectorizes a loop over 16-bit integers only in a function of its own, with arrays that do not overlap.
+# LLVM vectorizes a loop over small integers only in a function of its own, with arrays that do not overlap.
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _to_integers(
-    row: Float32[np.ndarray, " n"], top: float, scale: float, half: float, out: Int16[np.ndarray, " n"]
+    row: Float32[np.ndarray, " n"], top: float, scale: float, half: float, out: Int[np.ndarray, " n"]
 ) -> None:
     """Fill `out` with `row` times `scale`, clipped at `top` either way; `half` is half a step above an offset."""
     for f in range(out.size):
@@ -101,14 +107,15 @@ def _to_integers(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _add(a: Int16[np.ndarray, " n"], b: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]) -> None:
+def _add(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"], out: Int[np.ndarray, " n"]) -> None:
+    low, high = np.iinfo(out.dtype).min, np.iinfo(out.dtype).max
     for f in range(out.size):
-        out[f] = a[f] + b[f]
+        out[f] = min(max(np.int32(a[f]) + np.int32(b[f]), low), high)  # one instruction adds and limits
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _raise(a: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]) -> None:
+def _raise(a: Int[np.ndarray, " n"], out: Int[np.ndarray, " n"]) -> None:
     """Raise `out` to `a` where that is more."""
     for f in range(out.size):
         out[f] = max(out[f], a[f])
@@ -117,16 +124,18 @@ def _raise(a: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]) -> None:
 @njit(cache=True, nogil=True)
 @no_type_check
 def _add_brightest(
-    a: Int16[np.ndarray, " n"], b: Int16[np.ndarray, " n"], c: Int16[np.ndarray, " n"], out: Int16[np.ndarray, " n"]
+    a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"], c: Int[np.ndarray, " n"], out: Int[np.ndarray, " n"]
 ) -> None:
     """Add the largest of three to `out`."""
+    low, high = np.iinfo(out.dtype).min, np.iinfo(out.dtype).max
     for f in range(out.size):
-        out[f] += max(max(a[f], b[f]), c[f])  # noqa: PLW3301  numba vectorizes no maximum of three
+        near = max(max(a[f], b[f]), c[f])  # noqa: PLW3301  numba vectorizes no maximum of three
+        out[f] = min(max(np.int32(out[f]) + np.int32(near), low), high)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _largest(a: Int16[np.ndarray, " n"]) -> int:
+def _largest(a: Int[np.ndarray, " n"]) -> int:
     top = a[0]
     for f in range(a.size):
         top = max(top, a[f])
@@ -140,8 +149,8 @@ def _load(
     unit: Float32[np.ndarray, " time"],
     ceiling: float,
     first: int,
-    single: Int16[np.ndarray, "lines columns"],
-    double: Int16[np.ndarray, "lines columns"],
+    single: Int[np.ndarray, "lines columns"],
+    double: Int[np.ndarray, "lines columns"],
 ) -> None:
     """Fill the leaves of a tree with weighted rows from bin `first` on; zero beyond the band.
 
@@ -167,11 +176,11 @@ def _load(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _pairs(
-    leaves: Int16[np.ndarray, "lines _"],
+    leaves: Int[np.ndarray, "lines _"],
     order: Int64[np.ndarray, " lines"],
     offsets: Int64[np.ndarray, " lines"],
     n: int,
-    out: Int16[np.ndarray, "lines columns"],
+    out: Int[np.ndarray, "lines columns"],
 ) -> None:
     """Fill `out` with lines over pairs of rows: row `order[t]` of `leaves`, from column `offsets[t]` on."""
     for t in range(0, out.shape[0], 2):
@@ -183,9 +192,7 @@ def _pairs(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _join(
-    lines: Int16[np.ndarray, "lines columns"], half: int, n: int, out: Int16[np.ndarray, "lines columns"]
-) -> None:
+def _join(lines: Int[np.ndarray, "lines columns"], half: int, n: int, out: Int[np.ndarray, "lines columns"]) -> None:
     """Join lines over `half` rows to lines over twice as many."""
     for group in range(0, out.shape[0], 2 * half):
         for drift in range(2 * half):
@@ -196,12 +203,42 @@ def _join(
 
 @njit(cache=True, nogil=True)
 @no_type_check
+def _quarter(
+    leaves: Int[np.ndarray, "lines _"],
+    order: Int64[np.ndarray, " rows"],
+    offsets: Int64[np.ndarray, " rows"],
+    tree: Int[np.ndarray, "rows columns"],
+    spare: Int[np.ndarray, "rows columns"],
+) -> None:
+    """Fill `tree` with lines over some of the rows, by drift; the arguments are those of `_quarters`."""
+    rows, columns = tree.shape
+    if rows == 1:
+        tree[0] = leaves[order[0], offsets[0] : offsets[0] + columns]
+        return
+    half, n = 2, columns - 1
+    stages = 0
+    while (half << stages) < rows:
+        stages += 1
+    if stages % 2 == 0:
+        _pairs(leaves, order, offsets, n, tree)
+    else:
+        _pairs(leaves, order, offsets, n, spare)
+        _join(spare, half, n - half, tree)
+        half, n = 2 * half, n - half
+    while half < rows:
+        _join(tree, half, n - half, spare)
+        _join(spare, 2 * half, n - 3 * half, tree)
+        half, n = 4 * half, n - 3 * half
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
 def _quarters(
-    leaves: Int16[np.ndarray, "lines _"],
+    leaves: Int[np.ndarray, "lines _"],
     order: Int64[np.ndarray, " lines"],
     offsets: Int64[np.ndarray, " lines"],
-    tree: Int16[np.ndarray, "lines columns"],
-    spare: Int16[np.ndarray, "lines columns"],
+    tree: Int[np.ndarray, "lines columns"],
+    spare: Int[np.ndarray, "rows columns"],
 ) -> None:
     """Fill `tree` with lines over each quarter of the rows; group g of the result holds those of quarter g, by drift.
 
@@ -210,33 +247,17 @@ def _quarters(
         order: in which they are read.
         offsets: column in which each begins.
         tree: receives the lines.
-        spare: scratch space.
+        spare: scratch space for a quarter.
     """
-    lines, columns = tree.shape
-    if lines == 4:
-        for t in range(4):
-            tree[t] = leaves[order[t], offsets[t] : offsets[t] + columns]
-        return
-    half, n = 2, columns - 1
-    stages = 0
-    while 4 * (half << stages) < lines:
-        stages += 1
-    if stages % 2 == 0:
-        _pairs(leaves, order, offsets, n, tree)
-    else:
-        _pairs(leaves, order, offsets, n, spare)
-        _join(spare, half, n - half, tree)
-        half, n = 2 * half, n - half
-    while 4 * half < lines:
-        _join(tree, half, n - half, spare)
-        _join(spare, 2 * half, n - 3 * half, tree)
-        half, n = 4 * half, n - 3 * half
+    rows = order.size // 4
+    for g in range(0, order.size, rows):  # one after the other: the rows of one fit into the fastest cache
+        _quarter(leaves, order[g : g + rows], offsets[g : g + rows], tree[g : g + rows], spare)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _half_line(
-    tree: Int16[np.ndarray, "lines columns"], group: int, slope: int, first: int, out: Int16[np.ndarray, " n"]
+    tree: Int[np.ndarray, "lines columns"], group: int, slope: int, first: int, out: Int[np.ndarray, " n"]
 ) -> None:
     """Fill `out` with lines over one half of the rows.
 
@@ -255,11 +276,11 @@ def _half_line(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _peaks(
-    trees: Int16[np.ndarray, "ons lines columns"],
+    trees: Int[np.ndarray, "ons lines columns"],
     shifts: Int64[np.ndarray, "ons drifts"],
     reaches: Int64[np.ndarray, " ons"],
-    best: Int16[np.ndarray, " tile"],
-    joint: Int16[np.ndarray, " tile"],
+    best: Int[np.ndarray, " tile"],
+    joint: Int[np.ndarray, " tile"],
 ) -> None:
     """Fill `best` and `joint` with the brightest line from each bin: in the first ON, and in all together.
 
@@ -279,10 +300,10 @@ def _peaks(
         for d in range(1, drifts):
             longest = max(longest, abs(shifts[i, d] - shifts[i, d - 1]))
     room = tile + 2 * reaches.max() + 2 + longest
-    early, late = np.empty((ons, room), np.int16), np.empty((ons, room), np.int16)
-    line, total, near = np.empty(room, np.int16), np.empty(tile, np.int16), np.empty(tile, np.int16)
+    early, late = np.empty((ons, room), best.dtype), np.empty((ons, room), best.dtype)
+    line, total, near = np.empty(room, best.dtype), np.empty(tile, best.dtype), np.empty(tile, best.dtype)
     begins = np.empty(ons, np.int64)
-    best[:], joint[:] = -32000, -32000
+    best[:], joint[:] = np.iinfo(best.dtype).min, np.iinfo(best.dtype).min
     for d in range(drifts):
         for i in range(ons):
             reach, n = reaches[i], tile + 2 * reaches[i]
@@ -312,7 +333,7 @@ def _peaks(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _line_at(tree: Int16[np.ndarray, "lines columns"], slope: int, column: int) -> int:
+def _line_at(tree: Int[np.ndarray, "lines columns"], slope: int, column: int) -> int:
     """Return the sum of the line of drift `slope` that starts in `column`."""
     half, quarter = slope // 2, tree.shape[0] // 4
     late = column + (slope + 1) // 2
@@ -327,7 +348,7 @@ def _line_at(tree: Int16[np.ndarray, "lines columns"], slope: int, column: int) 
 @njit(cache=True, nogil=True)
 @no_type_check
 def _brightest(
-    trees: Int16[np.ndarray, "ons lines columns"],
+    trees: Int[np.ndarray, "ons lines columns"],
     shifts: Int64[np.ndarray, "ons drifts"],
     reaches: Int64[np.ndarray, " ons"],
     at: int,
@@ -335,9 +356,9 @@ def _brightest(
     """Return (sum, drift, lowest sum of an ON) of the brightest line from bin `at` of a tile, as `_peaks` does."""
     top, slope, lowest = -1, 0, 0
     for d in range(shifts.shape[1]):
-        total, least = 0, 32000
+        total, least = 0, 2**31
         for i in range(shifts.shape[0]):
-            near = -32000
+            near = -(2**31)
             for k in range(-reaches[i], reaches[i] + 1):
                 near = max(near, _line_at(trees[i], d, shifts[i, d] + at + k))
             total += near
@@ -350,8 +371,8 @@ def _brightest(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _tile_hits(
-    peak: Int16[np.ndarray, " tile"],
-    trees: Int16[np.ndarray, "ons lines columns"],
+    peak: Int[np.ndarray, " tile"],
+    trees: Int[np.ndarray, "ons lines columns"],
     shifts: Int64[np.ndarray, "ons drifts"],
     reaches: Int64[np.ndarray, " ons"],
     sigma: float,
@@ -360,6 +381,8 @@ def _tile_hits(
     count: int,
 ) -> int:
     """Append the local maxima of `peak` to `hits`: bin of the tile and drift by number. Return the new count.
+
+    Neighbors at the limit of their type are one maximum, at the bin whose quarters have the largest sum.
 
     Args:
         peak: brightest sum from each bin.
@@ -371,20 +394,30 @@ def _tile_hits(
         hits: records of `HIT`.
         count: number of hits so far, also of those for which there was no room.
     """
-    ons = trees.shape[0]
+    ons, limit = trees.shape[0], np.iinfo(peak.dtype).max
     norm = sigma * math.sqrt(ons)
-    threshold = min(32000, math.ceil(min_snr * norm))
+    threshold = min(HIGHEST_THRESHOLD * limit, min_snr * norm)
     if _largest(peak) < threshold:
         return count
-    for f in range(peak.size):
-        below = peak[f] < threshold or (f and peak[f - 1] > peak[f]) or (f + 1 < peak.size and peak[f + 1] >= peak[f])
+    after = 0
+    while after < peak.size:
+        f = after
+        after += 1
+        while after < peak.size and peak[f] == limit and peak[after] == limit:
+            after += 1
+        below = peak[f] < threshold or (f and peak[f - 1] > peak[f]) or (after < peak.size and peak[after] >= peak[f])
         if below:
             continue
-        top, slope, least = _brightest(trees, shifts, reaches, f)
-        if ons > 1 and least < max(LEAST_SNR * sigma, LEAST_SHARE * top / ons):
+        at, line = f, _brightest(trees, shifts, reaches, f)
+        for other in range(f + 1, after):
+            found = _brightest(trees, shifts, reaches, other)
+            if found[0] > line[0]:
+                at, line = other, found
+        top, slope, least = line
+        if top < min_snr * norm or (ons > 1 and least < max(LEAST_SNR * sigma, LEAST_SHARE * top / ons)):
             continue
         if count < hits.size:
-            hits[count]["channel"], hits[count]["drift"], hits[count]["snr"] = f, slope, top / norm
+            hits[count]["channel"], hits[count]["drift"], hits[count]["snr"] = at, slope, top / norm
         count += 1
     return count
 
@@ -398,6 +431,7 @@ def _level_hits(
     units: Float32[np.ndarray, "ons time"],
     ceiling: float,
     sigma: float,
+    dtype: np.dtype,
     factor: int,
     layout: Trees,
     min_snrs: tuple[float, float],
@@ -412,7 +446,8 @@ def _level_hits(
         lengths: rows of each ON.
         units: of each row: steps to a sigma, times its weight.
         ceiling: at which a bin is clipped.
-        sigma: steps to a sigma.
+        sigma: steps to a sigma, with the noise of rounding.
+        dtype: of the sums.
         factor: channels of a bin.
         layout: of the trees.
         min_snrs: lowest SNR of a hit in the first ON, and in all together.
@@ -420,10 +455,10 @@ def _level_hits(
         counts: number of hits, also of those for which there was no room.
     """
     ons, bins, lines = positions.size, binned.shape[2], layout.offsets.shape[1]
-    single = np.zeros((ons, lines, layout.columns + layout.offsets[1, -1] + 1), np.int16)
+    single = np.zeros((ons, lines, layout.columns + layout.offsets[1, -1] + 1), dtype)
     double = np.zeros_like(single)
-    trees, spare = np.empty((ons, lines, layout.columns), np.int16), np.empty((lines, layout.columns), np.int16)
-    best, joint = np.empty(TILE, np.int16), np.empty(TILE, np.int16)
+    trees, spare = np.empty((ons, lines, layout.columns), dtype), np.empty((lines // 4, layout.columns), dtype)
+    best, joint = np.empty(TILE, dtype), np.empty(TILE, dtype)
     for start in range(0, bins, TILE):
         for i in range(ons):
             rows = binned[positions[i], : lengths[i]]
@@ -501,6 +536,9 @@ def find_hits(
     room = sum((4 if level else 6) * ((sigmas.shape[2] >> level) + TILE) // 2 for level in range(levels))
     hits, counts = np.empty((2, room), HIT), np.zeros(2, np.int64)
     binned, clip, least = sigmas, PIXEL_CEILING, (float(min_snrs[0]), float(min_snrs[1]))  # compiled for floats only
+    kind = np.int8 if lengths.max() <= FEW_ROWS else np.int16
+    steps = _steps(kind, max(min(least[0], USUAL_SNR), min(least[1], USUAL_SNR) * math.sqrt(len(ons))))
+    sigma, dtype = math.sqrt(steps**2 + lengths.max() / 12), np.dtype(kind)
     for level in range(levels):
         factor, own = 1 << level, weights[ons, level]
         if level:
@@ -508,16 +546,22 @@ def find_hits(
             _halve(binned, positions, lengths, clip, halves)
             binned, positions, clip = halves, np.arange(len(ons)), np.inf
         ceiling = ROW_CEILING if level else PIXEL_CEILING
-        steps = min(STEPS, LARGEST_SUM / max(2 * len(ons) * ceiling * own.sum(axis=1).max(), 1e-9))
         layout, root = lay_out(lengths, gaps, max_drift / factor), math.sqrt(factor)
         units = (own * (steps / root)).astype(np.float32)
-        _level_hits(binned, positions, lengths, units, ceiling * root, steps, factor, layout, least, hits, counts)
+        _level_hits(
+            binned, positions, lengths, units, ceiling * root, sigma, dtype, factor, layout, least, hits, counts
+        )
     # Joint hits drift alike over the whole cadence, and overlap only if they do so close to the middle.
     alone, joint = (
         _brightest_first(some[:count], reach)
         for some, count, reach in zip(hits, counts, (int(lengths[0]), int(lengths[0]) // 4), strict=True)
     )
     return alone, joint, (int(counts[0]), int(counts[1]))
+
+
+def _steps(kind: type[np.signedinteger[Any]], threshold: float) -> float:
+    """Return the steps to a sigma of one ON, for a threshold in sigma of one ON on sums over two bins."""
+    return min(STEPS[kind], HIGHEST_THRESHOLD * np.iinfo(kind).max / (threshold * math.sqrt(2)))
 
 
 def _brightest_first(hits: np.ndarray, rows: int) -> np.ndarray:

@@ -59,6 +59,24 @@ def test_faint_lines_beside_a_carrier_are_still_found():
     )
 
 
+@pytest.mark.parametrize(("drift", "snr"), [(0.0, 9), (0.4, 12), (-3.3, 20), (17.0, 400)])
+def test_sums_of_8_and_of_16_bits_give_the_same_hit(drift, snr, monkeypatch):
+    sigmas = lit(4000.3, drift, 1.5, snr)
+    (few,) = hits(sigmas, max_drift=26, min_snr=6)
+    monkeypatch.setattr("aetherscan.search.dedoppler.FEW_ROWS", 0)
+    (many,) = hits(sigmas, max_drift=26, min_snr=6)
+    assert few["snr"] == pytest.approx(many["snr"], rel=0.02, abs=0.4)
+    assert few["channel"] == pytest.approx(many["channel"], abs=many["width"])
+    assert few["drift"] == pytest.approx(many["drift"], abs=0.1 * many["width"])
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.45, -2.7, 13.0])
+def test_a_line_whose_sums_exceed_8_bits_is_hit_where_it_is(drift):
+    best = hits(lit(4000.3, drift, 1.5, 3000), max_drift=26, min_snr=6)[0]
+    assert abs(best["channel"] - 4000.3) <= best["width"]
+    assert abs(best["drift"] - drift) <= 2 * best["width"] / ROWS
+
+
 def test_one_hot_pixel_gives_no_hit():
     sigmas = lit(0, 0, 1, 0)
     sigmas[5, 4000] = 1e6
