@@ -5,8 +5,9 @@ measured there. A track that is not in all ONs, or is in an OFF, is rejected. Th
 binning that suits their width, and scored by the encoder and the forest together with their measurements. The forest
 reads three ONs and three OFFs of about as many rows as it was trained with; in any other cadence each track that passes
 the gates is a candidate without a probability.
-`--mode windows` selects as the papers do: every window of 4,096 channels, half overlapping, is scored by the encoder
-and the forest, and only tracks in a window that passes are candidates. They are measured in the same way.
+`--mode windows` selects as the papers do: windows of 4,096 channels, half overlapping, are scored by the encoder and
+the forest, and only tracks in a window that passes are candidates. They are measured in the same way. Windows without
+a track cannot become candidates, so they are not encoded.
 
 `SearchResult.counts` accounts for every hit and every track: what entered each stage and why it was rejected.
 """
@@ -23,7 +24,7 @@ from queue import SimpleQueue
 from threading import Lock
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.cadence.places import largest_separation_arcmin
@@ -38,7 +39,7 @@ from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
 from aetherscan.search.features import APPLIES, forest_applies, measurements
-from aetherscan.search.follow import START, as_track
+from aetherscan.search.follow import START, as_track, channels_at
 from aetherscan.search.known_rfi import rfi_context
 from aetherscan.search.on_off import find_tracks, merge, note_on
 from aetherscan.search.power import PowerSample, check_power, sample_power
@@ -82,8 +83,8 @@ class BlockResult:
 
     tracks: Float64[np.ndarray, "tracks fields"]  # in every ON and in no OFF
     snippets: UInt8[np.ndarray, "scored obs rows bins"]  # none if the forest does not apply
-    latents: Latents  # of each track's snippet, or of each window
-    windows: Float64[np.ndarray, " windows"]  # first channel of each window, with `--mode windows`
+    latents: Latents  # of each track's snippet, or of each window that holds a track
+    windows: Int64[np.ndarray, "tracks 2"]  # first and last+1 of each track's windows among the latents, if any
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
     power: PowerSample | None  # of one block in `SAMPLED_CHANNELS`
     counts: Counter[str]
@@ -230,12 +231,13 @@ def _search_block(
         merged = passed[merge(passed, cadence)]
         with clock("encode"):
             snippets = [track_snippet(block, track, cadence, shape) for track in merged] if scored else []
-            starts = _window_starts(raw, cadence, shape[1] << WINDOW_LEVEL) if detector.mode == "windows" else None
-            latents = detector.encode_snippets(
-                snippets if starts is None else [window_snippet(block, start, cadence, shape) for start in starts]
-            )
-    windows = np.empty(0) if starts is None else starts
-    counts.update(windows=len(windows), merged_into_another=len(passed) - len(merged))
+            inputs, windows = snippets, np.zeros((len(merged), 2), np.int64)
+            if detector.mode == "windows":
+                starts, windows = _windows_with(merged, cadence, shape[1] << WINDOW_LEVEL)
+                inputs = [window_snippet(block, start, cadence, shape) for start in starts]
+                counts["windows"] += len(starts)
+            latents = detector.encode_snippets(inputs)
+    counts["merged_into_another"] += len(passed) - len(merged)
     return BlockResult(
         tracks=merged,
         snippets=to_uint8(snippets, shape),
@@ -256,12 +258,28 @@ def _borrowed(buffers: SimpleQueue[Float32[np.ndarray, " pixels"]]) -> Iterator[
         buffers.put(buffer)
 
 
-def _window_starts(block: Block, cadence: Geometry, width: int) -> Float64[np.ndarray, " windows"]:
-    """Return the first channels of a block's windows: half overlapping, the last one flush with the end of the band."""
-    step = width // 2
+def _windows_with(
+    tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, width: int
+) -> tuple[Float64[np.ndarray, " windows"], Int64[np.ndarray, "tracks 2"]]:
+    """Return the first channels of the windows that hold a track half-way through the cadence, and whose they are.
+
+    Windows overlap by half, and the last one ends with the band.
+
+    Args:
+        tracks: rows of `follow.Track`.
+        cadence: its geometry.
+        width: of a window, in channels.
+
+    Returns:
+        First channels, ascending; and for each track the first and last+1 index of those that hold it.
+    """
     last = cadence.nchans - width
-    starts = np.arange(-(-block.start // step) * step, min(block.stop, last), step, dtype=np.float64)
-    return np.append(starts, last) if block.stop == cadence.nchans else starts
+    grid = np.append(np.arange(0, last, width // 2, dtype=np.float64), last)
+    middles = channels_at(tracks, np.array([cadence.middles.mean()]))[:, 0]
+    first = np.minimum(np.searchsorted(grid, middles - width, side="right"), len(grid) - 1)
+    after = np.maximum(np.searchsorted(grid, middles, side="right"), first + 1)
+    held = np.unique([index for a, b in zip(first, after, strict=True) for index in range(a, b)]).astype(np.int64)
+    return grid[held], np.searchsorted(held, np.stack([first, after], axis=1))
 
 
 def _score(
@@ -287,10 +305,11 @@ def _score(
     latents, scored = Latents.join([result.latents for result in results]), measurements(tracks, cadence)
     with clock("score"):
         if detector.mode == "windows":
-            starts = np.concatenate([result.windows for result in results])
-            scored = np.empty((len(starts), 0), np.float32)
+            before = np.cumsum([0, *(len(result.latents.mean) for result in results)])
+            windows = np.concatenate([each.windows + at for each, at in zip(results, before, strict=False)])[merged]
+            scored = np.empty((before[-1], 0), np.float32)
             probabilities = detector.score(latents, scored)
-            rows = [_best_window(track, starts, probabilities, cadence, detector) for track in tracks]
+            rows = [int(a + np.argmax(probabilities[a:b])) for a, b in windows]
             probabilities, scored, latents = probabilities[rows], scored[rows], latents.of(rows)
         else:
             latents = latents.of(merged)
@@ -307,21 +326,6 @@ def _score(
             latents=tuple(float(value) for value in latents.mean[i].ravel()),
         )
     return scores
-
-
-def _best_window(
-    track: Float64[np.ndarray, " fields"],
-    starts: Float64[np.ndarray, " windows"],
-    probabilities: Float64[np.ndarray, " windows"],
-    cadence: Geometry,
-    detector: Detector,
-) -> int:
-    """Return the index of the most probable of the windows that hold the track half-way through the cadence."""
-    middle = as_track(track).channel(float(cadence.middles.mean()))
-    width = detector.release.snippet[1] << WINDOW_LEVEL
-    first, last = np.searchsorted(starts, [middle - width, middle], side="right")
-    first = min(first, len(starts) - 1)
-    return int(first + np.argmax(probabilities[first : max(last, first + 1)]))
 
 
 def _candidate(

@@ -24,7 +24,7 @@ from aetherscan.search.cutouts import UINT8_MAX
 from aetherscan.search.explain import trace
 from aetherscan.search.follow import SNR, START, WIDTH, track_columns
 from aetherscan.search.on_off import merge
-from aetherscan.search.pipeline import search_cadence
+from aetherscan.search.pipeline import _windows_with, search_cadence
 from aetherscan.simulate.injection import Emitter, add_emitter
 from aetherscan.simulate.interference import random_interference
 from aetherscan.simulate.sky import Sky, write_cadence
@@ -87,6 +87,26 @@ def test_windows_mode_reports_the_tracks_in_windows_that_pass_and_no_others(tmp_
     (candidate,) = result.candidates
     assert abs(candidate.frequency_mhz - bright.frequency_mhz) < 12e-6
     assert (result.counts["below_threshold"], candidate.binning, candidate.probability) == (1, 8, 1.0)
+
+
+def test_a_track_has_every_window_that_holds_it_and_no_others_are_encoded():
+    step = SCAN_STEP_S / SECONDS_PER_DAY
+    cadence = geometry_of([replace(HEADER, tstart=HEADER.tstart + i * step) for i in range(6)])
+    middles = np.array([0.0, 10, 2048, 2049, 9000, 9001, HEADER.nchans - 5000, HEADER.nchans - 1])
+    tracks = np.zeros((len(middles), SNR + 12))
+    tracks[:, START] = middles
+    starts, windows = _windows_with(tracks, cadence, 4096)
+    every = [*range(0, HEADER.nchans - 4096, 2048), HEADER.nchans - 4096]
+    held = [[start for start in every if start <= middle < start + 4096] for middle in middles]
+    assert [list(starts[a:b]) for a, b in windows] == held
+    assert sorted(starts) == sorted({start for one in held for start in one})
+
+
+def test_no_window_is_encoded_where_no_track_passes(tmp_path):
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=()), 1)
+    with open_cadence(paths) as observations:
+        result = search_cadence(observations, make_detector(), SearchSettings(mode="windows"))
+    assert (result.candidates, result.counts.get("windows", 0)) == ((), 0)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -204,7 +224,7 @@ from pathlib import Path
 from factories import make_detector, make_header, make_power
 from numba.core.dispatcher import Dispatcher
 from aetherscan.io import open_cadence
-from aetherscan.search.pipeline import search_cadence
+from aetherscan.search.pipeline import _windows_with, search_cadence
 from sentinel.workers.preload import warm_up
 
 def compiled():
