@@ -72,8 +72,8 @@ OWED = ""
 """Checksum of a picture or training example that is not written yet."""
 STATEMENT_ERRORS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 """Errors of a statement: of this code, unless PostgreSQL refuses it."""
-READ_ONLY_STATE, PRIVILEGE_STATE = "25006", "42501"
-"""SQLSTATE of PostgreSQL for a write in a read-only transaction, and for a missing privilege."""
+PRIVILEGE_STATE = "42501"
+"""SQLSTATE of PostgreSQL for a missing privilege."""
 REFUSALS = ("08", "53", "57", "58")
 """Classes of SQLSTATE: connection, resources, operator, system."""
 BUSY_S = 60.0
@@ -545,8 +545,9 @@ def _driver_errors(engine: Engine) -> Iterator[None]:
             raise StoreError(f"{where}: cannot be used: damaged: {cause}: {remedy}") from error
         if isinstance(error, STATEMENT_ERRORS) and not _is_refusal(error.orig):
             raise
-        if getattr(error.orig, "sqlstate", None) == READ_ONLY_STATE:
-            engine.dispose()  # connect anew: after a failover the name leads to another server
+        # Connect anew: after a failover the name leads to another server, and SQLite opens a file that cannot be written
+        # for reading only, which such a connection stays when it can be written again.
+        engine.dispose()
         raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
 
 

@@ -322,6 +322,17 @@ def test_a_result_waits_while_the_state_disk_is_read_only_or_full(tmp_path, goes
     assert "sentinel.db: cannot be used now" in ran.stderr
 
 
+@pytest.mark.fault(26, promise="P1")
+def test_connections_that_were_made_while_the_store_was_read_only_are_not_kept(store):
+    read_only = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+    with store.engine.connect() as rows:  # stays in the pool, as one that SQLite could open for reading only
+        rows.exec_driver_sql("PRAGMA query_only=ON" if rows.dialect.name == "sqlite" else read_only)
+        rows.commit()
+    with pytest.raises(StoreAwayError, match="read"):
+        store.expire()
+    store.expire()
+
+
 @pytest.mark.fault(26, promise="P5")
 def test_a_store_with_damaged_pages_says_which_file_and_what_to_do_and_is_not_waited_for(tmp_path):
     place = tmp_path / "sentinel.db"
