@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     test = command("test", _test, "run every check and test; options are passed to pytest", "test -k cadence")
     text = "--faults: the fault matrix; --explore: property tests with new examples; --slowest: name the ten slowest"
     test.add_argument("rest", nargs=argparse.REMAINDER, help=text)
-    docs = command("docs", _docs, "build the API reference as HTML", "docs --output var/api")
-    docs.add_argument("--output", type=path, default=Path("var/api"), metavar="DIR", help="default %(default)s")
+    docs = command("docs", _docs, "build the site of the documents, with the API reference", "docs --output var/site")
+    docs.add_argument("--output", type=path, default=Path("var/site"), metavar="DIR", help="default %(default)s")
     return top
 
 
