@@ -545,8 +545,8 @@ def _driver_errors(engine: Engine) -> Iterator[None]:
             raise StoreError(f"{where}: cannot be used: damaged: {cause}: {remedy}") from error
         if isinstance(error, STATEMENT_ERRORS) and not _is_refusal(error.orig):
             raise
-        # Connect anew: after a failover the name leads to another server, and SQLite opens a file that cannot be written
-        # for reading only, which such a connection stays when it can be written again.
+        # Connect anew. After a failover the name leads to another server. SQLite opens a file that it cannot write for
+        # reading only, and that connection stays so when the file can be written again.
         engine.dispose()
         raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
 
