@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from datetime import date
 from ipaddress import ip_address
 from itertools import permutations
 from pathlib import Path
@@ -74,6 +75,8 @@ LONGEST_FOUND = 100
 """Characters of a wrong value that an error message repeats."""
 MOST_IN_FLIGHT = 2**16
 """Cadences that may be leased at once: more than the workers of any scheduler."""
+MOST_REMEMBERED = 1_000_000
+"""Cadences whose lines are remembered: a few GB."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -366,6 +369,35 @@ class Web(_Section):
         return self
 
 
+class MemoryOfLines(_Section):
+    """How many cadences a candidate is compared with, and how many are kept."""
+
+    cadences: Annotated[int, Field(ge=0, le=MOST_REMEMBERED)] = 40
+    keep: Annotated[int, Field(ge=0, le=MOST_REMEMBERED)] = 20_000
+
+
+class MuteZone(_Section):
+    """A frequency range whose candidates are stored and shown, and not announced."""
+
+    low_mhz: PositiveFloat
+    high_mhz: PositiveFloat
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    since: date | None = None
+    until: date | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low_mhz >= self.high_mhz:
+            raise ValueError(f"expected low_mhz below high_mhz, found {self.low_mhz:g} and {self.high_mhz:g}")
+        if self.since and self.until and self.since > self.until:
+            raise ValueError(f"expected since not after until, found {self.since} and {self.until}")
+        return self
+
+    def holds(self, mhz: float, day: date) -> bool:
+        """Return whether the zone holds a frequency on a day of observation (UTC); both last days are part of it."""
+        return self.low_mhz <= mhz <= self.high_mhz and (self.since or day) <= day <= (self.until or day)
+
+
 class Injections(_Section):
     """Canaries and blind injections, which measure what the service finds."""
 
@@ -398,6 +430,8 @@ class Config(_Section):
     webhook: Webhook = Webhook()
     web: Web = Web()
     injections: Injections = Injections()
+    memory: MemoryOfLines = MemoryOfLines()
+    mute: tuple[MuteZone, ...] = ()
 
     @field_validator("state_dir")
     @classmethod

@@ -134,3 +134,20 @@ def test_a_scheduler_on_this_machine_or_with_certificates_is_accepted(write, tmp
     tls = "scheduler: tls://10.0.0.1:8786, tls_ca: ca.pem, tls_cert: /etc/tls/host.pem, tls_key: host.key"
     cluster = load_config(write(f"cluster: {{{tls}}}")).cluster
     assert (cluster.tls_ca, cluster.tls_cert) == (tmp_path / "ca.pem", Path("/etc/tls/host.pem"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "message"),
+    [
+        ("{low_mhz: 2, high_mhz: 1, reason: x}", "mute.0: Value error, expected low_mhz below high_mhz, found 2 and 1"),
+        ("{low_mhz: 1, high_mhz: 2}", "mute.0.reason: Field required"),
+        (
+            "{low_mhz: 1, high_mhz: 2, reason: x, since: 2026-02-01, until: 2026-01-01}",
+            "expected since not after until",
+        ),
+        ("{low_mhz: 1, high_mhz: 2, reason: x, since: soon}", "mute.0.since"),
+    ],
+)
+def test_a_mute_zone_that_is_none_is_refused(write, zone, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(f"mute: [{zone}]"))

@@ -24,6 +24,7 @@ from aetherscan.search.dedoppler import MOST_HITS, find_hits
 from aetherscan.search.follow import (
     CURVATURE,
     DRIFT,
+    HIT_SNR,
     OFF_CLOSE,
     OFF_WIDE,
     RESIDUAL,
@@ -50,6 +51,8 @@ DRIFT_TOLERANCE = 0.05
 """Channels per row by which a track may exceed the largest drift."""
 LEAST_SENSITIVE = 0.4
 """With it the limit of SNR 5 in an OFF becomes 2, which noise passes once in 44 OFFs."""
+BRIGHT_HIT = 10.0
+"""SNR of a hit in one ON that is a line, whatever the other observations show: the threshold of most searches."""
 SAME_LINE = 16
 """Channels, beyond their widths, within which two tracks that stay together all cadence long are one signal."""
 
@@ -234,6 +237,28 @@ def off_sensitivity(cadence: Geometry) -> Float64[np.ndarray, " offs"]:
     mean = np.mean([cadence.lengths[i] for i in cadence.on])
     lengths = np.array([cadence.lengths[i] for i in cadence.off])
     return np.sqrt(lengths / mean).clip(LEAST_SENSITIVE, 1.0)
+
+
+def rejected_channels(
+    tracks: Float64[np.ndarray, "tracks fields"], rejections: np.ndarray, cadence: Geometry
+) -> Float64[np.ndarray, " lines"]:
+    """Return the file channel of each line that was rejected: it is in all ONs and an OFF too, or its hit is bright.
+
+    The channel is that in the ON that is searched alone. A bright line is also hit by sums of other drift rates that
+    cross it there, and their tracks begin elsewhere.
+
+    Args:
+        tracks: rows as `follow.Track` defines them, in file channels.
+        rejections: reason why each is rejected, '' if it is not.
+        cadence: their geometry.
+    """
+    lines = (rejections == "in_an_off") | ((rejections != "") & (tracks[:, HIT_SNR] >= BRIGHT_HIT))
+    return home_channels(tracks[lines], cadence)
+
+
+def home_channels(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> Float64[np.ndarray, " tracks"]:
+    """Return the channel of each track in the middle of the ON that is searched alone."""
+    return channels_at(tracks, cadence.middles[cadence.on[home_of(cadence)]])[:, 0]
 
 
 def note_on(track: Float64[np.ndarray, " fields"], cadence: Geometry, min_valid: float) -> str:

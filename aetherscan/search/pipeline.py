@@ -41,7 +41,7 @@ from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, tra
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import START, as_track, channels_at
 from aetherscan.search.known_rfi import rfi_context
-from aetherscan.search.on_off import find_tracks, merge, note_on
+from aetherscan.search.on_off import find_tracks, home_channels, merge, note_on, rejected_channels
 from aetherscan.search.power import PowerSample, check_power, sample_power
 
 SAMPLED_CHANNELS = 2**20
@@ -55,6 +55,7 @@ class SearchResult:
     candidates: tuple[Candidate, ...]
     snippets: UInt8[np.ndarray, "scored obs rows bins"]  # of the candidates' tracks, in either mode; none if not scored
     measurements: Float32[np.ndarray, "candidates measurements"]
+    rejected_mhz: Float64[np.ndarray, " lines"]  # of lines that the ON/OFF rule or the forest rejected
     warnings: tuple[str, ...]  # about the scatter of the power
     counts: dict[str, int]
     stage_s: dict[str, float]  # seconds of work, over all threads
@@ -86,6 +87,7 @@ class BlockResult:
     latents: Latents  # of each track's snippet, or of each window that holds a track
     windows: Int64[np.ndarray, "tracks 2"]  # first and last+1 of each track's windows among the latents, if any
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
+    rejected: Float64[np.ndarray, " rejected"]  # channels of lines that the ON/OFF rule rejected
     power: PowerSample | None  # of one block in `SAMPLED_CHANNELS`
     counts: Counter[str]
 
@@ -177,12 +179,15 @@ def search_cadence(
     }
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(candidates), len(candidates)
     counts["candidates_not_announced"] = sum(NOT_MEASURED in each.note for each in candidates.values())
+    below = tracks[[i for i, score in enumerate(scores) if score is None]]
+    rejected = np.concatenate([*(result.rejected for result in results), home_channels(below, cadence)])
     order = sorted(candidates, key=lambda i: candidates[i].frequency_mhz)
     snippets = np.concatenate([result.snippets for result in results])
     return SearchResult(
         candidates=tuple(candidates[i] for i in order),
         snippets=snippets[merged][order] if scored else snippets[:0],
         measurements=measurements(tracks[order], cadence),
+        rejected_mhz=np.sort(cadence.mhz(rejected)),
         warnings=tuple(warnings),
         counts=dict(counts),
         stage_s=clock.stage_s,
@@ -244,6 +249,7 @@ def _search_block(
         latents=latents,
         windows=windows,
         interference=tracks[rejections == "in_an_off", START],
+        rejected=rejected_channels(tracks, rejections, cadence),
         power=sample,
         counts=counts,
     )

@@ -28,8 +28,16 @@ from sentinel.workers.process import detector_for
 from sentinel.workers.search import search_files
 
 SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
-OWN = ("id", "cadence_id", "attempt_id", "picture", "seen_before")
-"""Columns that do not depend on the search."""
+OWN = (
+    *("id", "cadence_id", "attempt_id", "picture", "seen_before", "seen_cadences", "seen_of", "seen_targets"),
+    *("last_seen_mjd", "label_in_force", "latents", "kind", "kind_probability"),
+)
+"""Columns that do not depend on the search, and the latents of version 9 of the store."""
+SINCE_10 = {
+    *("ra_deg", "dec_deg", "telescope", "barycentric_mhz", "barycentric_drift_hz_s", "drift_nhz", "joint_snr"),
+    *("valid_share", "muted"),
+}
+"""Columns that are null in rows of releases before version 10 of the store."""
 
 
 def moment(text: str) -> float:
@@ -102,7 +110,8 @@ def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Seque
         yield f"new: {place} MHz, {_brief(after[place])}"
     for place in sorted(before.keys() & after.keys()):
         was, now = before[place], after[place]
-        for name in sorted(was.keys() & now.keys()):
+        unknown = SINCE_10 if was["drift_nhz"] == "null" else set[str]()
+        for name in sorted((was.keys() & now.keys()) - unknown):
             if was[name] != now[name]:
                 yield f"{place} MHz: {name} was {was[name]:.80}, is {now[name]:.80}"
     pictures = {path: sha256 for path, sha256 in drawn if sha256 != OWED}

@@ -8,6 +8,8 @@ command. The markup (`*bold*`, fences) is Slack's, which most chat programs acce
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sentinel.store.schema import FEW_CADENCES
+
 ROWS = 5
 """Candidates listed in a message."""
 DIGEST_LINES = 20
@@ -38,9 +40,28 @@ def remarks(row: Mapping[str, Any]) -> str:
         row.get("clock"),
         f"comb of {lines} lines, {row['comb_spacing_hz'] / 1e3:.6g} kHz apart" if lines else "",
         f"seen before: {repeats}" if repeats else "",
+        seen_text(row),
+        f"muted: {row['muted']}" if row.get("muted") else "",
         f"labeled {row['label']}" if row.get("label") else "",
     )
     return one_line("; ".join(fact for fact in facts if fact))
+
+
+def seen_text(row: Mapping[str, Any]) -> str:
+    """Return in how many cadences a line was rejected at a candidate's frequency, or an empty string."""
+    count, targets = row.get("seen_cadences"), row.get("seen_targets") or 0
+    others = f", {targets} other target{'s' * (targets != 1)}" if targets else ""
+    return f"lines here in {count} of {row['seen_of']} cadences{others}" if count else ""
+
+
+def rank(row: Mapping[str, Any]) -> float:
+    """Return the probability, less for a frequency at which other cadences had lines; messages show the highest first.
+
+    `sentinel.store.schema.ranking` is the same as SQL.
+    """
+    return (row["probability"] or 0.0) * (
+        1 - (row.get("seen_cadences") or 0) / ((row.get("seen_of") or 0) + FEW_CADENCES)
+    )
 
 
 def score_text(row: Mapping[str, Any]) -> str:
@@ -66,7 +87,7 @@ def message_text(
         band_mhz: lowest and highest frequency of all slices.
         tstart: MJD of the first observation.
         release: name of the release that scored the candidates.
-        candidates: rows of the `candidate` table that include the most probable ones.
+        candidates: rows of the `candidate` table that include those of the highest `rank`.
         total: number of candidates, if `candidates` are not all of them.
         slices: band slices of the pointing, each searched separately.
         link: URL of the page with all candidates, or an empty string.
@@ -81,7 +102,7 @@ def message_text(
         f"{row['frequency_mhz']:.6f} MHz  {row['drift_rate_hz_s']:+.3f} Hz/s  "
         f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  {score_text(row)}  "
         f"{remarks(row)}".rstrip()
-        for row in sorted(candidates, key=lambda row: -(row["probability"] or 0.0))[:ROWS]
+        for row in sorted(candidates, key=lambda row: -rank(row))[:ROWS]
     ]
     storm = f"_More than {STORM} candidates: most likely interference. All rows are stored; no pictures are attached._"
     return _table(head, rows, [storm] if total > STORM else [], link)

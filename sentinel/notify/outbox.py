@@ -29,7 +29,7 @@ from sentinel.failpoint import failpoint
 from sentinel.notify.messages import ROWS, digest_text, message_text, one_line
 from sentinel.store.labels import count_earlier_labels
 from sentinel.store.queue import Store
-from sentinel.store.schema import announced, cadence, candidate, labeled, meta, now, outbox
+from sentinel.store.schema import announced, cadence, candidate, labeled, meta, now, outbox, ranking
 
 UNSENT = ("pending", "sending", "retry_at", "unknown")
 SENT = ("sent", "reconciled")
@@ -171,7 +171,7 @@ def current_text(rows: Connection, row: Row[Any], link: str = "") -> str:
     if row.digest:
         return digest_text(cadences, link=link and f"{link}/candidates")
     best = labeled().where(candidate.c.cadence_id.in_(cadence_ids), announced())
-    best = best.order_by(candidate.c.probability.desc())
+    best = best.order_by(ranking().desc(), candidate.c.probability.desc())
     candidates = [dict(line) for line in rows.execute(best.limit(ROWS)).mappings()]
     return message_text(
         cadences[0]["target"],

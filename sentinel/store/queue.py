@@ -47,6 +47,7 @@ from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network, missing_mount
 from sentinel.store.labels import copy_labels
 from sentinel.store.migrations import create_or_upgrade, lock_writers
+from sentinel.store.occupancy import APART_DAYS, Occupancy, recall, remember
 from sentinel.store.schema import (
     WAITING,
     artefact,
@@ -95,8 +96,6 @@ SAME_FREQUENCY_MHZ = 3e-3
 candidates in 187.5 MHz, 0.16 others lie within it by chance."""
 MAX_SEEN_BEFORE = 100
 """Largest `seen_before`. Counting further would make many candidates at one frequency slow to record."""
-ANOTHER_CADENCE_DAYS = 1 / 48
-"""Cadences that start within this time may share scans, as copies or band slices, so they do not count."""
 SAME_SEQUENCE_DAYS = 1 / 1440
 """Band slices of one pointing start within a second of each other, the next pointing minutes later."""
 
@@ -148,8 +147,9 @@ class SearchRecord:
         examples: rank, path and content of each training example, which is written afterwards.
         release: name and sha256.
         run: counts and seconds of each stage.
-        message: builds the message (posters, state, text, pictures, sequence) from the rows with `seen_before`; None
-            for no message.
+        message: builds the message (posters, state, text, pictures, sequence) from the rows with `seen_before` and
+            `seen_*`; None for no message.
+        occupancy: the lines that were rejected; None if they are not remembered.
     """
 
     candidates: Sequence[Mapping[str, Any]]
@@ -158,6 +158,7 @@ class SearchRecord:
     release: tuple[str, str]
     run: Mapping[str, Any]
     message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
+    occupancy: Occupancy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +278,10 @@ class Store:
             earlier = rows.execute(current.where(~superseded(), candidate.c.label_in_force.is_not(None))).all()
             rows.execute(insert_if_absent(rows, release).values(sha256=sha256, name=name, first_used_at=now()))
             recorded = [{**row, "seen_before": self._seen_before(rows, row)} for row in result.candidates]
+            if result.occupancy:
+                seen = recall(rows, result.occupancy, [row["frequency_mhz"] for row in recorded])
+                recorded = [{**row, **of_row} for row, of_row in zip(recorded, seen, strict=True)]
+                remember(rows, cadence_id, result.occupancy)
             ids = [
                 rows.scalars(
                     insert(candidate).returning(candidate.c.id),
@@ -394,7 +399,7 @@ class Store:
         """Count the recorded candidates of other cadences, of any target, at the frequency of this one."""
         mhz = row["frequency_mhz"]
         near = candidate.c.frequency_mhz.between(mhz - SAME_FREQUENCY_MHZ, mhz + SAME_FREQUENCY_MHZ)
-        other_scans = func.abs(candidate.c.tstart_mjd - row["tstart_mjd"]) > ANOTHER_CADENCE_DAYS
+        other_scans = func.abs(candidate.c.tstart_mjd - row["tstart_mjd"]) > APART_DAYS
         seen = select(candidate.c.id).where(near, other_scans, ~superseded()).limit(MAX_SEEN_BEFORE).subquery()
         return int(rows.scalars(select(func.count()).select_from(seen)).one())
 

@@ -46,6 +46,9 @@ from aetherscan.header import NOT_MEASURED
 WAITING = ("forming", "ready", "leased", "retry_at")
 """States of a cadence that is not done, quarantined or skipped."""
 
+FEW_CADENCES = 4
+"""Cadences that cover a frequency, below which a line that is there in all of them says little."""
+
 CANARY = "SENTINEL-CANARY"
 """Target of the test cadences that the service writes itself; not announced and not counted."""
 
@@ -403,8 +406,15 @@ def superseded() -> ColumnElement[bool]:
 
 
 def announced() -> ColumnElement[bool]:
-    """Return, as SQL, whether messages count a candidate: it is current, and its ONs and OFFs were measured."""
-    return ~superseded() & ~func.coalesce(candidate.c.note, "").contains(NOT_MEASURED)
+    """Return, as SQL, whether messages count a candidate: current, in no mute zone, its ONs and OFFs measured."""
+    measured = ~func.coalesce(candidate.c.note, "").contains(NOT_MEASURED)
+    return ~superseded() & candidate.c.muted.is_(None) & measured
+
+
+def ranking() -> ColumnElement[float]:
+    """Return, as SQL, by what messages order candidates: see `sentinel.notify.messages.rank`."""
+    seen, of = func.coalesce(candidate.c.seen_cadences, 0), func.coalesce(candidate.c.seen_of, 0)
+    return candidate.c.probability * (1.0 - seen / (of + float(FEW_CADENCES)))
 
 
 def latents_of(row: Mapping[str, Any]) -> list[float]:

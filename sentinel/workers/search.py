@@ -6,6 +6,7 @@ workers and `replay` import this module: it loads the search kernels.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import date, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,15 +16,16 @@ from typing import Any
 from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import roles_of
 from aetherscan.errors import TruncatedFileError
-from aetherscan.header import NOT_MEASURED, Header
+from aetherscan.header import NOT_MEASURED, UNIX_EPOCH_MJD, Header
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel import VERSION
-from sentinel.config import Config
-from sentinel.notify.messages import STORM, message_text
+from sentinel.config import Config, MuteZone
+from sentinel.notify.messages import STORM, message_text, rank
 from sentinel.store.filesystem import open_regular
+from sentinel.store.occupancy import Memory, Occupancy
 from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
 
@@ -76,7 +78,7 @@ def search_files(
         if is_canary:
             run["found"] = [(row.frequency_mhz, row.drift_rate_hz_s, row.probability) for row in result.candidates]
             return SearchRecord(candidates=[], pictures=[], release=release, run=run, message=None)
-        header = observations[0].header
+        header, first_on = observations[0].header, observations[on[0]].header
     # Frequency and rank are in the names, so that no two candidates share a file.
     stems = [
         str(config.pictures / f"{cadence_id:06d}-{row.frequency_mhz:.6f}MHz-{rank + 1}")
@@ -87,7 +89,15 @@ def search_files(
         (rank, f"{stem}.npz", pack_example(snippet, result.measurements[rank]))
         for rank, (stem, snippet) in enumerate(zip(stems, result.snippets, strict=False))  # none if not scored
     ]
-    rows = candidate_rows(result, release, config.sha256)
+    rows = candidate_rows(result, release, config.sha256, config.mute)
+    lines = Occupancy(
+        telescope_id=first_on.telescope_id,
+        target=first_on.source_name,
+        tstart=first_on.tstart,
+        band_mhz=header.band_mhz,
+        lines_mhz=result.rejected_mhz,
+        memory=Memory(**config.memory.model_dump()),
+    )
     message = partial(build_message, config, header, cadence_id, [path for _, path in pictures])
     return SearchRecord(
         candidates=rows,
@@ -95,7 +105,8 @@ def search_files(
         examples=examples,
         release=release,
         run=run,
-        message=message if any(NOT_MEASURED not in row["note"] for row in rows) else None,
+        message=message if any(map(is_announced, rows)) else None,
+        occupancy=lines,
     )
 
 
@@ -137,13 +148,16 @@ def by_probability(result: SearchResult) -> SearchResult:
     )
 
 
-def candidate_rows(result: SearchResult, release: tuple[str, str], config_sha256: str) -> list[dict[str, Any]]:
+def candidate_rows(
+    result: SearchResult, release: tuple[str, str], config_sha256: str, zones: Sequence[MuteZone] = ()
+) -> list[dict[str, Any]]:
     """Return the rows of the `candidate` table.
 
     Args:
         result: candidates by decreasing probability.
         release: name and sha256.
         config_sha256: hash of the search options.
+        zones: whose candidates are not announced.
     """
     origin = {
         "release_name": release[0],
@@ -156,8 +170,20 @@ def candidate_rows(result: SearchResult, release: tuple[str, str], config_sha256
         columns = {name: value for name, value in asdict(row).items() if name in candidate.c}
         columns["allocations"] = ", ".join(row.allocations)
         columns["latents_f32"], columns["latents"] = columns["latents"], []
+        columns["muted"] = mute_reason(zones, row.frequency_mhz, row.tstart_mjd)
         rows.append(columns | origin)
     return rows
+
+
+def mute_reason(zones: Sequence[MuteZone], mhz: float, mjd: float) -> str | None:
+    """Return the reason of the first mute zone that holds a frequency on the day of an observation, None outside."""
+    day = date(1970, 1, 1) + timedelta(days=int(mjd) - UNIX_EPOCH_MJD)
+    return next((zone.reason for zone in zones if zone.holds(mhz, day)), None)
+
+
+def is_announced(row: Mapping[str, Any]) -> bool:
+    """Return whether messages count a row: ONs and OFFs were measured, and no mute zone holds it."""
+    return NOT_MEASURED not in (row.get("note") or "") and not row.get("muted")
 
 
 def build_message(
@@ -169,10 +195,12 @@ def build_message(
         config: of the service.
         header: of the first observation.
         cadence_id: of the page that the message links to.
-        pictures: paths, the most probable candidate first. Not attached where `rows` are a storm.
-        rows: as recorded in the `candidate` table, most probable first. Those `NOT_MEASURED` are left out.
+        pictures: paths of those of the first rows. Not attached where `rows` are a storm.
+        rows: as recorded in the `candidate` table, most probable first. Those that are not announced are left out.
     """
-    rows = [row for row in rows if NOT_MEASURED not in (row.get("note") or "")]
+    drawn = dict(enumerate(pictures))
+    shown = sorted((i for i, row in enumerate(rows) if is_announced(row)), key=lambda i: -rank(rows[i]))
+    pictures, rows = [drawn[i] for i in shown if i in drawn], [rows[i] for i in shown]
     target, link = rows[0]["target"], config.web.url and f"{config.web.url}/cadences/{cadence_id}"
     text = message_text(target, header.band_mhz, header.tstart, rows[0]["release_name"], rows, link=link or "")
     return {
