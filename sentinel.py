@@ -99,9 +99,9 @@ def main(arguments: list[str]) -> NoReturn:
         sys.exit(130)
     # A PYTHONPATH of the shell would put other packages before the locked ones.
     os.environ.pop("PYTHONPATH", None)
-    python = PYTHON
-    if not PYTHON.exists():  # another installer brought the packages
-        python, os.environ["PYTHONPATH"] = Path(sys.executable), str(ROOT)
+    python = PYTHON if PYTHON.exists() else Path(sys.executable)
+    if os.environ.get("SENTINEL_NO_SETUP"):  # another installer brought the packages, which do not know this checkout
+        os.environ["PYTHONPATH"] = str(ROOT)
     os.execv(python, [str(python), "-P", "-m", "sentinel.cli", *arguments])  # noqa: S606  runs no shell
 
 

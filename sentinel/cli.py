@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,8 @@ def _up(options: Options) -> int:
     if running := bool(supervisor.program_states(config)):
         print("the service is already running")
     else:
+        if options.foreground:
+            supervisor.notify_when_ready(config, lambda: partial(not_ready, config, _store(config)))
         supervisor.start(config, config_path(), foreground=options.foreground)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     try:

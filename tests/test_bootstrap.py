@@ -137,7 +137,7 @@ def test_where_another_installer_brings_the_packages_nothing_is_installed(checko
         shutil.rmtree(checkout / ".venv")
     answer = start(checkout, "up", SENTINEL_NO_SETUP="1")
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout == ("PYTHONPATH=\n" if has_venv else "here\n")
+    assert answer.stdout == (f"PYTHONPATH={checkout}\n" if has_venv else "here\n")
 
 
 def test_it_starts_through_a_link_and_from_another_folder(checkout: Path, tmp_path: Path) -> None:

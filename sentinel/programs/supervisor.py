@@ -24,7 +24,7 @@ from typing import Any
 from sentinel import COMMAND
 from sentinel.config import Config
 from sentinel.errors import BusyError, SentinelError
-from sentinel.programs.program import PROGRAMS, RUN, is_held, only_copy
+from sentinel.programs.program import PROGRAMS, RUN, die_with_parent, is_held, only_copy
 
 LOG = logging.getLogger(__name__)
 MARK = "SENTINEL_SERVICE"
@@ -245,6 +245,38 @@ def start(config: Config, config_file: Path | None, *, foreground: bool) -> None
         started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if started.returncode:
         raise SentinelError(f"supervisord did not start: {(started.stderr or started.stdout).strip()}")
+
+
+def notify_when_ready(config: Config, watch: Callable[[], Callable[[], str]]) -> None:
+    """Let a process of its own tell systemd when the service is ready, if systemd waits for that.
+
+    The process that calls this becomes supervisord, which cannot do it. If the service does not become ready, the start
+    ends.
+
+    Args:
+        config: of the service.
+        watch: returns a function that says what the service waits for; called in the new process, so that no connection
+            to the store is shared.
+    """
+    address = os.environ.pop("NOTIFY_SOCKET", None)
+    if not address or os.fork():
+        return
+    die_with_parent()
+    parent, state = os.getppid(), "READY=1\nSTATUS=searching"
+    try:
+        wait_ready(config, watch(), lambda line: _notify(address, f"STATUS={line}"))
+    except SentinelError as error:
+        state = f"STATUS={str(error).splitlines()[0]}"
+        os.kill(parent, signal.SIGTERM)
+    finally:
+        _notify(address, state)
+        os._exit(0)
+
+
+def _notify(address: str, state: str) -> None:
+    """Send a line to systemd (sd_notify(3)); an address that begins with @ is abstract."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def pipe_stdout() -> None:

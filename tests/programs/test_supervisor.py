@@ -149,15 +149,46 @@ def test_supervisord_runs_in_a_state_directory_with_any_characters(tmp_path, mon
     assert supervisor.service_pids(config) == []
 
 
-def test_the_log_in_the_foreground_reaches_a_socket():
+@pytest.mark.parametrize("kind", ["socket", "pipe", "file", "terminal"])
+def test_the_log_in_the_foreground_reaches_whatever_standard_output_is(kind, tmp_path):
     code = "from sentinel.programs import supervisor as s; s.pipe_stdout(); open('/dev/fd/1', 'w').write('line')"
-    here, there = socket.socketpair()
-    with here, there:
-        subprocess.run(
-            [sys.executable, "-c", code], stdout=there, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
-        here.settimeout(10)
-        assert here.recv(100) == b"line"
+    if kind == "socket":
+        here, there = (end.detach() for end in socket.socketpair())
+    elif kind == "file":
+        here, there = (os.open(tmp_path / "log", flags) for flags in (os.O_RDONLY | os.O_CREAT, os.O_WRONLY))
+        (tmp_path / "log").chmod(0)  # as another user sees it, it can be opened no more
+    else:
+        here, there = os.pipe() if kind == "pipe" else os.openpty()
+    subprocess.run([sys.executable, "-c", code], stdout=there, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    end = time.monotonic() + 10
+    while not (read := os.read(here, 100)):  # of a file that is still empty
+        assert time.monotonic() < end
+    assert read == b"line"
+    os.close(here)
+    os.close(there)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_systemd_is_told_when_the_service_is_ready_or_does_not_become_ready(tmp_path, fails):
+    ready = "(_ for _ in ()).throw(s.SentinelError('not ready: no release'))" if fails else "''"
+    code = (
+        "import time; from sentinel.programs import supervisor as s\n"
+        f"s.wait_ready = lambda config, ready, tell: (tell('waiting for cluster'), ready())\n"
+        f"s.notify_when_ready(None, lambda: lambda: {ready})\n"
+        "time.sleep(60)"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen([sys.executable, "-c", code], env=environment) as started:
+            told = [systemd.recv(1000).decode() for _ in range(2)]
+            if fails:
+                assert started.wait(20) == -signal.SIGTERM
+            assert fails or started.poll() is None
+            started.kill()
+        assert told[0] == "STATUS=waiting for cluster"
+        assert told[1] == ("STATUS=not ready: no release" if fails else "READY=1\nSTATUS=searching")
 
 
 @pytest.mark.fault(51, promise="P5")
