@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -176,11 +177,13 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "list, show, export and label candidates"
     candidates = command("candidates", _candidates, text, "candidates export candidates.csv")
     texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
+    texts["follow"] = "predict where to look for one again, and how long its target is up"
     texts["draw"] = "draw the waterfall of one from the files of its cadence"
     some = _verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=whole())
     some["export"].add_argument("file", type=table, help=".csv, .ecsv or .json file to write")
+    some["follow"].add_argument("id", type=whole())
     some["draw"].add_argument("id", type=whole())
     some["draw"].add_argument("file", type=picture, help=".png file to write")
     some["draw"].add_argument("--no-track", dest="track", action="store_false", help="no lines beside the track")
@@ -494,6 +497,8 @@ def _candidates(options: Options) -> int:
         print("\n".join(candidates.newest(store, options.n)) or "none")
     elif options.verb == "show":
         print(candidates.as_json(store, options.id))
+    elif options.verb == "follow":
+        print("\n".join(candidates.follow(store, options.id, time.time())))
     elif options.verb == "draw":
         candidates.draw(store, options.id, options.file, track=options.track)
         print(options.file)

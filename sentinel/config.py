@@ -56,7 +56,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGED = Path(__file__).resolve().parent / "packaged"
 """Default configuration and release in an installed package; a checkout has them at its top."""
 PREFIX = "SENTINEL__"
-SECRETS = ("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL")
+SECRETS = (
+    *("SLACK_BOT_TOKEN", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL"),
+    *("SENTINEL_SKYPORTAL_TOKEN", "SENTINEL_KAFKA_PASSWORD"),
+)
 SIZE = r"^(?i:auto|(\d+(?:\.\d+)?) *(?:([kmgtp]?)(i?)b)?)$"
 """A size in bytes, such as 3 GiB or 500 MB; auto; or a fraction of the memory of the machine."""
 LEAST_MEMORY = 5e8
@@ -339,6 +342,34 @@ class Webhook(_Section):
     per_hour: PositiveInt = 30
 
 
+class SkyPortal(_Section):
+    """Messages to a SkyPortal, as sources with comments."""
+
+    url: Url | None = None
+    group_ids: tuple[PositiveInt, ...] = ()
+    per_second: PositiveFloat = 1.0
+    per_hour: PositiveInt = 30
+
+
+class Kafka(_Section):
+    """Alerts on a Kafka topic, of candidates that a person has labeled `candidate`."""
+
+    servers: Annotated[str, Field(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")] | None = None
+    topic: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")] = "sentinel.alerts"
+    username: str | None = None
+    per_second: PositiveFloat = 1.0
+    per_hour: PositiveInt = 30
+
+    def client(self, password: str | None) -> dict[str, str]:
+        """Return the settings of librdkafka: TLS unless all servers are this machine, SCRAM if there is a user."""
+        hosts = {server.partition(":")[0] for server in str(self.servers).split(",")}
+        security = "PLAINTEXT" if hosts <= {*LOOPBACK} else "SSL"
+        if not self.username:
+            return {"bootstrap.servers": str(self.servers), "security.protocol": security}
+        login = {"sasl.username": self.username, "sasl.password": password or "", "sasl.mechanism": "SCRAM-SHA-512"}
+        return {"bootstrap.servers": str(self.servers), "security.protocol": f"SASL_{security}", **login}
+
+
 class Web(_Section):
     """HTTP for monitors and people: on loopback, with TLS, or behind a proxy that is named."""
 
@@ -428,6 +459,8 @@ class Config(_Section):
     store: Store = Store()
     slack: Slack = Slack()
     webhook: Webhook = Webhook()
+    skyportal: SkyPortal = SkyPortal()
+    kafka: Kafka = Kafka()
     web: Web = Web()
     injections: Injections = Injections()
     memory: MemoryOfLines = MemoryOfLines()
@@ -493,6 +526,7 @@ class Config(_Section):
     def posters(self) -> tuple[str, ...]:
         """Names of the posters that are configured."""
         places = {"slack": self.slack_channel, "webhook": has_secret("SENTINEL_WEBHOOK_URL") or self.webhook.url}
+        places |= {"skyportal": self.skyportal.url, "kafka": self.kafka.servers}
         return tuple(name for name, place in places.items() if place)
 
     @property

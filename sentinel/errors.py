@@ -10,6 +10,7 @@ SentinelError
 └── PostError             a message was not sent
     ├── PostLaterError    it was rejected: send it again after `after_s`
     ├── PostUnknownError  the reply was lost: search for the message before sending again
+    ├── PostRefusedError  this message may not go there: hold it until a label changes that
     └── PostGoneError     the posted message was deleted, or can no longer be edited
 
 `cause_of` and `Cause` decide whether a failed search is repeated without limit, counted and repeated, or quarantined.
@@ -63,6 +64,10 @@ class PostLaterError(PostError):
 
 class PostUnknownError(PostError):
     """The reply to a message was lost; it may have been accepted."""
+
+
+class PostRefusedError(PostError):
+    """A message that may not be sent to this destination, at least not yet."""
 
 
 class PostGoneError(PostError):

@@ -109,7 +109,8 @@ def test_a_number_that_a_training_cannot_use_is_one_line(monkeypatch, tmp_path, 
 
 NO_ALLOCATION = """
 max_attempts web.port search.coarse_channels search.polarization cadence.scans beams.on_beam beams.off_beams
-slack.per_hour slack.pictures webhook.per_hour train.rf_seed train.seed train.num_observations train.downsample_factor
+slack.per_hour slack.pictures webhook.per_hour skyportal.per_hour skyportal.group_ids kafka.per_hour
+train.rf_seed train.seed train.num_observations train.downsample_factor
 train.num_training_rounds train.epochs_per_round train.step_easy_rounds train.step_hard_rounds
 train.patience_threshold train.max_retries train.start_round
 """

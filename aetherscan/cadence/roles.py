@@ -42,7 +42,7 @@ def _scan_line(scan: dict[str, Any]) -> str:
     place = "no coordinates"
     if scan["ra_hours"] is not None:
         sign = "-" if scan["dec_degrees"] < 0 else "+"
-        place = f"RA {_sexagesimal(scan['ra_hours'], 1)} Dec {sign}{_sexagesimal(abs(scan['dec_degrees']), 0)}"
+        place = f"RA {sexagesimal(scan['ra_hours'], 1)} Dec {sign}{sexagesimal(abs(scan['dec_degrees']), 0)}"
     words = [
         f"  {scan['position']:>2} {scan['role']:<3}",
         printable(scan["name"]) + (f" beam {scan['beam']}" if scan["beam"] is not None else ""),
@@ -64,7 +64,8 @@ def _utc(mjd: float) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _sexagesimal(angle: float, decimals: int) -> str:
+def sexagesimal(angle: float, decimals: int) -> str:
+    """Return hours or degrees, not negative, as 20:10:58.4, with so many decimals of a second."""
     unit = 10**decimals
     whole, part = divmod(round(angle * 3600 * unit), 3600 * unit)
     minutes, seconds = divmod(part / unit, 60)

@@ -12,7 +12,8 @@ the velocity is wrong by up to 1e-10.
 """
 
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -81,13 +82,7 @@ def redshifts(ra_deg: float, dec_deg: float, itrf_m: tuple[float, float, float],
         mjd: UTC.
     """
     times = mjd + np.array([-STEP_S, 0, STEP_S]) / SECONDS_PER_DAY
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # about years without leap seconds or polar motion
-        stack.enter_context(iers.conf.set_temp("auto_download", value=False))  # of leap seconds
-        stack.enter_context(iers.conf.set_temp("iers_degraded_accuracy", "ignore"))
-        stack.enter_context(iers.earth_orientation_table.set(_earth_rotation()))
-        stack.enter_context(solar_system_ephemeris.set("builtin"))
+    with offline():
         velocity = SkyCoord(ra_deg * units.deg, dec_deg * units.deg).radial_velocity_correction(
             "barycentric",
             obstime=Time(times, format="mjd", scale="utc"),
@@ -95,6 +90,19 @@ def redshifts(ra_deg: float, dec_deg: float, itrf_m: tuple[float, float, float],
         )
     before, now, after = (velocity.to_value(units.m / units.s) / LIGHT_M_S).tolist()
     return now, (after - before) / (2 * STEP_S)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let astropy compute with the tables that are installed, without a download and without warnings about them."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # about years without leap seconds or polar motion
+        stack.enter_context(iers.conf.set_temp("auto_download", value=False))  # of leap seconds
+        stack.enter_context(iers.conf.set_temp("iers_degraded_accuracy", "ignore"))
+        stack.enter_context(iers.earth_orientation_table.set(_earth_rotation()))
+        stack.enter_context(solar_system_ephemeris.set("builtin"))
+        yield
 
 
 @lru_cache(maxsize=1)

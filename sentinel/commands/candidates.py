@@ -51,6 +51,27 @@ def _with_latents(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in row if name not in LATENTS} | {"latents": latents_of(row)}
 
 
+def follow(store: Store, candidate_id: int, unix_s: float) -> list[str]:
+    """Return where to look for a candidate again: a line for the observer, and a table of the next hours.
+
+    Args:
+        store: that holds the candidate.
+        candidate_id: number of its row.
+        unix_s: time of the prediction, seconds since 1970.
+
+    Raises:
+        StoreError: there is no such row.
+    """
+    from sentinel.notify.followup import follow_lines
+
+    joined = select(candidate, cadence.c.run).join(cadence).where(candidate.c.id == candidate_id)
+    with store.read() as rows:
+        row = rows.execute(joined).mappings().one_or_none()
+    if row is None:
+        raise StoreError(f"candidate {candidate_id}: no such row")
+    return follow_lines(dict(row), row["run"] or {}, unix_s)
+
+
 def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> None:
     """Draw the waterfall of a candidate from the files of its cadence, with the track that was recorded.
 

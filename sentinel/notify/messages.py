@@ -79,6 +79,7 @@ def message_text(
     total: int | None = None,
     slices: int = 1,
     link: str = "",
+    follow_up: str = "",
 ) -> str:
     """Return the message on a pointing sequence: target, band, MJD, release, number of candidates, the best rows.
 
@@ -91,6 +92,7 @@ def message_text(
         total: number of candidates, if `candidates` are not all of them.
         slices: band slices of the pointing, each searched separately.
         link: URL of the page with all candidates, or an empty string.
+        follow_up: line for the observer about the best candidate, or an empty string.
     """
     total = len(candidates) if total is None else total
     in_slices = f" in {slices} slices" if slices > 1 else ""
@@ -105,7 +107,8 @@ def message_text(
         for row in sorted(candidates, key=lambda row: -rank(row))[:ROWS]
     ]
     storm = f"_More than {STORM} candidates: most likely interference. All rows are stored; no pictures are attached._"
-    return _table(head, rows, [storm] if total > STORM else [], link)
+    below = [storm] if total > STORM else [follow_up] if follow_up else []
+    return _table(head, rows, below, link)
 
 
 def digest_text(cadences: Sequence[Mapping[str, Any]], *, link: str = "") -> str:

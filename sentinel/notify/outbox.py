@@ -6,8 +6,10 @@ looked for in the channel before it is sent again. The oldest unsent message blo
 
 One message covers all band slices of a pointing sequence. The row of a later slice has that message as its parent: its
 pictures go to the parent's thread, and the parent becomes *stale*, which means that its text is rebuilt from the store
-and edited in place. A label has the same effect. If more messages wait than may be posted in an hour, they are folded
-into one digest, which is a parent as well. Edits are idempotent: if the reply is lost, the edit is sent again.
+and edited in place. A label has the same effect. Posters for machines get the same as an alert (`alerts`). A message
+for `GATED`, which is public, is `held` until a person has labeled a candidate of it `candidate`. If more messages wait
+than may be posted in an hour, they are folded into one digest, which is a parent as well. Edits are idempotent: if the
+reply is lost, the edit is sent again.
 """
 
 import os
@@ -24,11 +26,14 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from sentinel.errors import PostError, PostGoneError, PostUnknownError
+from aetherscan.header import NOT_MEASURED
+from sentinel.errors import PostError, PostGoneError, PostRefusedError, PostUnknownError
 from sentinel.failpoint import failpoint
-from sentinel.notify.messages import ROWS, digest_text, message_text, one_line
+from sentinel.notify.alerts import Alert, alert_of, with_picture
+from sentinel.notify.followup import observer_line
+from sentinel.notify.messages import ROWS, STORM, digest_text, message_text, one_line
 from sentinel.store.labels import count_earlier_labels
-from sentinel.store.queue import Store
+from sentinel.store.queue import GATED, HELD, Store
 from sentinel.store.schema import announced, cadence, candidate, labeled, meta, now, outbox, ranking
 
 UNSENT = ("pending", "sending", "retry_at", "unknown")
@@ -42,6 +47,8 @@ LONGEST_WAIT_S = 45.0
 PICTURE_ATTEMPTS = 5
 """After this many attempts a message counts as sent without its pictures, so that it does not block later ones."""
 HOUR_S = 3600.0
+FOR_PEOPLE = ("slack",)
+"""Posters that show the text of a message and need no alert."""
 UNLIMITED = 10**9
 
 
@@ -64,10 +71,11 @@ class Message:
     stale_at: float | None
     parent_ts: str | None
     edit: bool  # already posted, and the text has changed
+    alert: Alert  # the same for machines; empty for people
 
 
 class Poster(Protocol):
-    """A destination of messages. Each method may raise PostLaterError, PostUnknownError or PostGoneError."""
+    """A destination of messages. Each method may raise the errors below PostError."""
 
     def find(self, message: Message) -> str | None:
         """Return the identifier of a message that arrived, None if it did not; LookupError if that is not known."""
@@ -77,13 +85,23 @@ class Poster(Protocol):
         """Send a message, marked if it may be a `repeat`; return the identifier that it got."""
         ...
 
-    def edit(self, ts: str, text: str) -> None:
-        """Replace the text of a posted message."""
+    def edit(self, ts: str, text: str, alert: Alert, /) -> None:
+        """Replace the text, or the alert, of a posted message."""
         ...
 
-    def upload(self, ts: str, picture: str) -> None:
+    def upload(self, ts: str, picture: str, alert: Alert, /) -> None:
         """Add a picture to a message's thread."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covered:
+    """What the store holds about the cadences of a message."""
+
+    cadences: Sequence[Mapping[str, Any]]  # with `count`, the candidates that are announced
+    best: Sequence[Mapping[str, Any]]  # of these, for the text
+    every: Sequence[Mapping[str, Any]]  # also those of earlier searches, for the alert
+    at: float  # time of the store
 
 
 def claim_message(
@@ -120,6 +138,7 @@ def claim_message(
             .where(outbox.c.state == "sending", outbox.c.until < now())
             .values(state="unknown", doubtful=outbox.c.ts.is_(None) & outbox.c.parent_id.is_(None))
         )
+        _release(rows, poster)
         _fold_into_digest(rows, poster, per_hour)
         held: dict[str, Any] = {"until": now() + SENDING_S, "attempts": outbox.c.attempts + 1}
         first = rows.scalar(line)
@@ -129,12 +148,27 @@ def claim_message(
         if first:
             held["state"] = "sending"
         row = rows.execute(update(outbox).where(outbox.c.id == which).values(**held).returning(outbox)).one()
-        text = current_text(rows, row, link) if row.stale_at else row.text
+        covered = _covered(rows, row)
         parent_ts = rows.scalar(select(outbox.c.ts).where(outbox.c.id == row.parent_id)) if row.parent_id else None
+    text = current_text(covered, link, digest=bool(row.digest)) if row.stale_at else row.text
+    alert = {} if poster in FOR_PEOPLE else _alert(covered, row, link, is_edit=first is None)
     pictures: tuple[str, ...] = () if row.digest else tuple(row.pictures)
     derived: dict[str, Any] = {"text": text, "pictures": pictures, "parent_ts": parent_ts, "edit": first is None}
+    derived["alert"] = alert
     stored = [name for name in Message.__dataclass_fields__ if name not in derived]
     return Message(**derived, **{name: getattr(row, name) for name in stored})
+
+
+def _release(rows: Connection, poster: str) -> None:
+    """Make held messages due that list a candidate which a person has labeled `candidate`."""
+    if poster != GATED:
+        return
+    slices = outbox.alias("slices")
+    of_message = (slices.c.id == outbox.c.id) | (slices.c.parent_id == outbox.c.id)
+    known = labeled().where(announced()).subquery()
+    confirmed = exists().where(known.c.cadence_id == slices.c.cadence_id, of_message, known.c.label == "candidate")
+    held = (outbox.c.poster == poster) & (outbox.c.state == HELD)
+    rows.execute(update(outbox).where(held, confirmed.correlate(outbox)).values(state="pending", retry_at=None))
 
 
 def _fold_into_digest(rows: Connection, poster: str, per_hour: int) -> None:
@@ -159,29 +193,64 @@ def _fold_into_digest(rows: Connection, poster: str, per_hour: int) -> None:
     rows.execute(update(outbox).where(outbox.c.id == digest).values(digest=True, stale_at=now(), retry_at=None))
 
 
-def current_text(rows: Connection, row: Row[Any], link: str = "") -> str:
-    """Return the text of a message as the store would write it now: all its slices and labels."""
+def _covered(rows: Connection, row: Row[Any]) -> Covered:
     cadence_ids = select(outbox.c.cadence_id).where((outbox.c.id == row.id) | (outbox.c.parent_id == row.id))
     columns = (cadence.c.id, cadence.c.target, cadence.c.band_low_mhz, cadence.c.band_high_mhz, cadence.c.tstart)
     current = (candidate.c.cadence_id == cadence.c.id) & announced()
     joined = cadence.outerjoin(candidate, current)
-    counted = select(*columns, func.count(candidate.c.id).label("count")).select_from(joined)
+    counted = select(*columns, cadence.c.run, func.count(candidate.c.id).label("count")).select_from(joined)
     covered = counted.where(cadence.c.id.in_(cadence_ids)).group_by(cadence.c.id).order_by(cadence.c.id)
-    cadences = [dict(line) for line in rows.execute(covered).mappings()]
-    if row.digest:
+    measured = ~func.coalesce(candidate.c.note, "").contains(NOT_MEASURED)
+    mine = labeled().where(candidate.c.cadence_id.in_(cadence_ids), candidate.c.muted.is_(None), measured)
+    mine = mine.order_by(ranking().desc(), candidate.c.probability.desc())
+    best = mine.where(announced()).limit(ROWS)
+    every = [] if row.poster in FOR_PEOPLE else [dict(line) for line in rows.execute(mine).mappings()]
+    return Covered(
+        cadences=[dict(line) for line in rows.execute(covered).mappings()],
+        best=[dict(line) for line in rows.execute(best).mappings()],
+        every=every,
+        at=float(rows.scalar(select(now())) or 0.0),
+    )
+
+
+def current_text(covered: Covered, link: str = "", *, digest: bool = False) -> str:
+    """Return the text of a message as the store would write it now: all its slices and labels."""
+    cadences, best = covered.cadences, covered.best
+    if digest:
         return digest_text(cadences, link=link and f"{link}/candidates")
-    best = labeled().where(candidate.c.cadence_id.in_(cadence_ids), announced())
-    best = best.order_by(ranking().desc(), candidate.c.probability.desc())
-    candidates = [dict(line) for line in rows.execute(best.limit(ROWS)).mappings()]
     return message_text(
         cadences[0]["target"],
         (min(line["band_low_mhz"] for line in cadences), max(line["band_high_mhz"] for line in cadences)),
         cadences[0]["tstart"],
-        candidates[0]["release_name"] if candidates else "-",
-        candidates,
+        best[0]["release_name"] if best else "-",
+        best,
         total=sum(line["count"] for line in cadences),
         slices=len(cadences),
         link=link and f"{link}/cadences/{cadences[0]['id']}",
+        follow_up=_follow_up(covered),
+    )
+
+
+def _follow_up(covered: Covered) -> str:
+    """Return the line for the observer about the best candidate that is no interference; none in a storm."""
+    total = sum(line["count"] for line in covered.cadences)
+    best = next((line for line in covered.best if line["label"] != "RFI"), None)
+    if best is None or total > STORM:
+        return ""
+    (run,) = (line["run"] for line in covered.cadences if line["id"] == best["cadence_id"])
+    return observer_line(best, run or {}, covered.at)
+
+
+def _alert(covered: Covered, row: Row[Any], link: str, *, is_edit: bool) -> Alert:
+    return alert_of(
+        row.uid,
+        covered.cadences,
+        covered.every,
+        revision=f"{round(row.stale_at * 1000)}" if is_edit else "0",
+        issued_s=covered.at,
+        pictures=row.pictures[: row.uploaded],
+        follow_up=_follow_up(covered),
+        url=link and f"{link}/cadences/{covered.cadences[0]['id']}",
     )
 
 
@@ -208,7 +277,8 @@ def deliver(store: Store, poster: Poster, message: Message) -> bool:
         _mark(store, message, state="unknown", doubtful=True, cause=str(error), **_later(message, error))
         return False
     except PostError as error:
-        _mark(store, message, state="retry_at", cause=str(error), **_later(message, error))
+        state = HELD if isinstance(error, PostRefusedError) else "retry_at"
+        _mark(store, message, state=state, cause=str(error), **_later(message, error))
         return False
     cause = _upload(store, poster, message, ts)
     if cause and message.attempts < PICTURE_ATTEMPTS:
@@ -250,7 +320,7 @@ def _upload(store: Store, poster: Poster, message: Message, ts: str) -> str | No
             if not os.access(picture, os.R_OK):
                 break
             failpoint("mid-upload")
-            poster.upload(ts, picture)
+            poster.upload(ts, picture, message.alert and with_picture(message.alert, picture))
             _mark(store, message, uploaded=done, until=now() + SENDING_S)
     except PostError as error:
         cause = f"pictures: {error}"
@@ -262,7 +332,7 @@ def _upload(store: Store, poster: Poster, message: Message, ts: str) -> str | No
 def _edit(store: Store, poster: Poster, message: Message) -> bool:
     """Edit a posted message. A digest that was deleted is posted again: no other message covers its cadences."""
     try:
-        poster.edit(str(message.ts), message.text)
+        poster.edit(str(message.ts), message.text, message.alert)
     except PostGoneError as error:
         again = {"state": "pending", "ts": None, "doubtful": False} if message.digest else {"stale_at": None}
         _mark(store, message, cause=str(error), until=None, **again)

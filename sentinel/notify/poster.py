@@ -1,8 +1,9 @@
 """The poster program: deliver messages that were refused, may be lost, or whose worker died."""
 
 import logging
+from functools import lru_cache
 
-from sentinel.config import Config
+from sentinel.config import Config, Kafka, secret
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import Poster, deliver_all
@@ -14,14 +15,29 @@ PERIOD_S = 2.0
 
 
 def poster_named(config: Config, name: str) -> Poster:
-    """Return the poster `slack` or `webhook`."""
+    """Return the poster `slack`, `skyportal`, `kafka` or `webhook`."""
     if name == "slack":
         from sentinel.notify.slack import SlackPoster
 
         return SlackPoster(str(config.slack_channel), config.slack.api_url)
+    if name == "skyportal":
+        from sentinel.notify.skyportal import SkyPortalPoster
+
+        return SkyPortalPoster(str(config.skyportal.url), config.skyportal.group_ids)
+    if name == "kafka":
+        return _kafka_poster(config.kafka.model_dump_json(), secret("SENTINEL_KAFKA_PASSWORD"))
     from sentinel.notify.webhook import WebhookPoster
 
     return WebhookPoster(str(config.webhook_url))
+
+
+@lru_cache(maxsize=1)
+def _kafka_poster(settings: str, password: str | None) -> Poster:
+    """Return the poster of a topic; one process keeps one producer, which has a thread and connections."""
+    from sentinel.notify.kafka import KafkaPoster
+
+    kafka = Kafka.model_validate_json(settings)
+    return KafkaPoster(kafka.topic, kafka.client(password), None)
 
 
 def deliver_due(config: Config, store: Store) -> int:
@@ -31,7 +47,7 @@ def deliver_due(config: Config, store: Store) -> int:
     """
     sent, link, errors = 0, config.web.url or "", list[Exception]()
     for name in config.posters:
-        limits = config.slack if name == "slack" else config.webhook
+        limits = getattr(config, name)
         try:
             poster, gap_s = poster_named(config, name), 1 / limits.per_second
             sent += deliver_all(store, poster, name, gap_s, per_hour=limits.per_hour, link=link)

@@ -64,11 +64,11 @@ class SlackPoster:
             if not cursor:
                 return None
 
-    def edit(self, ts: str, text: str) -> None:
+    def edit(self, ts: str, text: str, _alert: object = None) -> None:
         """Replace the text of a posted message."""
         self._call("chat.update", json={"channel": self.channel, "ts": ts, "text": text})
 
-    def upload(self, ts: str, picture: str) -> None:
+    def upload(self, ts: str, picture: str, _alert: object = None) -> None:
         """Upload a picture to a message's thread."""
         try:
             self.client.files_upload_v2(

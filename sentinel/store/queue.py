@@ -69,6 +69,8 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 BATCH = 500
 """Values in one statement; SQLite allows 32,766."""
+GATED, HELD = "kafka", "held"
+"""The poster that publishes only what a person has labeled `candidate`, and the state of a message until then."""
 OWED = ""
 """Checksum of a picture or training example that is not written yet."""
 STATEMENT_ERRORS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
@@ -590,8 +592,12 @@ def _put_message(rows: Connection, cadence_id: int, message: Mapping[str, Any]) 
     same = select(outbox.c.id, outbox.c.digest).join(cadence).where(outbox.c.sequence == message.get("sequence", ""))
     parent = rows.execute(same.where(first, near).order_by(outbox.c.id.desc()).limit(1)).one_or_none()
     values = dict(message)
-    if parent and message["state"] != "off":
-        values |= {"parent_id": parent.id} | ({"state": "folded"} if parent.digest else {})
+    gated = message["poster"] == GATED
+    if message["state"] != "off":
+        if parent:
+            values |= {"parent_id": parent.id} | ({"state": "folded"} if parent.digest or gated else {})
+        elif gated:
+            values["state"] = HELD
     rows.execute(insert(outbox).values(cadence_id=cadence_id, created_at=now(), **values))
     if parent:
         rows.execute(update(outbox).where(outbox.c.id == parent.id).values(stale_at=now()))

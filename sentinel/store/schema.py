@@ -1,9 +1,9 @@
 """The tables of the store, and its clock.
 
-A file is `seen -> stable -> valid | invalid`; a cadence `forming -> ready -> leased -> done | retry_at |
-quarantined`, or `skipped`; a message `pending -> sending -> sent | retry_at | unknown -> reconciled`, or `off`, or
-`folded` into a digest. Times are seconds since 1970 by the clock of the store, so that hosts whose clocks differ agree
-on the end of a lease.
+A file is `seen -> stable -> valid | invalid`; a cadence `forming -> ready -> leased -> done | retry_at | quarantined`,
+or `skipped`; a message `pending -> sending -> sent | retry_at | unknown -> reconciled`, or `off`, or `folded` into a
+digest, or `held` until a person labels. Times are seconds since 1970 by the clock of the store, so that hosts whose
+clocks differ agree on the end of a lease.
 
 The members of a cadence are *observations* (header and content), not paths, because files are renamed, moved and
 copied.

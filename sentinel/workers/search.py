@@ -4,6 +4,7 @@ Pictures and training examples are named here and written after the record: see 
 workers and `replay` import this module: it loads the search kernels.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date, timedelta
@@ -11,6 +12,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from aetherscan.cadence.plausible import warnings_of
@@ -23,12 +25,15 @@ from aetherscan.search.features import pack_example
 from aetherscan.search.pipeline import SearchResult, search_cadence
 from sentinel import VERSION
 from sentinel.config import Config, MuteZone
+from sentinel.notify.followup import observer_line
 from sentinel.notify.messages import STORM, message_text, rank
 from sentinel.store.filesystem import open_regular
 from sentinel.store.occupancy import Memory, Occupancy
 from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
 
+FOLLOWED = 3
+"""Candidates of a cadence for which the next observation is predicted: a message shows that of the highest rank."""
 PICTURES = 20
 """Candidates per cadence that get a waterfall and a training example, most probable first. Limits the disk space."""
 
@@ -98,7 +103,8 @@ def search_files(
         lines_mhz=result.rejected_mhz,
         memory=Memory(**config.memory.model_dump()),
     )
-    message = partial(build_message, config, header, cadence_id, [path for _, path in pictures])
+    follow_up = follow_ups(rows, run)  # before the transaction that records them, because it takes longer
+    message = partial(build_message, config, header, cadence_id, [path for _, path in pictures], follow_up=follow_up)
     return SearchRecord(
         candidates=rows,
         pictures=pictures,
@@ -186,8 +192,20 @@ def is_announced(row: Mapping[str, Any]) -> bool:
     return NOT_MEASURED not in (row.get("note") or "") and not row.get("muted")
 
 
+def follow_ups(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[int, str]:
+    """Return a line for the observer for the first rows that are announced, by their numbers; none in a storm."""
+    shown = [i for i, row in enumerate(rows) if is_announced(row)]
+    return {i: observer_line(rows[i], run, time.time()) for i in shown[:FOLLOWED] if len(shown) <= STORM}
+
+
 def build_message(
-    config: Config, header: Header, cadence_id: int, pictures: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    config: Config,
+    header: Header,
+    cadence_id: int,
+    pictures: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    follow_up: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the columns of the `outbox` table that announce a cadence.
 
@@ -197,12 +215,14 @@ def build_message(
         cadence_id: of the page that the message links to.
         pictures: paths of those of the first rows. Not attached where `rows` are a storm.
         rows: as recorded in the `candidate` table, most probable first. Those that are not announced are left out.
+        follow_up: lines for the observer, of the rows with these numbers.
     """
     drawn = dict(enumerate(pictures))
     shown = sorted((i for i, row in enumerate(rows) if is_announced(row)), key=lambda i: -rank(rows[i]))
     pictures, rows = [drawn[i] for i in shown if i in drawn], [rows[i] for i in shown]
     target, link = rows[0]["target"], config.web.url and f"{config.web.url}/cadences/{cadence_id}"
-    text = message_text(target, header.band_mhz, header.tstart, rows[0]["release_name"], rows, link=link or "")
+    names = (target, header.band_mhz, header.tstart, rows[0]["release_name"])
+    text = message_text(*names, rows, link=link or "", follow_up=follow_up.get(shown[0], ""))
     return {
         "posters": config.posters or ("slack",),
         "state": "pending" if config.posters else "off",

@@ -254,7 +254,7 @@ def test_a_sender_that_takes_long_for_its_pictures_keeps_the_message(store, slac
     put(store, "one", list(map(str, pictures)))
 
     class Slow(SlackPoster):
-        def upload(self, ts, picture):
+        def upload(self, ts, picture, *alert):
             if picture == str(pictures[1]):
                 assert claim_message(store, "slack", 0) is None
             super().upload(ts, picture)
