@@ -1,15 +1,50 @@
 """Search radio-telescope cadences for narrowband signals that are present only when the telescope is on target.
 
-This package holds the science: arrays, files and models, without the service around them. It works in a notebook::
+This package holds the science: arrays, files and models, without the service around them. In a notebook::
 
-    from aetherscan.io import open_observation
+    import aetherscan
 
-    with open_observation("guppi_59103_01984_HIP99427_0011.rawspec.0000.h5") as observation:
-        print(observation.header)
-        power = observation.read(0, 4096)  # (time, freq), float32
+    table = aetherscan.search(paths)                 # or arrays, blimpy.Waterfall, setigen.Frame
+    table.to_pandas(), table.to_astropy()
+    aetherscan.waterfall(paths, table[0])            # a matplotlib figure
+    aetherscan.embed(table)                          # latents
+    aetherscan.inject(paths, 8421.5, snr=20)         # observations with a tone in the ONs
+
+The functions are those of `aetherscan.api`, which is loaded when one of them is first used. `aetherscan.search` is also
+the package with the steps of a search.
 """
 
+import importlib
 import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aetherscan.api import CandidateTable, embed, inject, search, waterfall
+else:
+    importlib.import_module("aetherscan.search")
+
+__all__ = ["CandidateTable", "embed", "inject", "search", "waterfall"]
 
 # From 1.29 on, ONNX Runtime sends telemetry for every model it loads, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+class _CallablePackage(ModuleType):
+    """A package that is called like a function of the API."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Call the function of `aetherscan.api` that has the name of the package."""
+        return getattr(__getattr__("api"), self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+sys.modules["aetherscan.search"].__class__ = _CallablePackage
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function of `aetherscan.api`, which is loaded with the first of them."""
+    if name not in {*__all__, "api"}:
+        raise AttributeError(f"module 'aetherscan' has no attribute {name!r}")
+    api = importlib.import_module("aetherscan.api")  # here, so that `import aetherscan` is fast
+    return api if name == "api" else getattr(api, name)

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "architecture.svg"
 HOLDS = {
+    "api": "for a notebook",
     "train": "encoder, forests",
     "evaluate": "recall, false alarms",
     "plotting": "waterfalls, pages",

@@ -7,7 +7,7 @@ imports h5py and hdf5plugin.
 """
 
 from aetherscan.io.hdf5 import write_h5
-from aetherscan.io.memory import ArrayObservation, absent_observation, from_waterfall
+from aetherscan.io.memory import ArrayObservation, absent_observation, from_frame, from_waterfall, in_turn
 from aetherscan.io.observation import (
     SUFFIXES,
     FileObservation,
@@ -24,7 +24,9 @@ __all__ = [
     "FileObservation",
     "Observation",
     "absent_observation",
+    "from_frame",
     "from_waterfall",
+    "in_turn",
     "open_cadence",
     "open_observation",
     "verify_complete",

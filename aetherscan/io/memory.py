@@ -8,6 +8,7 @@ With blimpy::
     result = search_cadence(cadence, detector)
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.errors import HeaderError
-from aetherscan.header import ABSENT, Header
+from aetherscan.header import ABSENT, SCAN_STEP_S, SECONDS_PER_DAY, UNIX_EPOCH_MJD, Header
 from aetherscan.io.fields import header_from, pol_type_of
 from aetherscan.io.observation import Observation
 from aetherscan.io.products import add_product, chosen_products
@@ -38,6 +39,11 @@ class ArrayObservation(Observation):
         self.header, self._power = header, power
 
     @property
+    def power(self) -> Float32[np.ndarray, "time freq"]:
+        """The array itself."""
+        return self._power
+
+    @property
     def chunk_channels(self) -> int:
         """Nothing is decoded, so any block of channels reads equally fast."""
         return 1
@@ -50,6 +56,40 @@ def absent_observation(header: Header) -> ArrayObservation:
     """Return an observation of NaN, named `ABSENT`, in place of one that a cadence lacks: nothing is found in it."""
     header = replace(header, source_name=ABSENT)
     return ArrayObservation(header, np.broadcast_to(np.float32(np.nan), (header.ntime, header.nchans)))
+
+
+def from_frame(frame: Any) -> ArrayObservation:
+    """Return a `setigen.Frame` as an observation; setigen itself is not imported.
+
+    A frame has a target name, times and frequencies, and no coordinates. Its power is in ascending channel order.
+
+    Raises:
+        HeaderError: a value is impossible.
+    """
+    power = np.asarray(frame.data, dtype=np.float32)
+    header = Header(
+        telescope_id=0, machine_id=0, source_name=str(frame.source_name), src_raj=0.0, src_dej=0.0,
+        tstart=UNIX_EPOCH_MJD + float(frame.t_start) / SECONDS_PER_DAY, tsamp=float(frame.dt),
+        fch1=float(frame.fs[0]) * 1e-6, foff=float(frame.df) * 1e-6, nchans=power.shape[1], nifs=1,
+        ntime=power.shape[0], nbits=32,
+    )  # fmt: skip
+    return ArrayObservation(header, power)
+
+
+def in_turn(observations: Sequence[ArrayObservation], step_s: float = SCAN_STEP_S) -> list[ArrayObservation]:
+    """Return observations whose starts follow one another, if they do not: simulated ones often start at one time.
+
+    Args:
+        observations: in time order.
+        step_s: seconds from one start to the next, at least the length of an observation.
+    """
+    headers = [observation.header for observation in observations]
+    first, step_s = headers[0].tstart, max(step_s, *(header.duration_s for header in headers))
+    gaps_s = np.diff([header.tstart for header in headers]) * SECONDS_PER_DAY
+    if (gaps_s > 0.9 * headers[0].duration_s).all():
+        return list(observations)
+    starts = [replace(header, tstart=first + i * step_s / SECONDS_PER_DAY) for i, header in enumerate(headers)]
+    return [ArrayObservation(start, seen.power) for start, seen in zip(starts, observations, strict=True)]
 
 
 def from_waterfall(waterfall: Any, polarization: int | None = None) -> ArrayObservation:

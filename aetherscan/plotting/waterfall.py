@@ -26,6 +26,8 @@ from aetherscan.plotting.style import INK, MASKED, QUIET, SIGNAL, TRACK
 from aetherscan.search.bandpass import normalize_bandpass
 from aetherscan.search.candidates import Candidate
 
+__all__ = ["Figure", "draw_waterfall", "track_hz", "waterfall_png"]
+
 BINS = 230
 """Approximate number of bins across a panel: a bin of a thin line stays visible in a thumbnail."""
 MARGIN_HZ = 700.0
@@ -57,7 +59,29 @@ def waterfall_png(
     *,
     track: bool = True,
 ) -> bytes:
-    """Return a PNG of the observations around a candidate, one above the other in time order.
+    """Return a PNG of the figure that `draw_waterfall` draws.
+
+    Args:
+        observations: open, in time order.
+        candidate: what is drawn.
+        on: positions of the ONs.
+        dpi: resolution of the picture, in dots per inch.
+        track: whether to draw the lines beside the track.
+    """
+    stream = io.BytesIO()
+    draw_waterfall(observations, candidate, on, dpi, track=track).savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def draw_waterfall(
+    observations: Sequence[Observation],
+    candidate: Candidate,
+    on: tuple[int, ...] = (0, 2, 4),
+    dpi: int = 100,
+    *,
+    track: bool = True,
+) -> Figure:
+    """Draw the observations around a candidate, one above the other in time order.
 
     A pixel is in units of its own noise, and all panels have one color scale. Pixels that were not measured are gray.
     Dashed lines on either side of the candidate's track show where it is, or would be, in every observation.
@@ -93,9 +117,7 @@ def waterfall_png(
         axes.set_xlim(band_hz)
     _draw_scale(figure, image, panels, height_in)
     _draw_text(figure, grid[-1], candidate, panels[on[0]].header, height_in)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return figure
 
 
 def track_hz(candidate: Candidate, at_s: float) -> float:

@@ -83,7 +83,7 @@ def score_stamps(path: Path, detector: Detector, threshold: float, batch: int) -
             yield dict(zip(COLUMNS, (path.name, number, *scored), strict=True))
 
 
-def as_power(stamp: np.ndarray) -> Float32[np.ndarray, "obs time freq"]:
+def as_power(stamp: np.ndarray) -> Float32[np.ndarray, "..."]:
     """Return a stamp as an array of its own, in float32; larger numbers become infinite."""
     with np.errstate(over="ignore"):
         return np.array(stamp, dtype=np.float32, order="C")
