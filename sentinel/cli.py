@@ -115,19 +115,14 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "explain instead what each stage does at this frequency"
     add("--trace", type=number(0, above=True), metavar="MHZ", help=text)
     add("--release", type=path, metavar="DIR", help=RELEASE)
-    text = "score stamps instead: .npy files of (n, 6, 16, 4096) or (n, 6, 16, 512), in --data-path or its testing/"
-    add("--test-files", nargs="+", type=file_name, default=[], metavar="FILE", help=text)
-    text = "encoder (.onnx or .keras) in place of the release's; requires --rf-path"
-    add("--encoder-path", type=file_name, metavar="FILE", help=text)
-    add("--rf-path", type=file_name, metavar="FILE", help="forest (.skops) in place of the release's")
-    add("--config-path", type=file_name, metavar="FILE", help="release.json of a release; the same as --release")
-    text = "stamps scored at once (default %(default)s)"
-    add("--per-replica-batch-size", type=whole(1, 2**16), default=256, metavar="N", help=text)
-    for kind in ("data", "model", "output"):
-        text = f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help"
-        add(f"--{kind}-path", type=file_name, metavar="DIR", help=text)
-    text = "folder of the table within --output-path (default: the time)"
-    add("--save-tag", type=folder_name, metavar="TAG", help=text)
+    _stamp_options(search, required=False)
+    text = "score stamps with the options of Aetherscan's inference; the same as search --test-files"
+    inference = command("inference", _search, text, "inference --test-files plates.npy --classification-threshold 0.9")
+    text = "lowest probability of a candidate, 0-1 (default: the release's)"
+    inference.add_argument("--classification-threshold", dest="threshold", type=number(), metavar="P", help=text)
+    _stamp_options(inference, required=True)
+    unset = ("beams", "cadence", "coarse_channels", "dc_spikes", "mode", "output", "polarization", "release", "threads")
+    inference.set_defaults(files=[], all_products=False, format="csv", trace=None, **dict.fromkeys(unset))
     train = command("train", _train, "train a release", "train --save-tag test_v1 --num-training-rounds 5")
     text = "folder of the new release (default: --save-tag within --model-path)"
     train.add_argument("--output", type=path, metavar="DIR", help=text)
@@ -143,6 +138,24 @@ def _science_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--band-mhz", type=number(0, 1e5, above=True), metavar="MHZ", help="bandwidth of each scenario")
     add("--card", action="store_true", help="also write the results to the release's CARD.md")
     add("--slice", type=path, metavar="FILE", help=".npz file with real power, `data` (time, freq) of 16 rows")
+
+
+def _stamp_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add the options of Aetherscan's `inference`, which score stamps."""
+    add = parser.add_argument
+    text = "score stamps: .npy files of (n, 6, 16, 4096) or (n, 6, 16, 512), in --data-path or its testing/"
+    add("--test-files", nargs="+", type=file_name, default=[], required=required, metavar="FILE", help=text)
+    text = "encoder (.onnx or .keras) in place of the release's; requires --rf-path"
+    add("--encoder-path", type=file_name, metavar="FILE", help=text)
+    add("--rf-path", type=file_name, metavar="FILE", help="forest (.skops) in place of the release's")
+    add("--config-path", type=file_name, metavar="FILE", help="release.json of a release; the same as --release")
+    text = "stamps scored at once (default %(default)s)"
+    add("--per-replica-batch-size", type=whole(1, 2**16), default=256, metavar="N", help=text)
+    for kind in ("data", "model", "output"):
+        text = f"replaces AETHERSCAN_{kind.upper()}_PATH; see train --help"
+        add(f"--{kind}-path", type=file_name, metavar="DIR", help=text)
+    text = "folder of the table within --output-path (default: the time)"
+    add("--save-tag", type=folder_name, metavar="TAG", help=text)
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:

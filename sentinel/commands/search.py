@@ -33,6 +33,8 @@ from sentinel.commands.listing import listed
 from sentinel.config import Config, Search, changed, train_settings
 from sentinel.errors import ConfigError
 
+PICKLES = (".joblib", ".pkl", ".pickle")
+"""Suffixes of forests that are pickles, as Aetherscan writes them."""
 PACKAGES = ("numpy", "numba", "onnxruntime", "h5py", "hdf5plugin")
 
 
@@ -57,11 +59,9 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
         find_files(paths.model_path, "", [name])[0] if name else None
         for name in (options.encoder_path, options.rf_path, options.config_path)
     )
-    if card and card.name != "release.json":
-        raise ConfigError(f"--config-path: expected the release.json of a release, found {card}")
     release = options.release or (card.parent if card else active_release(config))
     output = options.output
-    if options.output_path or options.save_tag:
+    if output is None or options.output_path or options.save_tag:
         output = paths.output_path / (paths.tag())
     detect = partial(detector_of, release, settings, encoder, forest)
     if options.test_files:
@@ -99,6 +99,18 @@ def _check_options(options: Namespace) -> None:
         raise ConfigError(f"--format: expected csv or json with --test-files, found {options.format}")
     if options.test_files and options.trace is not None:
         raise ConfigError("--trace: expected files with frequencies, found --test-files, which have none")
+
+    if options.rf_path and options.rf_path.endswith(PICKLES):
+        raise ConfigError(
+            f"--rf-path: expected a forest stored with skops (.skops), found {options.rf_path}: a pickle runs code "
+            "when it is opened, and Aetherscan's forests read the latents of its own encoder; search with "
+            "--release DIR, or fit forests with `train`"
+        )
+    if options.config_path and Path(options.config_path).name != "release.json":
+        raise ConfigError(
+            f"--config-path: expected the release.json of a release, found {options.config_path}: Aetherscan's "
+            "configuration of a training is not needed to score"
+        )
 
 
 def stated(pattern: str | None, names: Sequence[str], paths: Sequence[Path]) -> list[StatedCadence]:

@@ -48,8 +48,22 @@ def plates(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("option", "form"), [form[1:] for form in ACCEPTED if form[0] == "inference"])
-def test_search_accepts_every_option_of_inference(option, form):
+def test_search_and_inference_accept_every_option_of_inference(option, form):
     cli.parser().parse_args(["search", "a.h5", option, *form])
+    cli.parser().parse_args(["inference", "--test-files", "a.npy", option, *form])
+
+
+def test_inference_scores_stamps_like_search_and_writes_into_its_tag(plates, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--test-files", plates.name, "--data-path", str(plates.parent.parent), "--output-path", "out"]
+    model = ["--config-path", str(SHIPPED / "release.json"), "--classification-threshold", "0.6"]
+    assert cli.main(["inference", *asked, *model, "--save-tag", "final_v1"]) == 0
+    assert "3 of 7 stamps from probability 0.6" in capsys.readouterr().out
+    assert cli.main(["search", *asked, *model, "--save-tag", "final_v2"]) == 0
+    first, second = ((tmp_path / "out" / tag / "plates.csv").read_text() for tag in ("final_v1", "final_v2"))
+    assert first == second
+    assert cli.main(["inference", *asked, "--config-path", str(SHIPPED / "release.json")]) == 0
+    assert len(list((tmp_path / "out").glob("2*/plates.csv"))) == 1  # named by the time
 
 
 def test_each_stamp_has_a_probability_and_those_with_a_tone_are_signals(plates, tmp_path, monkeypatch, capsys):
@@ -125,7 +139,11 @@ def test_a_file_without_stamps_is_refused_with_the_expected_shape(tmp_path):
         (["--test-files", "b.npy", "--trace", "1500"], "expected files with frequencies"),
         (["--test-files", "b.npy", "c.npy"], "c.npy: expected a file"),
         (["a.h5", "--save-tag", "mine"], "save_tag: expected final_vX"),
-        (["a.h5", "--config-path", "config_final_v1.json"], "config_final_v1.json: expected a file"),
+        (["a.h5", "--config-path", "config_final_v1.json"], "expected the release.json of a release, found config_f"),
+        (
+            ["--test-files", "b.npy", "--rf-path", "m/forest.joblib"],
+            "expected a forest stored with skops (.skops), found",
+        ),
     ],
 )
 def test_invalid_arguments_exit_2_with_the_reason(asked, wrong, capsys):
