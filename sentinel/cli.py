@@ -189,7 +189,8 @@ def _verbs(parent: argparse.ArgumentParser, texts: dict[str, str]) -> dict[str, 
 def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "list, show, export and label candidates"
     candidates = command("candidates", _candidates, text, "candidates export candidates.csv")
-    texts = {"ls": "list the newest", "show": "print one row as JSON", "export": "write all rows to a table"}
+    texts = {"ls": "list the newest, or those of a filter", "show": "print one row as JSON"}
+    texts["export"] = "write all rows, or those of a filter, to a table"
     texts["follow"] = "predict where to look for one again, and how long its target is up"
     texts["draw"] = "draw the waterfall of one from the files of its cadence"
     some = _verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
@@ -197,11 +198,15 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some["show"].add_argument("id", type=whole())
     some["export"].add_argument("file", type=table, help=".csv, .ecsv or .json file to write")
     some["follow"].add_argument("id", type=whole())
+    for verb in ("ls", "export"):
+        text = "filter, such as label=none p=0.9.. night=2026-11-28 sort=-snr; docs/vetting.md lists the keys"
+        some[verb].add_argument("filter", nargs="*", type=words, metavar="KEY=VALUE", help=text)
     some["draw"].add_argument("id", type=whole())
     some["draw"].add_argument("file", type=picture, help=".png file to write")
     some["draw"].add_argument("--no-track", dest="track", action="store_false", help="no lines beside the track")
     some["label"].add_argument("id", type=whole())
     some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
+    some["label"].add_argument("--note", type=words, help="free text")
     outbox = command("outbox", _outbox, "list messages, and retry those that were not delivered", "outbox ls")
     some = _verbs(outbox, {"ls": "list the newest", "retry": "make waiting messages due now"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
@@ -504,10 +509,12 @@ def _evaluate(options: Options) -> int:
 
 def _candidates(options: Options) -> int:
     from sentinel.commands import candidates
+    from sentinel.store.filters import parse_terms
 
+    asked = parse_terms(options.filter) if getattr(options, "filter", ()) else None
     store = _store(_loaded())
     if options.verb == "ls":
-        print("\n".join(candidates.newest(store, options.n)) or "none")
+        print("\n".join(candidates.newest(store, options.n, asked, _user())) or "none")
     elif options.verb == "show":
         print(candidates.as_json(store, options.id))
     elif options.verb == "follow":
@@ -516,9 +523,9 @@ def _candidates(options: Options) -> int:
         candidates.draw(store, options.id, options.file, track=options.track)
         print(options.file)
     elif options.verb == "label":
-        candidates.put_label(store, options.id, options.label, _user())
+        candidates.put_label(store, options.id, options.label, _user(), note=options.note)
     else:
-        print(f"{candidates.export(store, options.file)} candidates: {options.file}")
+        print(f"{candidates.export(store, options.file, asked, _user())} candidates: {options.file}")
     return 0
 
 

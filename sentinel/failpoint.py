@@ -2,7 +2,7 @@
 
 Several are separated by commas. `eat` allocates that many megabytes. `name@7` applies to cadence 7 only. The names, in
 the order of a cadence's life: seen, file-row, ready, leased, started, mid-read, mid-picture, before-commit,
-after-commit, result-known, before-send, after-accept, mid-upload.
+after-commit, result-known, before-send, after-accept, mid-upload; and of a label in the browser: before-label.
 """
 
 import os

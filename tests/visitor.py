@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import time
 from contextlib import contextmanager
 from urllib.parse import urlencode
 
@@ -41,6 +42,17 @@ class Browser:
 
     def post(self, path, fields=(), **headers):
         return self.request("POST", path, {"token": self.token} | dict(fields), **headers)
+
+    def until_it_answers(self, process, seconds=60):
+        """Wait for a program that starts."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return self.get("/healthz")
+            except ConnectionError:
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.1)
 
     def log_in(self, code):
         status, headers, _ = self.request("POST", "/login", {"code": code})

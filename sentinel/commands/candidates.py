@@ -1,29 +1,37 @@
 """List, show, export and label candidates; list what was quarantined."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from aetherscan.detector.release import OBSERVATIONS
-from aetherscan.io.outputs import check_writable, whole_file, write_whole
-from aetherscan.search.candidates import columns, expanded, write_table
+from aetherscan.io.outputs import check_writable, whole_file
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks, score_text
+from sentinel.store.filters import Filter, ordering
 from sentinel.store.labels import put_labels
 from sentinel.store.queue import Store
-from sentinel.store.schema import attempt, cadence, candidate, file, labeled, latents_of
+from sentinel.store.schema import attempt, cadence, candidate, file, labeled
+from sentinel.store.tables import with_latents, write_candidates
 
-LATENTS = ("latents", "latents_f32")
 
+def newest(store: Store, count: int, asked: Filter | None = None, person: str = "") -> list[str]:
+    """Return one line for each of the first `count` candidates of a filter.
 
-def newest(store: Store, count: int) -> list[str]:
-    """Return one line for each of the newest `count` candidates."""
+    Args:
+        store: that holds the candidates.
+        count: most lines.
+        asked: filter and order; None for the newest of all.
+        person: who asks, for `label=mine`.
+    """
+    query = labeled()
+    if asked is None:
+        query = query.order_by(candidate.c.id.desc())
+    else:
+        query = query.where(*asked.conditions(person)).order_by(*ordering(asked.sort))
     with store.read() as rows:
-        newest_first = labeled().order_by(candidate.c.id.desc()).limit(count)
-        found = [dict(row) for row in rows.execute(newest_first).mappings()]
+        found = [dict(row) for row in rows.execute(query.limit(count)).mappings()]
     return [
         f"{row['id']:>6}  {one_line(row['target'], 16):<16} "
         f"{row['frequency_mhz']:.6f} MHz {row['drift_rate_hz_s']:+.3f} Hz/s  {score_text(row)}  "
@@ -43,12 +51,7 @@ def as_json(store: Store, candidate_id: int) -> str:
         found = rows.execute(labeled().where(candidate.c.id == candidate_id)).mappings().one_or_none()
     if found is None:
         raise StoreError(f"candidate {candidate_id}: no such row")
-    return json.dumps(_with_latents(dict(found)), indent=1)
-
-
-def _with_latents(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its latents as one list, last."""
-    return {name: row[name] for name in row if name not in LATENTS} | {"latents": latents_of(row)}
+    return json.dumps(with_latents(dict(found)), indent=1)
 
 
 def follow(store: Store, candidate_id: int, unix_s: float) -> list[str]:
@@ -137,21 +140,17 @@ def history(store: Store, cadence_id: int) -> str:
     return json.dumps({**found, "files": files, "attempts": attempts}, indent=1)
 
 
-def export(store: Store, path: Path) -> int:
-    """Write all candidates to a .csv, .ecsv or .json file; return their number."""
+def export(store: Store, path: Path, asked: Filter | None = None, person: str = "") -> int:
+    """Write candidates to a .csv, .ecsv or .json file; return their number.
+
+    Args:
+        store: that holds the candidates.
+        path: of the file.
+        asked: filter and order; None for every row.
+        person: who asks, for `label=mine`.
+    """
     check_writable(path.parent, path.name)
-    with store.read() as rows:
-        found = [dict(row) for row in rows.execute(labeled().order_by(candidate.c.id)).mappings()]
-    if path.suffix == ".json":
-        write_whole(path, json.dumps([_with_latents(row) for row in found], indent=1) + "\n")
-        return len(found)
-    names = [name for name in candidate.c.keys() if name not in (*LATENTS, "label_in_force")]  # noqa: SIM118
-    scans = max((len(row["snr"]) for row in found), default=OBSERVATIONS)
-    write = write_table
-    if path.suffix == ".ecsv":
-        from aetherscan.search.ecsv import write_ecsv as write
-    write(path, columns([*names, "label", "superseded"], scans), map(expanded, found))
-    return len(found)
+    return write_candidates(store, path, asked, person)
 
 
 def put_label(store: Store, candidate_id: int, word: str, by: str, **about: Any) -> None:

@@ -1,9 +1,11 @@
 """The application: which function answers which path."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -13,15 +15,27 @@ from starlette.staticfiles import StaticFiles
 
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
-from sentinel.web import login, monitors, pages
-from sentinel.web.desk import NOBODY, Act, Desk, Page, act, page
+from sentinel.web import candidate, events, export, labels, login, monitors, night, places, table
+from sentinel.web.desk import NOBODY, Act, Desk, Page, act, page, refuse
 from sentinel.web.exposure import Exposure
 
 STATIC = Path(__file__).parent / "static"
 PAGES: dict[str, Page] = {
-    "/": pages.night,
-    "/candidates": pages.candidates,
-    "/cadences/{cadence_id:int}": pages.one_cadence,
+    "/": night.show,
+    "/night.json": night.points,
+    "/candidates": table.candidates,
+    "/candidates.json": partial(export.table, suffix=".json"),
+    "/candidates.csv": partial(export.table, suffix=".csv"),
+    "/candidates.ecsv": partial(export.table, suffix=".ecsv"),
+    "/candidates/{candidate_id:int}": candidate.show,
+    "/candidates/{candidate_id:int}/picture.png": candidate.picture,
+    "/candidates/{candidate_id:int}/thumbnail.png": candidate.thumbnail,
+    "/label": labels.queue,
+    "/labels": labels.state,
+    "/cadences/{cadence_id:int}": places.one_cadence,
+    "/at/{mhz}": places.at,
+    "/go": places.go,
+    "/guide": places.guide,
 }
 """Pages for people. Beyond loopback they need a login."""
 OPEN: dict[str, Page] = {
@@ -32,6 +46,8 @@ OPEN: dict[str, Page] = {
 }
 """Paths that are answered without a login: for monitors, and to log in. They show no candidate."""
 ACTS: dict[str, Act] = {
+    "/labels": labels.put,
+    "/labels/undo": labels.undo,
     "/logout": login.log_out,
 }
 """Forms that need a session and its token."""
@@ -43,7 +59,7 @@ def make_app(desk: Desk) -> Starlette:
     routes += [Route(path, _open(desk, function)) for path, function in OPEN.items()]
     routes += [Route(path, act(desk, function), methods=["POST"]) for path, function in ACTS.items()]
     routes += [Route("/login", login.redeem_endpoint(desk), methods=["POST"])]
-    routes += [Mount("/static", StaticFiles(directory=STATIC))]
+    routes += [Route("/events", partial(_events, desk)), Mount("/static", StaticFiles(directory=STATIC))]
     return Starlette(
         routes=routes,
         middleware=[Middleware(Exposure, access=desk.access)],
@@ -55,6 +71,13 @@ def _open(desk: Desk, function: Page) -> Callable[[Request], Response]:
     return lambda request: function(desk, request, desk.visitor(request) if request.url.path == "/login" else NOBODY)
 
 
+async def _events(desk: Desk, request: Request) -> Response:
+    visitor = await run_in_threadpool(desk.visitor, request)
+    if not visitor.name and desk.access.must_log_in(request.scope):
+        return refuse(request, 401, "log in first: ./sentinel.py web login")
+    return await events.respond(desk.pulse, request)
+
+
 def _store_away(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{one_line(error)}\n", 503)
 
@@ -62,5 +85,6 @@ def _store_away(_: Request, error: Exception) -> Response:
 def _refused(_: Request, error: Exception) -> Response:
     status, text = getattr(error, "status_code", 500), getattr(error, "detail", "")
     if status == 404 and text == "Not Found":
-        text = f"no such page: expected {' '.join((*PAGES, *OPEN))}"
+        known = [path.replace("{candidate_id:int}", "ID").replace("{cadence_id:int}", "ID") for path in (*PAGES, *OPEN)]
+        text = f"no such page: expected {' '.join(known).replace('{mhz}', 'MHZ')}"
     return PlainTextResponse(f"{one_line(text)}\n", status, getattr(error, "headers", None))

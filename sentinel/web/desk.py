@@ -2,14 +2,16 @@
 
 import functools
 import hmac
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
 import jinja2
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -18,11 +20,17 @@ from sentinel import COMMAND
 from sentinel.config import Config
 from sentinel.monitor.metrics import StageHistograms
 from sentinel.notify.messages import one_line
+from sentinel.store.filters import Filter
 from sentinel.store.queue import Store
 from sentinel.web import texts
+from sentinel.web.alike import Latents
+from sentinel.web.events import Pulse, position_now
 from sentinel.web.exposure import MOST_BODY, Access, RateLimit, peer_of
 from sentinel.web.session import server_secret, session_name
 
+T = TypeVar("T")
+COUNTED_S = 10.0
+MOST_COUNTED = 200
 MOST_FIELDS = 2000
 """Fields of a form: a label of many candidates names each."""
 
@@ -55,7 +63,32 @@ class Desk:
     port: int = 0
     acts: RateLimit = field(default_factory=lambda: RateLimit(most=200, seconds=20.0))
     logins: RateLimit = field(default_factory=lambda: RateLimit(most=10, seconds=60.0))
+    exports: RateLimit = field(default_factory=lambda: RateLimit(most=20, seconds=60.0))
+    latents: Latents = field(default_factory=Latents)
+    pulse: Pulse = field(init=False)
     _secret: str = ""
+    _counted: dict[tuple[str, str], tuple[str, float, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let all browsers share one look at the store."""
+        self.pulse = Pulse(store=self.store)
+
+    def counted(self, rows: Connection, asked: Filter, person: str, count: Callable[[], T]) -> T:
+        """Return the counts of a filter; those of the last `COUNTED_S` are used again while nothing has changed.
+
+        Args:
+            rows: of the open transaction.
+            asked: the filter.
+            person: who looks.
+            count: makes the counts.
+        """
+        key, state, at = (asked.query(), person), str(position_now(rows)), time.monotonic()
+        held = self._counted.get(key)
+        if held is None or held[0] != state or at - held[1] > COUNTED_S:
+            if len(self._counted) >= MOST_COUNTED:
+                self._counted.clear()
+            held = self._counted[key] = (state, at, count())
+        return cast("T", held[2])
 
     @property
     def access(self) -> Access:

@@ -3,6 +3,7 @@
 import csv
 import http.client
 import json
+import re
 import ssl
 import subprocess
 import urllib.error
@@ -75,7 +76,10 @@ def test_an_address_beyond_loopback_serves_only_tls(store, tmp_path):
 
 def test_the_pages_are_listed_and_a_cadence_that_does_not_exist_is_not_found(store, served):
     status_code, body = served("/nothing")
-    assert (status_code, [page in body for page in (*PAGES, *OPEN)]) == (404, [True] * len((*PAGES, *OPEN)))
+    assert status_code == 404
+    assert [
+        page for page in (*PAGES, *OPEN) if re.sub("{[^}]*id:int}", "ID", page).replace("{mhz}", "MHZ") not in body
+    ] == []
     assert served("/")[0] == 200
     assert served("/cadences/999") == (404, "no cadence 999\n")
     assert served("/cadences/%D9%A3")[0] == 404
@@ -89,8 +93,8 @@ def test_the_pages_show_state_and_warnings_of_a_cadence(store, served):
     assert "fch1: expected &lt;MHz&gt;" in served(f"/cadences/{store_id}")[1]
     run = {"counts": {}, "warnings": ["tsamp: expected less"]}
     store.complete(store.claim(60).token, replace(found(), run=run))
-    for page in ("/candidates", f"/cadences/{store_id}"):
-        assert "<td>tsamp: expected less" in served(page)[1]
+    for page in ("/candidates/1", f"/cadences/{store_id}"):
+        assert "tsamp: expected less" in served(page)[1]
 
 
 def test_a_candidate_has_short_numbers_and_no_path(store, served):
@@ -103,7 +107,8 @@ def test_a_candidate_has_short_numbers_and_no_path(store, served):
     }
     store.complete(store.claim(60).token, replace(found(), candidates=[row]))
     page = served("/candidates")[1]
-    assert "<td>1499.879899</td><td>+0.960</td>" in page
+    assert ">1499.879899</a>" in page
+    assert ">+0.960<" in page
     assert "/srv/pictures" not in page
 
 
@@ -147,10 +152,19 @@ def test_markup_in_a_target_name_is_escaped_on_every_page(store, tmp_path, serve
     with store.write() as rows:
         rows.execute(update(cadence).values(target=HOSTILE, why=HOSTILE))
         rows.execute(insert(file).values(path=HOSTILE, state="invalid", cause=HOSTILE, changed_at=now(), **stamp))
-    page = served("/candidates")[1]
-    assert "&lt;script&gt;" in page
-    assert "<script>" not in page
-    assert "\x1b" not in page
+    for path in (
+        "/candidates",
+        "/candidates/1",
+        "/cadences/1",
+        "/label",
+        "/at/8419.3197",
+        "/",
+        "/candidates?target=%3Cscript%3E",
+    ):
+        page = served(path)[1]
+        assert "&lt;script&gt;" in page, path
+        assert "<script>" not in page
+        assert "\x1b" not in page
     text = status.lines(status_of(Config(state_dir=tmp_path), store, monkeypatch, RUNNING))
     assert all(line.isprintable() for line in [*text, *candidates.newest(store, 9)])
     assert served("/metrics")[0] == 200

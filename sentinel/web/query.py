@@ -1,0 +1,177 @@
+"""What the pages ask of the store: a page of a table, counts of its facets, one candidate, a night."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, case, func, select
+
+from sentinel.errors import ConfigError
+from sentinel.notify.messages import remarks
+from sentinel.store.filters import SORTS, Filter, beyond, ordering
+from sentinel.store.labels import standing_labels
+from sentinel.store.queue import SAME_FREQUENCY_MHZ
+from sentinel.store.schema import artefact, cadence, candidate, labeled, superseded
+
+ROWS = 100
+"""Candidates on one page of the table."""
+MOST_VALUES = 8
+"""Values of a facet that are listed."""
+MOST_ELSEWHERE = 20
+"""Candidates at the same frequency that a page lists."""
+Row = dict[str, Any]
+SHOWN = tuple(column for column in candidate.c if column.name not in {"latents", "latents_f32", "config_sha256"})
+"""Columns that pages show; latents are most of the bytes of a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablePage:
+    """Rows of a table in order, and the positions before and after them; empty where there are no more."""
+
+    rows: Sequence[Row]
+    before: str
+    after: str
+
+
+def table_page(rows: Connection, asked: Filter, person: str, *, after: str = "", before: str = "") -> TablePage:
+    """Return the page of a table after, or before, a position.
+
+    Args:
+        rows: of the open transaction.
+        asked: filter and order.
+        person: who looks.
+        after: position of the last row of the page before.
+        before: position of the first row of the page after.
+
+    Raises:
+        ConfigError: a position is none.
+    """
+    backward = bool(before) and not after
+    column = SORTS[asked.sort.removeprefix("-")].column
+    query = select(*SHOWN, superseded().label("superseded")).where(*asked.conditions(person))
+    if position := after or before:
+        query = query.where(beyond(asked.sort, *_place(position, column), backward=backward))
+    found = rows.execute(query.order_by(*ordering(asked.sort, backward=backward)).limit(ROWS + 1)).mappings().all()
+    more, kept = len(found) > ROWS, [dict(row) for row in found[:ROWS]]
+    kept = kept[::-1] if backward else kept
+    is_first, is_last = (not more, False) if backward else (not position, not more)
+    ends = [json.dumps([row[column.name], row["id"]]) for row in (kept[:1] + kept[-1:] if kept else [])]
+    add_people(rows, kept)
+    return TablePage(
+        rows=kept, before="" if is_first or not ends else ends[0], after="" if is_last or not ends else ends[1]
+    )
+
+
+def _place(position: str, column: Any) -> tuple[Any, int]:
+    """Return value and id of a position.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        value, row_id = json.loads(position)
+        kind = str if column.type.python_type is str else (int, float)
+        valid = isinstance(row_id, int) and abs(row_id) < 2**31 and (value is None or isinstance(value, kind))
+    except (ValueError, TypeError, RecursionError):
+        valid = False
+    if not valid:
+        raise ConfigError("filter: expected the position of a page that this server gave, found another")
+    return value, row_id
+
+
+def add_people(rows: Connection, found: Sequence[Row]) -> None:
+    """Add to each row who labeled it and how (`people`: name and label), and its `remarks`."""
+    said: dict[int, list[tuple[str, str]]] = {}
+    ids = [row["id"] for row in found]
+    for each in rows.execute(standing_labels().where(_of("candidate_id", ids))):
+        said.setdefault(each.candidate_id, []).append((each.by or "", each.label))
+    for row in found:
+        row["people"] = said.get(row["id"], [])
+        row["remarks"] = remarks({**row, "label": None})
+
+
+def _of(name: str, ids: Sequence[int]) -> Any:
+    from sentinel.store.schema import label
+
+    return label.c[name].in_(ids)
+
+
+def total(rows: Connection, asked: Filter, person: str) -> int:
+    """Return how many candidates a filter selects."""
+    return int(rows.scalar(select(func.count()).select_from(candidate).where(*asked.conditions(person))) or 0)
+
+
+def _band(column: Any) -> Any:
+    return case((func.coalesce(column, 0) == 0, "0"), (column < 10, "1..9"), else_="10..")
+
+
+FACETS: Mapping[str, Any] = {
+    "label": func.coalesce(candidate.c.label_in_force, "none"),
+    "comb": case((func.coalesce(candidate.c.comb_teeth, 0) > 0, "yes"), else_="no"),
+    "seen": _band(candidate.c.seen_cadences),
+    "telescope": func.coalesce(candidate.c.telescope, "none"),
+    "release": candidate.c.release_name,
+    "allocation": func.coalesce(candidate.c.allocations, ""),
+}
+"""For each key of the filter that has a facet, the value of a row."""
+
+
+def facets(rows: Connection, asked: Filter, person: str) -> dict[str, list[tuple[str, int]]]:
+    """Return for each facet its most frequent values, with how many candidates have them under the other terms."""
+    free = [key for key in FACETS if key not in asked.terms]
+    grouped = select(*(FACETS[key].label(key) for key in free), func.count().label("n"))
+    grouped = grouped.where(*asked.conditions(person)).group_by(*(FACETS[key] for key in free))
+    counts: dict[str, Counter[str]] = {key: Counter() for key in FACETS}
+    for row in rows.execute(grouped).mappings() if free else ():
+        for key in free:
+            _count(counts[key], key, str(row[key]), row["n"])
+    for key in FACETS.keys() - set(free):
+        alone = select(FACETS[key], func.count()).where(*asked.conditions(person, without=key)).group_by(FACETS[key])
+        for value, count in rows.execute(alone):
+            _count(counts[key], key, str(value), count)
+    return {key: counts[key].most_common(MOST_VALUES) for key in FACETS}
+
+
+def _count(counts: Counter[str], key: str, value: str, count: int) -> None:
+    names = [value] if key != "allocation" else value.split(", ") if value else ["none"]
+    for name in names:
+        counts[name] += count
+
+
+def one_candidate(rows: Connection, candidate_id: int) -> Row | None:
+    """Return a candidate with its cadence's pattern, warnings, counts and pictures, or None."""
+    about = (cadence.c.pattern, cadence.c.run, cadence.c.why, cadence.c.state.label("cadence_state"))
+    query = labeled().add_columns(*about).join(cadence, cadence.c.id == candidate.c.cadence_id)
+    found = rows.execute(query.where(candidate.c.id == candidate_id)).mappings().one_or_none()
+    if found is None:
+        return None
+    row = dict(found)
+    row["on"] = [letter == "A" for letter in row["pattern"] or ""]
+    row["label_in_force"] = row.pop("label")
+    add_people(rows, [row])
+    return row
+
+
+def picture_of(rows: Connection, candidate_id: int) -> tuple[str, str] | None:
+    """Return path and sha256 of the waterfall of a candidate, or None until it is drawn."""
+    drawn = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "waterfall") & (artefact.c.sha256 != "")
+    found = rows.execute(select(artefact.c.path, artefact.c.sha256).where(drawn).order_by(artefact.c.id.desc())).first()
+    return (str(found.path), str(found.sha256)) if found else None
+
+
+def at_frequency(rows: Connection, mhz: float, width_mhz: float = SAME_FREQUENCY_MHZ, most: int = 500) -> list[Row]:
+    """Return the candidates within a distance of a frequency, the newest first.
+
+    Args:
+        rows: of the open transaction.
+        mhz: the frequency.
+        width_mhz: largest distance from it.
+        most: most rows.
+    """
+    near = candidate.c.frequency_mhz.between(mhz - width_mhz, mhz + width_mhz)
+    query = select(*SHOWN, superseded().label("superseded")).where(near, ~superseded())
+    found = [dict(row) for row in rows.execute(query.order_by(candidate.c.tstart_mjd.desc()).limit(most)).mappings()]
+    add_people(rows, found)
+    return found
