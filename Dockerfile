@@ -3,7 +3,8 @@
 FROM python:3.12.12-slim-bookworm AS base
 # The user has a number, so that a cluster can check that it is not root.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin sentinel \
-    && install -d -o 10001 -g 10001 /opt/sentinel/var /opt/sentinel/data/incoming /opt/sentinel/demo
+    && install -d -o 10001 -g 10001 /opt/sentinel/var /opt/sentinel/data/incoming \
+    && install -d -m 1777 /opt/sentinel/demo
 WORKDIR /opt/sentinel
 # The packages are part of the image: sentinel.py installs none. Libraries write caches to the home folder, which this
 # user does not have.
