@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from aetherscan.header import gbt_header
 from aetherscan.simulate.injection import Emitter
@@ -213,13 +213,16 @@ def label_some(store: Store, share: float, seed: int) -> None:
     """Let two people label a share of the candidates; they disagree on some."""
     rng = np.random.default_rng(seed)
     with store.read() as rows:
-        ids = [row.id for row in rows.execute(candidate.select().with_only_columns(candidate.c.id))]
-    chosen = rng.choice(ids, int(share * len(ids)), replace=False)
-    for first in range(0, len(chosen), 20):
-        words = chosen[first : first + 20]
-        word = str(rng.choice(["RFI", "RFI", "RFI", "unsure", "candidate"]))
-        with store.write() as rows:
-            put_labels(rows, [int(each) for each in words], word, "anna", via="page", reason="seen at other targets")
-            if rng.random() < 0.3:
-                other = str(rng.choice(["RFI", "candidate"]))
-                put_labels(rows, [int(each) for each in words[:5]], other, "ben", via="page")
+        known = rows.execute(select(candidate.c.id, candidate.c.seen_cadences, candidate.c.probability)).all()
+    words = {
+        row.id: "RFI" if row.seen_cadences else "candidate" if row.probability > 0.9 else "unsure" for row in known
+    }
+    chosen = rng.choice(list(words), int(share * len(words)), replace=False)
+    for word in sorted(set(words.values())):
+        ids = [int(each) for each in chosen if words[int(each)] == word]
+        for first in range(0, len(ids), 50):
+            with store.write() as rows:
+                put_labels(rows, ids[first : first + 50], word, "anna", via="page")
+                other = "RFI" if word != "RFI" else "unsure"
+                if len(ids) > 20:
+                    put_labels(rows, ids[first : first + 3], other, "ben", via="page")

@@ -33,7 +33,7 @@ class Person:
         self.store, self.port, self.problems = store, port, []
         self.scripts = options.get("java_script_enabled", True)
         self.context = browser.new_context(viewport={"width": 1400, "height": 900}, **options)
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(60_000)
         self.context.route("**/*", self._check)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))

@@ -24,7 +24,7 @@ class Browser:
         """Return status, headers and text of a reply. A header of the value None is left out."""
         ours = {"Host": f"127.0.0.1:{self.port}", "Origin": f"http://127.0.0.1:{self.port}", "Cookie": self.cookie}
         sent = ours | {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_host=True)
             body = urlencode(fields, doseq=True).encode() if fields else b""

@@ -100,15 +100,23 @@ def message_text(
         f"*{total} candidate{'s' * (total != 1)}* toward *{escaped(target)}*: {_band(*band_mhz)}{in_slices}, "
         f"MJD {tstart:.5f}, release {escaped(release)}"
     )
+    best = sorted(candidates, key=lambda row: -rank(row))[:ROWS]
     rows = [
         f"{row['frequency_mhz']:.6f} MHz  {row['drift_rate_hz_s']:+.3f} Hz/s  "
         f"SNR {' '.join(f'{snr:.1f}' for snr in row['snr'])}  {score_text(row)}  "
         f"{remarks(row)}".rstrip()
-        for row in sorted(candidates, key=lambda row: -rank(row))[:ROWS]
+        for row in best
     ]
     storm = f"_More than {STORM} candidates: most likely interference. All rows are stored; no pictures are attached._"
     below = [storm] if total > STORM else [follow_up] if follow_up else []
-    return _table(head, rows, below, link)
+    return _table(head, rows, [*below, *_candidate_links(best, link)], link)
+
+
+def _candidate_links(rows: Sequence[Mapping[str, Any]], link: str) -> list[str]:
+    """Return a line with a link to the page of each row, beside that of their cadence; a table in a fence has none."""
+    pages, found, _ = link.rpartition("/cadences/")
+    links = [f"<{pages}/candidates/{row['id']}|{row['frequency_mhz']:.6f} MHz>" for row in rows if "id" in row]
+    return [f"look at {', '.join(links)}"] if found and links else []
 
 
 def digest_text(cadences: Sequence[Mapping[str, Any]], *, link: str = "") -> str:

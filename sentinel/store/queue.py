@@ -305,7 +305,8 @@ class Store:
                 for rank, path, *_ in files:
                     values = {"cadence_id": cadence_id, "candidate_id": ids[rank], "kind": kind}
                     rows.execute(insert(artefact).values(**values, path=path, sha256=OWED))
-            message = dict(result.message(recorded)) if result.message else {}
+            numbered = [{**row, "id": row_id} for row_id, row in zip(ids, recorded, strict=True)]
+            message = dict(result.message(numbered)) if result.message else {}
             if not _announce_again(rows, cadence_id, message.get("pictures", ())) and message:
                 for poster in message.pop("posters"):
                     uid = uuid.uuid5(uuid.UUID(token), poster).hex
