@@ -51,7 +51,7 @@ SHORT = ("target", "frequency_mhz", "drift_rate_hz_s", "bandwidth_hz", "joint_sn
 """Columns that a notebook shows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CandidateTable(Sequence[Candidate]):
     """The candidates of a search, in order of frequency within each cadence.
 
@@ -102,7 +102,17 @@ class CandidateTable(Sequence[Candidate]):
                 missing = [value is None for value in values]
                 unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), None)
                 table[name] = MaskedColumn(filled, mask=missing, unit=unit)
+                table[name].info.format = "%.6f" if name.endswith("_mhz") else None
         return table
+
+    def __repr__(self) -> str:
+        """Return one line for each candidate."""
+        lines = [
+            f"{row.frequency_mhz:.6f} MHz, {row.drift_rate_hz_s:+.3f} Hz/s, "
+            + ("not scored" if row.probability is None else f"probability {row.probability:.2f}")
+            for row in self.candidates
+        ]
+        return "\n".join([f"{len(self)} candidates", *lines])
 
     def _repr_html_(self) -> str:
         """Return the main columns as HTML, for a notebook."""

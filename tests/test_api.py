@@ -93,6 +93,8 @@ def test_a_table_converts_to_pandas_and_to_astropy_with_units(table):
     assert {str(astropy[name].unit) for name in ("frequency_mhz", "drift_rate_hz_s")} == {"MHz", "Hz / s"}
     assert frame.snr_4[0] == table[0].snr[4]
     assert f"{table[0].frequency_mhz:.3f}"[:6] in table._repr_html_()
+    assert repr(table).splitlines()[0] == "1 candidates"
+    assert repr(table).splitlines()[1].startswith(f"{table[0].frequency_mhz:.6f} MHz, +0.4")
     nothing = replace(table, candidates=())
     assert len(nothing.to_pandas()) == len(nothing.to_astropy()) == 0
 

@@ -50,7 +50,7 @@ class Hdf5Filterbank:
         _refuse_if_being_written(path)
         with ExitStack() as stack:
             self._file = stack.enter_context(path.open("rb", buffering=0))
-            file = stack.enter_context(h5py.File(path, "r", locking=False))
+            file = stack.enter_context(_without_lock(path))
             self._power = _power(file)
             self._mask = _mask(file, self._power.shape)
             header = header_from({name: self._power.attrs[name] for name in FIELDS if name in self._power.attrs})
@@ -146,6 +146,16 @@ def _refuse_if_being_written(path: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TruncatedFileError("expected a finished file, found one that is open for writing") from error
+
+
+def _without_lock(path: Path) -> h5py.File:
+    """Open a file without a lock, or as this process has it open already, for instance in a `blimpy.Waterfall`."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag values don't match" not in str(error):
+            raise
+        return h5py.File(path, "r")
 
 
 def _power(file: h5py.File) -> h5py.Dataset:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from aetherscan.plotting.style import QUIET, SIGNAL
 
@@ -26,6 +27,7 @@ def draw_losses(panels: Sequence[Axes], history: Sequence[Mapping[str, Any]]) ->
             if row["round"] != following["round"]:
                 axes.axvline(epoch + 0.5, color="#ddd", lw=0.8)
         axes.set(xlabel="epoch", yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
     return bool(history)
 

@@ -27,7 +27,7 @@ from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.backgrounds import Source
 from aetherscan.train.batches import BatchSettings, open_batches, sources_of
-from aetherscan.train.encoder import Trained, train_encoder
+from aetherscan.train.encoder import Trained, list_devices, train_encoder
 from aetherscan.train.examples import Examples, draw
 from aetherscan.train.folders import checkpoints_of, hold
 from aetherscan.train.forest import (
@@ -41,6 +41,7 @@ from aetherscan.train.forest import (
     train_forest,
 )
 from aetherscan.train.onnx_export import export_onnx
+from aetherscan.train.quiet import quiet_tensorflow
 from aetherscan.train.random_skies import ExampleSettings, kinds_drawn
 from aetherscan.train.report import write_training
 from aetherscan.train.resources import Note, stage
@@ -93,6 +94,8 @@ def train(
         KeyboardInterrupt: the training was stopped by SIGINT or SIGTERM.
     """
     report = settings.output_path / folder.name
+    with quiet_tensorflow():
+        list_devices()
     with interruptible(), hold(folder, checkpoints_of(settings, folder.name), report):
         if (folder / "release.json").exists():
             expected = "expected a folder without a release, found release.json: choose another name"

@@ -15,7 +15,7 @@ from sentinel.errors import ConfigError, SentinelError
 
 PACKAGES = ("aetherscan", "sentinel")
 DOCUMENTS = ("*.md", "docs/**/*.md", "models/*/CARD.md")
-LINKED = ("docs/*.png", "docs/*.svg", "config.yaml", "LICENSE", "CITATION.cff")
+LINKED = ("docs/*.png", "docs/*.svg", "docs/*.ipynb", "config.yaml", "LICENSE", "CITATION.cff")
 NO_SOURCE_LINE = r"Cannot determine where sentinel\.config\."
 """pdoc says this of the sections of the configuration that are made from the option classes of aetherscan."""
 

@@ -46,10 +46,7 @@ def run(config: Config, settings: TrainSettings, folder: Path | None, store: Sto
     from aetherscan.train.quiet import quiet_tensorflow
 
     with quiet_tensorflow():  # Keras takes seconds to load
-        from aetherscan.train.encoder import list_devices
         from aetherscan.train.pipeline import train
-
-        list_devices()
     folder = folder or settings.model_path / settings.tag()
     report = settings.output_path / folder.name
     poster = SlackPoster(config.slack_channel, config.slack.api_url) if config.slack_channel else None

@@ -119,3 +119,10 @@ def test_importing_the_readers_does_not_import_blimpy():
         [sys.executable, "-c", check], cwd=Path(__file__).parents[2], capture_output=True, check=True
     )
     assert loaded.stdout.split() == [b"[]"]
+
+
+def test_a_file_that_this_process_has_open_through_blimpy_is_read(cadence):
+    import h5py
+
+    with h5py.File(cadence[0], "r"), open_observation(cadence[0]) as observation:  # as blimpy opens it
+        assert observation.read(0, 16).shape == (16, 16)
