@@ -100,7 +100,8 @@ def spread(seconds: list[float]) -> tuple[float, float]:
 def measure(place: Path, count: int) -> None:
     """Print the table of targets for a store of so many candidates."""
     rng = np.random.default_rng(3)
-    config = store_of(place, cadences=count // 25, each=25)
+    filled = (place / "var" / "sentinel.db").exists()
+    config = load_config(place / "config.yaml") if filled else store_of(place, cadences=count // 25, each=25)
     store = open_store(config.store_url)
     reached, sizes = {}, {}
     with program(place) as (port, process):
@@ -244,13 +245,15 @@ def take_pictures(place: Path, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=50_000, help="in the store that is measured (default 50,000)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="keep the store here, and use it again if it exists")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="take pictures instead, into this folder")
     options = parser.parse_args()
     with TemporaryDirectory() as place:
         if options.pictures:
             take_pictures(Path(place), options.pictures)
         else:
-            measure(Path(place), options.candidates)
+            (where := options.store or Path(place)).mkdir(parents=True, exist_ok=True)
+            measure(where.absolute(), options.candidates)
 
 
 if __name__ == "__main__":

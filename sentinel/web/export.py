@@ -14,7 +14,6 @@ from sentinel.errors import ConfigError
 from sentinel.monitor.status import quick_store
 from sentinel.programs.program import die_with_parent
 from sentinel.store.filters import KEYS, Filter, parse_filter
-from sentinel.store.tables import write_candidates
 from sentinel.web.desk import Desk, Visitor, refuse
 from sentinel.web.table import terms_of
 
@@ -39,11 +38,9 @@ def table(desk: Desk, request: Request, visitor: Visitor, suffix: str) -> Respon
     with tempfile.NamedTemporaryFile(prefix="candidates", suffix=suffix, delete=False) as made:
         path = Path(made.name)
     try:
-        if suffix == ".ecsv":  # astropy would stay in memory
-            with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as pool:
-                pool.submit(_write, desk.config, path, asked, visitor.name).result()
-        else:
-            write_candidates(desk.store, path, asked, visitor.name)
+        # In a process of its own, because the libraries that write tables, and the rows, would stay in memory.
+        with ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent) as pool:
+            pool.submit(_write, desk.config, path, asked, visitor.name).result()
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -52,4 +49,6 @@ def table(desk: Desk, request: Request, visitor: Visitor, suffix: str) -> Respon
 
 
 def _write(config: Config, path: Path, asked: Filter, person: str) -> None:
+    from sentinel.store.tables import write_candidates
+
     write_candidates(quick_store(config, upgrade=False), path, asked, person)
