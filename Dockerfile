@@ -6,10 +6,10 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin sentinel \
     && install -d -o 10001 -g 10001 /opt/sentinel/var /opt/sentinel/data/incoming \
     && install -d -m 1777 /opt/sentinel/demo
 WORKDIR /opt/sentinel
-# The packages are part of the image: sentinel.py installs none. Libraries write caches to the home folder, which this
-# user does not have.
-ENV SENTINEL_NO_SETUP=1 PATH=/opt/sentinel/.venv/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib \
-    NUMBA_CACHE_DIR=/tmp/numba KERAS_HOME=/tmp/keras PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# The packages are part of the image: sentinel.py installs none. Compiled kernels are kept with the state, so that a
+# container starts as fast as the one before it; other caches would go to a home folder, which this user does not have.
+ENV SENTINEL_NO_SETUP=1 PATH=/opt/sentinel/.venv/bin:$PATH HOME=/tmp NUMBA_CACHE_DIR=/opt/sentinel/var/cache/numba \
+    MPLCONFIGDIR=/opt/sentinel/var/cache/matplotlib KERAS_HOME=/tmp/keras PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 VOLUME ["/opt/sentinel/var"]
 STOPSIGNAL SIGTERM

@@ -295,7 +295,7 @@ def _run(options: Options) -> int:
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise
-        how = "./sentinel.py installs them in a checkout, and `pip install 'sentinel[train]'` elsewhere"
+        how = "./sentinel.py installs them in a checkout; elsewhere install the extra `train` with pip"
         print(f"{options.command}: expected the packages for training, found no {error.name}; {how}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
