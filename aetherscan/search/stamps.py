@@ -111,12 +111,20 @@ def faults(stamps: np.ndarray, indices: Iterable[int]) -> dict[int, str]:
     return {index: fault for index, fault in found.items() if fault}
 
 
-def dead_line(path: Path, dead: Mapping[int, str], count: int) -> str:
-    """Say how many of the stamps of a file are dead, and why the first of each kind is."""
+def dead_line(path: Path, dead: Mapping[int, str], count: int, what: str = "stamps", number: str = "stamp") -> str:
+    """Say how many of the stamps of a file are dead, and which the first of each kind is.
+
+    Args:
+        path: of the file.
+        dead: why each is dead, by its number.
+        count: of all that were looked at.
+        what: they are, in the plural.
+        number: what their numbers count.
+    """
     firsts = {fault: index for index, fault in reversed(list(dead.items()))}
     kinds = Counter(dead.values())
-    named = ", ".join(f"{kinds[fault]} with {fault} (the first is stamp {firsts[fault]})" for fault in kinds)
-    return f"{path}: {len(dead)} of {count} stamps hold no power and are not used: {named}"
+    named = ", ".join(f"{kinds[fault]} with {fault} (the first is {number} {firsts[fault]})" for fault in kinds)
+    return f"{path}: {len(dead)} of {count} {what} hold no power and are not used: {named}"
 
 
 def stamp_geometries(shape: tuple[int, int], chans: int) -> list[Geometry]:
@@ -173,7 +181,8 @@ def open_stamps(path: Path, shape: tuple[int, int], levels: Sequence[int] = (WIN
     try:
         stamps = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy's parser raises errors of many kinds for a header that is no header
-        raise FormatError(f"{path}: {expected}, found {type(error).__name__}: {_line(error)}") from error
+        found = "other bytes, or pickled objects" if "pickle" in str(error) else _line(error)
+        raise FormatError(f"{path}: {expected}, found {found}") from error
     if not isinstance(stamps, np.ndarray):
         stamps.close()
         raise FormatError(f"{path}: {expected}, found an .npz file")
@@ -187,4 +196,4 @@ def open_stamps(path: Path, shape: tuple[int, int], levels: Sequence[int] = (WIN
 
 def _line(error: Exception) -> str:
     """Return the message of an error on one line, without what NumPy adds for programmers."""
-    return " ".join(str(error).split())[:200] or "no message"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

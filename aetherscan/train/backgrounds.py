@@ -19,10 +19,11 @@ from jaxtyping import Float32
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.cadence.grouping import find_cadences
 from aetherscan.errors import CadenceError, FormatError, OptionsError
-from aetherscan.io import open_cadence, open_observation
+from aetherscan.io import Observation, open_cadence, open_observation
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import WINDOW_LEVEL
-from aetherscan.search.stamps import LEVELS, as_power, dead_line, faults, open_stamps
+from aetherscan.search.power import check_power, sample_power
+from aetherscan.search.stamps import LEVELS, as_power, dead_line, fault_of, faults, open_stamps
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.random_skies import COARSE, ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Split, Stream, generator
@@ -45,7 +46,7 @@ class Source:
     split: Split
     count: int
     parts: tuple[Part, ...] = ()
-    unused: tuple[str, ...] = ()  # a line for each file with stamps that are not used
+    notes: tuple[str, ...] = ()  # lines about what is not used of files, and about their power
 
     def normalized(self, number: int) -> tuple[NormalizedBlock, Geometry]:
         """Return a background in units of its noise, and the geometry of a cadence that starts at its first channel.
@@ -105,12 +106,19 @@ def into_channels(
 
 def _cut_band(paths: tuple[str, ...], first: int, settings: ExampleSettings) -> tuple[NormalizedBlock, Geometry]:
     with open_cadence(paths) as observations:
-        cadence = geometry_of([replace(observation.header, ntime=settings.rows) for observation in observations])
-        last = first + settings.chans
-        power = np.stack([observation.read(first, last, rows=(0, settings.rows)) for observation in observations])
+        power, cadence = _read_band(observations, first, settings)
     normalized = normalize_block(power, cadence, channel=first)
     headers = (replace(header, fch1=header.frequency(first), nchans=settings.chans) for header in cadence.headers)
     return normalized, replace(cadence, headers=tuple(headers))
+
+
+def _read_band(
+    observations: Sequence[Observation], first: int, settings: ExampleSettings
+) -> tuple[Float32[np.ndarray, "obs time freq"], Geometry]:
+    """Return the power of a background in files, and the geometry of its cadence."""
+    cadence = geometry_of([replace(observation.header, ntime=settings.rows) for observation in observations])
+    last, rows = first + settings.chans, (0, settings.rows)
+    return np.stack([observation.read(first, last, rows=rows) for observation in observations]), cadence
 
 
 def sources(
@@ -129,6 +137,7 @@ def sources(
     Raises:
         OptionsError: stamps of this width do not fill a background.
         FormatError: a file holds no stamps, or too few that are not dead.
+        PowerError: the numbers of files are no linear power.
         CadenceError: the files form no cadence, or none with enough channels and rows.
     """
     count = max(1, stamps * STAMP // settings.chans)
@@ -138,19 +147,21 @@ def sources(
             for split, number in zip(Split, (count, max(1, count // 8)), strict=True)
         )
     rng, width = generator(seed, Stream.BACKGROUND_ORDER), settings.chans // STAMP
-    groups, unused = list[list[Part]](), list[str]()
+    groups, notes = list[list[Part]](), list[str]()
     if stamped := str(files[0]).endswith(STAMP_SUFFIX):
         width = _stamps_of_a_background(settings)
         for file in files:
             usable, dead = _living_stamps(file, settings, run, runs)
-            unused += [dead] if dead else []
+            notes += [dead] if dead else []
             chosen = rng.permutation(usable)
             whole = chosen[: len(chosen) // width * width] if len(chosen) >= width else np.resize(chosen, width)
             groups.append([((str(file),), row.tolist()) for row in whole.reshape(-1, width)])
     else:
         for paths, chans in _cadences(files, settings):
-            pieces = _spread(chans // settings.chans, -(-run // width), runs)
-            groups.append([(paths, [int(piece) * settings.chans]) for piece in rng.permutation(pieces)])
+            pieces = [k * settings.chans for k in _spread(chans // settings.chans, -(-run // width), runs)]
+            usable, lines = _living_pieces(paths, pieces, settings)
+            notes += lines
+            groups.append([(paths, [int(first)]) for first in rng.permutation(usable)])
     if len(groups) == 1:
         last = max(1, len(groups[0]) // 8)
         groups = [groups[0][:-last], groups[0][-last:]]
@@ -170,7 +181,7 @@ def sources(
             split=split,
             count=len(order),
             parts=tuple(parts[i] for i in order),
-            unused=tuple(unused),
+            notes=tuple(notes),
         )
         for split, parts, order in zip(Split, splits, orders, strict=True)
     )
@@ -203,6 +214,30 @@ def _living_stamps(file: Path, settings: ExampleSettings, run: int, runs: int) -
     if len(dead) == len(chosen):
         raise FormatError(f"{line}: expected positive power")
     return [index for index in chosen if index not in dead], line
+
+
+def _living_pieces(paths: tuple[str, ...], firsts: list[int], settings: ExampleSettings) -> tuple[list[int], list[str]]:
+    """Return the first channels of the pieces of a band that are used, and lines about its power.
+
+    Raises:
+        FormatError: no piece holds power.
+        PowerError: an observation is a logarithm, as decibels are, or has negative values.
+    """
+    dead, lines = dict[int, str](), list[str]()
+    with open_cadence(paths) as observations:
+        for first in firsts:
+            power, cadence = _read_band(observations, first, settings)
+            if fault := fault_of(power):
+                dead[first] = fault
+            elif not lines:
+                sampled = sample_power(power, normalize_block(power, cadence, channel=first).sigmas, cadence.lengths)
+                lines = [f"{paths[0]}: {line}" for line in check_power(cadence.headers, [sampled])] or [""]
+    lines = list(filter(None, lines))
+    if dead:
+        lines.append(dead_line(Path(paths[0]), dead, len(firsts), "pieces of band", "channel"))
+    if len(dead) == len(firsts):
+        raise FormatError(f"{lines[-1]}: expected positive power")
+    return [first for first in firsts if first not in dead], lines
 
 
 def _spread(count: int, run: int, most: int) -> list[int]:

@@ -106,7 +106,7 @@ def train(
         )
         batches = batch_settings(settings, examples)
         backgrounds = sources_of(batches)  # reads the files, before anything is written
-        for line in backgrounds[0].unused:
+        for line in backgrounds[0].notes:
             tell(line)
         drawn = draw_sets(settings, examples, backgrounds if settings.train_files else None)
 
@@ -136,7 +136,7 @@ def train(
             "modes": modes,
             "data": asdict(examples),
             "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
-            "unused_stamps": backgrounds[0].unused,
+            "background_notes": backgrounds[0].notes,
             "encoder": encoder_history(trained),
             "labels": labels or {},
             "forests": {"seconds": round(seconds)},

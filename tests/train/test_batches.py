@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from aetherscan.cadence.geometry import geometry_of
-from aetherscan.errors import CadenceError, FormatError
+from aetherscan.errors import CadenceError, FormatError, PowerError
 from aetherscan.header import gbt_header
+from aetherscan.io import write_fil
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.cutouts import (
     UINT8_MAX,
@@ -188,7 +189,7 @@ def test_dead_stamps_are_left_out_and_counted(tmp_path):
         "1 with NaN or infinite values (the first is stamp 5), 1 with negative values (the first is stamp 6), "
         "1 with equal values (the first is stamp 7)"
     )
-    assert training.unused == (f"{tmp_path / 'a.npy'}: {line}{others}",)
+    assert training.notes == (f"{tmp_path / 'a.npy'}: {line}{others}",)
     np.save(tmp_path / "a.npy", stamps[3:4])
     with pytest.raises(FormatError, match=r"1 of 1 stamps hold no power .+: expected positive power"):
         sources([tmp_path / "a.npy"], SMALL, seed=1, stamps=100, run=100, runs=1)
@@ -226,6 +227,27 @@ def test_backgrounds_are_cut_from_the_band_of_a_cadence_in_files(tmp_path):
     assert cadence.headers[0].source_name == "HIP99427"
     with pytest.raises(CadenceError, match="expected a cadence"):
         sources(paths[:5], SMALL, seed=1, stamps=100, run=100, runs=1)
+
+
+def test_pieces_of_band_without_power_are_left_out_and_decibels_are_refused(tmp_path):
+    header = gbt_header(4 * SMALL.chans)
+    rng = np.random.default_rng(1)
+    power = {i: rng.chisquare(204, (16, header.nchans)).astype("f4") for i in range(6)}
+    power[2][:, SMALL.chans : 2 * SMALL.chans] = 0
+    for values, name in ((lambda x: x, "power"), (lambda x: 10 * np.log10(x + 1), "decibels")):
+        paths = []
+        for i, one in enumerate(Sky(header=header).headers()):
+            write_fil(path := tmp_path / f"{name}{i}.fil", one, [values(power[i])])
+            paths.append(path)
+        if name == "power":
+            training, validation = sources(paths, SMALL, seed=1, stamps=100, run=100, runs=1)
+            used = sorted(first for _, (first,) in (*training.parts, *validation.parts))
+            assert used == [0, 2 * SMALL.chans, 3 * SMALL.chans]
+            assert "1 of 4 pieces of band hold no power and are not used: 1 with zeros" in training.notes[0]
+            assert f"(the first is channel {SMALL.chans})" in training.notes[0]
+        else:
+            with pytest.raises(PowerError, match="expected linear power"):
+                sources(paths, SMALL, seed=1, stamps=100, run=100, runs=1)
 
 
 def test_a_line_of_a_real_band_is_interference_if_an_off_shows_it_and_otherwise_dropped(tmp_path):
