@@ -193,6 +193,7 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     texts["export"] = "write all rows, or those of a filter, to a table"
     texts["follow"] = "predict where to look for one again, and how long its target is up"
     texts["draw"] = "draw the waterfall of one from the files of its cadence"
+    texts["evidence"] = "pack power, row, labels, trace and checksums of one into an archive"
     some = _verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")
     some["show"].add_argument("id", type=whole())
@@ -204,6 +205,8 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     some["draw"].add_argument("id", type=whole())
     some["draw"].add_argument("file", type=picture, help=".png file to write")
     some["draw"].add_argument("--no-track", dest="track", action="store_false", help="no lines beside the track")
+    some["evidence"].add_argument("id", type=whole())
+    some["evidence"].add_argument("--output", type=Path, help=".zip file to write (default candidate-ID.zip)")
     some["label"].add_argument("id", type=whole())
     some["label"].add_argument("label", choices=("candidate", "RFI", "unsure"))
     some["label"].add_argument("--note", type=words, help="free text")
@@ -522,6 +525,10 @@ def _candidates(options: Options) -> int:
     elif options.verb == "draw":
         candidates.draw(store, options.id, options.file, track=options.track)
         print(options.file)
+    elif options.verb == "evidence":
+        from sentinel.commands import evidence
+
+        print(evidence.pack(_loaded(), store, options.id, options.output))
     elif options.verb == "label":
         candidates.put_label(store, options.id, options.label, _user(), note=options.note)
     else:

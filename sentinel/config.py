@@ -400,6 +400,12 @@ class Web(_Section):
         return self
 
 
+class Stamps(_Section):
+    """Disk space of the stamps, in 10^9 bytes; 0: none are written."""
+
+    budget_gb: NonNegativeFloat = 20.0
+
+
 class MemoryOfLines(_Section):
     """How many cadences a candidate is compared with, and how many are kept."""
 
@@ -463,6 +469,7 @@ class Config(_Section):
     kafka: Kafka = Kafka()
     web: Web = Web()
     injections: Injections = Injections()
+    stamps: Stamps = Stamps()
     memory: MemoryOfLines = MemoryOfLines()
     mute: tuple[MuteZone, ...] = ()
 
@@ -510,6 +517,11 @@ class Config(_Section):
     def pictures(self) -> Path:
         """Folder of the waterfalls; several hosts need one that all of them see."""
         return self.picture_dir or self.state_dir / "pictures"
+
+    @property
+    def stamp_bytes(self) -> int:
+        """Disk space of all stamps together, bytes."""
+        return int(self.stamps.budget_gb * 1e9)
 
     @property
     def slack_channel(self) -> str | None:

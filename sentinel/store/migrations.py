@@ -34,6 +34,7 @@ from sentinel.errors import StoreError
 from sentinel.store.labels import count_earlier_labels
 from sentinel.store.schema import (
     METADATA,
+    artefact,
     attempt,
     cadence,
     candidate,
@@ -163,6 +164,7 @@ STEPS = (
         fills=(_pack_latents,),
         restores=(_unpack_latents, _delete_undone),
     ),
+    Step(version=11, adds=(artefact.c.bytes,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 

@@ -23,8 +23,8 @@ from sentinel.store.schema import occupancy
 
 LOG = logging.getLogger(__name__)
 BIN_HZ = 1000.0
-NEAR_BINS = 1
-"""Bins to either side in which a line counts as the same: a transmitter moves by less between cadences at 1.5 GHz."""
+REACH = 0.5
+"""Bins to either side in which a line counts as the same. A transmitter on the ground moves by less than 500 Hz."""
 APART_DAYS = 1 / 48
 """Cadences that start within this time may share scans, as copies or band slices, so they do not count."""
 MOST_LINES = 255
@@ -127,10 +127,10 @@ def recall(rows: Connection, lines: Occupancy, frequencies_mhz: Sequence[float])
         {"seen_cadences": 0, "seen_of": 0, "seen_targets": 0, "last_seen_mjd": None} for _ in frequencies_mhz
     ]
     targets: list[set[str]] = [set() for _ in frequencies_mhz]
-    wanted = _bins(frequencies_mhz)
+    place = np.asarray(frequencies_mhz, dtype=np.float64) * 1e6 / BIN_HZ
+    wanted = np.floor(place - REACH), np.floor(place + REACH)
     for entry, bins in _nearest(rows, lines) if frequencies_mhz else ():
-        first = np.searchsorted(bins, wanted - NEAR_BINS)
-        last = np.searchsorted(bins, wanted + NEAR_BINS, side="right")
+        first, last = np.searchsorted(bins, wanted[0]), np.searchsorted(bins, wanted[1], side="right")
         for facts, names, mhz, near in zip(seen, targets, frequencies_mhz, last > first, strict=True):
             if facts["seen_of"] >= lines.memory.cadences or not entry.band_low_mhz <= mhz <= entry.band_high_mhz:
                 continue

@@ -147,6 +147,7 @@ class SearchRecord:
         candidates: rows of the table `candidate`.
         pictures: rank of the candidate (0 is the first row) and path of each waterfall, which is drawn afterwards.
         examples: rank, path and content of each training example, which is written afterwards.
+        stamps: rank and path of each stamp, which is written afterwards.
         release: name and sha256.
         run: counts and seconds of each stage.
         message: builds the message (posters, state, text, pictures, sequence) from the rows with `seen_before` and
@@ -157,6 +158,7 @@ class SearchRecord:
     candidates: Sequence[Mapping[str, Any]]
     pictures: Sequence[tuple[int, str]]
     examples: Sequence[tuple[int, str, bytes]] = ()
+    stamps: Sequence[tuple[int, str]] = ()
     release: tuple[str, str]
     run: Mapping[str, Any]
     message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
@@ -298,10 +300,11 @@ class Store:
                 if abs(row["frequency_mhz"] - old.frequency_mhz) < SAME_LINE_MHZ
             ]
             copy_labels(rows, same)
-            replaced = [path for _, path, *_ in (*result.pictures, *result.examples)]
+            kinds = (("waterfall", result.pictures), ("example", result.examples), ("stamp", result.stamps))
+            replaced = [path for _, named in kinds for _, path, *_ in named]
             again = (artefact.c.cadence_id == cadence_id) & artefact.c.path.in_(replaced)
             rows.execute(delete(artefact).where(again))
-            for kind, files in (("waterfall", result.pictures), ("example", result.examples)):
+            for kind, files in kinds:
                 for rank, path, *_ in files:
                     values = {"cadence_id": cadence_id, "candidate_id": ids[rank], "kind": kind}
                     rows.execute(insert(artefact).values(**values, path=path, sha256=OWED))

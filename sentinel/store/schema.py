@@ -282,9 +282,10 @@ artefact = Table(
     _id(),
     _foreign_key("cadence"),
     _foreign_key("candidate", nullable=True),
-    Column("kind", String(16), nullable=False),  # waterfall, or example: training data once labeled
+    Column("kind", String(16), nullable=False),  # waterfall, example (training data once labeled) or stamp (a folder)
     Column("path", Text, nullable=False),
-    Column("sha256", String(64), nullable=False),  # empty until the file is written
+    Column("sha256", String(64), nullable=False),  # empty until written; of a stamp, that of its description
+    Column("bytes", BigInteger),  # of a written stamp
 )
 label = Table(
     "label",

@@ -51,7 +51,7 @@ def dask_setup(worker: Worker) -> None:
         while True:
             time.sleep(DRAW_S)
             try:
-                draw_owed(cached_store(config.store_url))
+                draw_owed(cached_store(config.store_url), stamp_bytes=config.stamp_bytes)
             except Exception:
                 LOG.exception("pictures not drawn; next attempt in %g s", DRAW_S)
 

@@ -31,11 +31,12 @@ from sentinel.store.filesystem import open_regular
 from sentinel.store.occupancy import Memory, Occupancy
 from sentinel.store.queue import SearchRecord
 from sentinel.store.schema import candidate
+from sentinel.workers.stamps import SUFFIX
 
 FOLLOWED = 3
 """Candidates of a cadence for which the next observation is predicted: a message shows that of the highest rank."""
 PICTURES = 20
-"""Candidates per cadence that get a waterfall and a training example, most probable first. Limits the disk space."""
+"""Candidates per cadence that get a waterfall, a training example and a stamp, most probable first; they fill disks."""
 
 
 def search_files(
@@ -94,6 +95,7 @@ def search_files(
         (rank, f"{stem}.npz", pack_example(snippet, result.measurements[rank]))
         for rank, (stem, snippet) in enumerate(zip(stems, result.snippets, strict=False))  # none if not scored
     ]
+    stamps = [(rank, f"{stem}{SUFFIX}") for rank, stem in enumerate(stems)] if config.stamp_bytes else []
     rows = candidate_rows(result, release, config.sha256, config.mute)
     lines = Occupancy(
         telescope_id=first_on.telescope_id,
@@ -109,6 +111,7 @@ def search_files(
         candidates=rows,
         pictures=pictures,
         examples=examples,
+        stamps=stamps,
         release=release,
         run=run,
         message=message if any(map(is_announced, rows)) else None,

@@ -126,15 +126,15 @@ def search_lease(store: Store, config: Config, cadence_id: int, token: str, sear
     finally:
         limit.cancel()
     LOG.info("done: %d candidates", len(result.candidates))
-    _draw(store, cadence_id, result)
+    _draw(store, cadence_id, result, config.stamp_bytes)
     return "done"
 
 
-def _draw(store: Store, cadence_id: int, result: SearchRecord) -> None:
+def _draw(store: Store, cadence_id: int, result: SearchRecord, stamp_bytes: int) -> None:
     if result.pictures:
         from sentinel.workers.pictures import draw_recorded
 
-        draw_recorded(store, cadence_id, result.examples)
+        draw_recorded(store, cadence_id, result.examples, stamp_bytes)
 
 
 def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:

@@ -215,7 +215,7 @@ def test_an_empty_path_is_not_taken_for_the_default_or_the_current_folder(line, 
 def test_a_label_of_a_user_without_a_name_has_their_number(quiet, monkeypatch):
     labels = []
     monkeypatch.setattr("sentinel.cli._store", lambda _: None)
-    monkeypatch.setattr("sentinel.commands.candidates.put_label", lambda *label: labels.append(label[1:]))
+    monkeypatch.setattr("sentinel.commands.candidates.put_label", lambda *label, **_: labels.append(label[1:]))
     for error in (KeyError, OSError):  # of Python 3.12 and 3.13
         monkeypatch.setattr("getpass.getuser", lambda error=error: raising(error))
         assert status_of(["candidates", "label", "1", "RFI"]) == 0

@@ -7,7 +7,7 @@ import pytest
 from rows import CANDIDATE, count, found, queue, row
 from sqlalchemy import select, update
 
-from sentinel.store.occupancy import BIN_HZ, Memory, Occupancy, pack_lines, unpack_lines
+from sentinel.store.occupancy import BIN_HZ, Memory, Occupancy, pack_lines, recall, unpack_lines
 from sentinel.store.schema import candidate, occupancy
 
 LINE = CANDIDATE["frequency_mhz"]
@@ -57,12 +57,22 @@ def test_damaged_histograms_are_left_out_and_named(store, caplog, damage):
 
 
 def test_a_candidate_knows_in_how_many_cadences_and_targets_lines_were_rejected_there(store):
-    places = ("A", LINE), ("B", LINE + 1e-3), ("A", LINE), ("T", LINE), ("D", LINE + 0.01)
+    places = ("A", LINE), ("B", LINE + 0.5e-3), ("A", LINE), ("T", LINE), ("D", LINE + 0.01)
     for number, (target, at) in enumerate(places):
         complete(store, lines(target, 59000 + number / 10, [at - 20, at]))
     assert seen(store, lines("T", 59001.0, [])) == (4, 5, 2, pytest.approx(59000.3))
     assert seen(store, lines("T", 59000.0, []), LINE + 50)[:3] == (0, 5, 0)  # one began at the same time
     assert seen(store, lines("T", 59001.0, []), BAND[1] + 0.1) == (0, 0, 0, None)
+
+
+def test_a_line_within_half_a_khz_is_at_the_same_frequency_wherever_the_bins_begin(store):
+    near = {0.0: 1, 0.5: 1, -0.5: 1, 1.5: 0, -1.5: 0}
+    cases = [(place, away) for place in (0.01, 0.3, 0.7, 0.99) for away in near]
+    mhz = [8400 + number + place * 1e-3 for number, (place, _) in enumerate(cases)]
+    complete(store, lines("A", 59000.0, [at + away * 1e-3 for at, (_, away) in zip(mhz, cases, strict=True)]))
+    with store.read() as rows:
+        found = recall(rows, lines("B", 59000.5, []), mhz)
+    assert [facts["seen_cadences"] for facts in found] == [near[away] for _, away in cases]
 
 
 def test_the_first_cadence_remembers_nothing_and_itself_does_not_count(store):

@@ -1,23 +1,26 @@
 """The store: leases, fencing, attempts, and a ledger that always adds up."""
 
+import json
 import multiprocessing
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rows import CANDIDATE, MESSAGE, claim_all, count, found, open_and_close, queue, record_candidates, row
-from sqlalchemy import create_engine, inspect, select, update
+from sqlalchemy import LargeBinary, create_engine, inspect, literal, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from sentinel.config import Config
 from sentinel.errors import Cause, LeaseLostError, StoreError
 from sentinel.store.filesystem import file_system
+from sentinel.store.labels import put_labels, undo_labels
 from sentinel.store.migrations import NEWEST, OLDEST, migrate
 from sentinel.store.queue import Store, open_store
 from sentinel.store.releases import read_active_release
-from sentinel.store.schema import attempt, cadence, candidate, file, meta, now, outbox
+from sentinel.store.schema import attempt, cadence, candidate, file, label, labeled, latents_of, meta, now, outbox
 
 PATIENT = {"max_attempts": 3, "retry_after_s": 1000.0}
 
@@ -300,6 +303,7 @@ def test_a_message_is_written_from_what_was_recorded(store):
     assert row(store, outbox).text == "seen before: 1"
 
 
+LATENTS = text("SELECT CAST(latents AS TEXT) FROM candidate ORDER BY id")
 STORES = Path(__file__).parents[1] / "data" / "stores"
 
 
@@ -360,6 +364,37 @@ def test_a_store_is_downgraded_and_upgraded_with_its_rows(store, empty, version)
     record_candidates(again, [{**CANDIDATE, "tstart_mjd": 59104.0}])
     for opened in (then, again):
         opened.engine.dispose()
+
+
+def test_latents_and_labels_survive_a_downgrade_and_an_upgrade_but_for_those_undone(store):
+    latents = [0.5, -1.25, float(np.float32(0.1))]
+    record_candidates(store, [{**CANDIDATE, "latents": [], "latents_f32": latents}, CANDIDATE])
+    with store.write() as rows:
+        put_labels(rows, [1], "RFI", "ann", via="page")
+        undo_labels(rows, put_labels(rows, [1], "candidate", "ann", via="page"), "ann")
+        migrate(rows, 9)
+        assert [json.loads(text) for (text,) in rows.execute(LATENTS)] == [latents, CANDIDATE["latents"]]
+        assert list(rows.scalars(select(label.c.label))) == ["RFI"]
+    again = open_store(store.engine.url.render_as_string())
+    with again.read() as rows:
+        kept = rows.execute(select(candidate).order_by(candidate.c.id)).mappings().all()
+    again.engine.dispose()
+    assert [latents_of(dict(line)) for line in kept] == [latents, CANDIDATE["latents"]]
+    assert [(line["latents"], line["label_in_force"]) for line in kept] == [([], "RFI"), ([], None)]
+
+
+def test_a_service_of_an_earlier_version_goes_on_in_a_newer_store(store):
+    record_candidates(store, [CANDIDATE])  # its rows have latents as JSON and none of the newer columns
+    with store.read() as rows:
+        found = rows.execute(labeled()).mappings().one()
+    assert (latents_of(dict(found)), found["drift_nhz"], found["label"]) == (CANDIDATE["latents"], None, None)
+
+
+def test_latents_that_are_cut_short_give_those_that_are_whole(store):
+    record_candidates(store, [{**CANDIDATE, "latents": [], "latents_f32": [1.0, 2.0, 3.0]}])
+    with store.write() as rows:
+        rows.execute(update(candidate).values(latents_f32=literal(b"\x00\x00\x80\x3f\x00\x00", LargeBinary)))
+    assert row(store, candidate).latents_f32 == [1.0]
 
 
 @pytest.mark.parametrize("version", [None, OLDEST])
