@@ -4,6 +4,7 @@ Each training has the name of its release folder. Its checkpoints are in `model_
 `output_path/NAME`. Two trainings that share one of these folders would mix their files.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -17,6 +18,8 @@ from aetherscan.errors import TrainingError
 from aetherscan.options.train import TrainSettings
 
 LOCK = ".training.lock"
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system that has no locks."""
 ROUND = re.compile(r"round_(\d+)")
 
 
@@ -74,7 +77,7 @@ def _locked(folder: Path) -> Iterator[None]:
     while True:
         with path.open("a+", encoding="utf-8") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(lock.fileno())
             except BlockingIOError as error:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
@@ -91,6 +94,15 @@ def _locked(folder: Path) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file, unless its file system has no locks: a training on one is not refused."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

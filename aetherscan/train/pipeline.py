@@ -45,7 +45,7 @@ from aetherscan.train.quiet import quiet_tensorflow
 from aetherscan.train.random_skies import ExampleSettings, kinds_drawn
 from aetherscan.train.report import write_training
 from aetherscan.train.resources import Note, stage
-from aetherscan.train.resume import phase_lines
+from aetherscan.train.resume import begin, phase_lines
 from aetherscan.train.streams import Stream
 
 FEW_PATCHES = 32
@@ -100,6 +100,7 @@ def train(
         if (folder / "release.json").exists():
             expected = "expected a folder without a release, found release.json: choose another name"
             raise FileExistsError(f"{folder}: {expected}")
+        begin(settings, folder.name)  # compares the settings with the checkpoint's, before large files are read
         stages, commit = list[dict[str, Any]](), code_commit()
         examples = examples or ExampleSettings(
             rows=settings.time_bins, bins=settings.bins, hz=settings.freq_resolution, tsamp=settings.time_resolution
@@ -136,7 +137,7 @@ def train(
             "modes": modes,
             "data": asdict(examples),
             "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
-            "background_notes": backgrounds[0].notes,
+            "background_notes": [_without_folder(line) for line in backgrounds[0].notes],
             "encoder": encoder_history(trained),
             "labels": labels or {},
             "forests": {"seconds": round(seconds)},
@@ -148,6 +149,12 @@ def train(
         some = tracks.only(np.arange(min(DRAWN_LATENTS, len(tracks.labels))))
         write_training(report, release, trained.history, stages, some)
     return release
+
+
+def _without_folder(line: str) -> str:
+    """Return a line about a file without the file's folder, which is one of this machine."""
+    path, _, text = line.partition(": ")
+    return f"{Path(path).name}: {text}"
 
 
 def encoder_history(trained: Trained) -> dict[str, Any]:

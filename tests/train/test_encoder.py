@@ -125,7 +125,8 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_complete(settin
         save(path, **values)
 
     def nothing_learned(*given):
-        return [*given[5], {"round": given[4], "loss": 0.0, "val_loss": 0.0, "seconds": 1.0}]
+        row = dict.fromkeys(("loss", *vae.TERMS, "val_loss", "seconds"), 0.0)
+        return [*given[5], {"round": given[4], **row}]
 
     monkeypatch.setattr(checkpoint.np, "savez", full)
     monkeypatch.setattr(encoder, "one_round", nothing_learned)
