@@ -4,7 +4,9 @@ The astronomy is in `aetherscan.search.followup`, which loads astropy, and is im
 telescope, its place or the direction is not known, the text says so and has no number.
 """
 
+import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -174,3 +176,13 @@ def _moment(mjd: float) -> str:
 
 def _clock(mjd: float) -> str:
     return _moment(mjd)[-5:]
+
+
+def main() -> None:
+    """Print the lines of the candidate that standard input holds as JSON, for the time in seconds since 1970."""
+    asked = json.load(sys.stdin)
+    print("\n".join(follow_lines(asked["row"], asked["run"], float(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import Poster, deliver_all
 from sentinel.programs.program import ProgramLoop
-from sentinel.store.queue import Store
+from sentinel.store.queue import GATED, Store
 
 LOG = logging.getLogger(__name__)
 PERIOD_S = 2.0
@@ -40,13 +40,17 @@ def _kafka_poster(settings: str, password: str | None) -> Poster:
     return KafkaPoster(kafka.topic, kafka.client(password), None)
 
 
-def deliver_due(config: Config, store: Store) -> int:
+def deliver_due(config: Config, store: Store, *, held: bool = True) -> int:
     """Deliver the messages and edits that are due in every configured poster; return how many were delivered.
 
-    An error of one poster, such as a token that cannot be read, is raised after the others have delivered theirs.
+    Workers leave out the poster whose messages are `held`: a person must have acted first, and a search that follows
+    need not wait until its server replies. An error of one poster, such as a token that cannot be read, is raised after
+    the others have delivered theirs.
     """
     sent, link, errors = 0, config.web.url or "", list[Exception]()
     for name in config.posters:
+        if name == GATED and not held:
+            continue
         limits = getattr(config, name)
         try:
             poster, gap_s = poster_named(config, name), 1 / limits.per_second

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
-from sentinel.web import candidate, events, export, labels, login, monitors, night, places, table
+from sentinel.web import candidate, events, export, follow, labels, login, monitors, night, places, stamp, table
 from sentinel.web.desk import NOBODY, Act, Desk, Page, act, page, refuse
 from sentinel.web.exposure import Exposure
 
@@ -30,6 +30,8 @@ PAGES: dict[str, Page] = {
     "/candidates/{candidate_id:int}": candidate.show,
     "/candidates/{candidate_id:int}/picture.png": candidate.picture,
     "/candidates/{candidate_id:int}/thumbnail.png": candidate.thumbnail,
+    "/candidates/{candidate_id:int}/stamp": stamp.respond,
+    "/candidates/{candidate_id:int}/follow": follow.respond,
     "/label": labels.queue,
     "/labels": labels.state,
     "/cadences/{cadence_id:int}": places.one_cadence,

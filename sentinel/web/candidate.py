@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, Response
 from sentinel.store.schema import candidate, label, superseded
 from sentinel.web.desk import Desk, Visitor
 from sentinel.web.events import position_now
-from sentinel.web.query import SHOWN, Row, add_people, at_frequency, one_candidate, picture_of
+from sentinel.web.query import SHOWN, Row, add_people, at_frequency, one_candidate, picture_of, stamp_of
 
 ALIKE = 12
 """Look-alikes that a page shows."""
@@ -77,6 +77,8 @@ def facts_of(desk: Desk, rows: Connection, number: int, *, blind: bool) -> dict[
         raise HTTPException(404, f"no candidate {number}")
     picture = picture_of(rows, number)
     facts: dict[str, Any] = {"row": row, "picture": picture and f"/candidates/{number}/picture.png?v={picture[1][:12]}"}
+    kept = stamp_of(rows, number)
+    facts["stamp"] = kept and f"/candidates/{number}/stamp?v={kept[1][:12]}"
     facts |= {"reasons": REASONS, "alike": [], "elsewhere": [], "history": []}
     if blind:
         hidden = ("probability", "probability_spread", "strangeness", "label_in_force", "kind", "kind_probability")

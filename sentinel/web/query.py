@@ -154,6 +154,13 @@ def one_candidate(rows: Connection, candidate_id: int) -> Row | None:
     return row
 
 
+def stamp_of(rows: Connection, candidate_id: int) -> tuple[str, str] | None:
+    """Return path and sha256 of the stamp of a candidate, or None if none is kept."""
+    kept = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "stamp") & (artefact.c.sha256 != "")
+    found = rows.execute(select(artefact.c.path, artefact.c.sha256).where(kept).order_by(artefact.c.id.desc())).first()
+    return None if found is None else (found.path, found.sha256)
+
+
 def picture_of(rows: Connection, candidate_id: int) -> tuple[str, str] | None:
     """Return path and sha256 of the waterfall of a candidate, or None until it is drawn."""
     drawn = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "waterfall") & (artefact.c.sha256 != "")

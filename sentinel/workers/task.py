@@ -55,7 +55,7 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
 
     with logs.log_context(cadence=cadence_id, attempt=token[:8]):
         summary["outcome"] = search_lease(store, config, cadence_id, token, search)
-        steps: list[Callable[[], object]] = [lambda: deliver_due(config, store)]
+        steps: list[Callable[[], object]] = [lambda: deliver_due(config, store, held=False)]
         if (cadence := claimed) and summary["outcome"] == "done":
             steps += [lambda: inject_blind(store, config, cadence), lambda: search_with_shadow(store, config, cadence)]
         for step in steps:

@@ -198,7 +198,7 @@ def test_the_shadow_release_searches_after_the_record_also_if_other_steps_fail(m
     monkeypatch.setattr(process, "_LOADED", {})
     monkeypatch.setattr("sentinel.store.queue._paths", lambda *_: sky[0])
     for step in ("deliver_due", "inject_blind"):
-        monkeypatch.setattr(task, step, lambda *_: 1 / 0)
+        monkeypatch.setattr(task, step, lambda *_, **__: 1 / 0)
     store = open_store(config.store_url)
     for _ in range(2):
         queue(store)

@@ -336,6 +336,15 @@ def test_kafka_without_its_package_says_what_to_install(monkeypatch):
     posters._kafka_poster.cache_clear()
 
 
+def test_a_worker_does_not_wait_for_kafka(store, topic, monkeypatch):
+    config = Config(kafka={"servers": "localhost:9092"})
+    monkeypatch.setattr(posters, "_kafka_poster", lambda *_: KafkaPoster("alerts", {}, lambda _: topic))
+    record(store, posters=["kafka"])
+    put_label(store, 1, "candidate", "a person")
+    assert posters.deliver_due(config, store, held=False) == 0
+    assert posters.deliver_due(config, store) == 1
+
+
 def test_only_configured_posters_get_messages():
     assert Config().posters == ()
     names = {"skyportal": {"url": "http://localhost"}, "kafka": {"servers": "localhost:9092"}}

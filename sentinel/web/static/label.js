@@ -17,6 +17,7 @@ export function run(queue, words) {
       if (!reply.ok) throw new Error(`candidate ${id}: status ${reply.status}`);
       const card = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector(".card");
       card.querySelectorAll("img").forEach((image) => { new Image().src = image.src; });
+      card.querySelectorAll("[data-stamp]").forEach((waterfall) => fetch(waterfall.dataset.stamp).catch(() => null));
       cards.set(id, card);
       return card;
     });
