@@ -22,6 +22,9 @@ HERE = Path(__file__).parent
 BASE = re.search(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1]
 USER = 10001
 LARGEST = 1.5e9
+PROJECT, IMAGE = "sentinel-test", "sentinel:test"
+"""Names of their own: the engine may run a service."""
+CONTAINER = f"{PROJECT}-sentinel-1"
 CODE = ("sentinel.py", "pyproject.toml", "requirements", "config.yaml", "LICENSE", "aetherscan", "sentinel", "models",
         "Dockerfile", "docker-compose.yml", ".dockerignore")  # fmt: skip
 
@@ -70,7 +73,12 @@ class Story:
         token.write_text("xoxb-secret")
         token.chmod(0o400)
         os.chown(token, USER, USER)
-        network = {"build": {"network": "host"}, "network_mode": "none", "environment": {"SENTINEL_FAILPOINT": None}}
+        network = {
+            "build": {"network": "host"},
+            "network_mode": "none",
+            "image": IMAGE,
+            "environment": {"SENTINEL_FAILPOINT": None},
+        }
         (self.checkout / "docker-compose.override.yml").write_text(yaml.safe_dump({"services": {"sentinel": network}}))
         own = {"SENTINEL_DATA": self.incoming, "SLACK_BOT_TOKEN_FILE": token, "SENTINEL_PROPAGATION": "rprivate"}
         own |= {
@@ -79,6 +87,7 @@ class Story:
             "SLACK_CHANNEL": "C0123456789",
         }
         clean = {name: value for name, value in engine.items() if not name.startswith("SENTINEL")}
+        own["COMPOSE_PROJECT_NAME"] = PROJECT
         self.environment = clean | {name: str(value) for name, value in own.items()}
 
     def run(self, *command, check=True, **environment):
@@ -110,6 +119,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(engine, tmp_path_factory):
     told = Story(tmp_path_factory.mktemp("story"), engine)
+    told.run("docker", "compose", "down", "--volumes")  # of a run that was killed
     yield told
     told.run("docker", "compose", "down", "--volumes", check=False)
 
@@ -132,7 +142,7 @@ def test_the_container_starts_from_a_checkout_with_a_strict_umask_without_a_netw
     said = story.sentinel("up", "--docker")
     print(f"up: {time.monotonic() - began:.0f} s")
     assert "the container searches new files in" in said
-    size = int(story.run("docker", "image", "inspect", "--format", "{{.Size}}", "sentinel:0.1.0"))
+    size = int(story.run("docker", "image", "inspect", "--format", "{{.Size}}", IMAGE))
     print(f"image: {size / 1e9:.2f} GB")
     assert size < LARGEST
 
@@ -149,7 +159,7 @@ def test_settings_of_the_shell_and_the_secret_reach_it(story):
     assert (shown["slack"]["per_hour"], shown["state_dir"]) == (17, "/opt/sentinel/var")
     read = "from sentinel.config import secret; print(secret('SLACK_BOT_TOKEN'))"
     assert story.within("python", "-c", read).strip() == "xoxb-secret"
-    assert "xoxb" not in story.run("docker", "inspect", "sentinel-sentinel-1")
+    assert "xoxb" not in story.run("docker", "inspect", CONTAINER)
 
 
 def test_a_demo_is_found_in_it_and_logs_says_where_they_are(story):
@@ -173,7 +183,7 @@ def test_a_search_that_a_stop_interrupts_is_done_after_the_restart_from_the_same
         os.chown(path, 1234, 1234)
     story.until('"leased": 1', "./sentinel.py", "status", "--json")
     story.run("docker", "compose", "stop")
-    assert story.run("docker", "inspect", "--format", "{{.State.ExitCode}}", "sentinel-sentinel-1").strip() == "0"
+    assert story.run("docker", "inspect", "--format", "{{.State.ExitCode}}", CONTAINER).strip() == "0"
     story.run("docker", "compose", "up", "--detach", "--no-build")
     story.until("LANDED", "./sentinel.py", "candidates", "ls")
     assert "DEMO1" in story.within("./sentinel.py", "candidates", "ls")
@@ -199,4 +209,4 @@ def test_a_change_of_the_code_rebuilds_no_packages(story):
 def test_down_removes_the_container_and_keeps_its_state(story):
     story.sentinel("down", "--docker")
     assert story.run("docker", "compose", "ps", "--all", "--quiet") == ""
-    assert "sentinel_state" in story.run("docker", "volume", "ls")
+    assert f"{PROJECT}_state" in story.run("docker", "volume", "ls")
