@@ -192,7 +192,7 @@ def _record_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     texts = {"ls": "list the newest, or those of a filter", "show": "print one row as JSON"}
     texts["export"] = "write all rows, or those of a filter, to a table"
     texts["follow"] = "predict where to look for one again, and how long its target is up"
-    texts["draw"] = "draw the waterfall of one from the files of its cadence"
+    texts["draw"] = "draw the waterfall of one from the files of its cadence, or from its stamp"
     texts["evidence"] = "pack power, row, labels, trace and checksums of one into an archive"
     some = _verbs(candidates, texts | {"label": "record what a person takes it for, and edit its message"})
     some["ls"].add_argument("-n", type=whole(), default=20, help="how many (default %(default)s)")

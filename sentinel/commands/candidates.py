@@ -12,7 +12,7 @@ from sentinel.notify.messages import one_line, remarks, score_text
 from sentinel.store.filters import Filter, ordering
 from sentinel.store.labels import put_labels
 from sentinel.store.queue import Store
-from sentinel.store.schema import attempt, cadence, candidate, file, labeled
+from sentinel.store.schema import artefact, attempt, cadence, candidate, file, labeled
 from sentinel.store.tables import with_latents, write_candidates
 
 
@@ -76,7 +76,7 @@ def follow(store: Store, candidate_id: int, unix_s: float) -> list[str]:
 
 
 def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> None:
-    """Draw the waterfall of a candidate from the files of its cadence, with the track that was recorded.
+    """Draw the waterfall of a candidate from the files of its cadence, or from its stamp, with the recorded track.
 
     Args:
         store: that holds the candidate.
@@ -85,7 +85,7 @@ def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> 
         track: whether lines show where the track is.
 
     Raises:
-        StoreError: there is no such row, or files of its cadence are gone.
+        StoreError: there is no such row, or files of its cadence are gone and no stamp was kept, or a damaged one.
         ReadError: a file cannot be read.
     """
     from sentinel.workers.pictures import waterfalls
@@ -97,15 +97,34 @@ def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> 
     if row is None:
         raise StoreError(f"candidate {candidate_id}: no such row")
     paths, expected = store.paths(row["cadence_id"]), len(str(row["pattern"]).replace(".", ""))
+    polarization = (row["run"] or {}).get("polarization")
     if len(paths) != expected:
-        raise StoreError(
-            f"candidate {candidate_id}: expected the {expected} files of its cadence, found {len(paths)}: "
-            "the others are gone from the watched folders"
-        )
-    draws = waterfalls(paths, row["pattern"], [dict(row)], (row["run"] or {}).get("polarization"), track=track)
+        paths, polarization = _stamp_scans(store, candidate_id, f"{expected} files of its cadence, found {len(paths)}")
+    draws = waterfalls(paths, row["pattern"], [dict(row)], polarization, track=track)
     (content,) = [one() for one in draws]  # the files are closed after the last
     with whole_file(path) as part:
         part.write_bytes(content)
+
+
+def _stamp_scans(store: Store, candidate_id: int, lacking: str) -> tuple[tuple[Path, ...], None]:
+    """Return the files of the scans in a candidate's stamp, and the polarization to read: their only one.
+
+    Args:
+        store: that names the stamp.
+        candidate_id: number of the row.
+        lacking: what was expected in place of it, and what was found.
+
+    Raises:
+        StoreError: no stamp was kept, or it is damaged.
+    """
+    from sentinel.workers.stamps import read_stamp
+
+    kept = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "stamp") & (artefact.c.sha256 != "")
+    with store.read() as rows:
+        stamp = rows.execute(select(artefact.c.path, artefact.c.sha256).where(kept)).first()
+    if stamp is None:
+        raise StoreError(f"candidate {candidate_id}: expected the {lacking}, and no stamp was kept")
+    return tuple(read_stamp(Path(stamp.path), stamp.sha256)[1]), None
 
 
 def set_aside(store: Store) -> list[str]:

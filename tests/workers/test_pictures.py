@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import make_detector
+from matplotlib.image import imread
 from rows import count, owed_count, row
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from watched import Folder
 
 from aetherscan.errors import AetherscanError
@@ -269,7 +270,12 @@ def test_a_picture_is_drawn_again_without_the_lines_beside_the_track(sky, tmp_pa
         draw(sky.store, 1, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == again
     sky.passes()
-    with pytest.raises(StoreError, match="candidate 1: expected the 6 files of its cadence, found 0"):
+    draw(sky.store, 1, tmp_path / "stamp.png")  # the 4,096 channels of a stamp are the whole band here
+    drawn, kept = (imread(tmp_path / name)[..., :3] for name in ("again.png", "stamp.png"))
+    assert np.abs(drawn - kept).max() < 0.1
+    with sky.store.write() as rows:
+        rows.execute(delete(artefact).where(artefact.c.kind == "stamp"))
+    with pytest.raises(StoreError, match="expected the 6 files of its cadence, found 0, and no stamp was kept"):
         draw(sky.store, 1, tmp_path / "again.png")
     with pytest.raises(StoreError, match="candidate 9: no such row"):
         draw(sky.store, 9, tmp_path / "again.png")
