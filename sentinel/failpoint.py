@@ -1,7 +1,7 @@
 """Failpoints for tests: `SENTINEL_FAILPOINT=name:kill|raise|exit|sleep=5|eat=999` breaks the service at `name`.
 
 Several are separated by commas. `eat` allocates that many megabytes. `name@7` applies to cadence 7 only. The names, in
-the order of a cadence's life: seen, file-row, ready, leased, started, mid-read, mid-picture, before-commit,
+the order of a cadence's life: seen, file-row, ready, leased, started, mid-read, mid-picture, mid-stamp, before-commit,
 after-commit, result-known, before-send, after-accept, mid-upload; and of a label in the browser: before-label.
 """
 

@@ -73,3 +73,18 @@ def test_the_settings_of_astropy_are_left_as_they_were():
     before = (iers.conf.auto_download, iers.conf.iers_degraded_accuracy)
     pointing_of(HEADER)
     assert (iers.conf.auto_download, iers.conf.iers_degraded_accuracy) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "longitude", "latitude"),
+    [
+        ("Arecibo", -66.75, 18.34), ("Ooty", 76.67, 11.38), ("Nancay", 2.20, 47.38), ("Parkes", 148.26, -33.00),
+        ("Lovell", -2.31, 53.24), ("GBT", -79.84, 38.43), ("GMRT", 74.05, 19.09), ("Effelsberg", 6.88, 50.52),
+        ("CHIME", -119.62, 49.32), ("FAST", 106.86, 25.65), ("MeerKAT", 21.44, -30.71),
+    ],
+)  # fmt: skip
+def test_every_telescope_stands_where_maps_show_it(name, longitude, latitude):
+    (telescope,) = (each for each in TELESCOPES.values() if each.name == name)
+    place = EarthLocation.from_geocentric(*telescope.itrf_m, unit=units.m)
+    assert (place.lon.deg, place.lat.deg) == (pytest.approx(longitude, abs=0.03), pytest.approx(latitude, abs=0.03))
+    assert -100 < place.height.to_value(units.m) < 3000

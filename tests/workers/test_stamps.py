@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import make_detector, observe
+from rig import in_child
 from rows import count
 from sqlalchemy import select, update
 from watched import Folder
@@ -133,7 +134,7 @@ def test_rounding_keeps_what_is_not_measured_and_every_size_of_power():
     assert kept[6] == 4095.0
 
 
-@pytest.mark.fault(25, promise="P3")
+@pytest.mark.fault(43, promise="P3")
 def test_a_full_disk_costs_no_detection_and_the_stamp_is_written_later(sky, tmp_path, monkeypatch):
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")
@@ -158,14 +159,18 @@ def test_a_disk_that_is_nearly_full_is_left_to_the_store(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_worker_left_of_a_stamp_is_deleted_when_it_is_written(tmp_path):
-    left = tmp_path / ".a[1].stamp.4242"
-    left.mkdir()
-    (left / "scan-1.h5").write_bytes(b"part")
-    other = tmp_path / ".a1.stamp.4242"
-    other.mkdir()
-    write_stamp(tmp_path / "a[1].stamp", observe("ABACAD", header=HEADER), ROW, (0, 2, 4), {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".a1.stamp.4242", "a[1].stamp"]
+@pytest.mark.fault(2, promise="P2")
+def test_what_a_killed_worker_left_of_a_stamp_never_has_its_name_and_is_deleted_when_it_is_written(tmp_path):
+    def write():
+        write_stamp(tmp_path / "a[1].stamp", observe("ABACAD", header=HEADER), ROW, (0, 2, 4), {})
+
+    (tmp_path / ".a1.stamp.4242").mkdir()  # of another stamp
+    assert in_child(write, SENTINEL_FAILPOINT="mid-stamp:kill") == -9
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    assert "a[1].stamp" not in left
+    write()
+    assert {path.name for path in tmp_path.iterdir()} == {".a1.stamp.4242", "a[1].stamp"}
 
 
 def test_a_budget_of_zero_writes_no_stamp(sky, tmp_path):
