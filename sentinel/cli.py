@@ -351,7 +351,7 @@ def _up(options: Options) -> int:
         return container.up()
     from aetherscan.detector.release import read_release
     from sentinel.config import config_path
-    from sentinel.errors import StoreAwayError
+    from sentinel.errors import BusyError, StoreAwayError
     from sentinel.monitor.status import not_ready, other_hosts
     from sentinel.programs import supervisor
     from sentinel.store.filesystem import missing_mount
@@ -368,6 +368,8 @@ def _up(options: Options) -> int:
     if others := other_hosts(config, store):
         print(f"the service on {', '.join(others)} uses the same store: each cadence is searched and announced once")
     if running := bool(supervisor.program_states(config)):
+        if supervisor.current_run(config) is None:  # its socket is seen through a shared folder, its processes are not
+            raise BusyError(f"the service in {config.state_dir} runs as another user or in another container")
         print("the service is already running")
     else:
         if options.foreground:

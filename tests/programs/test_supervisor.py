@@ -202,6 +202,17 @@ def test_heartbeats_of_an_earlier_start_do_not_make_a_service_ready(store, confi
         assert status.not_ready(config, store) == reason
 
 
+@pytest.mark.fault(50, promise="P5")
+def test_a_service_of_another_container_on_the_same_folder_is_named_and_not_waited_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.yaml").write_text("state_dir: var\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.setattr("aetherscan.detector.release.read_release", lambda _: None)
+    monkeypatch.setattr(supervisor, "program_states", lambda _: {"web": {}})  # through the socket in the folder
+    for arguments in (["up"], ["up", "--foreground"]):
+        assert cli.main(arguments) == 1
+        assert f"the service in {tmp_path}/var runs as another user or in another container" in capsys.readouterr().err
+
+
 @pytest.mark.fault(51, promise="P5")
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("running", [False, True])
@@ -211,6 +222,7 @@ def test_a_failed_up_stops_what_it_started_and_nothing_else(tmp_path, monkeypatc
     monkeypatch.setattr(cli, "_active_release", lambda _: None)
     monkeypatch.setattr("aetherscan.detector.release.read_release", lambda _: None)
     monkeypatch.setattr(supervisor, "program_states", lambda _: {"web": {}} if running else {})
+    monkeypatch.setattr(supervisor, "current_run", lambda _: "r1")
     monkeypatch.setattr(supervisor, "start", lambda *_, **__: None)
 
     def fail(*_):
