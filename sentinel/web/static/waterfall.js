@@ -43,12 +43,20 @@ function palette() {
   return table;
 }
 
+// The same as the words of an ImageData, whose bytes are red, green, blue, alpha.
+function words(table) {
+  const bytes = new Uint8ClampedArray(1024).fill(255);
+  for (let i = 0; i < 256; i += 1) bytes.set(table.subarray(3 * i, 3 * i + 3), 4 * i);
+  return new Uint32Array(bytes.buffer);
+}
+
 export class Waterfall {
   constructor(element, stamp) {
     this.element = element;
     this.stamp = stamp;
     this.view = { dedrift: false, overlay: true, common: true, log: false, measure: false, gain: 1, box: null };
     this.colors = palette();
+    this.words = words(this.colors);
     this.canvas = document.createElement("canvas");
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
@@ -56,7 +64,7 @@ export class Waterfall {
     element.replaceChildren(this.tools(), this.canvas, this.said);
     this.home();
     this.listen();
-    this.resize = new ResizeObserver(() => this.draw());
+    this.resize = new ResizeObserver(() => requestAnimationFrame(() => this.draw())); // the page is shown first
     this.resize.observe(element);
     element.waterfall = this;
   }
@@ -181,7 +189,11 @@ export class Waterfall {
       this.bins(panel, row, columns, out);
       return out;
     }));
-    const peaks = sums.map((rows) => rows.reduce((top, row) => row.reduce((t, v) => (v > t ? v : t), top), 0));
+    const peaks = sums.map((rows) => {
+      let most = 0;
+      for (const row of rows) for (let x = 0; x < columns; x += 1) if (row[x] > most) most = row[x];
+      return most;
+    });
     const top = (peak) => Math.min(20, Math.max(6, Math.ceil(peak))) / this.view.gain;
     this.scale = peaks.map((peak) => (this.view.common ? top(Math.max(...peaks)) : top(peak)));
     panels.forEach((panel, i) => this.drawPanel(panel, i, sums[i], columns));
@@ -199,7 +211,7 @@ export class Waterfall {
   color(value, high) {
     const low = -1.5, scaled = this.view.log
       ? Math.log1p(Math.max(0, value)) / Math.log1p(high) : (value - low) / (high - low);
-    return 3 * Math.min(255, Math.max(0, Math.round(scaled * 255)));
+    return Math.min(255, Math.max(0, Math.round(scaled * 255)));
   }
 
   drawPanel(panel, i, rows, columns) {
@@ -207,12 +219,12 @@ export class Waterfall {
     pen.fillStyle = MASKED;
     pen.fillRect(LEFT, top, this.width, this.high);
     if (panel.rows) {
-      const picture = new ImageData(columns, panel.rows);
-      rows.forEach((row, r) => row.forEach((value, x) => {
-        if (value !== value) return;
-        const c = this.color(value, this.scale[i]), at = 4 * (r * columns + x);
-        picture.data.set([this.colors[c], this.colors[c + 1], this.colors[c + 2], 255], at);
-      }));
+      const picture = new ImageData(columns, panel.rows), pixels = new Uint32Array(picture.data.buffer);
+      rows.forEach((row, r) => {
+        for (let x = 0; x < columns; x += 1) {
+          if (row[x] === row[x]) pixels[r * columns + x] = this.words[this.color(row[x], this.scale[i])];
+        }
+      });
       const small = new OffscreenCanvas(columns, panel.rows);
       small.getContext("2d").putImageData(picture, 0, 0);
       pen.imageSmoothingEnabled = false;
@@ -273,7 +285,7 @@ export class Waterfall {
     for (const [top, high, most] of bars) {
       for (let y = 0; y < high; y += 1) {
         const share = 1 - y / high, value = this.view.log ? Math.expm1(share * Math.log1p(most)) : -1.5 + share * (most + 1.5);
-        const c = this.color(value, most);
+        const c = 3 * this.color(value, most);
         pen.fillStyle = `rgb(${this.colors[c]} ${this.colors[c + 1]} ${this.colors[c + 2]})`;
         pen.fillRect(x, top + y, BARS, 1);
       }
