@@ -115,7 +115,7 @@ def measure(place: Path, count: int) -> None:
             "candidate page": lambda: f"/candidates/{rng.integers(1, count)}",
         }  # fmt: skip
         for name, path in pages.items():
-            found = [fetch(port, path()) for _ in range(60)]
+            found = [fetch(port, path()) for _ in range(20)]
             reached[name] = spread([took for took, _ in found])
             sizes[name] = max(len(body) for _, body in found)
         sizes["candidate page"] += max(len(fetch(port, f"/candidates/{n}/picture.png")[1]) for n in (1, 9, 17))
@@ -143,7 +143,7 @@ def in_process(store, rng: np.random.Generator, count: int) -> dict[str, tuple[f
     latents, took = Latents(), {"facets": [], "look-alikes": []}
     with store.read() as rows:
         latents.nearest(rows, 1, 12)
-        for _ in range(40):
+        for _ in range(20):
             asked = parse_filter([("p", f"0.{rng.integers(10, 40)}..")])
             began = time.perf_counter()
             facets(rows, asked, "")
@@ -171,13 +171,13 @@ def in_browser(store, port: int) -> dict[str, tuple[float, float]]:
     """Time what a person waits for."""
     ready, shown, stored = [], [], []
     with window(store, port) as page:
-        for number in range(15):
+        for number in range(10):
             page.goto(f"http://127.0.0.1:{port}/candidates?p=0.{20 + number}..")
             timing = "() => performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
             ready.append(page.evaluate(timing) / 1e3)
         page.goto(f"http://127.0.0.1:{port}/label")
         page.wait_for_selector("body[data-keys]")
-        for _ in range(30):
+        for _ in range(20):
             page.wait_for_timeout(300)  # a person looks longer; the next ones are loaded meanwhile
             times = page.evaluate(KEY)
             shown.append(times[0] / 1e3)
@@ -194,7 +194,7 @@ KEY = """async () => {
   const stored = new Promise((seen) => new MutationObserver(() => {
     if (strip.firstChild && strip.firstChild.innerText.endsWith("stored")) seen(performance.now() - began);
   }).observe(strip, { childList: true, subtree: true, characterData: true }));
-  document.dispatchEvent(new KeyboardEvent("keydown", { key: "r", bubbles: true }));
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "r", bubbles: true }));
   return [await next, await stored];
 }"""
 """Presses `r`; returns the milliseconds until the next candidate is in the page, and until the label is stored."""

@@ -5,6 +5,7 @@ stay in memory, 192 bytes a candidate of six observations, and new ones are read
 """
 
 import threading
+from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ Kind = tuple[str, int]
 
 @dataclass(slots=True)
 class _Group:
-    ids: list[int] = field(default_factory=list)
+    ids: "array[int]" = field(default_factory=lambda: array("q"))
     raw: bytearray = field(default_factory=bytearray)
 
 
@@ -43,8 +44,7 @@ class Latents:
             self._read_new(rows)
             group = self._groups[own[0], len(own[1])]
             ids = np.array(group.ids)
-            matrix = np.frombuffer(bytes(group.raw), dtype="<f4").reshape(len(ids), -1)
-        offsets = matrix - np.frombuffer(own[1], dtype="<f4")
+            offsets = np.frombuffer(group.raw, dtype="<f4").reshape(len(ids), -1) - np.frombuffer(own[1], dtype="<f4")
         squared = np.einsum("ij,ij->i", offsets, offsets)
         squared[ids == candidate_id] = np.inf
         best = np.argsort(squared)[:count] if len(ids) <= count else np.argpartition(squared, count)[:count]

@@ -1,9 +1,11 @@
 """The application: which function answers which path."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,6 +21,8 @@ from sentinel.web import candidate, events, export, follow, labels, login, monit
 from sentinel.web.desk import NOBODY, Act, Desk, Page, act, page, refuse
 from sentinel.web.exposure import Exposure
 
+THREADS = 10
+"""Requests that are answered at once. SQLAlchemy keeps 15 connections."""
 STATIC = Path(__file__).parent / "static"
 PAGES: dict[str, Page] = {
     "/": night.show,
@@ -64,9 +68,17 @@ def make_app(desk: Desk) -> Starlette:
     routes += [Route("/events", partial(_events, desk)), Mount("/static", StaticFiles(directory=STATIC))]
     return Starlette(
         routes=routes,
+        lifespan=_few_threads,
         middleware=[Middleware(Exposure, access=desk.access)],
         exception_handlers={StoreError: _store_away, HTTPException: _refused},
     )
+
+
+@asynccontextmanager
+async def _few_threads(_: Starlette) -> AsyncIterator[None]:
+    """Limit the threads, each of which holds memory and a connection to the store."""
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def _open(desk: Desk, function: Page) -> Callable[[Request], Response]:

@@ -134,7 +134,7 @@ def templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: one_line(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: one_line(value) if type(value) is str and not value.isprintable() else value,
     )  # fmt: skip
     environment.filters |= texts.FILTERS
     return environment

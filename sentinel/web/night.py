@@ -79,7 +79,7 @@ def _night(rows: Connection, request: Request) -> tuple[Filter, str]:
 def _night_facts(rows: Connection, asked: Filter, visitor: Visitor) -> dict[str, Any]:
     (night,) = asked.terms["night"]
     waiting = parse_filter([("night", night), ("label", "none")], sort="-p")
-    labels = dict(facets(rows, asked, visitor.name)["label"])
+    labels = dict(facets(rows, asked, visitor.name)[1]["label"])
     first = table_page(rows, waiting, visitor.name).rows[:WAITING_ROWS]
     return {"labels": labels, "waiting": first, "count": sum(labels.values()), **_neighbors(night)}
 

@@ -2,11 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, func, select
 
 from sentinel.errors import ConfigError
 from sentinel.notify.messages import remarks
@@ -21,6 +21,7 @@ MOST_VALUES = 8
 """Values of a facet that are listed."""
 MOST_ELSEWHERE = 20
 """Candidates at the same frequency that a page lists."""
+NONE = "none"
 Row = dict[str, Any]
 SHOWN = tuple(column for column in candidate.c if column.name not in {"latents", "latents_f32", "config_sha256"})
 """Columns that pages show; latents are most of the bytes of a row."""
@@ -50,12 +51,15 @@ def table_page(rows: Connection, asked: Filter, person: str, *, after: str = "",
     """
     backward = bool(before) and not after
     column = SORTS[asked.sort.removeprefix("-")].column
-    query = select(*SHOWN, superseded().label("superseded")).where(*asked.conditions(person))
+    query = select(candidate.c.id).where(*asked.conditions(person))
     if position := after or before:
         query = query.where(beyond(asked.sort, *_place(position, column), backward=backward))
-    found = rows.execute(query.order_by(*ordering(asked.sort, backward=backward)).limit(ROWS + 1)).mappings().all()
-    more, kept = len(found) > ROWS, [dict(row) for row in found[:ROWS]]
-    kept = kept[::-1] if backward else kept
+    # The ids first: a sort would otherwise carry, and compute, every column of every row.
+    ids = list(rows.scalars(query.order_by(*ordering(asked.sort, backward=backward)).limit(ROWS + 1)))
+    more, shown = len(ids) > ROWS, ids[:ROWS][::-1] if backward else ids[:ROWS]
+    whole = select(*SHOWN, superseded().label("superseded")).where(candidate.c.id.in_(shown))
+    by_id = {row["id"]: dict(row) for row in rows.execute(whole).mappings()}
+    kept = [by_id[row_id] for row_id in shown]
     is_first, is_last = (not more, False) if backward else (not position, not more)
     ends = [json.dumps([row[column.name], row["id"]]) for row in (kept[:1] + kept[-1:] if kept else [])]
     add_people(rows, kept)
@@ -103,41 +107,49 @@ def total(rows: Connection, asked: Filter, person: str) -> int:
     return int(rows.scalar(select(func.count()).select_from(candidate).where(*asked.conditions(person))) or 0)
 
 
-def _band(column: Any) -> Any:
-    return case((func.coalesce(column, 0) == 0, "0"), (column < 10, "1..9"), else_="10..")
+def _listed(text: str | None) -> list[str]:
+    return text.split(", ") if text else [NONE]
 
 
-FACETS: Mapping[str, Any] = {
-    "label": func.coalesce(candidate.c.label_in_force, "none"),
-    "comb": case((func.coalesce(candidate.c.comb_teeth, 0) > 0, "yes"), else_="no"),
-    "seen": _band(candidate.c.seen_cadences),
-    "telescope": func.coalesce(candidate.c.telescope, "none"),
-    "release": candidate.c.release_name,
-    "allocation": func.coalesce(candidate.c.allocations, ""),
+def _band(count: int | None) -> list[str]:
+    return ["0" if not count else "1..9" if count < 10 else "10.."]
+
+
+FACETS: Mapping[str, tuple[Any, Callable[[Any], list[str]]]] = {
+    "label": (candidate.c.label_in_force, lambda word: [word or NONE]),
+    "telescope": (candidate.c.telescope, lambda name: [name or NONE]),
+    "release": (candidate.c.release_name, lambda name: [name]),
+    "allocation": (candidate.c.allocations, _listed),
+    "comb": (candidate.c.comb_teeth, lambda lines: ["yes" if lines else "no"]),
+    "seen": (candidate.c.seen_cadences, _band),
 }
-"""For each key of the filter that has a facet, the value of a row."""
+"""For each key of the filter that has a facet, its column, and the values that a row with this entry counts for. The
+columns have the order of the index `candidate_facets`, so that SQLite groups without sorting."""
 
 
-def facets(rows: Connection, asked: Filter, person: str) -> dict[str, list[tuple[str, int]]]:
-    """Return for each facet its most frequent values, with how many candidates have them under the other terms."""
-    free = [key for key in FACETS if key not in asked.terms]
-    grouped = select(*(FACETS[key].label(key) for key in free), func.count().label("n"))
-    grouped = grouped.where(*asked.conditions(person)).group_by(*(FACETS[key] for key in free))
+def facets(rows: Connection, asked: Filter, person: str) -> tuple[int, dict[str, list[tuple[str, int]]]]:
+    """Return how many candidates a filter selects, and for each facet its most frequent values.
+
+    The count of a value is that of the candidates that have it and meet the terms of all other keys.
+    """
     counts: dict[str, Counter[str]] = {key: Counter() for key in FACETS}
-    for row in rows.execute(grouped).mappings() if free else ():
-        for key in free:
-            _count(counts[key], key, str(row[key]), row["n"])
-    for key in FACETS.keys() - set(free):
-        alone = select(FACETS[key], func.count()).where(*asked.conditions(person, without=key)).group_by(FACETS[key])
-        for value, count in rows.execute(alone):
-            _count(counts[key], key, str(value), count)
-    return {key: counts[key].most_common(MOST_VALUES) for key in FACETS}
+    count = _count(rows, asked.conditions(person), tuple(FACETS), counts)
+    for key in FACETS.keys() & asked.terms.keys():
+        counts[key] = Counter()
+        _count(rows, asked.conditions(person, without=key), (key,), counts)
+    return count, {key: counts[key].most_common(MOST_VALUES) for key in FACETS}
 
 
-def _count(counts: Counter[str], key: str, value: str, count: int) -> None:
-    names = [value] if key != "allocation" else value.split(", ") if value else ["none"]
-    for name in names:
-        counts[name] += count
+def _count(rows: Connection, conditions: Sequence[Any], keys: Sequence[str], counts: dict[str, Counter[str]]) -> int:
+    """Add the values of facets to their counts; return the number of rows."""
+    columns = [FACETS[key][0] for key in keys]
+    count = 0
+    for *entries, n in rows.execute(select(*columns, func.count()).where(*conditions).group_by(*columns)):
+        count += n
+        for key, entry in zip(keys, entries, strict=True):
+            for value in FACETS[key][1](entry):
+                counts[key][value] += n
+    return count
 
 
 def one_candidate(rows: Connection, candidate_id: int) -> Row | None:

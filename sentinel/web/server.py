@@ -86,7 +86,7 @@ def serve(config: Config, store: Store, stages: StageHistograms) -> Served:
     if web.certificate:
         tls = {"ssl_certfile": str(web.certificate), "ssl_keyfile": str(web.key)}
     settings = uvicorn.Config(
-        make_app(desk), http=_Protocol, ws="none", loop="asyncio", lifespan="off", log_config=None,
+        make_app(desk), http=_Protocol, ws="none", loop="asyncio", lifespan="on", log_config=None,
         log_level="warning", access_log=False, proxy_headers=False, server_header=False,
         timeout_graceful_shutdown=STOP_S, **tls,
     )  # fmt: skip

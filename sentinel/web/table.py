@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -10,7 +9,7 @@ from sentinel.errors import ConfigError
 from sentinel.store.filters import KEYS, Filter, parse_filter
 from sentinel.web.desk import Desk, Visitor
 from sentinel.web.events import position_now
-from sentinel.web.query import FACETS, facets, table_page, total
+from sentinel.web.query import FACETS, facets, table_page
 
 POSITIONS = ("after", "before")
 SORTED = {
@@ -41,7 +40,7 @@ def candidates(desk: Desk, request: Request, visitor: Visitor) -> Response:
         place = {name: request.query_params.get(name, "") for name in POSITIONS}
         with desk.store.read() as rows:
             found = table_page(rows, asked, visitor.name, **place)
-            count, counted = desk.counted(rows, asked, visitor.name, lambda: _counts(rows, asked, visitor.name))
+            count, counted = desk.counted(rows, asked, visitor.name, lambda: facets(rows, asked, visitor.name))
             since = position_now(rows)
     except ConfigError as error:
         return desk.render("problem.html", request, visitor, 400, problem=str(error), keys=KEYS)
@@ -50,10 +49,6 @@ def candidates(desk: Desk, request: Request, visitor: Visitor) -> Response:
         heads={key: (text, _sort_link(asked, key)) for key, text in SORTED.items()}, links=_links(asked),
         queries=_facet_queries(asked, counted), since=since,
     )  # fmt: skip
-
-
-def _counts(rows: Connection, asked: Filter, person: str) -> tuple[int, dict[str, list[tuple[str, int]]]]:
-    return total(rows, asked, person), facets(rows, asked, person)
 
 
 def _sort_link(asked: Filter, key: str) -> str:

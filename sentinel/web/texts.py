@@ -1,6 +1,6 @@
 """Numbers and times as pages show them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,12 +50,36 @@ def sexagesimal(degrees: float | None, *, hours: bool = False) -> str:
     return f"{sign}{int(total // 3600):02d}:{int(total // 60 % 60):02d}:{total % 60:04.1f}"
 
 
+def numbers(values: Sequence[float] | None) -> str:
+    """Return numbers with one digit after the point, separated by blanks."""
+    return " ".join(f"{value:.1f}" for value in values or ())
+
+
+def bars(snr: Sequence[float] | None, on: Sequence[bool] | None, shown: bool) -> str:  # noqa: FBT001 - of a template
+    """Return the SVG path of a small bar chart of the SNR of each observation: of the ONs, or of the OFFs.
+
+    Args:
+        snr: of each observation.
+        on: whether each is an ON; None for every other one, from the first.
+        shown: whether the bars of the ONs are drawn, or those of the OFFs.
+    """
+    values = [max(0.0, value) for value in snr or ()]
+    scale = 16 / max([*values, 10.0])
+    return "".join(
+        f"M{7 * i + 0.5} 17v-{max(1.0, value * scale):.1f}h5V17z"
+        for i, value in enumerate(values)
+        if (on[i] if on else i % 2 == 0) == shown
+    )
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "mhz": mhz,
     "utc": utc,
     "clock": clock,
     "probability": probability,
+    "numbers": numbers,
+    "bars": bars,
     "dms": sexagesimal,
     "hms": lambda degrees: sexagesimal(degrees, hours=True),
 }
