@@ -156,11 +156,13 @@ def phase_lines(phases: Phases) -> list[str]:
     for phase in phases:
         first, last = phase["rounds"]
         rounds = f"Round {first}" if first == last else f"Rounds {first} to {last}"
-        differ = [f"{name} {value}" for name, value in phase["settings"].items() if value != before.get(name, value)]
+        settings = phase["settings"]
+        others = {name: value for name, value in settings.items() if value != before.get(name, value)}
+        differ = [f"{name} from {before[name]} to {value}" for name, value in others.items()]
         changed = f"; changed: {', '.join(differ)}" if differ else ""
         lines.append(
             f"- {rounds}: {phase['epochs'] * phase['cadences_per_epoch']:,} cadences in {phase['epochs']} epochs, "
             f"{phase['seconds']:,.0f} s on {phase['devices']}, commit {phase['commit'] or 'unknown'}{changed}"
         )
-        before = phase["settings"]
+        before = settings
     return lines

@@ -106,7 +106,7 @@ def test_an_allowed_change_is_told_by_the_phases_of_the_card(first, tmp_path):
     assert (card["epochs"], card["cadences"]) == (4, 4 * 32)
     before, after = phase_lines(made.phases)
     assert before.startswith("- Round 1: 64 cadences in 2 epochs")
-    assert after.endswith("changed: vae_beta 3.0")
+    assert after.endswith("changed: vae_beta from 1.5 to 3.0")
     assert states(first)["run/round_02"]["run"] == states(first)["run/round_01"]["run"]
 
 
