@@ -77,6 +77,17 @@ def test_frequency_and_index_are_those_at_the_start_of_the_scan():
         assert float(row["SNR"]) == pytest.approx(candidates[0].snr[i], abs=1e-5)
 
 
+def test_interference_is_listed_at_the_start_of_each_scan_with_its_drift():
+    observations = observe("ABACAD", emitter(6000, 0.8, off=40.0), header=HEADER)
+    for i, lines in enumerate(scan_hits(observations, [], SETTINGS, (0, 2, 4))):
+        (line,) = lines
+        start_mhz = HEADER.frequency(6000) + 0.8e-6 * i * SCAN_STEP_S
+        assert HEADER.frequency(line.channel) == pytest.approx(start_mhz, abs=2e-5)
+        assert HEADER.frequency(line.end_channel) == pytest.approx(start_mhz + 0.8e-6 * HEADER.duration_s, abs=2e-5)
+        assert line.drift_hz_s == pytest.approx(0.8, abs=0.08)
+        assert line.snr > 25
+
+
 def test_a_curved_track_has_the_drift_rate_of_each_scan():
     candidate = make_candidate(frequency_mhz=HEADER.frequency(4000), tstart_mjd=HEADER.tstart, curvature_hz_s2=-3e-4)
     quiet = observe("ABACAD", header=HEADER)
