@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from sentinel.store.schema import cadence, candidate
 from sentinel.web.candidate import candidate_id
-from sentinel.web.desk import Desk, Visitor
+from sentinel.web.desk import Desk, Visitor, refuse
 
 ONE_AT_A_TIME = threading.Lock()
 LONGEST_S = 60.0
@@ -29,8 +29,10 @@ NEEDED = (
 )
 
 
-def respond(desk: Desk, request: Request, _: Visitor) -> Response:
+def respond(desk: Desk, request: Request, visitor: Visitor) -> Response:
     """Return the line for the observer and the table of the next hours."""
+    if desk.exports.exceeded(visitor.name or "anyone"):
+        return refuse(request, 429, "too many predictions: wait a minute")
     number = candidate_id(request)
     known = select(*(candidate.c[name] for name in NEEDED), cadence.c.run).join(cadence)
     with desk.store.read() as rows:

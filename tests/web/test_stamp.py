@@ -122,4 +122,5 @@ def test_where_to_look_again_is_text_and_names_what_is_missing(reader):
     status, _, text = reader.get("/candidates/1/follow")
     assert (status, text) == (200, "follow up: no prediction, because the header names no telescope of known place\n")
     assert reader.get("/candidates/999/follow")[0] == 404
+    assert 429 in {reader.get("/candidates/1/follow")[0] for _ in range(30)}
     assert 'href="/candidates/1/follow"' in reader.get("/candidates/1")[2]
