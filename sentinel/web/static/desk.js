@@ -78,6 +78,7 @@ export function onKeys(actions) {
   document.addEventListener("keydown", (event) => {
     const at = event.target;
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (!at.matches) return;
     if (at.matches("input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable]")) {
       if (event.key === "Escape") at.blur();
       return;
