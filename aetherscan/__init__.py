@@ -21,11 +21,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aetherscan.api import CandidateTable, embed, inject, search, waterfall
+    from aetherscan.api import CandidateTable as CandidateTable
+    from aetherscan.api import embed as embed
+    from aetherscan.api import inject as inject
+    from aetherscan.api import search as search
+    from aetherscan.api import waterfall as waterfall
 else:
     importlib.import_module("aetherscan.search")
 
-__all__ = ["CandidateTable", "embed", "inject", "search", "waterfall"]
+_API = ("CandidateTable", "embed", "inject", "search", "waterfall")
+"""Names of `aetherscan.api` that this package has; no `__all__`, which would have to be loaded to be documented."""
 
 # From 1.29 on, ONNX Runtime sends telemetry for every model it loads, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -44,7 +49,7 @@ sys.modules["aetherscan.search"].__class__ = _CallablePackage
 
 def __getattr__(name: str) -> Any:
     """Return a function of `aetherscan.api`, which is loaded with the first of them."""
-    if name not in {*__all__, "api"}:
+    if name not in {*_API, "api"}:
         raise AttributeError(f"module 'aetherscan' has no attribute {name!r}")
     api = importlib.import_module("aetherscan.api")  # here, so that `import aetherscan` is fast
     return api if name == "api" else getattr(api, name)
