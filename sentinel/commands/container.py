@@ -17,6 +17,7 @@ FILES = ("docker-compose.yml", "docker-compose.override.yml")
 PASSED = ("PGPASSWORD", "SENTINEL_WEBHOOK_TOKEN", "SENTINEL_WEBHOOK_URL", "SLACK_CHANNEL")
 OWN = ("SENTINEL__STATE_DIR",)
 """Variables that the container sets itself: its state is in a volume."""
+MOUNTS = Path("/proc/self/mountinfo")
 SAME_S, TRY_S = 300.0, 2.0
 """A state that does not change for this long is a failure, and the time between two looks, seconds."""
 MOST_RESTARTS = 2
@@ -49,7 +50,7 @@ def up(tell: Callable[[str], object] = print) -> int:
             compose("logs", "--no-log-prefix", "--tail", TAIL, "sentinel")
             tell(f"not ready: {problem}")
             return 1
-    tell(NEXT.format(data=os.environ.get("SENTINEL_DATA", CHECKOUT / "data" / "incoming")))
+    tell(NEXT.format(data=data_folder()))
     return 0
 
 
@@ -79,6 +80,8 @@ def _compose() -> Iterator[Compose]:
         passed = Path(folder) / "environment.json"
         passed.write_text(json.dumps({"services": {"sentinel": {"environment": passed_on(os.environ)}}}))
         environment = {**os.environ, "COMPOSE_FILE": ":".join([*files, str(passed)])}
+        if is_shared(data_folder(), MOUNTS.read_text() if MOUNTS.exists() else ""):
+            environment.setdefault("SENTINEL_PROPAGATION", "rslave")
         base = ["docker", "compose", "--project-directory", str(CHECKOUT)]
 
         def run(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
@@ -86,6 +89,27 @@ def _compose() -> Iterator[Compose]:
             return subprocess.run(command, env=environment, capture_output=capture, text=True, check=False)
 
         yield run
+
+
+def data_folder() -> Path:
+    """Return the folder of recordings on the host."""
+    return CHECKOUT / os.environ.get("SENTINEL_DATA", "data/incoming")
+
+
+def is_shared(folder: Path, mounts: str) -> bool:
+    """Return whether disks that are mounted below a folder later can appear in a container: the engine refuses others.
+
+    Args:
+        folder: on the host.
+        mounts: text of /proc/self/mountinfo (proc(5)).
+    """
+    real, best, shared = os.path.realpath(folder), "", False
+    for line in mounts.splitlines():
+        fields = line.split(" - ")[0].split()
+        point = fields[4]
+        if (f"{real}/".startswith(f"{point.rstrip('/')}/")) and len(point) >= len(best):
+            best, shared = point, any(field.startswith(("shared:", "master:")) for field in fields[6:])
+    return shared
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, None]:

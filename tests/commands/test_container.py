@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,29 @@ def test_docker_or_its_plugin_that_is_missing_is_named(docker, monkeypatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(SentinelError, match="expected docker, found none on the path"):
         container.down()
+
+
+MOUNTS = """\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 8:1 / /mnt rw,relatime shared:5 - ext4 /dev/sda rw
+31 30 8:2 / /mnt/own rw,relatime - ext4 /dev/sdb rw
+32 30 8:3 / /mnt/slave rw,relatime master:2 - ext4 /dev/sdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "shared"),
+    [
+        ("/data", False),
+        ("/mnt", True),
+        ("/mnt/x/y", True),
+        ("/mnt/own/x", False),
+        ("/mnt/slave", True),
+        ("/mnto", False),
+    ],
+)
+def test_later_mounts_appear_in_the_container_where_the_engine_can_pass_them_on(folder, shared):
+    assert container.is_shared(Path(folder), MOUNTS) is shared
 
 
 def test_settings_and_secrets_are_passed_on_by_name_and_the_state_directory_is_not():

@@ -82,7 +82,7 @@ class Story:
             "environment": {"SENTINEL_FAILPOINT": None},
         }
         (self.checkout / "docker-compose.override.yml").write_text(yaml.safe_dump({"services": {"sentinel": network}}))
-        own = {"SENTINEL_DATA": self.incoming, "SLACK_BOT_TOKEN_FILE": token, "SENTINEL_PROPAGATION": "rprivate"}
+        own = {"SENTINEL_DATA": self.incoming, "SLACK_BOT_TOKEN_FILE": token}
         own |= {
             "SENTINEL__INJECTIONS__CANARY_S": "0",
             "SENTINEL__SLACK__PER_HOUR": "17",
