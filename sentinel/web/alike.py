@@ -7,6 +7,7 @@ stay in memory, 192 bytes a candidate of six observations, and new ones are read
 import threading
 from array import array
 from collections import defaultdict
+from collections.abc import MutableSequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,7 @@ Kind = tuple[str, int]
 
 @dataclass(slots=True)
 class _Group:
-    ids: "array[int]" = field(default_factory=lambda: array("q"))
+    ids: MutableSequence[int] = field(default_factory=lambda: array("q"))
     raw: bytearray = field(default_factory=bytearray)
 
 
