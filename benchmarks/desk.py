@@ -250,6 +250,7 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as place:
         if options.pictures:
+            options.pictures.mkdir(parents=True, exist_ok=True)
             take_pictures(Path(place), options.pictures)
         else:
             (where := options.store or Path(place)).mkdir(parents=True, exist_ok=True)
