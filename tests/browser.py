@@ -77,4 +77,4 @@ class Person:
 
     def close(self):
         self.context.close()
-        assert self.problems == []
+        assert self.problems == [], self.problems

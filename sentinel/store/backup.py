@@ -62,7 +62,7 @@ def restore(url: str, file: Path) -> tuple[Path, str]:
         StoreError: a program of another host uses the store, the file is no backup of a store of this kind, or it
             cannot be put back; the store is then as before, or the error names the file that has its content.
     """
-    address, now = make_url(url), f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    address, now = make_url(url), f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"  # two within a second keep both
     if address.get_backend_name() == "sqlite":
         former = _restore_sqlite(Path(address.database or ""), file, now)
     else:

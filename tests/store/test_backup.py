@@ -43,7 +43,10 @@ def test_a_restore_brings_back_what_was_backed_up_and_keeps_what_was_there(store
         assert rows.execute(select(cadence)).mappings().all() == before
         assert rows.scalar(select(meta.c.value).where(meta.c.key == "schema_version")) == str(NEWEST)
     queue(store)  # its keys continue
-    assert restore(url_of(store), former)[1] == "2 cadences, 0 candidates, 0 messages"
+    again, found = restore(url_of(store), former)
+    assert found == "2 cadences, 0 candidates, 0 messages"
+    assert again != former
+    assert former.exists()
 
 
 def test_an_earlier_backup_is_not_replaced(store, tmp_path):

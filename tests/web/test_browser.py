@@ -54,6 +54,14 @@ def test_five_labels_by_keys_two_undone_and_the_store_holds_exactly_that(people,
     assert {row.via for row in given} == {"page"}
 
 
+def test_a_candidate_that_cannot_be_loaded_is_named(people, judged):
+    anna = people("anna")
+    anna.context.route("**/candidates/2?card=1*", lambda route: route.abort())
+    anna.open("/label")
+    anna.press("j")
+    anna.said("candidate 2 not loaded")
+
+
 def test_no_key_acts_while_a_field_has_the_focus(people, judged):
     anna = people("anna")
     anna.open("/label")

@@ -5,7 +5,7 @@ let chain = Promise.resolve();
 
 function undoable() { return JSON.parse(sessionStorage.getItem("undo") || "[]"); }
 
-function note(text, kind = "") {
+export function note(text, kind = "") {
   const item = document.createElement("span");
   item.className = kind;
   item.textContent = text;
@@ -146,7 +146,7 @@ function listen() {
     }
     const shown = labels.filter((id) => document.querySelector(`[data-label="${id}"]`)).slice(0, 100);
     if (!shown.length) return;
-    const reply = await fetch(`/labels?${new URLSearchParams(shown.map((id) => ["row", id]))}`);
+    const reply = await fetch(`/labels?${new URLSearchParams(shown.map((id) => ["row", id]))}`).catch(() => ({}));
     if (reply.ok) (await reply.json()).candidates.forEach(showLabel);
   };
   addEventListener("pagehide", () => source.close());

@@ -1,5 +1,5 @@
 // The queue of labels: the next candidates are loaded ahead, so that a key shows the next one at once.
-import { common, judged, onKeys, put, settled, undo } from "/static/desk.js";
+import { common, judged, note, onKeys, put, settled, undo } from "/static/desk.js";
 
 const AHEAD = 2;
 
@@ -45,8 +45,10 @@ export function run(queue, words) {
     }
     at = index;
     const card = load(ids[at]);
-    if (card instanceof Promise) card.then((loaded) => { if (ids[at] === loaded.dataset.card) ready(loaded); });
-    else ready(card);
+    if (card instanceof Promise) {
+      card.then((loaded) => { if (ids[at] === loaded.dataset.card) ready(loaded); })
+        .catch((error) => note(`candidate ${ids[index]} not loaded: ${error.message}`, "failed"));
+    } else ready(card);
     queue.classList.toggle("saving", queue.querySelector(".card")?.dataset.card !== ids[at]);
   }
 

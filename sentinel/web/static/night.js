@@ -59,4 +59,4 @@ function draw(found) {
 fetch(`/night.json?night=${encodeURIComponent(box.dataset.night)}`).then((reply) => reply.json()).then((found) => {
   if (found.id.length) draw(found);
   else box.textContent = "No candidates in this night.";
-});
+}).catch((error) => { box.textContent = `The map could not be loaded: ${error.message}`; });
