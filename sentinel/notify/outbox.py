@@ -148,10 +148,16 @@ def claim_message(
         if first:
             held["state"] = "sending"
         row = rows.execute(update(outbox).where(outbox.c.id == which).values(**held).returning(outbox)).one()
-        covered = _covered(rows, row)
+        covered = _covered(rows, row) if row.stale_at or poster not in FOR_PEOPLE else None
         parent_ts = rows.scalar(select(outbox.c.ts).where(outbox.c.id == row.parent_id)) if row.parent_id else None
-    text = current_text(covered, link, digest=bool(row.digest)) if row.stale_at else row.text
-    alert = {} if poster in FOR_PEOPLE else _alert(covered, row, link, is_edit=first is None)
+    text = row.text
+    alert: Alert = {}
+    if covered:
+        follow_up = "" if row.digest and poster in FOR_PEOPLE else _follow_up(covered)
+        if row.stale_at:
+            text = current_text(covered, link, follow_up, digest=bool(row.digest))
+        if poster not in FOR_PEOPLE:
+            alert = _alert(covered, row, link, follow_up, is_edit=first is None)
     pictures: tuple[str, ...] = () if row.digest else tuple(row.pictures)
     derived: dict[str, Any] = {"text": text, "pictures": pictures, "parent_ts": parent_ts, "edit": first is None}
     derived["alert"] = alert
@@ -213,8 +219,15 @@ def _covered(rows: Connection, row: Row[Any]) -> Covered:
     )
 
 
-def current_text(covered: Covered, link: str = "", *, digest: bool = False) -> str:
-    """Return the text of a message as the store would write it now: all its slices and labels."""
+def current_text(covered: Covered, link: str = "", follow_up: str = "", *, digest: bool = False) -> str:
+    """Return the text of a message as the store would write it now: all its slices and labels.
+
+    Args:
+        covered: what the store holds about its cadences.
+        link: address of the pages, or an empty string.
+        follow_up: line for the observer.
+        digest: whether it summarizes messages beyond the hourly limit.
+    """
     cadences, best = covered.cadences, covered.best
     if digest:
         return digest_text(cadences, link=link and f"{link}/candidates")
@@ -227,7 +240,7 @@ def current_text(covered: Covered, link: str = "", *, digest: bool = False) -> s
         total=sum(line["count"] for line in cadences),
         slices=len(cadences),
         link=link and f"{link}/cadences/{cadences[0]['id']}",
-        follow_up=_follow_up(covered),
+        follow_up=follow_up,
     )
 
 
@@ -241,7 +254,7 @@ def _follow_up(covered: Covered) -> str:
     return observer_line(best, run or {}, covered.at)
 
 
-def _alert(covered: Covered, row: Row[Any], link: str, *, is_edit: bool) -> Alert:
+def _alert(covered: Covered, row: Row[Any], link: str, follow_up: str, *, is_edit: bool) -> Alert:
     return alert_of(
         row.uid,
         covered.cadences,
@@ -249,7 +262,7 @@ def _alert(covered: Covered, row: Row[Any], link: str, *, is_edit: bool) -> Aler
         revision=f"{round(row.stale_at * 1000)}" if is_edit else "0",
         issued_s=covered.at,
         pictures=row.pictures[: row.uploaded],
-        follow_up=_follow_up(covered),
+        follow_up=follow_up,
         url=link and f"{link}/cadences/{covered.cadences[0]['id']}",
     )
 
