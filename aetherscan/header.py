@@ -7,6 +7,7 @@ seconds, tstart in MJD (UTC). Frequencies are float64: at 8.4 GHz a float32 is w
 import hashlib
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from aetherscan.errors import HeaderError
 
@@ -30,6 +31,11 @@ MIN_MHZ, MAX_MHZ = 5, 2_000_000
 telescope observes at such frequencies."""
 MAX_CHANS = 2**34
 """Sixteen times the largest spliced file. A larger number means a corrupt header, and would exhaust the memory."""
+
+
+def utc_of(mjd: float) -> datetime:
+    """Return an MJD as a time, UTC."""
+    return datetime.fromtimestamp((mjd - UNIX_EPOCH_MJD) * SECONDS_PER_DAY, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,9 @@
 """The roles of the scans of a cadence, as values and as lines for people: target, ONs, OFFs, places and times."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from aetherscan.header import SECONDS_PER_DAY, UNIX_EPOCH_MJD, Header
+from aetherscan.header import Header, utc_of
 
 
 def roles_of(headers: Sequence[Header], on: Sequence[int]) -> list[dict[str, Any]]:
@@ -22,7 +21,7 @@ def roles_of(headers: Sequence[Header], on: Sequence[int]) -> list[dict[str, Any
             "beam": header.ibeam if header.ibeam >= 0 else None,
             "ra_hours": round(header.src_raj, 6) if header.has_coordinates else None,
             "dec_degrees": round(header.src_dej, 6) if header.has_coordinates else None,
-            "start_utc": _utc(header.tstart),
+            "start_utc": f"{utc_of(header.tstart):%Y-%m-%d %H:%M:%S}",
             "seconds": round(header.duration_s, 1),
             "note": header.coordinate_note,
         }
@@ -57,11 +56,6 @@ def _scan_line(scan: dict[str, Any]) -> str:
 def printable(text: str) -> str:
     """Return text from a file's header with `?` in place of each control character."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _utc(mjd: float) -> str:
-    moment = datetime.fromtimestamp((mjd - UNIX_EPOCH_MJD) * SECONDS_PER_DAY, UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def sexagesimal(angle: float, decimals: int) -> str:

@@ -7,7 +7,6 @@ for each scan whether it is an ON or an OFF, when it started (UTC) and how stron
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from aetherscan.cadence.roles import printable
-from aetherscan.header import ABSENT, SECONDS_PER_DAY, UNIX_EPOCH_MJD, Header
+from aetherscan.header import ABSENT, SECONDS_PER_DAY, Header, utc_of
 from aetherscan.io import Observation
 from aetherscan.io.binning import bin_rows
-from aetherscan.plotting.style import INK, MASKED, QUIET, SIGNAL, TRACK
+from aetherscan.plotting.style import FOOT_IN, HEAD_IN, INK, MASKED, PANELS, QUIET, SIGNAL, TRACK
 from aetherscan.search.bandpass import normalize_bandpass
 from aetherscan.search.candidates import Candidate
 
@@ -107,7 +106,8 @@ def draw_waterfall(
     figure = Figure(figsize=(WIDTH_IN, height_in), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.08})[:, 0]
-    figure.subplots_adjust(left=0.245, right=0.875, top=1 - 0.86 / height_in, bottom=0.74 / height_in)
+    left, right = PANELS
+    figure.subplots_adjust(left=left, right=right, top=1 - HEAD_IN / height_in, bottom=FOOT_IN / height_in)
     highest = _highest(panels)
     for i, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
         image = _draw_panel(axes, panel, highest)
@@ -182,14 +182,14 @@ def _label(axes: Any, panel: Panel, snr: float, *, is_on: bool) -> None:
     absent = panel.header.source_name == ABSENT
     words: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "center", "parse_math": False}
     strength = "missing" if absent else f"SNR {snr:.{1 if abs(snr) < 1000 else 0}f}"
-    axes.text(-0.025, 0.70, f"{role}  {_utc(panel.header.tstart, '%H:%M:%S')}", fontsize=LARGE, color=color, **words)
+    axes.text(-0.025, 0.70, f"{role}  {utc_of(panel.header.tstart):%H:%M:%S}", fontsize=LARGE, color=color, **words)
     axes.text(-0.025, 0.30, strength, fontsize=LARGE, color=color, **words)
 
 
 def _draw_scale(figure: Figure, image: Any, panels: Sequence[Panel], height_in: float) -> None:
     """Draw the color bar of all panels."""
     brighter = any(np.nanmax(panel.sigmas, initial=0) > image.norm.vmax for panel in panels)
-    bottom, top = 0.74 / height_in, 1 - 0.86 / height_in
+    bottom, top = FOOT_IN / height_in, 1 - HEAD_IN / height_in
     bar = Colorbar(
         figure.add_axes((0.893, bottom, 0.022, top - bottom)), image, extend="max" if brighter else "neither"
     )
@@ -209,9 +209,5 @@ def _draw_text(figure: Figure, lowest: Any, candidate: Candidate, first_on: Head
     figure.text(s=head, y=1 - 0.10 / height_in, fontsize=18, fontweight="bold", **words)
     figure.text(s=found, y=1 - 0.48 / height_in, fontsize=LARGE - len(bend) / 6, **words)
     lowest.set_xlabel(f"Hz from {candidate.frequency_mhz:.6f} MHz", fontsize=SMALL, color=INK)
-    scans = f"start of each scan: {_utc(first_on.tstart, '%Y-%m-%d')} UTC; time runs down, {first_on.duration_s:.0f} s"
+    scans = f"start of each scan: {utc_of(first_on.tstart):%Y-%m-%d} UTC; time runs down, {first_on.duration_s:.0f} s"
     figure.text(s=scans, y=0.20 / height_in, fontsize=SMALL - 2.5, **words)
-
-
-def _utc(mjd: float, form: str) -> str:
-    return datetime.fromtimestamp((mjd - UNIX_EPOCH_MJD) * SECONDS_PER_DAY, UTC).strftime(form)

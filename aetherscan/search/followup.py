@@ -26,9 +26,10 @@ STEP_S = 300.0
 """Time from one altitude to the next."""
 DAY_STEPS = 288
 LOWEST_DEG = {"GBT": 5.0, "Parkes": 30.5, "MeerKAT": 15.0, "FAST": 50.0, "GMRT": 17.0}
-"""Lowest altitude at which a telescope observes: GBT Observer's Guide (Green Bank Observatory 2024); Parkes Radio
-Telescope Users Guide (CSIRO 2022); MeerKAT Specifications (SARAO 2023); for FAST Jiang et al. 2020,
-doi:10.1088/1674-4527/20/5/64 (zenith angle 40 degrees); GMRT Observer's Manual (NCRA). For others the horizon."""
+"""Lowest altitude at which a telescope observes; for others the horizon. GBT: Basic GBT Info (Green Bank Observatory).
+GMRT: GMRT Antenna Specifications (NCRA), the limit of the software. FAST: Jiang et al. 2020,
+doi:10.1088/1674-4527/20/5/64, a zenith angle of 40 degrees. Those of Parkes and MeerKAT are not yet confirmed by a
+document of the observatory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line, remarks, score_text
 from sentinel.store.filters import Filter, ordering
 from sentinel.store.labels import put_labels
-from sentinel.store.queue import Store
-from sentinel.store.schema import artefact, attempt, cadence, candidate, file, labeled
+from sentinel.store.queue import Store, written_file
+from sentinel.store.schema import attempt, cadence, candidate, file, labeled
 from sentinel.store.tables import with_latents, write_candidates
 
 
@@ -89,6 +89,7 @@ def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> 
         ReadError: a file cannot be read.
     """
     from sentinel.workers.pictures import waterfalls
+    from sentinel.workers.search import scan_count
 
     check_writable(path.parent, path.name)
     joined = select(candidate, cadence.c.pattern, cadence.c.run).join(cadence).where(candidate.c.id == candidate_id)
@@ -96,7 +97,7 @@ def draw(store: Store, candidate_id: int, path: Path, *, track: bool = True) -> 
         row = rows.execute(joined).mappings().one_or_none()
     if row is None:
         raise StoreError(f"candidate {candidate_id}: no such row")
-    paths, expected = store.paths(row["cadence_id"]), len(str(row["pattern"]).replace(".", ""))
+    paths, expected = store.paths(row["cadence_id"]), scan_count(row["pattern"])
     polarization = (row["run"] or {}).get("polarization")
     if len(paths) != expected:
         paths, polarization = _stamp_scans(store, candidate_id, f"{expected} files of its cadence, found {len(paths)}")
@@ -119,12 +120,11 @@ def _stamp_scans(store: Store, candidate_id: int, lacking: str) -> tuple[tuple[P
     """
     from sentinel.workers.stamps import read_stamp
 
-    kept = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "stamp") & (artefact.c.sha256 != "")
     with store.read() as rows:
-        stamp = rows.execute(select(artefact.c.path, artefact.c.sha256).where(kept)).first()
+        stamp = written_file(rows, candidate_id, "stamp")
     if stamp is None:
         raise StoreError(f"candidate {candidate_id}: expected the {lacking}, and no stamp was kept")
-    return tuple(read_stamp(Path(stamp.path), stamp.sha256)[1]), None
+    return tuple(read_stamp(Path(stamp[0]), stamp[1])[1]), None
 
 
 def set_aside(store: Store) -> list[str]:

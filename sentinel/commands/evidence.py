@@ -20,7 +20,7 @@ from sentinel.errors import StoreError
 from sentinel.store.queue import OWED, Store
 from sentinel.store.schema import artefact, attempt, cadence, candidate, label
 from sentinel.workers.process import detector_for
-from sentinel.workers.search import fill_missing, on_positions
+from sentinel.workers.search import fill_missing, on_positions, scan_count
 from sentinel.workers.stamps import DESCRIPTION, described, read_stamp, write_stamp
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -85,7 +85,7 @@ def _stamp(store: Store, row: dict[str, Any], files: list[Any], scratch: Path) -
         _, scans = read_stamp(Path(kept[0].path), kept[0].sha256)
         return [*scans, Path(kept[0].path) / DESCRIPTION]
     paths, on = store.paths(row["cadence_id"]), on_positions(row["pattern"])
-    if len(paths) != len(row["pattern"].replace(".", "")):
+    if len(paths) != scan_count(row["pattern"]):
         raise StoreError(f"candidate {row['id']}: expected a stamp or the files of its cadence, found neither")
     run = row["run"] or {}
     with open_cadence(paths, run.get("polarization")) as opened:
@@ -106,7 +106,7 @@ def _pictures(files: list[Any]) -> list[Path]:
 def _trace(config: Config, store: Store, row: dict[str, Any]) -> Iterator[str]:
     """Yield what a search does with the candidate at every stage, or why that is not known."""
     paths = store.paths(row["cadence_id"])
-    if len(paths) != len(row["pattern"].replace(".", "")):
+    if len(paths) != scan_count(row["pattern"]):
         yield "no trace: the files of the cadence are gone"
         return
     try:

@@ -25,7 +25,7 @@ from sentinel.store.releases import active_release
 from sentinel.store.schema import artefact, cadence, candidate, superseded
 from sentinel.workers.pictures import waterfalls
 from sentinel.workers.process import detector_for
-from sentinel.workers.search import search_files
+from sentinel.workers.search import scan_count, search_files
 
 SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 OWN = (
@@ -73,7 +73,7 @@ def replay(config: Config, store: Store, since: float, tell: Callable[[str], obj
     changed = away = 0
     for entry in cadences:
         paths = store.paths(entry.id)
-        if len(paths) != len(entry.pattern.replace(".", "")):
+        if len(paths) != scan_count(entry.pattern):
             away += 1
             tell(f"cadence {entry.id}: {entry.target}: its files are missing")
             continue

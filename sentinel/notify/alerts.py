@@ -24,17 +24,8 @@ SAME = (
     *("barycentric_drift_hz_s", "drift_nhz", "snr", "valid", "joint_snr", "probability", "probability_spread"),
     *("strangeness", "scored_by", "tstart_mjd", "target", "telescope", "ra_deg", "dec_deg", "on_separation_arcmin"),
     *("note", "allocations", "clock", "comb_spacing_hz", "comb_teeth", "neighbours", "nearest_hz", "seen_before"),
-    *(
-        "seen_cadences",
-        "seen_of",
-        "seen_targets",
-        "last_seen_mjd",
-        "label",
-        "release_name",
-        "release_sha256",
-        "code_version",
-        "config_sha256",
-    ),
+    *("seen_cadences", "seen_of", "seen_targets", "last_seen_mjd", "label"),
+    *("release_name", "release_sha256", "code_version", "config_sha256"),
 )
 """Fields of a candidate that are columns of the table `candidate`, with the label in force."""
 

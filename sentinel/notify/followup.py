@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aetherscan.cadence.roles import sexagesimal
-from aetherscan.header import SECONDS_PER_DAY, UNIX_EPOCH_MJD
+from aetherscan.header import SECONDS_PER_DAY, UNIX_EPOCH_MJD, utc_of
 from sentinel.notify.messages import escaped
 
 LOG = logging.getLogger(__name__)
@@ -57,10 +57,9 @@ def known_track(row: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[Any, An
 
 
 def _ons(roles: Sequence[Mapping[str, Any]], tstart_mjd: float) -> tuple[tuple[float, float], ...]:
-    starts = [(datetime.fromisoformat(scan["start_utc"]).replace(tzinfo=UTC), scan) for scan in roles]
-    return tuple(
-        ((at.timestamp() - _unix(tstart_mjd)), float(scan["seconds"])) for at, scan in starts if scan["role"] == "ON"
-    )
+    first, ons = utc_of(tstart_mjd), [scan for scan in roles if scan["role"] == "ON"]
+    starts = [datetime.fromisoformat(scan["start_utc"]).replace(tzinfo=UTC) for scan in ons]
+    return tuple(((at - first).total_seconds(), float(scan["seconds"])) for at, scan in zip(starts, ons, strict=True))
 
 
 def observer_line(row: Mapping[str, Any], run: Mapping[str, Any], unix_s: float) -> str:
@@ -166,12 +165,8 @@ def _mjd(unix_s: float) -> float:
     return UNIX_EPOCH_MJD + unix_s / SECONDS_PER_DAY
 
 
-def _unix(mjd: float) -> float:
-    return (mjd - UNIX_EPOCH_MJD) * SECONDS_PER_DAY
-
-
 def _moment(mjd: float) -> str:
-    return datetime.fromtimestamp(_unix(mjd), UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{utc_of(mjd):%Y-%m-%d %H:%M}"
 
 
 def _clock(mjd: float) -> str:

@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateColumn, CreateTable, DropIndex
 
+from sentinel import COMMAND
 from sentinel.errors import StoreError
 from sentinel.store.labels import count_earlier_labels
 from sentinel.store.schema import (
@@ -219,14 +220,14 @@ def _check(rows: Connection, version: int, to: int) -> None:
     if version > NEWEST:
         raise StoreError(
             f"{place}: expected schema version {NEWEST} or older, found {version}, which a newer release "
-            f"wrote: use that release, or downgrade with it: ./sentinel.py store migrate --to {NEWEST}"
+            f"wrote: use that release, or downgrade with it: {COMMAND} store migrate --to {NEWEST}"
         )
     if not OLDEST <= to <= NEWEST:
         raise StoreError(f"{place}: expected a schema version from {OLDEST} to {NEWEST}, found {to}")
     recent = select(heartbeat.c.name).where(in_last(heartbeat.c.at, ALIVE_S)).order_by(heartbeat.c.name)
     if to < version and (alive := list(rows.scalars(recent))):
         raise StoreError(
-            f"{place}: still used by {', '.join(alive)}: run ./sentinel.py down there and retry after {ALIVE_S:.0f} s"
+            f"{place}: still used by {', '.join(alive)}: run {COMMAND} down there and retry after {ALIVE_S:.0f} s"
         )
 
 

@@ -530,6 +530,20 @@ def insert_if_absent(rows: Connection, table: Table) -> Insert:
     return dialect.insert(table).on_conflict_do_nothing()
 
 
+def written_file(rows: Connection, candidate_id: int, kind: str) -> tuple[str, str] | None:
+    """Return path and sha256 of the newest file of a kind that is written for a candidate, or None.
+
+    Args:
+        rows: of the open transaction.
+        candidate_id: number of its row.
+        kind: waterfall, example or stamp.
+    """
+    files = select(artefact.c.path, artefact.c.sha256).order_by(artefact.c.id.desc())
+    written = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == kind) & (artefact.c.sha256 != OWED)
+    found = rows.execute(files.where(written)).first()
+    return None if found is None else (found.path, found.sha256)
+
+
 def retry_while_away(step: Callable[[], T]) -> T:
     """Repeat a step while the store is away, and log the cause each time; return its result."""
     waits = iter(AWAY_S)

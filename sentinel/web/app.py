@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from sentinel import COMMAND
 from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
 from sentinel.web import candidate, events, export, follow, labels, login, monitors, night, places, stamp, table
@@ -88,7 +89,7 @@ def _open(desk: Desk, function: Page) -> Callable[[Request], Response]:
 async def _events(desk: Desk, request: Request) -> Response:
     visitor = await run_in_threadpool(desk.visitor, request)
     if not visitor.name and desk.access.must_log_in(request.scope):
-        return refuse(request, 401, "log in first: ./sentinel.py web login")
+        return refuse(request, 401, f"log in first: {COMMAND} web login")
     return await events.respond(desk.pulse, request)
 
 

@@ -11,20 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from aetherscan.plotting.style import FOOT_IN, HEAD_IN, PANELS
+from sentinel.store.queue import written_file
 from sentinel.store.schema import candidate, label, superseded
 from sentinel.web.desk import Desk, Visitor
 from sentinel.web.events import position_now
-from sentinel.web.query import SHOWN, Row, add_people, at_frequency, one_candidate, picture_of, stamp_of
+from sentinel.web.query import SHOWN, Row, add_people, at_frequency, one_candidate
 
 ALIKE = 12
 """Look-alikes that a page shows."""
 MOST_ELSEWHERE = 20
 THUMB_PX = (220, 160)
 """Width and height of a small picture, which shows the panels only."""
-HEAD_IN, FOOT_IN = 0.84, 0.74
-"""Heights of the text above and below the panels of a waterfall, inches: see `aetherscan.plotting.waterfall`."""
-PANELS = (0.245, 0.875)
-"""Left and right end of the panels, parts of the width."""
+BORDER_IN = 0.02
+"""Width of the border of the panels of a waterfall, with some space, inches."""
 DPI = 100.0
 YEAR = "private, max-age=31536000, immutable"
 """A picture has its checksum in its address, so a browser may keep it."""
@@ -75,9 +75,9 @@ def facts_of(desk: Desk, rows: Connection, number: int, *, blind: bool) -> dict[
     row = one_candidate(rows, number)
     if row is None:
         raise HTTPException(404, f"no candidate {number}")
-    picture = picture_of(rows, number)
+    picture = written_file(rows, number, "waterfall")
     facts: dict[str, Any] = {"row": row, "picture": picture and f"/candidates/{number}/picture.png?v={picture[1][:12]}"}
-    kept = stamp_of(rows, number)
+    kept = written_file(rows, number, "stamp")
     facts["stamp"] = kept and f"/candidates/{number}/stamp?v={kept[1][:12]}"
     facts |= {"reasons": REASONS, "alike": [], "elsewhere": [], "history": []}
     if blind:
@@ -127,7 +127,7 @@ def thumbnail(desk: Desk, request: Request, _: Visitor) -> Response:
 def _picture_path(desk: Desk, request: Request) -> Path:
     """Return the path of a picture, which must be inside the picture folder, whatever the store says."""
     with desk.store.read() as rows:
-        found = picture_of(rows, number := candidate_id(request))
+        found = written_file(rows, number := candidate_id(request), "waterfall")
     path = Path(found[0]).resolve() if found else None
     if path is None or not path.is_relative_to(desk.config.pictures.resolve()) or not path.is_file():
         raise HTTPException(404, f"no picture of candidate {number}")
@@ -139,7 +139,8 @@ def _small(path: Path, _: int) -> bytes:
     from PIL import Image
 
     with Image.open(path) as whole:
-        high = HEAD_IN * _dots_per_inch(whole), whole.height - FOOT_IN * _dots_per_inch(whole)
+        dots = _dots_per_inch(whole)
+        high = (HEAD_IN - BORDER_IN) * dots, whole.height - FOOT_IN * dots
         panels = (PANELS[0] * whole.width, high[0], PANELS[1] * whole.width, high[1])
         small = whole.convert("RGB").resize(THUMB_PX, Image.Resampling.BOX, panels).quantize(64)
     stream = io.BytesIO()
@@ -153,7 +154,7 @@ def _headless(path: Path, _: int) -> bytes:
 
     stream = io.BytesIO()
     with Image.open(path) as whole:
-        whole.crop((0, round(HEAD_IN * _dots_per_inch(whole)), *whole.size)).save(stream, "PNG")
+        whole.crop((0, round((HEAD_IN - BORDER_IN) * _dots_per_inch(whole)), *whole.size)).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, case, func, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from aetherscan.header import UNIX_EPOCH_MJD
+from aetherscan.header import SECONDS_PER_DAY, UNIX_EPOCH_MJD, utc_of
 from sentinel.errors import ConfigError
 from sentinel.monitor.latency import percentiles
 from sentinel.store.filters import KEYS, Filter, parse_filter
@@ -32,7 +32,7 @@ STAGES = {
 
 def day_of(mjd: float) -> str:
     """Return the date of an MJD, UTC."""
-    return (datetime.fromtimestamp(0, UTC) + timedelta(days=int(mjd) - UNIX_EPOCH_MJD)).strftime("%Y-%m-%d")
+    return f"{utc_of(int(mjd)):%Y-%m-%d}"
 
 
 def show(desk: Desk, request: Request, visitor: Visitor) -> Response:
@@ -61,7 +61,7 @@ def points(desk: Desk, request: Request, visitor: Visitor) -> Response:
         chosen = select(*columns, candidate.c.label_in_force).where(*asked.conditions(visitor.name))
         found = rows.execute(chosen.order_by(candidate.c.id.desc()).limit(MOST_POINTS)).all()
     ids, mhz, mjd, snr, words = zip(*found, strict=True) if found else ((),) * 5
-    shown = {"id": ids, "mhz": mhz, "unix": [round((day - UNIX_EPOCH_MJD) * 86_400, 1) for day in mjd]}
+    shown = {"id": ids, "mhz": mhz, "unix": [round((day - UNIX_EPOCH_MJD) * SECONDS_PER_DAY, 1) for day in mjd]}
     return JSONResponse({**shown, "snr": [round(value or 0, 1) for value in snr], "label": words})
 
 
@@ -72,7 +72,7 @@ def _night(rows: Connection, request: Request) -> tuple[Filter, str]:
         ConfigError: `night` is no date.
     """
     last = rows.scalar(select(func.max(candidate.c.tstart_mjd)))
-    newest = day_of(last if last is not None else UNIX_EPOCH_MJD + rows.scalars(select(now())).one() / 86_400)
+    newest = day_of(last if last is not None else UNIX_EPOCH_MJD + rows.scalars(select(now())).one() / SECONDS_PER_DAY)
     return parse_filter([("night", request.query_params.get("night") or newest)]), newest
 
 

@@ -13,14 +13,12 @@ from sentinel.notify.messages import remarks
 from sentinel.store.filters import SORTS, Filter, beyond, ordering
 from sentinel.store.labels import standing_labels
 from sentinel.store.queue import SAME_FREQUENCY_MHZ
-from sentinel.store.schema import artefact, cadence, candidate, labeled, superseded
+from sentinel.store.schema import cadence, candidate, label, labeled, superseded
 
 ROWS = 100
 """Candidates on one page of the table."""
 MOST_VALUES = 8
 """Values of a facet that are listed."""
-MOST_ELSEWHERE = 20
-"""Candidates at the same frequency that a page lists."""
 NONE = "none"
 Row = dict[str, Any]
 SHOWN = tuple(column for column in candidate.c if column.name not in {"latents", "latents_f32", "config_sha256"})
@@ -89,17 +87,11 @@ def add_people(rows: Connection, found: Sequence[Row]) -> None:
     """Add to each row who labeled it and how (`people`: name and label), and its `remarks`."""
     said: dict[int, list[tuple[str, str]]] = {}
     ids = [row["id"] for row in found]
-    for each in rows.execute(standing_labels().where(_of("candidate_id", ids))):
+    for each in rows.execute(standing_labels().where(label.c.candidate_id.in_(ids))):
         said.setdefault(each.candidate_id, []).append((each.by or "", each.label))
     for row in found:
         row["people"] = said.get(row["id"], [])
         row["remarks"] = remarks({**row, "label": None})
-
-
-def _of(name: str, ids: Sequence[int]) -> Any:
-    from sentinel.store.schema import label
-
-    return label.c[name].in_(ids)
 
 
 def total(rows: Connection, asked: Filter, person: str) -> int:
@@ -164,20 +156,6 @@ def one_candidate(rows: Connection, candidate_id: int) -> Row | None:
     row["label_in_force"] = row.pop("label")
     add_people(rows, [row])
     return row
-
-
-def stamp_of(rows: Connection, candidate_id: int) -> tuple[str, str] | None:
-    """Return path and sha256 of the stamp of a candidate, or None if none is kept."""
-    kept = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "stamp") & (artefact.c.sha256 != "")
-    found = rows.execute(select(artefact.c.path, artefact.c.sha256).where(kept).order_by(artefact.c.id.desc())).first()
-    return None if found is None else (found.path, found.sha256)
-
-
-def picture_of(rows: Connection, candidate_id: int) -> tuple[str, str] | None:
-    """Return path and sha256 of the waterfall of a candidate, or None until it is drawn."""
-    drawn = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == "waterfall") & (artefact.c.sha256 != "")
-    found = rows.execute(select(artefact.c.path, artefact.c.sha256).where(drawn).order_by(artefact.c.id.desc())).first()
-    return (str(found.path), str(found.sha256)) if found else None
 
 
 def at_frequency(rows: Connection, mhz: float, width_mhz: float = SAME_FREQUENCY_MHZ, most: int = 500) -> list[Row]:

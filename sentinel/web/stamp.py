@@ -8,7 +8,6 @@ noise, 4% of a bright pixel. 0 was not measured. A stamp never changes, so brows
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,12 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from aetherscan.errors import ReadError
-from aetherscan.header import MAD_TO_SIGMA, SECONDS_PER_DAY, UNIX_EPOCH_MJD, Header
+from aetherscan.header import MAD_TO_SIGMA, SECONDS_PER_DAY, Header, utc_of
 from sentinel.errors import StoreError
+from sentinel.store.queue import written_file
 from sentinel.store.schema import candidate
 from sentinel.web.candidate import candidate_id
 from sentinel.web.desk import Desk, Visitor
-from sentinel.web.query import stamp_of
 
 LOW, HIGH = -3.0, 8.0
 """asinh of -10 sigma and of 1,490 sigma."""
@@ -44,7 +43,7 @@ def respond(desk: Desk, request: Request, _: Visitor) -> Response:
     number = candidate_id(request)
     shown = select(*(candidate.c[name] for name in SHOWN)).where(candidate.c.id == number)
     with desk.store.read() as rows:
-        kept, row = stamp_of(rows, number), rows.execute(shown).mappings().first()
+        kept, row = written_file(rows, number, "stamp"), rows.execute(shown).mappings().first()
     folder = Path(kept[0]).resolve() if kept else None
     if row is None or kept is None or folder is None or not folder.is_relative_to(desk.config.pictures.resolve()):
         raise HTTPException(404, f"no stamp of candidate {number}")
@@ -107,10 +106,9 @@ def _panel(
     role, header, power = scan
     factor = -(-len(power) // MOST_ROWS)
     pixels = quantized(sigmas(power[: len(power) // factor * factor].reshape(-1, factor, power.shape[1]).mean(axis=1)))
-    start = datetime.fromtimestamp((header.tstart - UNIX_EPOCH_MJD) * SECONDS_PER_DAY, UTC)
     return {
         "role": role,
-        "start_utc": start.strftime("%Y-%m-%d %H:%M:%S"),
+        "start_utc": f"{utc_of(header.tstart):%Y-%m-%d %H:%M:%S}",
         "start_s": (header.tstart - row["tstart_mjd"]) * SECONDS_PER_DAY,
         "tsamp": header.tsamp * factor,
         "rows": pixels.shape[0],

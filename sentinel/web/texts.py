@@ -1,10 +1,10 @@
 """Numbers and times as pages show them."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from aetherscan.header import UNIX_EPOCH_MJD
+from aetherscan.cadence.roles import sexagesimal as unsigned
+from aetherscan.header import SECONDS_PER_DAY, UNIX_EPOCH_MJD, utc_of
 
 NONE = "-"
 """Shown where there is no value."""
@@ -24,13 +24,12 @@ def utc(mjd: float | None) -> str:
     """Return an MJD as date and time, UTC, to the second."""
     if mjd is None or not 0 < mjd < 1e6:
         return NONE
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(days=mjd - UNIX_EPOCH_MJD)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return f"{utc_of(mjd):%Y-%m-%d %H:%M:%S}"
 
 
 def clock(seconds: float | None) -> str:
     """Return a time in seconds since 1970 as date and time, UTC, to the second."""
-    return NONE if seconds is None else utc(UNIX_EPOCH_MJD + seconds / 86_400)
+    return NONE if seconds is None else utc(UNIX_EPOCH_MJD + seconds / SECONDS_PER_DAY)
 
 
 def probability(row: Any) -> str:
@@ -45,9 +44,8 @@ def sexagesimal(degrees: float | None, *, hours: bool = False) -> str:
     """Return an angle as degrees (or hours), minutes and seconds."""
     if degrees is None:
         return NONE
-    total = round(abs(degrees) / (15 if hours else 1) * 3600, 1)
     sign = "" if hours else "-" if degrees < 0 else "+"
-    return f"{sign}{int(total // 3600):02d}:{int(total // 60 % 60):02d}:{total % 60:04.1f}"
+    return sign + unsigned(abs(degrees) / (15 if hours else 1), 1)
 
 
 def numbers(values: Sequence[float] | None) -> str:

@@ -29,7 +29,7 @@ from sentinel.notify.outbox import resume_uploads
 from sentinel.store.filesystem import missing_mount
 from sentinel.store.queue import OWED, Store, retry_while_away
 from sentinel.store.schema import artefact, cadence, candidate, in_last, latents_of, now
-from sentinel.workers.search import fill_missing, on_positions
+from sentinel.workers.search import fill_missing, on_positions, scan_count
 from sentinel.workers.stamps import described, make_room, write_stamp
 
 LOG = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _draw(store: Store, cadence_id: int, stamp_bytes: int) -> int:
                 del EXAMPLES[row["path"]]
         owed = files["waterfall"] or (files["stamp"] and stamp_bytes)
         paths = store.paths(cadence_id) if owed else ()
-        if len(paths) == sum(letter != "." for letter in pattern):
+        if len(paths) == scan_count(pattern):
             _draw_waterfalls(waterfalls(paths, pattern, files["waterfall"], run.get("polarization")), files, write)
             if stamp_bytes:
                 _write_stamps(store, (paths, pattern, run), files["stamp"], stamp_bytes, written)

@@ -7,7 +7,6 @@ workers and `replay` import this module: it loads the search kernels.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import date, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from aetherscan.cadence.plausible import warnings_of
 from aetherscan.cadence.roles import roles_of
 from aetherscan.errors import TruncatedFileError
-from aetherscan.header import NOT_MEASURED, UNIX_EPOCH_MJD, Header
+from aetherscan.header import NOT_MEASURED, Header, utc_of
 from aetherscan.io import Observation, absent_observation, open_cadence
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.features import pack_example
@@ -58,7 +57,7 @@ def search_files(
         cadence_id: names the pictures.
     """
     on = on_positions(pattern)
-    if len(paths) != (expected := len(pattern.replace(".", ""))):
+    if len(paths) != (expected := scan_count(pattern)):
         raise TruncatedFileError(
             f"expected {expected} files for {pattern}, found {len(paths)}: the others are gone from the watched folders"
         )
@@ -124,6 +123,11 @@ def on_positions(pattern: str) -> tuple[int, ...]:
     return tuple(i for i, letter in enumerate(pattern) if letter == "A")
 
 
+def scan_count(pattern: str) -> int:
+    """Return how many observations a cadence has; a dot in its pattern is one that it is searched without."""
+    return len(pattern.replace(".", ""))
+
+
 def fill_missing(opened: Sequence[Observation], pattern: str) -> list[Observation]:
     """Return the observations in time order, with an observation without power for each dot in the pattern.
 
@@ -186,7 +190,7 @@ def candidate_rows(
 
 def mute_reason(zones: Sequence[MuteZone], mhz: float, mjd: float) -> str | None:
     """Return the reason of the first mute zone that holds a frequency on the day of an observation, None outside."""
-    day = date(1970, 1, 1) + timedelta(days=int(mjd) - UNIX_EPOCH_MJD)
+    day = utc_of(int(mjd)).date()
     return next((zone.reason for zone in zones if zone.holds(mhz, day)), None)
 
 
