@@ -262,14 +262,14 @@ def notify_when_ready(config: Config, watch: Callable[[], Callable[[], str]]) ->
     if not address or os.fork():
         return
     die_with_parent()
-    parent, state = os.getppid(), "READY=1\nSTATUS=searching"
+    parent = os.getppid()
     try:
         wait_ready(config, watch(), lambda line: _notify(address, f"STATUS={line}"))
+        _notify(address, "READY=1\nSTATUS=searching")
     except SentinelError as error:
-        state = f"STATUS={str(error).splitlines()[0]}"
+        _notify(address, f"STATUS={str(error).splitlines()[0]}")  # first, because this process ends with its parent
         os.kill(parent, signal.SIGTERM)
     finally:
-        _notify(address, state)
         os._exit(0)
 
 
