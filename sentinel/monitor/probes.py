@@ -5,8 +5,10 @@ abandoned after `PATIENCE_S`.
 """
 
 import json
+import math
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -23,12 +25,13 @@ from sentinel.errors import StoreError
 from sentinel.notify.messages import one_line
 from sentinel.store.filesystem import missing_mount, mount_point
 from sentinel.store.queue import Store
-from sentinel.store.schema import now
+from sentinel.store.schema import heartbeat, now
 
 PATIENCE_S = 5.0
 JUMP_S = 2.0
-"""Steps of the clock between two looks that are no jump."""
+"""Steps of the clock between two heartbeats that are no jump."""
 JUMP_REPORTED_S = 45.0
+"""How long a jump is reported after the first heartbeat that tells it."""
 SLOWEST_SCAN_S = 45.0
 """A root may always go this long without a complete scan."""
 _looking: dict[str, tuple[threading.Thread, dict[str, Any]]] = {}
@@ -101,39 +104,50 @@ def root_problem(root: Path) -> str:
     return missing_mount(root)
 
 
-@dataclass(slots=True)
-class MachineProbe:
-    """Looks at the machine; remembers the clock from one look to the next."""
+def machine(config: Config, store: Store | None = None) -> dict[str, Any]:
+    """Return what was found in each place of this machine. `error` is in an entry that failed."""
+    places = {
+        "state": lambda: folder(config.state_dir),
+        "pictures": lambda: folder(config.pictures),
+        "cache": compiled_cache,
+    }
+    return {name: look(name, probe) for name, probe in places.items()} | {"clock": _clock(store)}
 
-    config: Config
-    _offset_s: float | None = None
-    _jump_s: float = 0.0
-    _jumped_at: float = 0.0
 
-    def facts(self, store: Store | None = None) -> dict[str, Any]:
-        """Return what was found in each place. `error` is in an entry that failed."""
-        places = {
-            "state": lambda: folder(self.config.state_dir),
-            "pictures": lambda: folder(self.config.pictures),
-            "cache": compiled_cache,
-        }
-        return {name: look(name, probe) for name, probe in places.items()} | {"clock": self._clock(store)}
+def _clock(store: Store | None) -> dict[str, Any]:
+    """Return the offset of the clock from the monotonic one, and its last jump.
 
-    def _clock(self, store: Store | None) -> dict[str, Any]:
-        steady = time.monotonic()
-        offset_s = time.time() - steady
-        if self._offset_s is not None and abs(offset_s - self._offset_s) > JUMP_S:
-            self._jump_s, self._jumped_at = offset_s - self._offset_s, steady
-        self._offset_s = offset_s
-        jumped = self._jump_s and steady - self._jumped_at < JUMP_REPORTED_S
-        facts = {"jump_s": round(self._jump_s, 1)} if jumped else {}
-        try:
-            if store:
-                with store.read() as rows:
-                    facts["ahead_s"] = round(time.time() - rows.scalars(select(now())).one(), 1)
-        except StoreError:
-            pass  # another check reports it
+    The offset is compared with that in the last heartbeat of `web`. A jump is therefore found by a `web` that was
+    restarted, and after a time in which no heartbeat could be written.
+    """
+    steady = time.monotonic()
+    offset_s = time.time() - steady
+    facts = {"boot": _boot(), "offset_s": round(offset_s, 1)}
+    if store is None:
         return facts
+    try:
+        with store.read() as rows:
+            facts["ahead_s"] = round(time.time() - rows.scalars(select(now())).one(), 1)
+            last = select(heartbeat.c.facts).where(heartbeat.c.name == f"web@{socket.gethostname()}")
+            before = (rows.scalar(last) or {}).get("machine", {}).get("clock", {})
+    except StoreError:
+        return facts  # another check reports it
+    if before.get("boot") != facts["boot"]:
+        return facts
+    jump_s = offset_s - before["offset_s"]
+    if abs(jump_s) > JUMP_S:
+        return facts | {"jump_s": round(jump_s, 1), "jumped_at": round(steady, 1)}
+    if 0 <= steady - before.get("jumped_at", -math.inf) < JUMP_REPORTED_S:
+        return facts | {name: before[name] for name in ("jump_s", "jumped_at")}
+    return facts
+
+
+def _boot() -> str:
+    """Return the identity of this start of the machine, or of this process where the machine tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"process {os.getpid()}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from sentinel.config import Config
 from sentinel.errors import BusyError, StoreError
 from sentinel.monitor.checks import CRITICAL, LATE, OK, UNKNOWN, WARNING, WORDS, applicable, is_late, problems
 from sentinel.monitor.latency import percentiles
-from sentinel.monitor.probes import MachineProbe
+from sentinel.monitor.probes import machine
 from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
 from sentinel.programs.supervisor import current_run, program_states, silent_supervisord
@@ -73,7 +73,7 @@ def read_status(config: Config, open_store: Callable[[], Store]) -> Status:
         if "machine" in beat["facts"] and not is_late(beat)
     }
     if facts["host"] not in facts["machines"]:
-        facts["machines"] |= {facts["host"]: MachineProbe(config).facts(store if readable else None)}
+        facts["machines"] |= {facts["host"]: machine(config, store if readable else None)}
     found = problems(facts, readable=readable)
     levels = {
         check.name: found[check.name][0] if check.name in found else OK

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from sentinel.config import Config
 from sentinel.injection.canary import Canaries
 from sentinel.monitor.metrics import StageHistograms
-from sentinel.monitor.probes import MachineProbe
+from sentinel.monitor.probes import machine
 from sentinel.monitor.status import quick_store
 from sentinel.notify.messages import one_line
 from sentinel.programs.program import ProgramLoop
@@ -112,7 +112,7 @@ def _share_arenas() -> None:
 def run(config: Config, store: Store, loop: ProgramLoop) -> None:
     """Serve requests and send canaries. A port that cannot be opened is tried again, and canaries are sent anyway."""
     _share_arenas()
-    served, stages, machine = None, StageHistograms(), MachineProbe(config)
+    served, stages = None, StageHistograms()
     pages = quick_store(config, upgrade=False)
     canaries, error = Canaries(config=config, store=store), ""
     while True:
@@ -124,7 +124,7 @@ def run(config: Config, store: Store, loop: ProgramLoop) -> None:
         except (OSError, ssl.SSLError) as refused:
             address = f"not listening on {config.web.host}, port {config.web.port}: {one_line(refused)}"
         try:
-            loop.heartbeat(web=address, machine=machine.facts(store), error=error)
+            loop.heartbeat(web=address, machine=machine(config, store), error=error)
             error = ""
             canaries.tend()
         except Exception as failed:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sentinel import cli
 from sentinel.config import Config
 from sentinel.monitor import probes
 from sentinel.monitor.checks import CHECKS, CRITICAL, OK, WARNING, problems
-from sentinel.monitor.probes import MachineProbe, RootReports
+from sentinel.monitor.probes import RootReports
 from sentinel.store import filesystem
 
 ROOT = {"problem": "", "unread": [], "unread_count": 0, "scan_age_s": 3.0, "limit_s": 45.0}
@@ -249,7 +250,7 @@ def test_a_scan_that_reads_everything_but_the_root_does_not_count_as_complete(tm
 def test_a_folder_that_cannot_be_written_is_named_and_one_that_hangs_is_abandoned(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    facts = MachineProbe(Config(state_dir=tmp_path, picture_dir=tmp_path / "file")).facts()
+    facts = probes.machine(Config(state_dir=tmp_path, picture_dir=tmp_path / "file"))
     assert "Not a directory" in facts["pictures"]["error"]
     assert "cannot be made" in facts["cache"]["error"]
     assert facts["state"]["path"] == str(tmp_path)
@@ -264,29 +265,39 @@ def test_a_probe_that_fails_in_an_unexpected_way_is_no_sign_of_good_order(tmp_pa
     assert probes.look("broken", lambda: {}["x"])["error"] == "KeyError: 'x'"
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(probes.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home directory")))
-    facts = MachineProbe(Config(state_dir=tmp_path)).facts()
+    facts = probes.machine(Config(state_dir=tmp_path))
     assert facts["cache"]["error"] == "RuntimeError: no home directory"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_state_directory_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    assert "Permission denied" in MachineProbe(Config(state_dir=tmp_path)).facts()["state"]["error"]
+    assert "Permission denied" in probes.machine(Config(state_dir=tmp_path))["state"]["error"]
 
 
 @pytest.mark.fault(32, promise="P5")
-def test_a_clock_that_jumps_is_reported_for_less_than_a_minute(tmp_path, monkeypatch):
+def test_a_clock_that_jumps_is_reported_for_less_than_a_minute(store, tmp_path, monkeypatch):
+    """Nothing is kept between two looks but the heartbeat: each look could be that of a restarted program."""
     steady, wall = [0.0], [0.0]
     monkeypatch.setattr(probes.time, "monotonic", lambda: steady[0])
     monkeypatch.setattr(probes.time, "time", lambda: wall[0])
-    probe = MachineProbe(Config(state_dir=tmp_path))
-    assert probe._clock(None) == {}
-    steady[0], wall[0] = 5.0, 5.5
-    assert probe._clock(None) == {}
-    steady[0], wall[0] = 10.0, -3590.0
-    assert probe._clock(None) == {"jump_s": -3600.5}
-    steady[0], wall[0] = 60.0, -3540.0
-    assert probe._clock(None) == {}
+
+    def jump_s(seen_at, clock, *, written=True):
+        steady[0], wall[0] = seen_at, clock
+        facts = probes.machine(Config(state_dir=tmp_path), store)
+        host = socket.gethostname()
+        if written:
+            store.record_heartbeat(f"web@{host}", 10, pid=1, host=host, machine=facts)
+        return facts["clock"].get("jump_s")
+
+    assert jump_s(0.0, 0.0) is None
+    assert jump_s(5.0, 5.5) is None
+    assert jump_s(10.0, -3590.0, written=False) == -3600.5
+    assert jump_s(99.0, -3501.0) == -3600.5, "no heartbeat has told it yet"
+    assert jump_s(140.0, -3460.0) == -3600.5
+    assert jump_s(145.0, -3455.0) is None
+    monkeypatch.setattr(probes, "_boot", lambda: "another start of the machine")
+    assert jump_s(1.0, -3450.0) is None
 
 
 @pytest.mark.fault(52, promise="P5")
