@@ -742,8 +742,9 @@ def load_config(path: Path | None) -> Config:
         raise ConfigError("\n".join(f"{path or 'environment'}: {mistake}" for mistake in mistakes))
     base = path.parent if path else Path.cwd()
     found = _placed(layers.model_dump(), base)
-    if (PACKAGED / layers.release).exists() and not found["release"].exists():
-        found["release"] = PACKAGED / layers.release
+    own = PACKAGED if PACKAGED.exists() else ROOT
+    if not found["release"].exists() and (own / layers.release).exists():
+        found["release"] = own / layers.release  # the configuration is in another folder than the program
     found["state_dir"] = Path(found["state_dir"]).resolve()  # one service has one path, whatever links lead to it
     for name, variable in FOLDERS.items():
         if named := os.environ.get(variable):

@@ -50,6 +50,13 @@ def test_relative_paths_start_at_the_folder_of_the_file(write, tmp_path):
     assert config.store_url == f"sqlite:///{tmp_path}/var/sentinel.db"
 
 
+def test_a_release_that_is_not_beside_the_file_is_that_of_the_program(write, tmp_path):
+    assert load_config(write("state_dir: s")).release == ROOT / "models" / "equinox"
+    assert load_config(write("release: models/mine")).release == tmp_path / "models" / "mine"
+    (tmp_path / "models" / "equinox").mkdir(parents=True)
+    assert load_config(write("state_dir: s")).release == tmp_path / "models" / "equinox"
+
+
 def test_the_shipped_file_has_every_key_with_its_default_and_a_comment():
     text = (ROOT / "config.yaml").read_text()
     shipped, ours = yaml.safe_load(text), Config().model_dump(mode="json")
