@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def run(
     root = next((root for root in config.watch.roots if os.access(root, os.W_OK)), config.watch.roots[0])
     if not root.is_dir():
         raise SentinelError(f"{root}: expected a watched folder, found none; mount or make it")
-    folder = root / f"demo-{seed}-{int(time.time())}"
+    folder = root / f"demo-{seed}-{uuid.uuid4().hex[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
         paths, tone = write_sky(Path(scratch), seed, suffix, f"DEMO{seed}")
         tell(f"landing {len(paths)} files in {folder}")

@@ -36,6 +36,14 @@ def test_a_demo_that_is_not_searched_reports_no_earlier_demo_and_keeps_its_files
     assert len(list(config.watch.roots[0].rglob("*.h5"))) == 6
 
 
+def test_two_demos_in_the_same_second_have_a_folder_each(config, store, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    for _ in "12":
+        with pytest.raises(SentinelError, match=r"not searched in 0 s"):
+            demo.run(config, store, **QUIET)
+    assert [len(list(folder.iterdir())) for folder in config.watch.roots[0].iterdir()] == [6, 6]
+
+
 @pytest.mark.fault(42, promise="P5")
 def test_a_demo_does_not_create_a_missing_watched_folder(config, store):
     config.watch.roots[0].rmdir()
