@@ -18,11 +18,10 @@ from sqlalchemy import URL, MetaData, func, make_url, select
 
 from sentinel.errors import StoreError
 from sentinel.store.migrations import ALIVE_S, NEWEST
-from sentinel.store.queue import Store, open_store
+from sentinel.store.queue import SIDE_FILES, Store, open_store
 from sentinel.store.schema import cadence, candidate, heartbeat, in_last, outbox
 
 COUNTED = {"cadences": cadence, "candidates": candidate, "messages": outbox}
-SIDE_FILES = ("-wal", "-shm")
 
 
 def backup(store: Store, file: Path) -> str:

@@ -7,6 +7,7 @@ See decisions 0002 and 0003.
 """
 
 import logging
+import os
 import sqlite3
 import time
 import uuid
@@ -67,6 +68,8 @@ from sentinel.store.schema import (
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
+SIDE_FILES = ("-wal", "-shm")
+"""What SQLite adds to the name of a database for the files beside it."""
 BATCH = 500
 """Values in one statement; SQLite allows 32,766."""
 GATED, HELD = "kafka", "held"
@@ -573,7 +576,22 @@ def _driver_errors(engine: Engine) -> Iterator[None]:
         # Connect anew. After a failover the name leads to another server. SQLite opens a file that it cannot write for
         # reading only, and that connection stays so when the file can be written again.
         engine.dispose()
-        raise StoreAwayError(f"{where}: cannot be used now: {cause}") from error
+        raise StoreAwayError(f"{where}: cannot be used now: {cause}{_missing_rights(engine, error.orig)}") from error
+
+
+def _missing_rights(engine: Engine, error: BaseException | None) -> str:
+    """Return what SQLite must be able to write and what of it this user cannot, if that may be why it failed.
+
+    SQLite gives a new -wal and -shm the mode of the database, so all three lack the right after the database had none.
+    """
+    if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return ""
+    database = Path(engine.url.database or "")
+    wanted = [database, *(database.with_name(database.name + suffix) for suffix in SIDE_FILES), database.parent]
+    closed = [str(path) for path in wanted if os.path.lexists(path) and not os.access(path, os.W_OK)]
+    *files, folder = map(str, wanted)
+    found = f"; found no right to write {', '.join(closed)}" if closed else ""
+    return f": expected to write {', '.join(files)} and in {folder}{found}"
 
 
 def _is_damage(error: BaseException | None) -> bool:

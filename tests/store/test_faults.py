@@ -1,5 +1,6 @@
 """The store is away, locked, read-only or damaged: a step waits and continues, or its error names file and cause."""
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from rows import CANDIDATE, MESSAGE, count, done_once, found, queue, record_candidates, row
@@ -320,6 +322,42 @@ def test_a_result_waits_while_the_state_disk_is_read_only_or_full(tmp_path, goes
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
     assert ran.returncode == 0, ran.stderr
     assert "sentinel.db: cannot be used now" in ran.stderr
+
+
+CLOSED = """
+import sys
+from pathlib import Path
+from sentinel.errors import StoreAwayError
+from sentinel.store.queue import open_store
+place = Path(sys.argv[1])
+files = [place, Path(f"{place}-wal"), Path(f"{place}-shm")]
+store = open_store(f"sqlite:///{place}", upgrade=False)
+for file in files:
+    try:
+        store.record_heartbeat("watcher", 1, pid=1, host="h")
+    except StoreAwayError as error:
+        print(error)
+    file.chmod(0o644)
+store.record_heartbeat("watcher", 1, pid=1, host="h")
+"""
+
+
+@pytest.mark.fault(26, promise="P5")
+def test_a_store_without_the_right_to_write_names_each_file_that_needs_it(tmp_path):
+    place = tmp_path / "sentinel.db"
+    user = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    files = [place, Path(f"{place}-wal"), Path(f"{place}-shm")]
+    store = open_store(f"sqlite:///{place}")
+    with store.engine.connect():  # keeps the files beside the database, as a service that runs
+        for file in files:
+            file.chmod(0o444)
+        command = [*user, sys.executable, "-P", "-c", CLOSED, str(place)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    store.engine.dispose()
+    assert ran.returncode == 0, ran.stderr
+    closed = [", ".join(map(str, files[number:])) for number in range(3)]
+    wanted = f": expected to write {closed[0]} and in {tmp_path}; found no right to write "
+    assert [line.partition(wanted)[2] for line in ran.stdout.splitlines()] == closed
 
 
 @pytest.mark.fault(26, promise="P1")
