@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 CONNECT_S = 5
 CHECK_S = 2.0
 EMPTY_CHECKS = 150
-"""Checks in a row without a worker after which the cluster is started again. A worker that compiles takes minutes."""
+"""Checks in a row without a worker after which the cluster is started again."""
 START_AGAIN_CHECKS = 5
 """Checks between two starts of workers that could not start."""
 LOST_S = 3600

@@ -1,14 +1,18 @@
-"""Load the detector and start the heartbeat when a Dask worker starts.
+"""Load the detector, start the heartbeat and compile the search when a Dask worker starts.
 
 Dask imports this module before the worker joins the cluster (`--preload sentinel.workers.preload`). If the detector
-cannot be loaded, the import fails and the worker does not start.
+cannot be loaded, the import fails and the worker does not start. A worker joins before it has compiled the search,
+which takes a minute of a processor after an installation. The searches that it is given meanwhile wait.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +23,7 @@ from distributed import Worker
 from sentinel.config import config_path, load_config
 from sentinel.programs import logs
 from sentinel.programs.program import RUN
-from sentinel.workers.process import cached_store, detector_for, loaded_detector
+from sentinel.workers.process import COMPILED, cached_store, detector_for, loaded_detector
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 10.0
@@ -28,13 +32,13 @@ WARM_UP_CHANNELS = 2**15
 
 
 def dask_setup(worker: Worker) -> None:
-    """Start two threads: one records a heartbeat with the loaded release, one draws the pictures that are owed."""
+    """Start three threads: one records a heartbeat with the loaded release, one compiles, one draws owed pictures."""
     from sentinel.workers.pictures import draw_owed
 
     config = load_config(config_path())
     run = os.environ.get(RUN, "")
     # The configured release, since the store may be away. A promoted release is loaded with the first cadence.
-    detector_for(config.release)
+    detector = detector_for(config.release)
 
     def beat() -> None:
         while True:
@@ -55,8 +59,34 @@ def dask_setup(worker: Worker) -> None:
             except Exception:
                 LOG.exception("pictures not drawn; next attempt in %g s", DRAW_S)
 
-    for action in (beat, draw):
+    COMPILED.clear()
+    for action in (beat, draw, lambda: compile_search(detector)):
         threading.Thread(target=action, daemon=True).start()
+
+
+def compile_search(detector: Any) -> None:
+    """Compile the search or load what is compiled, and then let the searches of this process begin."""
+    began = time.monotonic()
+    try:
+        with _first_of_machine():
+            warm_up(detector)
+        LOG.info("the search was compiled or loaded in %.0f s", time.monotonic() - began)
+    except Exception:  # searches report what is wrong, each for itself
+        LOG.exception("the search was not compiled")
+    finally:
+        COMPILED.set()
+
+
+@contextlib.contextmanager
+def _first_of_machine() -> Iterator[None]:
+    """Wait until no other process compiles into the same folder, so that several workers compile once."""
+    from aetherscan.search.bandpass import normalize_bandpass
+
+    folder = Path(normalize_bandpass.stats.cache_path)
+    with (folder / "compiling.lock").open("a") as lock:
+        with contextlib.suppress(OSError):  # a network file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def warm_up(detector: Any) -> None:
@@ -79,4 +109,4 @@ def warm_up(detector: Any) -> None:
 
 if os.environ.get("SENTINEL_WORKER"):
     logs.log_as_json("worker")
-    warm_up(detector_for(load_config(config_path()).release))
+    detector_for(load_config(config_path()).release)

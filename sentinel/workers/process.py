@@ -1,6 +1,7 @@
 """State that a worker process keeps between tasks: the loaded detector, store connections and the code version."""
 
 import logging
+import threading
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ LOG = logging.getLogger(__name__)
 
 _LOADED: dict[str, Any] = {}
 """The detector in memory under the sha256 of its release: at most one."""
+COMPILED = threading.Event()
+"""Set unless this process compiles the search."""
+COMPILED.set()
 cached_store = lru_cache(maxsize=4)(partial(open_store, create=False))
 
 

@@ -28,11 +28,13 @@ from sentinel.notify.poster import deliver_due
 from sentinel.programs import logs
 from sentinel.store.queue import ClaimedCadence, SearchRecord, Store, retry_while_away
 from sentinel.store.releases import active_release
-from sentinel.workers.process import cached_store, detector_for
+from sentinel.workers.process import COMPILED, cached_store, detector_for
 
 LOG = logging.getLogger(__name__)
 RENEWALS = 6
 """Renewals of a lease within its length."""
+WAIT_S = 1.0
+"""Time between two renewals while the search is compiled; a renewal that is not due does nothing."""
 
 Search = Callable[[ClaimedCadence, Callable[[float], None]], SearchRecord]
 
@@ -49,6 +51,8 @@ def search_task(cadence_id: int, token: str, config_json: str) -> dict[str, obje
     def search(cadence: ClaimedCadence, progress: Callable[[float], None]) -> SearchRecord:
         nonlocal claimed
         claimed = cadence
+        while not COMPILED.wait(WAIT_S):
+            progress(0.0)  # which renews the lease
         detector = detector_for(active_release(store, config.release))
         summary["release"] = detector.release.sha256
         return search_files(cadence.paths, cadence.pattern, progress, config, detector, cadence_id)
