@@ -82,13 +82,18 @@ def test_processes_killed_at_random_while_two_hundred_cadences_land_lose_and_rep
 @pytest.mark.fault(5, promise="P1")
 def test_everything_killed_at_twenty_random_times_loses_and_repeats_nothing(service, slack, telescope):
     rng = random.Random(8)
+
+    def all_killed():
+        kill(*service_pids(service.config))  # again for each that was started while the others were killed
+        return service_pids(service.config) == []
+
     for _ in range(20):
         telescope.land(2)
         starting = service.start("up")
         time.sleep(rng.uniform(1, 8))
-        kill(starting.pid, *service_pids(service.config))
+        kill(starting.pid)
+        service.until(all_killed, 60)
         starting.communicate()
-        service.until(lambda: service_pids(service.config) == [], 60)
     service.run("up")
     ended_well(service, slack, telescope)
 
