@@ -26,6 +26,7 @@ HOLDS = {
     "options": "settings objects",
     "header": "of one observation",
     "errors": "exceptions, by what to do",
+    "kernels": "compiled functions",
     "cli": "arguments, help",
     "commands": "one module per command",
     "ingest": "folders to cadences",

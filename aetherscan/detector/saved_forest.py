@@ -15,9 +15,9 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from numba import njit
 
 from aetherscan.errors import ReleaseError
+from aetherscan.kernels import njit
 
 GROUPS = 10
 """Groups of trees, of which the spread of a probability is the scatter."""

@@ -19,9 +19,9 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
-from numba import njit
 
 from aetherscan.cadence.geometry import Geometry, coarse_middles
+from aetherscan.kernels import njit
 from aetherscan.search.row_weights import LEVELS, row_noise, row_weights
 
 SEGMENT, NARROWEST_SEGMENT = 1024, 128

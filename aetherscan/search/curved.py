@@ -13,8 +13,8 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from numba import njit
 
+from aetherscan.kernels import njit
 from aetherscan.search.follow import (
     BRIGHT,
     CAPPED,

@@ -14,10 +14,10 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
-from numba import njit
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.release import OBSERVATIONS
+from aetherscan.kernels import njit
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.follow import as_track, channels_at
 

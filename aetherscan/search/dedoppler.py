@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
-from numba import njit
+
+from aetherscan.kernels import njit
 
 STEPS: dict[type[np.signedinteger[Any]], float] = {np.int8: 8.0, np.int16: 128.0}
 """Steps to a sigma at most."""

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
-from numba import njit
+
+from aetherscan.kernels import njit
 
 WIDTHS = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], dtype=np.float64)
 LONGEST_SLACK = 24.0

@@ -11,8 +11,8 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float64
-from numba import njit
 
+from aetherscan.kernels import njit
 from aetherscan.search.follow import (
     CAPPED,
     CURVATURE,

@@ -10,9 +10,9 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32
-from numba import njit
 
 from aetherscan.header import MAD_TO_SIGMA
+from aetherscan.kernels import njit
 
 LEVELS = 7
 """Binnings 1, 2, 4 ... 64."""

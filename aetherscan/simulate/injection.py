@@ -14,7 +14,8 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
-from numba import njit
+
+from aetherscan.kernels import njit
 
 FWHM_TO_SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
 LAST, STEPS = 8, 64

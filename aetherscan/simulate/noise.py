@@ -11,7 +11,8 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, UInt32
-from numba import njit
+
+from aetherscan.kernels import njit
 
 LANES = 16
 BATCH = 16 * LANES

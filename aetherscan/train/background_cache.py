@@ -13,9 +13,9 @@ from typing import NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
-from numba import njit
 
 from aetherscan.cadence.geometry import Geometry
+from aetherscan.kernels import njit
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.cutouts import COARSEST, quantization_table, quantize, to_uint8, track_snippet

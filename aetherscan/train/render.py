@@ -9,9 +9,9 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
-from numba import njit
 
 from aetherscan.cadence.geometry import ON_POSITIONS as ON
+from aetherscan.kernels import njit
 from aetherscan.search.cutouts import WINDOW_LEVEL, quantize, snippet_level
 from aetherscan.simulate.injection import FWHM_TO_SIGMA, line_shares
 from aetherscan.train.background_cache import BackgroundArrays
