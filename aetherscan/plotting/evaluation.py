@@ -12,13 +12,15 @@ Curve = Float64[np.ndarray, "_ 4"]
 """SNR, recall, and the lower and upper bound of its interval."""
 RECALL_LIMITS = (-0.03, 1.03)
 SNR_TICKS = (3, 4, 5, 6, 8, 10, 15, 20, 30, 60)
+BESIDE = 1.012
+"""Factor in SNR from one curve to the next, so that their intervals do not cover each other."""
 
 
 def draw_recall(panels: Sequence[Axes], tones: Curve, others: Mapping[str, Curve]) -> bool:
     """Draw recall against SNR, of tones in the zoo and of other scenarios; return whether there is a curve."""
     _draw_curve(panels[0], tones, "tones", SIGNAL)
     for i, (scenario, curve) in enumerate(others.items()):
-        _draw_curve(panels[1], curve, scenario, f"C{i}")
+        _draw_curve(panels[1], curve, scenario, f"C{i}", BESIDE ** (i - len(others) / 2))
     for axes, title in zip(panels, ("tones in the zoo", "other scenarios"), strict=True):
         axes.set(xlabel="SNR in each ON", ylabel="recall", ylim=RECALL_LIMITS, title=title)
         axes.set_xscale("log")
@@ -30,11 +32,11 @@ def draw_recall(panels: Sequence[Axes], tones: Curve, others: Mapping[str, Curve
     return bool(len(tones) or others)
 
 
-def _draw_curve(axes: Axes, curve: Curve, label: str, color: str) -> None:
+def _draw_curve(axes: Axes, curve: Curve, label: str, color: str, beside: float = 1.0) -> None:
     if len(curve):
         snr, recall, low, high = curve.T
         bounds = (recall - low, high - recall)
-        axes.errorbar(snr, recall, yerr=bounds, label=label, color=color, marker="o", ms=4, capsize=2, lw=1.2)
+        axes.errorbar(snr * beside, recall, yerr=bounds, label=label, color=color, marker="o", ms=4, capsize=2, lw=1.2)
 
 
 def draw_sensitivity(panels: Sequence[Axes], curves: Mapping[str, Mapping[str, Curve]]) -> bool:
@@ -76,7 +78,7 @@ def draw_recall_grid(panels: Sequence[Axes], grids: Mapping[str, Mapping[tuple[s
             row, column = bins.index(name), snrs.index(snr)
             recall[row, column] = found / total
             color = "white" if found / total > 0.6 else INK
-            axes.text(column, row, f"{found}/{total}", ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, f"{found}/{total}", ha="center", va="center", fontsize=6.5, color=color)
         if counts:
             axes.imshow(recall, vmin=0, vmax=1, cmap="Blues", aspect="auto")
         axes.set(xlabel="SNR in each ON", title=f"recall by {label}")
@@ -142,5 +144,6 @@ def draw_costs(axes: Axes, costs: Mapping[str, Mapping[str, float]]) -> bool:
         left += seconds
     if stages:
         axes.legend(fontsize=8)
+    axes.invert_yaxis()
     axes.set(xlabel="seconds of work per 100 MHz of a cadence")
     return bool(stages)

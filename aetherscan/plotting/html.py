@@ -10,15 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1f;max-width:64rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;
-text-align:left}h2{margin-top:2.2rem}
-img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}"""
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1f;max-width:72rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left}
+td+td,th{white-space:nowrap}td:first-child{min-width:10rem}.wide{overflow-x:auto;margin:.5rem 0 1.5rem}
+h2{margin-top:2.2rem}img{width:100%;min-width:44rem}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}"""
 
 
 def write_html(path: Path, title: str, parts: Iterable[str]) -> None:
     """Write a page from its title (text) and its parts (HTML)."""
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    )
     path.write_text(f"{head}<body>{''.join(parts)}</body></html>\n", encoding="utf-8")
 
 
@@ -28,9 +31,10 @@ def heading(text: str, level: int = 2) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of text cells."""
+    """Return a table of text cells, which scrolls sideways on a narrow screen."""
     cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{cells}</table>"
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f'<div class="wide"><table><tr>{names}</tr>{cells}</table></div>'
 
 
 def definitions(texts: Mapping[str, object]) -> str:
@@ -57,4 +61,4 @@ def picture(title: str, panels: int, draw: Callable[[Sequence[Axes]], bool | Non
     if png:
         png.write_bytes(stream.getvalue())
     encoded = base64.b64encode(stream.getvalue()).decode()
-    return f'{heading(title)}<img alt="{escape(title)}" src="data:image/png;base64,{encoded}">'
+    return f'{heading(title)}<div class="wide"><img alt="{escape(title)}" src="data:image/png;base64,{encoded}"></div>'

@@ -1,5 +1,7 @@
 """Pages stand alone, and text from files and configuration cannot become markup."""
 
+from browser import chromium
+
 from aetherscan.plotting.html import definitions, heading, picture, table, write_html
 
 
@@ -17,3 +19,13 @@ def test_a_figure_is_embedded_and_written_to_a_file_unless_there_is_nothing_to_d
     assert not png.exists()
     assert "data:image/png;base64," in picture("line", 2, lambda axes: bool(axes[1].plot([1, 2])), png)
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_is_no_wider_than_a_telephone_and_wide_tables_scroll(tmp_path):
+    parts = [table(["target", *"abcdefgh"], [["x" * 12] * 9]), picture("line", 2, lambda axes: None)]
+    write_html(tmp_path / "page.html", "page", parts)
+    with chromium() as browser:
+        page = browser.new_context(viewport={"width": 380, "height": 800}, is_mobile=True).new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [380, 380]
+        assert page.evaluate("document.querySelector('.wide').scrollWidth") > 700
