@@ -35,7 +35,7 @@ from sentinel.store.queue import open_store
 from sentinel.store.schema import candidate, label
 from sentinel.web.alike import Latents
 from sentinel.web.night import day_of
-from sentinel.web.query import facets
+from sentinel.web.query import facets, one_candidate
 from sentinel.web.session import new_link
 
 CHROMIUM = "/usr/bin/chromium"
@@ -142,14 +142,15 @@ def in_process(store, rng: np.random.Generator, count: int) -> dict[str, tuple[f
     """Time facets and look-alikes without HTTP."""
     latents, took = Latents(), {"facets": [], "look-alikes": []}
     with store.read() as rows:
-        latents.nearest(rows, 1, 12)
+        latents.nearest(rows, one_candidate(rows, 1), 12)
         for _ in range(20):
             asked = parse_filter([("p", f"0.{rng.integers(10, 40)}..")])
             began = time.perf_counter()
             facets(rows, asked, "")
             took["facets"].append(time.perf_counter() - began)
+            row = one_candidate(rows, int(rng.integers(1, count)))
             began = time.perf_counter()
-            latents.nearest(rows, int(rng.integers(1, count)), 12)
+            latents.nearest(rows, row, 12)
             took["look-alikes"].append(time.perf_counter() - began)
     return {name: spread(seconds) for name, seconds in took.items()}
 

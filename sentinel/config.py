@@ -442,6 +442,7 @@ class Injections(_Section):
     canary_dir: Path | None = None
     alarm_s: PositiveFloat = 900.0
     blind_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    review_share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class Config(_Section):

@@ -30,7 +30,7 @@ class Person:
     """A browser window of one person. `problems` lists foreign requests, errors and refused scripts."""
 
     def __init__(self, browser, store, port, name="", **options):
-        self.store, self.port, self.problems = store, port, []
+        self.store, self.port, self.name, self.problems = store, port, name, []
         self.scripts = options.get("java_script_enabled", True)
         self.context = browser.new_context(viewport={"width": 1400, "height": 900}, **options)
         self.context.set_default_timeout(60_000)

@@ -1,19 +1,21 @@
 """Blind injections: search one coarse channel of a live cadence again, with a tone added to the power as it is read.
 
-The real search has been recorded by then, so no candidate, message or count can depend on the tone. Only the
-`injection` table records the result. `sentinel.injection.canary` injects whole simulated cadences.
+The real search has been recorded by then, so no candidate, message or count can depend on the tone. The `injection`
+table records the result; the candidate that the search found may enter the queue of labels, from tables of its own
+(`sentinel.store.injected`). `sentinel.injection.canary` injects whole simulated cadences.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aetherscan.header import SECONDS_PER_DAY
-from aetherscan.io import open_cadence
+from aetherscan.io import Observation, open_cadence
 from aetherscan.options.search import SearchSettings
-from aetherscan.search.pipeline import search_cadence
+from aetherscan.search.candidates import Candidate
+from aetherscan.search.pipeline import SearchResult, search_cadence
 from aetherscan.simulate.injected import InjectedObservation
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.interference import log_uniform
@@ -23,10 +25,17 @@ TONE_POSITION = (0.1, 0.45)
 """Position of a blind tone within half a coarse channel: away from the filter's edges and from the DC spike."""
 BLIND_SNR = (10.0, 100.0)
 BLIND_WIDTH_HZ = (1.0, 20.0)
+Keep = Callable[[Sequence[Observation], SearchResult, Candidate], object]
+"""Called with the parts of the observations, the result of their search, and the candidate that is the tone."""
 
 
 def search_blind(
-    paths: Sequence[Path], on: tuple[int, ...], settings: SearchSettings, detector: Any, rng: np.random.Generator
+    paths: Sequence[Path],
+    on: tuple[int, ...],
+    settings: SearchSettings,
+    detector: Any,
+    rng: np.random.Generator,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """Search one coarse channel of a cadence with a random tone added; return the row for the `injection` table.
 
@@ -36,6 +45,7 @@ def search_blind(
         settings: of the search.
         detector: that scores the tracks.
         rng: draws the channel and the tone.
+        keep: called while the files are open, if the search found the tone.
     """
     with open_cadence(paths, settings.polarization) as observations:
         headers = [observation.header for observation in observations]
@@ -55,13 +65,16 @@ def search_blind(
             InjectedObservation(observation, first, width, tone, i, starts_s[i])
             for i, observation in enumerate(observations)
         ]
-        candidates = search_cadence(parts, detector, settings, on=on).candidates
+        result = search_cadence(parts, detector, settings, on=on)
         columns = tone_columns(tone, float(tone.track_mhz(np.array([starts_s[on[0]]]))[0]))
-    matches = [row.probability or 0.0 for row in candidates if is_tone(columns, row.frequency_mhz, row.drift_rate_hz_s)]
+        matches = [row for row in result.candidates if is_tone(columns, row.frequency_mhz, row.drift_rate_hz_s)]
+        best = max(matches, key=lambda row: row.probability or 0.0, default=None)
+        if best and keep:
+            keep(parts, result, best)
     return {
         "kind": "blind",
         **columns,
-        "recovered": bool(matches),
-        "probability": max(matches, default=None),
+        "recovered": best is not None,
+        "probability": None if best is None else best.probability or 0.0,
         "release_sha256": detector.release.sha256,
     }

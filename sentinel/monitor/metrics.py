@@ -22,13 +22,24 @@ from sentinel.errors import StoreError
 from sentinel.monitor.latency import NEWEST, STAGES, newest
 from sentinel.monitor.status import read_status
 from sentinel.store.queue import Store
-from sentinel.store.schema import attempt, cadence, cadences_below, candidate, heartbeat, injection, label, now
+from sentinel.store.schema import (
+    attempt,
+    cadence,
+    cadences_below,
+    candidate,
+    heartbeat,
+    injected_label,
+    injection,
+    label,
+    now,
+)
 
 BUCKETS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 TOTALS = {
     "attempts": ("Search attempts by outcome", "outcome", func.coalesce(attempt.c.outcome, "running")),
     "labels": ("Labels given by people", "label", label.c.label),
     "candidates": ("Recorded candidates by release", "release", candidate.c.release_name),
+    "reviewed_injections": ("Injected signals in the queue by the label of a person", "label", injected_label.c.label),
 }
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import Boolean, ColumnElement, Select, and_, false, func, literal, not_, or_, select, tuple_
+from sqlalchemy import Boolean, ColumnElement, Select, and_, false, func, literal, not_, or_, select, true, tuple_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -34,7 +34,7 @@ MOST_STARS = 4
 C = candidate.c
 Condition = ColumnElement[bool]
 Parsed = Callable[[str], Condition]
-"""Makes the condition, given the name of the person who looks (for `label=mine`)."""
+"""Makes the condition, given the name of the person who looks (for `label=mine` and `label=not-mine`)."""
 
 
 class matches(FunctionElement[bool]):  # noqa: N801
@@ -180,6 +180,8 @@ def _label(text: str) -> Parsed:
         return lambda _: C.id.in_(disagreed())
     if text == "mine":
         return lambda person: C.id.in_(_labeled_by(person)) if person else false()
+    if text == "not-mine":
+        return lambda person: C.id.not_in(_labeled_by(person)) if person else true()
     return lambda _: C.label_in_force == text
 
 
@@ -231,9 +233,9 @@ def _superseded() -> Condition:
     return C.attempt_id.in_(select(attempt.c.id).join(later, same))
 
 
-LABEL_VALUES = ("none", *LABELS, "disagreed", "mine")
+LABEL_VALUES = ("none", *LABELS, "disagreed", "mine", "not-mine")
 KEYS = {
-    "label": Key(" ".join(LABEL_VALUES), "label in force; people who disagree; a label of your own", _label),
+    "label": Key(" ".join(LABEL_VALUES), "label in force; people disagree; with or without one of your own", _label),
     "p": Key("A..B", "probability", _probability),
     "snr": Key("A..B", "SNR of all ONs together", _range(C.joint_snr)),
     "mhz": Key("A..B", "frequency, MHz", _range(C.frequency_mhz)),
@@ -297,7 +299,7 @@ class Filter:
         """Return the conditions as SQL.
 
         Args:
-            person: who looks, for `label=mine`.
+            person: who looks, for `label=mine` and `label=not-mine`.
             without: key that is left out, for the counts of its values.
         """
         terms = {key: values for key, values in self.terms.items() if key != without}

@@ -1,9 +1,9 @@
 """Schema migrations: up when a store is opened, down before an older release of this software uses it.
 
-A version adds tables and nullable columns without foreign keys (SQLite cannot drop a foreign key), or drops a table
-that no service reads, so a service of the older version can go on in a newer store. A downgrade drops what the version
-added, and creates what it dropped, without rows. A released step is never changed: a change is a new step. A migration
-is one transaction, so a kill leaves one version or the other.
+A version adds tables, indexes and nullable columns without foreign keys (SQLite cannot drop a foreign key), or drops
+tables and indexes that no service needs, so a service of the older version can go on in a newer store. A downgrade
+drops what the version added, and creates what it dropped, without rows. A released step is never changed: a change is a
+new step. A migration is one transaction, so a kill leaves one version or the other.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +42,8 @@ from sentinel.store.schema import (
     file,
     heartbeat,
     in_last,
+    injected_candidate,
+    injected_label,
     injection,
     label,
     latents_of,
@@ -67,6 +69,14 @@ TRAINING = Table(
     Column("at", Float, nullable=False),
 )
 """Log of trainings in versions 3 to 7. Nothing read it; the report of a training holds the same."""
+FACETS = Index(
+    "candidate_facets",
+    *Table("candidate", MetaData(), *(Column(name) for name in (
+        *("label_in_force", "telescope", "release_name", "allocations", "comb_teeth", "seen_cadences", "tstart_mjd"),
+        *("cadence_id", "attempt_id"),
+    ))).columns,
+)  # fmt: skip
+"""Index in versions 10 and 11. Filters on measurements had to read the rows themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +85,7 @@ class Step:
 
     Attributes:
         adds: tables, columns, and indexes of more than one column.
-        drops: tables.
+        drops: tables and indexes.
         lengthens: texts, with the length before and after. A downgrade cuts longer ones; SQLite ignores the length.
         fills: fill what was added from what was there before.
         restores: before a downgrade, put back what only the added columns hold.
@@ -83,7 +93,7 @@ class Step:
 
     version: int
     adds: tuple[Column[Any] | Table | Index, ...] = ()
-    drops: tuple[Table, ...] = ()
+    drops: tuple[Table | Index, ...] = ()
     lengthens: tuple[tuple[Column[Any], int, int], ...] = ()
     fills: tuple[Callable[[Connection], object], ...] = ()
     restores: tuple[Callable[[Connection], object], ...] = ()
@@ -159,13 +169,16 @@ STEPS = (
                 )
             ),
             *(label.c[name] for name in ("reason", "note", "via", "blind", "undone_at")),
-            *(INDEXES[f"candidate_{name}"] for name in ("probability", "label", "facets", "night", "target")),
+            *(INDEXES[f"candidate_{name}"] for name in ("probability", "label")),
+            FACETS,
+            *(INDEXES[f"candidate_{name}"] for name in ("night", "target")),
             occupancy,
         ),
         fills=(_pack_latents,),
         restores=(_unpack_latents, _delete_undone),
     ),
     Step(version=11, adds=(artefact.c.bytes,)),
+    Step(version=12, adds=(INDEXES["candidate_filter"], injected_candidate, injected_label), drops=(FACETS,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 

@@ -46,6 +46,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sentinel.errors import Cause, LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network, missing_mount
+from sentinel.store.injected import first_free, record_injected
 from sentinel.store.labels import copy_labels
 from sentinel.store.migrations import create_or_upgrade, lock_writers
 from sentinel.store.occupancy import APART_DAYS, Occupancy, recall, remember
@@ -58,6 +59,7 @@ from sentinel.store.schema import (
     candidate,
     file,
     heartbeat,
+    injected_candidate,
     injection,
     lacks_files,
     now,
@@ -166,6 +168,21 @@ class SearchRecord:
     run: Mapping[str, Any]
     message: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]] | None
     occupancy: Occupancy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectedRecord:
+    """The candidate of a blind injection, as people see it in the queue of labels.
+
+    Attributes:
+        row: of the table `candidate`, without cadence and attempt.
+        files: path, sha256 and bytes of the waterfall and the stamp, by kind.
+        occupancy: of the cadence, with which the memory of interference is asked.
+    """
+
+    row: Mapping[str, Any]
+    files: Mapping[str, tuple[str, str, int]]
+    occupancy: Occupancy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,12 +306,11 @@ class Store:
                 seen = recall(rows, result.occupancy, [row["frequency_mhz"] for row in recorded])
                 recorded = [{**row, **of_row} for row, of_row in zip(recorded, seen, strict=True)]
                 remember(rows, cadence_id, result.occupancy)
+            new = insert(candidate).returning(candidate.c.id)
+            first = first_free(rows)
             ids = [
-                rows.scalars(
-                    insert(candidate).returning(candidate.c.id),
-                    {"cadence_id": cadence_id, "attempt_id": attempt_id, **row},
-                ).one()
-                for row in recorded
+                rows.scalars(new, {"cadence_id": cadence_id, "attempt_id": attempt_id, **row, **number}).one()
+                for row, number in zip(recorded, (first, *({},) * len(recorded)), strict=False)
             ]
             same = [
                 (old.id, new_id)
@@ -460,10 +476,29 @@ class Store:
             }
             return {"seen": rows.scalars(count).one(), **counted}
 
-    def record_injection(self, **row: Any) -> None:
-        """Record an injected signal and whether the search recovered it."""
+    def record_injection(self, *, found: InjectedRecord | None = None, **row: Any) -> None:
+        """Record an injected signal and whether the search recovered it.
+
+        Args:
+            found: its candidate, for the queue of labels.
+            row: columns of the table `injection`.
+        """
         with self.write() as rows:
-            rows.execute(insert(injection).values(made_at=now(), ended_at=now(), **row))
+            made = insert(injection).values(made_at=now(), ended_at=now(), **row).returning(injection.c.id)
+            injection_id = rows.scalars(made).one()
+            if found is None:
+                return
+            lock_writers(rows)
+            of_attempt = select(attempt.c.id, attempt.c.cadence_id).where(attempt.c.token == row["name"])
+            if (searched := rows.execute(of_attempt).one_or_none()) is None:
+                return
+            values = {**found.row, "seen_before": self._seen_before(rows, found.row)}
+            values |= recall(rows, found.occupancy, [values["frequency_mhz"]])[0]
+            values |= {"attempt_id": searched.id, "cadence_id": searched.cadence_id}
+            record_injected(rows, injection_id, values, {kind: file[:2] for kind, file in found.files.items()})
+            for kind, (path, sha256, size) in found.files.items():  # without a candidate: for the budget of stamps
+                kept = {"cadence_id": searched.cadence_id, "kind": kind, "path": path, "sha256": sha256}
+                rows.execute(insert(artefact).values(**kept, bytes=size))
 
     def record_heartbeat(self, name: str, period_s: float, *, pid: int, host: str, **facts: Any) -> None:
         """Write the heartbeat of a program, and delete those of retired programs.
@@ -534,7 +569,7 @@ def insert_if_absent(rows: Connection, table: Table) -> Insert:
 
 
 def written_file(rows: Connection, candidate_id: int, kind: str) -> tuple[str, str] | None:
-    """Return path and sha256 of the newest file of a kind that is written for a candidate, or None.
+    """Return path and sha256 of the newest file of a kind that is written for a candidate or injected signal, or None.
 
     Args:
         rows: of the open transaction.
@@ -544,7 +579,10 @@ def written_file(rows: Connection, candidate_id: int, kind: str) -> tuple[str, s
     files = select(artefact.c.path, artefact.c.sha256).order_by(artefact.c.id.desc())
     written = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == kind) & (artefact.c.sha256 != OWED)
     found = rows.execute(files.where(written)).first()
-    return None if found is None else (found.path, found.sha256)
+    if found is None:
+        injected = rows.scalar(select(injected_candidate.c.files).where(injected_candidate.c.id == candidate_id)) or {}
+        return (injected[kind][0], injected[kind][1]) if kind in injected else None
+    return found.path, found.sha256
 
 
 def retry_while_away(step: Callable[[], T]) -> T:

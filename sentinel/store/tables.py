@@ -28,7 +28,7 @@ def write_candidates(store: Store, path: Path, asked: Filter | None = None, pers
         store: that holds the candidates.
         path: of the file.
         asked: filter and order; None for every row, also superseded ones.
-        person: who asks, for `label=mine`.
+        person: who asks, for `label=mine` and `label=not-mine`.
     """
     query = labeled()
     query = (

@@ -7,8 +7,9 @@ stay in memory, 192 bytes a candidate of six observations, and new ones are read
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import MutableSequence
+from collections.abc import Mapping, MutableSequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, LargeBinary, func, select, type_coerce
@@ -35,19 +36,18 @@ class Latents:
     _last: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def nearest(self, rows: Connection, candidate_id: int, count: int) -> list[tuple[int, float]]:
-        """Return ids and distances of the nearest candidates, the nearest first; none without latents."""
-        raw = type_coerce(candidate.c.latents_f32, LargeBinary)
-        own = rows.execute(select(candidate.c.release_sha256, raw).where(candidate.c.id == candidate_id)).first()
-        if own is None or not own[1]:
+    def nearest(self, rows: Connection, row: Mapping[str, Any], count: int) -> list[tuple[int, float]]:
+        """Return ids and distances of the candidates nearest to a row, the nearest first; none without latents."""
+        if not (latents := row["latents_f32"]):
             return []
+        own = np.array(latents, dtype="<f4")
         with self._lock:
             self._read_new(rows)
-            group = self._groups[own[0], len(own[1])]
+            group = self._groups[row["release_sha256"], own.nbytes]
             ids = np.array(group.ids)
-            offsets = np.frombuffer(group.raw, dtype="<f4").reshape(len(ids), -1) - np.frombuffer(own[1], dtype="<f4")
+            offsets = np.frombuffer(group.raw, dtype="<f4").reshape(len(ids), -1) - own
         squared = np.einsum("ij,ij->i", offsets, offsets)
-        squared[ids == candidate_id] = np.inf
+        squared[ids == row["id"]] = np.inf
         best = np.argsort(squared)[:count] if len(ids) <= count else np.argpartition(squared, count)[:count]
         best = best[np.argsort(squared[best], kind="stable")]
         return [(int(ids[i]), float(squared[i] ** 0.5)) for i in best if np.isfinite(squared[i])]

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from aetherscan.plotting.style import FOOT_IN, HEAD_IN, PANELS
+from sentinel.store.injected import truth
 from sentinel.store.queue import written_file
 from sentinel.store.schema import candidate, label, superseded
 from sentinel.web.desk import Desk, Visitor
@@ -55,18 +56,21 @@ def show(desk: Desk, request: Request, visitor: Visitor) -> Response:
     """Show a candidate; `?card` is the part of the page that the queue of labels shows."""
     number, blind = candidate_id(request), "blind" in request.query_params
     with desk.store.read() as rows:
-        facts = facts_of(desk, rows, number, blind=blind) | {"since": position_now(rows)}
+        facts = facts_of(desk, rows, number, visitor, blind=blind) | {"since": position_now(rows)}
     template = "card_only.html" if "card" in request.query_params else "candidate.html"
     return desk.render(template, request, visitor, blind=blind, **facts)
 
 
-def facts_of(desk: Desk, rows: Connection, number: int, *, blind: bool) -> dict[str, Any]:
+def facts_of(desk: Desk, rows: Connection, number: int, visitor: Visitor, *, blind: bool) -> dict[str, Any]:
     """Return what the page of a candidate shows. In blind mode neither the probability nor labels are part of it.
+
+    An injected signal is shown as a candidate until the visitor has labeled it; then `injected` says what it was.
 
     Args:
         desk: whose latents are compared.
         rows: of the open transaction.
         number: of the candidate.
+        visitor: who looks.
         blind: whether the reviewer sees the signal only.
 
     Raises:
@@ -80,6 +84,7 @@ def facts_of(desk: Desk, rows: Connection, number: int, *, blind: bool) -> dict[
     kept = written_file(rows, number, "stamp")
     facts["stamp"] = kept and f"/candidates/{number}/stamp?v={kept[1][:12]}"
     facts |= {"reasons": REASONS, "alike": [], "elsewhere": [], "history": []}
+    facts["injected"] = truth(rows, number, visitor.name)
     if blind:
         hidden = ("probability", "probability_spread", "strangeness", "label_in_force", "kind", "kind_probability")
         row |= dict.fromkeys(hidden) | {"people": []}
@@ -87,22 +92,22 @@ def facts_of(desk: Desk, rows: Connection, number: int, *, blind: bool) -> dict[
     elsewhere = at_frequency(rows, row["frequency_mhz"], most=MOST_ELSEWHERE + 1)
     given = select(label).where(label.c.candidate_id == number).order_by(label.c.id.desc())
     return facts | {
-        "alike": look_alikes(desk, rows, number),
+        "alike": look_alikes(desk, rows, row),
         "elsewhere": [other for other in elsewhere if other["id"] != number][:MOST_ELSEWHERE],
         "history": [dict(each) for each in rows.execute(given).mappings()],
     }
 
 
-def look_alikes(desk: Desk, rows: Connection, number: int, count: int = ALIKE) -> list[Row]:
+def look_alikes(desk: Desk, rows: Connection, row: Row, count: int = ALIKE) -> list[Row]:
     """Return the candidates nearest in latent space that no later search replaced, with their `distance`.
 
     Args:
         desk: whose latents are compared.
         rows: of the open transaction.
-        number: of the candidate.
+        row: of the candidate.
         count: most look-alikes.
     """
-    near = dict(desk.latents.nearest(rows, number, 4 * count))
+    near = dict(desk.latents.nearest(rows, row, 4 * count))
     query = select(*SHOWN).where(candidate.c.id.in_(near), ~superseded())
     found = [{**row, "superseded": False, "distance": near[row["id"]]} for row in rows.execute(query).mappings()]
     found = sorted(found, key=lambda row: row["distance"])[:count]

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from sentinel.store.injected import injected_row
 from sentinel.store.schema import cadence, candidate
 from sentinel.web.candidate import candidate_id
 from sentinel.web.desk import Desk, Visitor, refuse
@@ -37,6 +38,8 @@ def respond(desk: Desk, request: Request, visitor: Visitor) -> Response:
     known = select(*(candidate.c[name] for name in NEEDED), cadence.c.run).join(cadence)
     with desk.store.read() as rows:
         row = rows.execute(known.where(candidate.c.id == number)).mappings().first()
+        if row is None and injected_row(rows, number):
+            raise HTTPException(404, f"candidate {number} is an injected signal: there is nothing to follow")
     if row is None:
         raise HTTPException(404, f"no candidate {number}")
     roles = (row["run"] or {}).get("roles")

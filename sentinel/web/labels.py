@@ -1,18 +1,20 @@
 """Labels: the queue of candidates that are judged one at a time, and the forms that store or undo labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from sentinel.errors import ConfigError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.notify.messages import one_line
-from sentinel.store.filters import KEYS, Filter, ordering, parse_filter
+from sentinel.store.filters import KEYS, SORTS, Filter, ordering, parse_filter
+from sentinel.store.injected import merged, open_injected, put_injected, truth
 from sentinel.store.labels import LABELS, put_labels, undo_labels
 from sentinel.store.schema import candidate, label
+from sentinel.web import texts
 from sentinel.web.candidate import REASONS, facts_of, ids_of
 from sentinel.web.desk import Desk, Visitor, back, refuse, wants_json
 from sentinel.web.events import position_now
@@ -36,12 +38,16 @@ def queue(desk: Desk, request: Request, visitor: Visitor) -> Response:
     except ConfigError as error:
         return desk.render("problem.html", request, visitor, 400, problem=str(error), keys=KEYS)
     with desk.store.read() as rows:
-        query = select(candidate.c.id).where(*asked.conditions(visitor.name)).order_by(*ordering(asked.sort))
-        ids = list(rows.scalars(query.limit(QUEUE)))
+        column = SORTS[asked.sort.removeprefix("-")].column.label("value")
+        query = select(candidate.c.id, column).where(*asked.conditions(visitor.name)).order_by(*ordering(asked.sort))
+        injected = open_injected(rows, asked, visitor.name)
+        found = [(row.id, row.value) for row in rows.execute(query.limit(QUEUE))]
+        ids = merged(found, injected, asked.sort, QUEUE)
         start = request.query_params.get("start", "")
         ids = ids[ids.index(int(start)) :] if start.isdecimal() and int(start) in ids else ids
-        facts: dict[str, Any] = facts_of(desk, rows, ids[0], blind=blind) if ids else {"row": None}
-        values: dict[str, Any] = {"count": total(rows, asked, visitor.name), "since": position_now(rows)}
+        facts: dict[str, Any] = facts_of(desk, rows, ids[0], visitor, blind=blind) if ids else {"row": None}
+        count = total(rows, asked, visitor.name) + len(injected)
+        values: dict[str, Any] = {"count": count, "since": position_now(rows)}
     query_text = asked.query() + ("&blind=1" if blind else "")
     return desk.render("label.html", request, visitor, ids=ids, blind=blind, query=query_text, **values, **facts)
 
@@ -58,7 +64,7 @@ def queue_filter(terms: list[tuple[str, str]], *, blind: bool) -> Filter:
 
 
 def put(desk: Desk, request: Request, visitor: Visitor, fields: Fields) -> Response:
-    """Store one label for one or more candidates, all or none.
+    """Store one label for one or more candidates, all or none. Of injected signals the answer tells what they were.
 
     Args:
         desk: whose store is written.
@@ -77,13 +83,19 @@ def put(desk: Desk, request: Request, visitor: Visitor, fields: Fields) -> Respo
     about: dict[str, Any] = {"reason": reason or None, "note": note or None, "blind": "blind" in fields}
     try:
         with desk.store.write() as rows:
-            given = put_labels(rows, ids, word, visitor.name, via=PAGE, **about)
+            injected = put_injected(rows, ids, word, visitor.name, **about)
+            real = [each for each in ids if each not in injected]
+            given = put_labels(rows, real, word, visitor.name, via=PAGE, **about)
             failpoint("before-label")
+            told = {number: truth(rows, number, visitor.name) for number in injected}
     except StoreAwayError:
         raise
     except StoreError as error:
         return refuse(request, 404, one_line(error))
-    return _answer(desk, request, fields, ids, given)
+    if injected and not wants_json(request):
+        return RedirectResponse(f"/candidates/{injected[0]}", 303)  # its page tells what it was
+    lines = [f"candidate {number} {texts.injected(facts)}" for number, facts in told.items()]
+    return _answer(desk, request, fields, real, given, told=lines)
 
 
 def undo(desk: Desk, request: Request, visitor: Visitor, fields: Fields) -> Response:
@@ -113,12 +125,15 @@ def state(desk: Desk, request: Request, _: Visitor) -> Response:
         return JSONResponse({"candidates": _labels(rows, ids)})
 
 
-def _answer(desk: Desk, request: Request, fields: Fields, ids: list[int], given: list[int]) -> Response:
+def _answer(
+    desk: Desk, request: Request, fields: Fields, ids: list[int], given: list[int], *, told: Sequence[str] = ()
+) -> Response:
     """Return what is in force now. This is sent after the commit, so whatever it says is stored."""
     if not wants_json(request):
         return back(fields, f"/candidates/{ids[0]}" if ids else "/candidates")
     with desk.store.read() as rows:
-        return JSONResponse({"given": given, "candidates": _labels(rows, ids)})
+        found = {"given": given, "candidates": _labels(rows, ids)}
+    return JSONResponse(found | ({"told": told} if told else {}))
 
 
 def _labels(rows: Connection, ids: list[int]) -> list[dict[str, Any]]:

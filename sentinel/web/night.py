@@ -11,6 +11,7 @@ from aetherscan.header import SECONDS_PER_DAY, UNIX_EPOCH_MJD, utc_of
 from sentinel.errors import ConfigError
 from sentinel.monitor.latency import percentiles
 from sentinel.store.filters import KEYS, Filter, parse_filter
+from sentinel.store.injected import reviewers
 from sentinel.store.schema import cadence, candidate, in_last, injection, now
 from sentinel.web.desk import Desk, Visitor
 from sentinel.web.events import position_now
@@ -43,6 +44,7 @@ def show(desk: Desk, request: Request, visitor: Visitor) -> Response:
             values = _night_facts(rows, asked, visitor) | {
                 "latency": percentiles(rows, desk.config.canaries),
                 "recovery": recovery(rows),
+                "people": [each for each in reviewers(rows) if each["injected"] or each["interference"]],
                 "canary": _canary(rows),
                 "state": _ledger(rows),
                 "since": position_now(rows),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 from sentinel.errors import ConfigError
 from sentinel.notify.messages import remarks
 from sentinel.store.filters import SORTS, Filter, beyond, ordering
+from sentinel.store.injected import injected_row
 from sentinel.store.labels import standing_labels
 from sentinel.store.queue import SAME_FREQUENCY_MHZ
 from sentinel.store.schema import cadence, candidate, label, labeled, superseded
@@ -116,7 +117,7 @@ FACETS: Mapping[str, tuple[Any, Callable[[Any], list[str]]]] = {
     "seen": (candidate.c.seen_cadences, _band),
 }
 """For each key of the filter that has a facet, its column, and the values that a row with this entry counts for. The
-columns have the order of the index `candidate_facets`, so that SQLite groups without sorting."""
+columns have the order of the index `candidate_filter`, so that SQLite groups without sorting."""
 
 
 def facets(rows: Connection, asked: Filter, person: str) -> tuple[int, dict[str, list[tuple[str, int]]]]:
@@ -145,17 +146,25 @@ def _count(rows: Connection, conditions: Sequence[Any], keys: Sequence[str], cou
 
 
 def one_candidate(rows: Connection, candidate_id: int) -> Row | None:
-    """Return a candidate with its cadence's pattern, warnings, counts and pictures, or None."""
+    """Return a candidate or injected signal with its cadence's pattern, warnings, counts and pictures, or None."""
     about = (cadence.c.pattern, cadence.c.run, cadence.c.why, cadence.c.state.label("cadence_state"))
     query = labeled().add_columns(*about).join(cadence, cadence.c.id == candidate.c.cadence_id)
     found = rows.execute(query.where(candidate.c.id == candidate_id)).mappings().one_or_none()
-    if found is None:
+    row = dict(found) if found else _injected(rows, candidate_id, about)
+    if row is None:
         return None
-    row = dict(found)
     row["on"] = [letter == "A" for letter in row["pattern"] or ""]
     row["label_in_force"] = row.pop("label")
     add_people(rows, [row])
     return row
+
+
+def _injected(rows: Connection, number: int, about: Sequence[Any]) -> Row | None:
+    row = injected_row(rows, number)
+    if row is None:
+        return None
+    of_cadence = rows.execute(select(*about).where(cadence.c.id == row["cadence_id"])).mappings().one()
+    return row | dict(of_cadence) | {"label": None, "superseded": False}
 
 
 def at_frequency(rows: Connection, mhz: float, width_mhz: float = SAME_FREQUENCY_MHZ, most: int = 500) -> list[Row]:

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from aetherscan.errors import ReadError
 from aetherscan.header import MAD_TO_SIGMA, SECONDS_PER_DAY, Header, utc_of
 from sentinel.errors import StoreError
+from sentinel.store.injected import injected_row
 from sentinel.store.queue import written_file
 from sentinel.store.schema import candidate
 from sentinel.web.candidate import candidate_id
@@ -43,7 +44,8 @@ def respond(desk: Desk, request: Request, _: Visitor) -> Response:
     number = candidate_id(request)
     shown = select(*(candidate.c[name] for name in SHOWN)).where(candidate.c.id == number)
     with desk.store.read() as rows:
-        kept, row = written_file(rows, number, "stamp"), rows.execute(shown).mappings().first()
+        kept = written_file(rows, number, "stamp")
+        row = rows.execute(shown).mappings().first() or injected_row(rows, number)
     folder = Path(kept[0]).resolve() if kept else None
     if row is None or kept is None or folder is None or not folder.is_relative_to(desk.config.pictures.resolve()):
         raise HTTPException(404, f"no stamp of candidate {number}")

@@ -40,6 +40,12 @@ def probability(row: Any) -> str:
     return f"{row['probability']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
 
+def injected(facts: Any) -> str:
+    """Return what an injected signal was, and what a person took it for."""
+    signal = f"SNR {facts['snr']:.1f} in each ON, {facts['drift_rate_hz_s']:+.3f} Hz/s"
+    return f"was an injected signal ({signal}); you labeled it {facts['label']}"
+
+
 def sexagesimal(degrees: float | None, *, hours: bool = False) -> str:
     """Return an angle as degrees (or hours), minutes and seconds."""
     if degrees is None:
@@ -76,6 +82,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "utc": utc,
     "clock": clock,
     "probability": probability,
+    "injected": injected,
     "numbers": numbers,
     "bars": bars,
     "dms": sexagesimal,

@@ -22,11 +22,11 @@ import numpy as np
 from aetherscan.detector.release import OBSERVATIONS
 from aetherscan.errors import ReadError
 from sentinel.config import Config
-from sentinel.errors import Cause, LeaseLostError, StoreAwayError, cause_of
+from sentinel.errors import Cause, LeaseLostError, StoreAwayError, StoreError, cause_of
 from sentinel.failpoint import failpoint
 from sentinel.notify.poster import deliver_due
 from sentinel.programs import logs
-from sentinel.store.queue import ClaimedCadence, SearchRecord, Store, retry_while_away
+from sentinel.store.queue import ClaimedCadence, InjectedRecord, SearchRecord, Store, retry_while_away
 from sentinel.store.releases import active_release
 from sentinel.workers.process import COMPILED, cached_store, detector_for
 
@@ -152,12 +152,25 @@ def inject_blind(store: Store, config: Config, cadence: ClaimedCadence) -> bool:
     from sentinel.injection.blind import search_blind
 
     detector = detector_for(active_release(store, config.release))
+    found: list[InjectedRecord] = []
+
+    def keep(*searched: Any) -> None:
+        from sentinel.workers.injected import keep_injected
+
+        try:
+            release = (detector.release.name, detector.release.sha256)
+            found.append(keep_injected(store, config, cadence, release, *searched))
+        except (OSError, StoreError) as error:
+            LOG.warning("the injected signal does not enter the queue of labels: %s", error)
+
+    enters = rng.random() < config.injections.review_share
     try:
-        row = search_blind(cadence.paths, cadence.on, config.search.settings(), detector, rng)
+        row = search_blind(cadence.paths, cadence.on, config.search.settings(), detector, rng, keep if enters else None)
     except ReadError as error:  # the cadence is recorded, so its files may be moved away at any time
         LOG.info("no blind injection: %s", error)
         return False
-    store.record_injection(cadence_id=cadence.cadence_id, name=cadence.token, **row)
+    kept = found[0] if found else None
+    store.record_injection(found=kept, cadence_id=cadence.cadence_id, name=cadence.token, **row)
     return True
 
 

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
+from uuid import UUID
 
 import numpy as np
 import pytest
 from factories import GBT, make_detector, observe
-from rows import count, queue
+from rows import count, found, queue
+from sqlalchemy import select
 
 from aetherscan.errors import TruncatedFileError
 from aetherscan.header import gbt_header
@@ -15,9 +18,11 @@ from aetherscan.io import ArrayObservation, open_observation
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.pipeline import search_cadence
 from aetherscan.simulate.injection import Emitter
-from sentinel.config import Config
+from sentinel.config import ROOT, Config
 from sentinel.injection.blind import InjectedObservation, search_blind
-from sentinel.store.schema import candidate, injection, outbox
+from sentinel.store.queue import OWED
+from sentinel.store.schema import artefact, candidate, injected_candidate, injection, outbox
+from sentinel.workers.stamps import make_room, read_stamp
 from sentinel.workers.task import inject_blind
 
 TONE = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
@@ -93,3 +98,45 @@ def test_files_deleted_after_their_search_cause_no_error(store, monkeypatch):
     monkeypatch.setattr("sentinel.injection.blind.search_blind", gone)
     monkeypatch.setattr("sentinel.workers.task.detector_for", lambda _: None)
     assert inject_blind(store, Config(injections={"blind_share": 1}), claimed) is False
+
+
+def test_the_candidate_of_a_blind_injection_is_kept_with_its_picture_and_stamp_for_the_queue(
+    sky, store, tmp_path, monkeypatch
+):
+    paths, _ = sky
+    monkeypatch.setattr("sentinel.store.queue.uuid.uuid4", lambda: UUID(int=1))  # the token draws the tone
+    queue(store)
+    claimed = replace(store.claimed((lease := store.claim(60)).token), paths=tuple(paths))
+    store.complete(lease.token, found())
+    config = Config(state_dir=tmp_path, release=ROOT / "models" / "equinox", injections={"blind_share": 1})
+    assert inject_blind(store, config, claimed) is True
+    with store.read() as rows:
+        (kept,) = rows.execute(select(injected_candidate)).all()
+        (made,) = rows.execute(select(injection)).all()
+        files = rows.execute(select(artefact).where(artefact.c.sha256 != OWED)).all()
+    assert (kept.injection_id, kept.cadence_id, made.recovered) == (made.id, claimed.cadence_id, True)
+    assert abs(kept.row["frequency_mhz"] - made.frequency_mhz) < 1e-4
+    assert min(kept.row["snr"][::2]) > 5 * max(kept.row["snr"][1::2])
+    assert (kept.row["seen_of"], kept.row["attempt_id"]) == (0, 1)
+    assert {file.kind: [file.path, file.sha256] for file in files} == kept.files
+    assert {file.candidate_id for file in files} == {None}
+    description, scans = read_stamp(Path(kept.files["stamp"][0]), kept.files["stamp"][1])
+    assert description["injected"] is True
+    assert len(scans) == 6
+    assert "injected" in kept.files["waterfall"][0]
+    assert make_room(store, 10**6, 10**6)  # the budget of all stamps is used for the next one
+    assert not Path(kept.files["stamp"][0]).exists()
+
+
+def test_with_a_share_of_zero_no_injected_signal_enters_the_queue(sky, store, tmp_path, monkeypatch):
+    claimed = (queue(store), store.claimed(store.claim(60).token))[1]
+    kept = []
+    monkeypatch.setattr(
+        "sentinel.injection.blind.search_blind", lambda *given: kept.append(given[5]) or {"kind": "blind", **TONE}
+    )
+    monkeypatch.setattr("sentinel.workers.task.detector_for", lambda _: None)
+    for share in (0, 1):
+        token = f"{share:032x}"
+        config = Config(injections={"blind_share": 1, "review_share": share})
+        inject_blind(store, config, replace(claimed, token=token))
+    assert [bool(keep) for keep in kept] == [False, True]

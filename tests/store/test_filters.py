@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import CANDIDATE, record_candidates
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from sentinel.errors import ConfigError
 from sentinel.store.filters import KEYS, SORTS, beyond, ordering, parse_filter, parse_terms
 from sentinel.store.labels import in_force, put_labels, undo_labels
 from sentinel.store.queue import open_store
 from sentinel.store.schema import attempt, candidate
+from sentinel.web.query import FACETS
 
 COUNT = 60
 TARGETS = ("HIP99427", "HIP1", "hip1", "VOYAGER-1", "a_b", "aXb", "a[b", "100%")
@@ -115,6 +116,7 @@ TEXTS = {"target": "target", "telescope": "telescope", "release": "release_name"
 def has_label(text, row, person):
     words = list(row["said"].values())
     found = {"none": not words, "disagreed": len(set(words)) > 1, "mine": bool(person) and person in row["said"]}
+    found["not-mine"] = not found["mine"]
     return found.get(text, in_force(words) == text if words else False)
 
 
@@ -166,7 +168,7 @@ def numbers(*values):
 
 DAYS = [f"2020-09-{day}" for day in (10, 11, 12, 13)]  # MJD 59103 is 2020-09-11
 VALUES = {
-    "label": st.sampled_from(["none", "candidate", "RFI", "unsure", "disagreed", "mine"]),
+    "label": st.sampled_from(["none", "candidate", "RFI", "unsure", "disagreed", "mine", "not-mine"]),
     "p": numbers(0, 0.3, 0.5, 1), "snr": numbers(0, 20, 20.5, 1e3), "mhz": numbers(1420.4, 1420.50001, 9000),
     "drift": numbers(-1, 0, 0.35), "nhz": numbers(-0.5, 0, 0.5), "width": numbers(3, 5, 12),
     "strangeness": numbers(0.8, 2, 4),
@@ -244,7 +246,7 @@ def test_filters_orders_and_pages_agree_with_plain_python(filled, terms, sort, p
         (["p=.."], "filter p: expected a range"),
         (["p=nan..1"], "filter p: expected a range"),
         (["snr=1e999.."], "filter snr: expected finite numbers"),
-        (["label=rfi"], "filter label: expected one of none, candidate, RFI, unsure, disagreed, mine, found 'rfi'"),
+        (["label=rfi"], "filter label: expected one of none, .*, disagreed, mine, not-mine, found 'rfi'"),
         (["night=yesterday"], "filter night: expected a date YYYY-MM-DD"),
         (["night=2020-02-30"], "filter night: .*found '2020-02-30'"),
         (["night=2020-02-03..2020-02-02"], "filter night: expected the earlier date first"),
@@ -272,3 +274,18 @@ def test_empty_values_are_no_filter_and_the_query_of_a_filter_spells_it_again():
     assert asked.terms == {"p": ("0.5..", "..0.1"), "target": ("a&b=*",)}
     assert asked.query() == "p=0.5..&p=..0.1&target=a%26b%3D%2A&sort=-p"
     assert asked.query({"p": ()}, sort="mhz") == "target=a%26b%3D%2A&sort=mhz"
+
+
+@pytest.mark.parametrize(
+    "terms", [{"p": "0.2.."}, {"mhz": "..1420", "label": "none"}, {"snr": "20..", "cone": "10,20,30"}, {"width": "..5"}]
+)
+def test_the_counts_of_a_filter_are_read_from_one_index_and_no_row(tmp_path, terms):
+    store = open_store(f"sqlite:///{tmp_path}/sentinel.db")
+    columns = [column for column, _ in FACETS.values()]
+    chosen = select(*columns, func.count()).where(*parse_filter(terms.items()).conditions()).group_by(*columns)
+    with store.read() as rows:
+        text = str(chosen.compile(rows, compile_kwargs={"literal_binds": True}))
+        steps = [line[3] for line in rows.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+    store.engine.dispose()
+    assert "COVERING INDEX candidate_filter" in steps[0]
+    assert not [step for step in steps if "B-TREE" in step]

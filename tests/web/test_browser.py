@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 from browser import Person
-from judging import looks_like
+from judging import inject, looks_like
 from rows import record_candidates
 from sqlalchemy import select
 from visitor import Browser
@@ -224,3 +224,18 @@ def test_a_label_is_not_shown_as_stored_if_the_program_is_killed_before_the_comm
     assert counted(store) == {(1, "anna"): "RFI"}
     anna.close()
     store.engine.dispose()
+
+
+def test_an_injected_signal_is_told_after_its_label_and_undo_takes_the_label_before(people, judged):
+    number = inject(judged, probability=0.87)
+    anna = people("anna")
+    anna.open("/label")
+    for shown, key in ((1, "r"), (number, "c"), (2, "u")):
+        anna.page.wait_for_selector(f".card[data-card='{shown}']")
+        anna.press(key)
+    anna.said("stored", 3)
+    anna.said(f"candidate {number} was an injected signal")
+    anna.press("z", "z")
+    anna.said("undone", 2)
+    assert counted(judged) == {}
+    assert anna.page.locator("#left").inner_text() == "8"

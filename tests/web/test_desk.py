@@ -23,6 +23,7 @@ from sentinel.store.schema import artefact, candidate, label
 from sentinel.web import events
 from sentinel.web.alike import Latents
 from sentinel.web.events import Mark, Position, news, position_now
+from sentinel.web.query import one_candidate
 
 STATIC = ROOT / "sentinel" / "web" / "static"
 
@@ -194,7 +195,7 @@ def test_a_desk_that_is_read_only_offers_no_labels(judged, tmp_path):
 def test_look_alikes_are_the_nearest_of_the_same_release_and_new_ones_are_found(judged):
     latents = Latents()
     with judged.read() as rows:
-        assert [row_id for row_id, _ in latents.nearest(rows, 3, 4)] in (
+        assert [row_id for row_id, _ in latents.nearest(rows, one_candidate(rows, 3), 4)] in (
             [2, 4, 1, 5],
             [4, 2, 1, 5],
             [2, 4, 5, 1],
@@ -206,8 +207,8 @@ def test_look_alikes_are_the_nearest_of_the_same_release_and_new_ones_are_found(
         rows.exec_driver_sql(f"INSERT INTO release VALUES ('{'ee' * 32}', 'r2', 0)")
         rows.execute(update(candidate).where(candidate.c.id == 11).values(other))
     with judged.read() as rows:
-        assert latents.nearest(rows, 3, 1) in ([(9, 0.0)], [(11, 0.0)])
-        fresh = Latents().nearest(rows, 3, 2)
+        assert latents.nearest(rows, one_candidate(rows, 3), 1) in ([(9, 0.0)], [(11, 0.0)])
+        fresh = Latents().nearest(rows, one_candidate(rows, 3), 2)
     assert fresh[0] == (9, 0.0)
     assert fresh[1][0] in {2, 4}
 

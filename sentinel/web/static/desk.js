@@ -41,10 +41,11 @@ export function put(ids, label, extra = {}, failed = () => {}) {
   chain = chain.then(async () => {
     try {
       const found = await send("/labels", [...ids.map((id) => ["row", id]), ["label", label], ...Object.entries(extra)]);
-      sessionStorage.setItem("undo", JSON.stringify([...undoable(), { given: found.given, ids }].slice(-100)));
+      if (found.given.length) sessionStorage.setItem("undo", JSON.stringify([...undoable(), { given: found.given, ids }].slice(-100)));
       found.candidates.forEach(showLabel);
       item.className = "";
       item.textContent = `${ids.join(", ")} ${label} stored`;
+      found.told?.forEach((text) => note(text, "told"));
     } catch (error) {
       item.className = "failed";
       item.textContent = `${ids.join(", ")} ${label} NOT stored: ${error.message}`;
