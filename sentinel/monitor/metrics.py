@@ -96,6 +96,13 @@ class _Reader(Collector):
         outbox = facts["outbox"]
         yield _gauge("oldest_ready_seconds", "Age of the oldest cadence waiting for a worker", facts["oldest_ready_s"])
         yield _gauge("oldest_message_seconds", "Age of the oldest unsent message", outbox["oldest_s"])
+        stamps, memory = facts["stamps"], facts["memory"]
+        yield _gauge("stamps", "Written stamps", stamps["count"])
+        used = {"all": stamps["bytes"], "candidate": stamps["kept_bytes"]}
+        yield _gauge_by("stamp_bytes", "Disk space of stamps: of all, and of those labeled candidate", "label", used)
+        yield _gauge("stamp_budget_bytes", "Disk space that stamps may take", stamps["budget_bytes"])
+        yield _gauge("remembered_cadences", "Cadences in the memory of interference", memory["cadences"])
+        yield _gauge("remembered_cadences_limit", "Cadences that the memory of interference keeps", memory["limit"])
         for name, text, counts in (
             ("cadences", "Cadences by state", facts["cadences"]),
             ("files", "Present files by state", facts["files"]),

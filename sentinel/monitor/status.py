@@ -19,7 +19,7 @@ from sentinel.notify.messages import one_line
 from sentinel.notify.outbox import undelivered
 from sentinel.programs.supervisor import current_run, program_states, silent_supervisord
 from sentinel.store.queue import OWED, Store, open_store
-from sentinel.store.schema import artefact, cadence, file, heartbeat, injection, meta, now
+from sentinel.store.schema import artefact, cadence, candidate, file, heartbeat, injection, meta, now, occupancy
 
 __all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "WORDS", "Status", "lines", "quick_store", "read_status"]
 DAY_S = 86_400.0
@@ -127,6 +127,8 @@ def _recorded(config: Config, store: Store) -> dict[str, Any]:
                 "alarm_s": config.injections.alarm_s,
             },
             "injections": _injections(rows),
+            "stamps": {**_stamps(rows), "budget_bytes": config.stamp_bytes},
+            "memory": {**_memory(rows), "limit": config.memory.keep, "compared": config.memory.cadences},
             "pictures_owed": rows.scalar(
                 select(func.count()).where(artefact.c.kind == "waterfall", artefact.c.sha256 == OWED)
             ),
@@ -205,6 +207,22 @@ def _injections(rows: Connection) -> dict[str, str]:
     return {kind: f"{hits} of {searched} recovered" for kind, hits, searched in rows.execute(counts)}
 
 
+def _stamps(rows: Connection) -> dict[str, int]:
+    """Return the number of written stamps, their bytes, and those of stamps that are never deleted."""
+    kept = func.sum(artefact.c.bytes).filter(candidate.c.label_in_force == "candidate")
+    columns = select(func.count(), func.sum(artefact.c.bytes), kept)
+    written = (artefact.c.kind == "stamp") & (artefact.c.sha256 != OWED)
+    joined = columns.select_from(artefact).outerjoin(candidate, candidate.c.id == artefact.c.candidate_id)
+    count, used, held = rows.execute(joined.where(written)).one()
+    return {"count": int(count), "bytes": int(used or 0), "kept_bytes": int(held or 0)}
+
+
+def _memory(rows: Connection) -> dict[str, Any]:
+    """Return how many cadences the memory of interference holds, and the start of the newest, MJD."""
+    count, newest = rows.execute(select(func.count(), func.max(occupancy.c.tstart))).one()
+    return {"cadences": int(count), "newest_mjd": newest}
+
+
 def lines(status: Status) -> list[str]:
     """Return the status as lines of text; the first is a summary."""
     facts = status.facts
@@ -232,6 +250,8 @@ def lines(status: Status) -> list[str]:
         f"ledger     {ledger.pop('seen')} seen = {' + '.join(f'{count} {name}' for name, count in ledger.items())}",
         f"messages   Slack is {facts['slack']}; {_counts(facts['outbox']['states'])}",
         f"pictures   {facts['pictures_owed']} to be drawn",
+        f"stamps     {_budget(facts['stamps'])}",
+        f"memory     {_remembered(facts['memory'])}",
         f"injected   {_counts(facts['injections'])}",
         *(f"  {stage.replace('_', ' '):<22} {_counts(figures)}" for stage, figures in facts["latency_s"].items()),
     ]
@@ -239,6 +259,20 @@ def lines(status: Status) -> list[str]:
         if facts[name]:
             text += [f"{name.replace('_', ' ')}:", *(f"  {cause}" for cause in facts[name])]
     return text
+
+
+def _budget(stamps: Mapping[str, int]) -> str:
+    used, kept, budget = (stamps[name] / 1e9 for name in ("bytes", "kept_bytes", "budget_bytes"))
+    if not budget:
+        return f"none are written: stamps.budget_gb is 0; {stamps['count']} from before, {used:.2f} GB"
+    return f"{stamps['count']}, {used:.2f} of {budget:g} GB, {kept:.2f} GB of them labeled candidate, which stay"
+
+
+def _remembered(memory: Mapping[str, Any]) -> str:
+    if not memory["limit"]:
+        return "off: memory.keep is 0"
+    newest = f", the newest of MJD {memory['newest_mjd']:.4f}" if memory["newest_mjd"] else ""
+    return f"rejected lines of {memory['cadences']} of at most {memory['limit']} cadences{newest}"
 
 
 def _counts(counts: Mapping[str, Any]) -> str:

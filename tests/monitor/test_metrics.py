@@ -4,13 +4,20 @@ import json
 import re
 
 import yaml
-from rows import queue, record
+from judging import inject
+from rows import RUNNING, queue, record, status_of
+from sqlalchemy import insert
 
 from sentinel.commands import candidates
 from sentinel.config import ROOT, Config
 from sentinel.errors import Cause
 from sentinel.monitor.checks import CHECKS, WORDS
 from sentinel.monitor.metrics import StageHistograms, exposition
+from sentinel.monitor.status import lines
+from sentinel.store.injected import put_injected
+from sentinel.store.occupancy import Occupancy, remember
+from sentinel.store.queue import OWED
+from sentinel.store.schema import artefact
 
 RUNBOOK = ROOT / "docs" / "operating.md"
 
@@ -25,7 +32,9 @@ def known(store, config):
         store.record_heartbeat(name, 10, pid=1, host="h", **facts)
     tone = {"frequency_mhz": 1.0, "drift_rate_hz_s": 0.0, "width_hz": 1.0, "snr": 20.0, "recovered": True}
     store.record_injection(kind="canary", name="1", **tone)
-    store.record_injection(kind="blind", name="2", **tone)
+    number = inject(store)
+    with store.write() as rows:
+        put_injected(rows, [number], "candidate", "a person")
     text = exposition(config, store, StageHistograms()).decode()
     return text, {line.partition("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
 
@@ -70,8 +79,37 @@ def test_metrics_count_every_event(store, tmp_path):
         'sentinel_quarantined{reason="FormatError"} 1.0',
         'sentinel_labels_total{label="RFI"} 1.0',
         'sentinel_injections_total{end="recovered",kind="blind"} 1.0',
+        'sentinel_reviewed_injections_total{label="candidate"} 1.0',
         "sentinel_events_overflowed_total 2.0",
         'sentinel_release_info{program="worker-0",release="r1",sha256="ab"} 1.0',
     ):
         assert line in text
     assert re.search(r"^sentinel_disk_free_bytes{place=.state.} [1-9]", text, re.MULTILINE)
+
+
+def test_metrics_and_status_tell_what_stamps_take_and_what_the_memory_holds(store, tmp_path, monkeypatch):
+    record(store)
+    with store.write() as rows:
+        for candidate_id, size, sha256 in ((1, 3 * 10**8, "a"), (None, 10**8, "b"), (1, None, OWED)):
+            values = {"cadence_id": 1, "candidate_id": candidate_id, "kind": "stamp", "path": f"/{sha256}"}
+            rows.execute(insert(artefact).values(**values, sha256=sha256, bytes=size))
+        remember(rows, 1, Occupancy(telescope_id=6, target="T", tstart=59000.5, band_mhz=(1.0, 2.0), lines_mhz=[1.5]))
+    candidates.put_label(store, 1, "candidate", "a person")
+    config = Config(state_dir=tmp_path, stamps={"budget_gb": 2}, memory={"keep": 50})
+    text = exposition(config, store, StageHistograms()).decode()
+    for line in (
+        "sentinel_stamps 2.0",
+        'sentinel_stamp_bytes{label="all"} 4e+08',
+        'sentinel_stamp_bytes{label="candidate"} 3e+08',
+        "sentinel_stamp_budget_bytes 2e+09",
+        "sentinel_remembered_cadences 1.0",
+        "sentinel_remembered_cadences_limit 50.0",
+    ):
+        assert line in text, line
+    said = lines(status_of(config, store, monkeypatch, RUNNING))
+    assert "stamps     2, 0.40 of 2 GB, 0.30 GB of them labeled candidate, which stay" in said
+    assert "memory     rejected lines of 1 of at most 50 cadences, the newest of MJD 59000.5000" in said
+    off = Config(state_dir=tmp_path, stamps={"budget_gb": 0}, memory={"keep": 0})
+    said = lines(status_of(off, store, monkeypatch, RUNNING))
+    assert "stamps     none are written: stamps.budget_gb is 0; 2 from before, 0.40 GB" in said
+    assert "memory     off: memory.keep is 0" in said
