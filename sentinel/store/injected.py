@@ -8,7 +8,7 @@ Interference is known without labels where the memory of interference had lines 
 least half of the cadences, also at other targets.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -162,22 +162,21 @@ def put_injected(rows: Connection, numbers: Sequence[int], word: str, by: str, *
 
 
 def reviewers(rows: Connection) -> list[Row]:
-    """Return for each person how often injected signals, and known interference, got each label.
+    """Return for each person who labeled injected signals how often these, and known interference, got each label.
 
     Each row has `name`, `injected` and `interference`: counts by label.
     """
-    injected = select(injected_label.c.by, injected_label.c.label, func.count()).group_by(
-        injected_label.c.by, injected_label.c.label
-    )
+    word, by = injected_label.c.label, injected_label.c.by
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for name, label, count in rows.execute(select(by, word, func.count()).group_by(by, word)):
+        counts.setdefault(name, {"injected": Counter(), "interference": Counter()})["injected"][label] = count
+    if not counts:
+        return []
     given = standing_labels().subquery()
     known = (candidate.c.seen_of >= FEW_CADENCES) & (2 * candidate.c.seen_cadences >= candidate.c.seen_of)
     known &= candidate.c.seen_targets >= FROM_TARGETS
-    of_candidates = select(given.c.by, given.c.label, func.count()).join(
-        candidate, candidate.c.id == given.c.candidate_id
-    )
-    interference = of_candidates.where(known, given.c.by.is_not(None)).group_by(given.c.by, given.c.label)
-    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: {"injected": Counter(), "interference": Counter()})
-    for kind, query in (("injected", injected), ("interference", interference)):
-        for name, word, count in rows.execute(query):
-            counts[name][kind][word] += count
+    query = select(given.c.by, given.c.label, func.count()).join(candidate, candidate.c.id == given.c.candidate_id)
+    query = query.where(known, given.c.by.in_(counts)).group_by(given.c.by, given.c.label)
+    for name, label, count in rows.execute(query):
+        counts[name]["interference"][label] = count
     return [{"name": name, **counts[name]} for name in sorted(counts)]

@@ -148,8 +148,8 @@ def _count(rows: Connection, ids: Iterable[int]) -> None:
         for row in rows.execute(standing_labels().where(label.c.candidate_id.in_(some))):
             words[row.candidate_id].append(row.label)
         for word in (*LABELS, None):
-            same = [each for each in some if in_force(words[each]) == word]
-            rows.execute(update(candidate).where(candidate.c.id.in_(same)).values(label_in_force=word))
+            if same := [each for each in some if in_force(words[each]) == word]:
+                rows.execute(update(candidate).where(candidate.c.id.in_(same)).values(label_in_force=word))
 
 
 def _edit_messages(rows: Connection, ids: Iterable[int]) -> None:

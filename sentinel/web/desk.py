@@ -20,7 +20,6 @@ from sentinel import COMMAND
 from sentinel.config import Config
 from sentinel.monitor.metrics import StageHistograms
 from sentinel.notify.messages import one_line
-from sentinel.store.filters import Filter
 from sentinel.store.queue import Store
 from sentinel.web import texts
 from sentinel.web.alike import Latents
@@ -73,16 +72,16 @@ class Desk:
         """Let all browsers share one look at the store."""
         self.pulse = Pulse(store=self.store)
 
-    def counted(self, rows: Connection, asked: Filter, person: str, count: Callable[[], T]) -> T:
-        """Return the counts of a filter; those of the last `COUNTED_S` are used again while nothing has changed.
+    def counted(self, rows: Connection, asked: str, person: str, count: Callable[[], T]) -> T:
+        """Return counts; those of the last `COUNTED_S` are used again while nothing has changed.
 
         Args:
             rows: of the open transaction.
-            asked: the filter.
+            asked: what is counted, such as the query of a filter.
             person: who looks.
             count: makes the counts.
         """
-        key, state, at = (asked.query(), person), str(position_now(rows)), time.monotonic()
+        key, state, at = (asked, person), str(position_now(rows)), time.monotonic()
         held = self._counted.get(key)
         if held is None or held[0] != state or at - held[1] > COUNTED_S:
             if len(self._counted) >= MOST_COUNTED:

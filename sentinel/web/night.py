@@ -44,7 +44,7 @@ def show(desk: Desk, request: Request, visitor: Visitor) -> Response:
             values = _night_facts(rows, asked, visitor) | {
                 "latency": percentiles(rows, desk.config.canaries),
                 "recovery": recovery(rows),
-                "people": [each for each in reviewers(rows) if each["injected"] or each["interference"]],
+                "people": desk.counted(rows, "reviewers", "", lambda: reviewers(rows)),
                 "canary": _canary(rows),
                 "state": _ledger(rows),
                 "since": position_now(rows),

@@ -40,7 +40,7 @@ def candidates(desk: Desk, request: Request, visitor: Visitor) -> Response:
         place = {name: request.query_params.get(name, "") for name in POSITIONS}
         with desk.store.read() as rows:
             found = table_page(rows, asked, visitor.name, **place)
-            count, counted = desk.counted(rows, asked, visitor.name, lambda: facets(rows, asked, visitor.name))
+            count, counted = desk.counted(rows, asked.query(), visitor.name, lambda: facets(rows, asked, visitor.name))
             since = position_now(rows)
     except ConfigError as error:
         return desk.render("problem.html", request, visitor, 400, problem=str(error), keys=KEYS)
