@@ -1,6 +1,9 @@
 # Two images: `serving`, the default, runs `up --foreground` as on a host; `training` adds TensorFlow for `train`. The root can
 # be mounted read-only: the service writes to /opt/sentinel/var and /tmp only, and reads its input from data/incoming.
-FROM python:3.12.12-slim-bookworm AS base
+# The digest decides, and the tag is for people: `docker buildx imagetools inspect TAG` prints the digest of a tag. Another base,
+# from a registry of your site for instance, is named by `--build-arg SENTINEL_BASE=`, or by that variable for compose.
+ARG SENTINEL_BASE=python:3.12.12-slim-bookworm@sha256:593bd06efe90efa80dc4eee3948be7c0fde4134606dd40d8dd8dbcade98e669c
+FROM ${SENTINEL_BASE} AS base
 # The user has a number, so that a cluster can check that it is not root.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin sentinel \
     && install -d -o 10001 -g 10001 /opt/sentinel/var /opt/sentinel/data/incoming \

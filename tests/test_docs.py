@@ -88,9 +88,10 @@ def test_the_locks_have_every_package_that_the_project_asks_for_with_hashes() ->
 
 
 def test_the_image_has_one_pinned_python_that_the_project_supports() -> None:
-    bases = set(re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE))
-    assert len(bases) == 1
-    minor = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-bookworm", bases.pop())
+    stages = re.findall(r"^FROM (\S+) AS (\S+)", DOCKERFILE, re.MULTILINE)
+    assert {base for base, _ in stages} - {name for _, name in stages} == {"${SENTINEL_BASE}"}
+    pinned = r"^ARG SENTINEL_BASE=python:3\.(\d+)\.\d+-slim-bookworm@sha256:[0-9a-f]{64}$"
+    minor = re.search(pinned, DOCKERFILE, re.MULTILINE)
     oldest, beyond = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
     assert minor is not None
     assert int(oldest) <= int(minor[1]) < int(beyond)

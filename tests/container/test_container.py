@@ -19,7 +19,8 @@ from sentinel.injection.tone import write_sky
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(3600)]
 HERE = Path(__file__).parent
-BASE = re.search(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1]
+BASE = re.search(r"^ARG SENTINEL_BASE=([^\s@]+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1]
+"""Without the digest, which only an image from the registry has."""
 USER = 10001
 LARGEST = 1.5e9
 READY = "^(ok|warning)"
@@ -51,7 +52,7 @@ def engine(tmp_path_factory):
     if started.returncode:
         pytest.skip(f"no Docker engine here: {started.stderr.strip()[-300:]}")
     clients = dict(part.split("=", 1) for part in shlex.split(started.stdout)[1:])
-    yield {**os.environ, **clients}
+    yield {**os.environ, **clients, "SENTINEL_BASE": BASE}
     pid = int((work / "docker.pid").read_text())
     os.kill(pid, signal.SIGTERM)
     while Path(f"/proc/{pid}").exists():
@@ -72,6 +73,8 @@ class Story:
         (self.checkout / "config.yaml").chmod(0o644)  # it is mounted
         self.incoming.mkdir(mode=0o755)
         os.chown(self.incoming, 1234, 1234)
+        for options in (("--bind", self.incoming), ("--make-shared",)):  # mounts are shared where systemd runs
+            subprocess.run(["mount", *options, self.incoming], check=True)
         token.write_text("xoxb-secret")
         token.chmod(0o400)
         os.chown(token, USER, USER)
@@ -89,7 +92,10 @@ class Story:
             "SLACK_CHANNEL": "C0123456789",
         }
         clean = {name: value for name, value in engine.items() if not name.startswith("SENTINEL")}
-        own["COMPOSE_PROJECT_NAME"] = PROJECT
+        own |= {
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            **{name: engine[name] for name in ("SENTINEL_BASE",) if name in engine},
+        }
         self.environment = clean | {name: str(value) for name, value in own.items()}
 
     def run(self, *command, check=True, **environment):
@@ -124,6 +130,7 @@ def story(engine, tmp_path_factory):
     told.run("docker", "compose", "down", "--volumes")  # of a run that was killed
     yield told
     told.run("docker", "compose", "down", "--volumes", check=False)
+    subprocess.run(["umount", "--recursive", told.incoming], check=True)
 
 
 def states(story):
@@ -154,6 +161,15 @@ def test_it_runs_as_an_ordinary_user_on_a_root_that_cannot_be_written_with_no_ca
     status = story.within("cat", "/proc/1/status")
     assert re.findall(r"Cap(?:Eff|Bnd):\s+(\w+)", status) == ["0" * 16, "0" * 16]
     assert re.search(r"^overlay / overlay ro[, ]", story.within("cat", "/proc/mounts"), re.MULTILINE)
+
+
+def test_a_disk_that_is_mounted_later_below_the_folder_is_seen_in_it(story):
+    disk = story.incoming / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", disk], check=True)
+    (disk / "landed").touch()
+    assert story.within("ls", "/opt/sentinel/data/incoming/disk").split() == ["landed"]
+    subprocess.run(["umount", disk], check=True)
 
 
 def test_settings_of_the_shell_and_the_secret_reach_it(story):
