@@ -22,21 +22,23 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import psutil
 import yaml
-from night import KINDS, NCHANS, draw_kinds, fill, label_some
+from night import KINDS, NCHANS, draw_kinds, fill, label_some, review
 from night import TARGETS as TARGETS_OF_NIGHT
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 
 from aetherscan.header import UNIX_EPOCH_MJD, gbt_header
+from aetherscan.io import open_cadence
 from sentinel.config import ROOT, load_config
 from sentinel.store.filters import parse_filter
 from sentinel.store.queue import open_store
-from sentinel.store.schema import candidate, label
+from sentinel.store.schema import artefact, candidate, label
 from sentinel.web.alike import Latents
 from sentinel.web.night import day_of
 from sentinel.web.query import facets, one_candidate
 from sentinel.web.session import new_link
+from sentinel.workers.stamps import write_stamp
 
 CHROMIUM = "/usr/bin/chromium"
 A_NIGHT = 145
@@ -206,17 +208,17 @@ def store_of(place: Path, *, cadences: int, each: int):
     (place / "config.yaml").write_text(yaml.safe_dump({"state_dir": "var"}))
     (place / "var").mkdir(exist_ok=True)
     config = load_config(place / "config.yaml")
-    drawn = draw_kinds(config, place / "scratch")
-    store = open_store(config.store_url)
     mjd = int(UNIX_EPOCH_MJD + time.time() / 86_400) - (cadences - 1) // A_NIGHT + 0.03
+    drawn = draw_kinds(config, place / "scratch", mjd)
+    store = open_store(config.store_url)
     fill(store, drawn, cadences=cadences, each=each, seed=1, mjd=mjd)
     label_some(store, 0.3, 2)
     store.engine.dispose()
     return config
 
 
-def show_signal(store) -> None:
-    """Give the most probable candidate the values of the signal that its waterfall shows."""
+def show_signal(store, place: Path) -> None:
+    """Give the most probable candidate the values of the signal that its waterfall shows, and a stamp of it."""
     kind, header = KINDS["signal"], gbt_header(NCHANS)
     shown = {"frequency_mhz": header.frequency(0.37 * NCHANS), "target": TARGETS_OF_NIGHT[0], "snr": list(kind.snr)}
     shown |= {"joint_snr": sum(kind.snr) / 3**0.5, "barycentric_mhz": header.frequency(0.37 * NCHANS) * 0.99997}
@@ -225,12 +227,21 @@ def show_signal(store) -> None:
         best = rows.scalars(select(candidate.c.id).order_by(candidate.c.probability.desc()).limit(1)).one()
         rows.execute(update(candidate).where(candidate.c.id == best).values(**shown, label_in_force=None))
         rows.execute(delete(label).where(label.c.candidate_id == best))
+        stamp, paths = place / "var" / "pictures" / "signal.stamp", sorted((place / "scratch" / "signal").iterdir())
+        with open_cadence(paths) as scans:
+            started = {"tstart_mjd": scans[0].header.tstart}
+            rows.execute(update(candidate).where(candidate.c.id == best).values(**started))
+            sha256, size = write_stamp(stamp, scans, {**shown, **started, "curvature_hz_s2": 0.0}, (0, 2, 4), {})
+        owner = rows.scalar(select(candidate.c.cadence_id).where(candidate.c.id == best))
+        values = {"cadence_id": owner, "candidate_id": best, "kind": "stamp", "path": str(stamp)}
+        rows.execute(insert(artefact).values(**values, sha256=sha256, bytes=size))
 
 
 def take_pictures(place: Path, folder: Path) -> None:
     """Take pictures of the pages of a night for the documents."""
     store = open_store(store_of(place, cadences=A_NIGHT, each=4).store_url)
-    show_signal(store)
+    show_signal(store, place)
+    review(store, 24, 4)
     with program(place) as (port, _), window(store, port, viewport={"width": 1280, "height": 800}) as page:
         shots = {"desk-night": "/", "desk-label": "/label?p=0.5.."}
         for name, path in shots.items():

@@ -37,16 +37,20 @@ from sqlalchemy import func, select
 from aetherscan.header import SCAN_STEP_S, SECONDS_PER_DAY, UNIX_EPOCH_MJD, gbt_header
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
+from sentinel.store.injected import reviewers
 from sentinel.store.labels import standing_labels
-from sentinel.store.schema import candidate, heartbeat, outbox
+from sentinel.store.schema import candidate, heartbeat, injection, outbox
 
-SLICES, SLICE_MHZ, NCHANS = 8, 0.5, 8192
+SLICES, SLICE_MHZ, NCHANS = 8, 0.5, 16_384
 CADENCE_DAYS = 6.5 * SCAN_STEP_S / SECONDS_PER_DAY
 PLACES = (0.14, 0.38, 0.62, 0.86)
 """Of the emitters on the ground, as fractions of a slice."""
 BRIGHT, SIDE_LOBE = (60.0,) * 6, (24.0, 2.0, 19.0, 1.5, 27.0, 2.0)
-STATES, SHARES = ((), BRIGHT, SIDE_LOBE), (0.3, 0.4, 0.3)
+STATES, SHARES = ((), BRIGHT, SIDE_LOBE), (0.2, 0.55, 0.25)
 SIGNALS = 12
+BLIND_SHARE = 0.08
+BLIND_S = 10.0
+"""A blind injection is searched after its cadence is recorded, seconds."""
 SAME_MHZ = 5e-4
 LEAST_SNR = 8.0
 LIMIT_S = 3.0
@@ -97,7 +101,7 @@ class Night:
             if snr := STATES[int(self.rng.choice(len(STATES), p=SHARES))]:
                 emitters.append(Emitter(frequency_mhz=mhz, drift_hz_s=float(self.rng.normal(0, 0.02)), snr=snr))
         if with_signal:
-            between = float(self.rng.uniform(0.06, 0.18)) + float(self.rng.choice(PLACES[:-1]))
+            between = float(self.rng.uniform(0.085, 0.155)) + float(self.rng.choice(PLACES[:-1]))
             mhz = header.frequency(NCHANS * between)
             drift = float(self.rng.uniform(0.1, 0.4) * self.rng.choice([-1, 1]))
             emitters.append(Emitter(frequency_mhz=mhz, drift_hz_s=drift, width_hz=4.0, snr=(30.0, 0.0) * 3))
@@ -186,16 +190,26 @@ def check(night: Night, service: Service, people: list[Reviewer], slack: FakeSla
     for signal in (True, False):
         words = {word: n for (is_signal, word), n in labeled.items() if is_signal == signal}
         print(f"labels in force of {'signals' if signal else 'interference'}: {words}")
+    injected = service.rows(select(injection.c.recovered).where(injection.c.kind == "blind"))
+    print(f"{len(injected)} blind injections, {sum(row.recovered for row in injected)} found by the search")
+    with service.store.read() as connection:
+        measured = {each["name"]: each for each in reviewers(connection)}
     for person in people:
         name = person.window.name
         p50, p95 = spread(person.took)
         times = f"p50 {p50 / 1e3:.2f} s, p95 {p95 / 1e3:.2f} s, most {max(person.took):.2f} s"
         over = sum(took > LIMIT_S for took in person.took)
         print(f"{name}: {by_person[name]} labels; a candidate took {times}; {over} over {LIMIT_S:.0f} s")
+        if name in measured:
+            print(f"  of injected signals {dict(measured[name]['injected'])}")
+            print(f"  of interference that the memory knows {dict(measured[name]['interference'])}")
     assert night.landed == night.cadences == ledger["seen"] == ledger["done"] == shown["cadences"]
     assert len(rows) == table == shown["candidates"]
     assert all(by_person[person.window.name] == len(rows) for person in people)
     assert shown["labels"] == {word: counts[word] for word in ("none", "candidate", "RFI", "unsure")}
+    assert {name: each["injected"].total() for name, each in measured.items()} == dict.fromkeys(
+        measured, sum(row.recovered for row in injected)
+    )
     print("all counts agree")
 
 
@@ -230,7 +244,8 @@ def main() -> None:
     options = parser.parse_args()
     slack = FakeSlack()
     with TemporaryDirectory() as folder, chromium() as browser:
-        service = Service(Path(folder) / "service", slack)
+        injections = {"canary_s": 0, "blind_share": BLIND_SHARE}
+        service = Service(Path(folder) / "service", slack, injections=injections)
         night = Night(
             folder=Path(service.config.watch.roots[0]),
             cadences=options.cadences,
@@ -253,6 +268,8 @@ def main() -> None:
             judge(night, service, people)
             telescope.join()
             print(f"{(time.monotonic() - began) / 60:.1f} minutes from the first file to the last label")
+            time.sleep(BLIND_S)
+            judge(night, service, people)
             if options.pictures:
                 options.pictures.mkdir(parents=True, exist_ok=True)
                 take_pictures(service, people[0].window, options.pictures)

@@ -5,7 +5,7 @@ candidates of that kind. `benchmarks/desk.py` measures and pictures the pages of
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from aetherscan.header import gbt_header
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
 from sentinel.config import Config
+from sentinel.store.injected import put_injected, record_injected
 from sentinel.store.labels import put_labels
 from sentinel.store.queue import Store
 from sentinel.store.schema import artefact, attempt, cadence, candidate, heartbeat, injection, now, release
@@ -72,13 +73,13 @@ KINDS = {
 }
 
 
-def draw_kinds(config: Config, scratch: Path) -> dict[str, tuple[str, str]]:
-    """Draw one waterfall of each kind; return path and sha256 by kind."""
+def draw_kinds(config: Config, scratch: Path, mjd: float) -> dict[str, tuple[str, str]]:
+    """Draw one waterfall of each kind, of files in a folder that were recorded at a time; return path and sha256."""
     drawn = {}
     for number, (name, kind) in enumerate(KINDS.items()):
         folder = scratch / name.replace(" ", "-")
         folder.mkdir(parents=True)
-        header = gbt_header(NCHANS, source_name=TARGETS[number % len(TARGETS)])
+        header = replace(gbt_header(NCHANS, source_name=TARGETS[number % len(TARGETS)]), tstart=mjd)
         mhz = header.frequency(0.37 * NCHANS)
         emitter = Emitter(frequency_mhz=mhz, drift_hz_s=kind.drift_hz_s, width_hz=kind.width_hz, snr=kind.snr)
         paths = write_cadence(folder, Sky(header=header, emitters=(emitter,)), number, suffix=".fil")
@@ -207,6 +208,21 @@ def _record(
         tone = {"frequency_mhz": 1500.0, "drift_rate_hz_s": 0.3, "width_hz": 4.0, "snr": snr, "kind": "blind"}
         result = {"recovered": bool(rng.random() < 1 - 3 / snr), "made_at": now(), "ended_at": now()}
         rows.execute(insert(injection).values(name=f"blind{number}", **tone, **result))
+
+
+def review(store: Store, count: int, seed: int) -> None:
+    """Let two people label injected signals; they miss some."""
+    rng = np.random.default_rng(seed)
+    with store.read() as rows:
+        made = rows.execute(select(injection.c.id, injection.c.frequency_mhz).limit(count)).all()
+        last = rows.execute(select(candidate.c.cadence_id, candidate.c.attempt_id).limit(1)).one()
+    for entry in made:
+        row = _row(rng, "signal", entry.frequency_mhz, 0.0, TARGETS[0]) | dict(last._mapping)  # noqa: SLF001
+        with store.write() as rows:
+            number = record_injected(rows, entry.id, row, {})
+            for person, missed in (("anna", 0.1), ("ben", 0.25)):
+                word = "candidate" if rng.random() > missed else str(rng.choice(["RFI", "unsure"]))
+                put_injected(rows, [number], word, person)
 
 
 def label_some(store: Store, share: float, seed: int) -> None:

@@ -144,6 +144,30 @@ def recall(rows: Connection, lines: Occupancy, frequencies_mhz: Sequence[float])
     return seen
 
 
+def lines_at(rows: Connection, mhz: float, memory: Memory) -> dict[str, Any] | None:
+    """Return the columns `seen_*` of a frequency in the newest cadences of a telescope, or None if none covers it.
+
+    Args:
+        rows: of the open transaction.
+        mhz: the frequency. The telescope is that of the newest cadence which covers it.
+        memory: how many cadences are compared.
+    """
+    covers = (occupancy.c.band_low_mhz <= mhz) & (occupancy.c.band_high_mhz >= mhz)
+    newest = select(occupancy.c.telescope_id, occupancy.c.tstart).where(covers).order_by(occupancy.c.tstart.desc())
+    found = rows.execute(newest.limit(1)).first()
+    if found is None or not memory.cadences:
+        return None
+    afterwards = Occupancy(
+        telescope_id=found.telescope_id,
+        target="",
+        tstart=found.tstart + 1.0,
+        band_mhz=(mhz, mhz),
+        lines_mhz=(),
+        memory=memory,
+    )
+    return recall(rows, afterwards, [mhz])[0]
+
+
 def _bins(mhz: Any) -> Any:
     return np.floor(np.asarray(mhz, dtype=np.float64) * 1e6 / BIN_HZ).astype(np.int64)
 

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from sentinel.store.filters import KEYS
 from sentinel.store.labels import LABELS
+from sentinel.store.occupancy import Memory, lines_at
 from sentinel.store.queue import SAME_FREQUENCY_MHZ
 from sentinel.store.schema import attempt, cadence, cadence_file, candidate, file, superseded
 from sentinel.web.candidate import REASONS
@@ -62,15 +63,16 @@ def _candidates(rows: Connection, number: int) -> list[Row]:
 
 
 def at(desk: Desk, request: Request, visitor: Visitor) -> Response:
-    """Show what was found at a frequency in all cadences."""
+    """Show what was found at a frequency in all cadences, and in how many a line there was rejected."""
     text = request.path_params["mhz"]
     if not re.fullmatch(r"\d{1,7}(\.\d{1,12})?", text):
         raise HTTPException(404, "expected a frequency in MHz, such as /at/1420.4058")
     with desk.store.read() as rows:
         found = at_frequency(rows, float(text), most=MOST_ROWS)
+        lines = lines_at(rows, float(text), Memory(**desk.config.memory.model_dump()))
     cadences, targets = len({row["cadence_id"] for row in found}), len({row["target"] for row in found})
     values: dict[str, Any] = {"cadences": cadences, "targets": targets, "half_khz": SAME_FREQUENCY_MHZ * 1e3}
-    return desk.render("at.html", request, visitor, mhz=float(text), rows=found, **values)
+    return desk.render("at.html", request, visitor, mhz=float(text), rows=found, lines=lines, **values)
 
 
 def go(_: Desk, request: Request, __: Visitor) -> Response:

@@ -19,13 +19,22 @@ from sentinel.commands import candidates
 from sentinel.config import ROOT
 from sentinel.store.filters import parse_terms
 from sentinel.store.labels import put_labels
-from sentinel.store.schema import artefact, candidate, label
+from sentinel.store.occupancy import Occupancy, remember
+from sentinel.store.schema import artefact, cadence, candidate, label
 from sentinel.web import events
 from sentinel.web.alike import Latents
 from sentinel.web.events import Mark, Position, news, position_now
 from sentinel.web.query import one_candidate
 
 STATIC = ROOT / "sentinel" / "web" / "static"
+CADENCE = {
+    "state": "done",
+    "target": "T",
+    "tstart": 59000.0,
+    "band_low_mhz": 1.0,
+    "band_high_mhz": 2.0,
+    "created_at": 0,
+}
 
 
 @pytest.fixture
@@ -271,3 +280,17 @@ def test_what_is_typed_leads_to_a_candidate_or_a_frequency(desk):
         assert desk().get(f"/go?to={text}")[0] == 404
     for path in ("/candidates/99", "/candidates/" + "9" * 30, "/at/x", "/at/1e3", "/cadences/99"):
         assert desk().get(path)[0] == 404
+
+
+def test_the_page_of_a_frequency_tells_in_how_many_cadences_lines_there_were_rejected(desk, judged):
+    assert "Memory of interference" not in desk().get("/at/1420.0")[2]
+    with judged.write() as rows:
+        for number, (target, mhz) in enumerate((("A", 1420.0), ("B", 1420.0003), ("B", 1420.1), ("A", 1420.0))):
+            at = {"telescope_id": 6, "target": target, "tstart": 59000.0 + number, "band_mhz": (1400.0, 1500.0)}
+            rows.execute(insert(cadence).values(**{**CADENCE, "key": str(number)}))
+            remember(rows, number + 2, Occupancy(**at, lines_mhz=[mhz]))
+    page = desk().get("/at/1420.0")[2]
+    assert "lines here in <b>3 of the 4</b> newest cadences that cover this frequency, of 2 targets" in page
+    assert "the last on 2020-06-03 00:00:00 UTC" in page
+    assert "lines here in <b>0 of the 4</b> newest cadences that cover this frequency. " in desk().get("/at/1450.0")[2]
+    assert "Memory of interference" not in desk().get("/at/1501.0")[2]

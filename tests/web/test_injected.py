@@ -82,7 +82,8 @@ def test_the_night_shows_how_people_label_injected_signals_and_the_metrics_name_
     with judged.write() as rows:
         put_labels(rows, [1], "RFI", "ben", via="page")
     page = anna.get("/")[2]
-    assert '<th scope="row">anna</th><td class="n">1 of 2</td><td class="n">0 RFI, 1 unsure</td>' in page
+    told = '<td class="n">1 of 2<small>0 RFI, 1 unsure</small></td><td class="n">0 of 0</td>'
+    assert f'<th scope="row">anna</th>{told}' in page
     assert '<th scope="row">ben</th>' not in page
     metrics = anna.get("/metrics")[2]
     assert 'sentinel_reviewed_injections_total{label="candidate"} 1.0' in metrics

@@ -40,7 +40,7 @@ function draw(found) {
     width: box.clientWidth - 10, height: box.clientHeight - 40, mode: 1, tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
     scales: { x: { time: true, range: () => time }, mhz: { range: () => mhz } },
     axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => new Date(tick * 1e3).toISOString().slice(11, 16)) }, { ...axis, scale: "mhz", size: 80, values: (_, ticks) => ticks.map((tick) => tick.toFixed(3)) }],
-    series: [{}, ...LABELS.map(([, name]) => ({ label: name, scale: "mhz", stroke: style(`--${name}`), points: { show: false }, paths: () => null }))],
+    series: [{}, ...LABELS.map(([word, color]) => ({ label: word || color, scale: "mhz", stroke: style(`--${color}`), points: { show: false }, paths: () => null }))],
     legend: { live: false },
     cursor: { drag: { x: true, y: true } },
     hooks: { draw: [(it) => groups.forEach((group, i) => it.series[i + 1].show && points(it, i, group))] },
