@@ -50,6 +50,7 @@ RUN chmod -R u=rwX,go=rX . && python -m compileall -q aetherscan sentinel
 FROM base AS training
 COPY --from=training-packages /opt/sentinel/.venv .venv
 COPY --from=code /code ./
+HEALTHCHECK NONE
 CMD ["train", "--help"]
 
 FROM base AS serving
