@@ -83,8 +83,9 @@ def _first_of_machine() -> Iterator[None]:
     from aetherscan.search.bandpass import normalize_bandpass
 
     folder = Path(normalize_bandpass.stats.cache_path)
-    with (folder / "compiling.lock").open("a") as lock:
-        with contextlib.suppress(OSError):  # a network file system without locks
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # of another user, or on a network file system without locks
+            lock = held.enter_context((folder / "compiling.lock").open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

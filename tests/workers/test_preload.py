@@ -2,6 +2,7 @@
 
 import fcntl
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from factories import make_detector
@@ -63,3 +64,12 @@ def test_searches_begin_although_the_search_was_not_compiled(compiling, monkeypa
     preload.compile_search(None)
     assert compiling.is_set()
     assert "the search was not compiled" in caplog.text
+
+
+def test_a_worker_compiles_where_it_cannot_lock(compiling, monkeypatch, tmp_path):
+    warmed = []
+    stats = SimpleNamespace(cache_path=str(tmp_path / "none"))
+    monkeypatch.setattr("aetherscan.search.bandpass.normalize_bandpass", SimpleNamespace(stats=stats))
+    monkeypatch.setattr(preload, "warm_up", warmed.append)
+    preload.compile_search("detector")
+    assert warmed == ["detector"]
