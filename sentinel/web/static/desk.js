@@ -74,20 +74,20 @@ export function undo(shown = () => {}) {
   });
 }
 
-// Keys act only while no field has the focus.
-export function onKeys(actions) {
+// Keys act only while no field has the focus. An action that returns false leaves the key to the browser.
+export function listenTo(actions) {
   document.addEventListener("keydown", (event) => {
-    const at = event.target;
+    const at = event.target, action = actions[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    if (!at.matches) return;
-    if (at.matches("input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable]")) {
+    if (at.matches?.("input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable]")) {
       if (event.key === "Escape") at.blur();
-      return;
-    }
-    if (event.key === "Enter" && at.matches("a, button, summary, input")) return;
-    const action = actions[event.key];
-    if (action && action(event) !== false) event.preventDefault();
+    } else if (action && action(event) !== false) event.preventDefault();
   });
+}
+
+export function onKeys(actions) {
+  const { Enter = () => false } = actions, presses = "a, button, summary, input";
+  listenTo({ ...actions, Enter: (event) => (event.target.matches(presses) ? false : Enter()) });
   document.body.dataset.keys = "on";
 }
 

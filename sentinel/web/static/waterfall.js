@@ -2,6 +2,7 @@
 //
 // A stamp is 4 bytes (length of the header, little-endian), the header as JSON, then one byte a pixel: panel after panel
 // in time order, row after row, channel after channel. 0 was not measured; 1 to 255 are asinh(sigma) from `lo` to `hi`.
+import { listenTo } from "/static/desk.js";
 
 const MASKED = "#b9bcc4", TRACK = "#39a9e6", LEFT = 118, RIGHT = 58, AXIS = 34, GAP = 4, SPECTRA = 150, BARS = 14;
 const ANCHORS = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122], [229, 80, 100],
@@ -9,7 +10,7 @@ const ANCHORS = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 5
 const WIDTHS = [1, 2, 4, 8, 16, 32];
 const stamps = new Map();
 
-export function load(url) {
+function load(url) {
   if (!stamps.has(url)) {
     stamps.set(url, fetch(url).then((reply) => (reply.ok ? reply.arrayBuffer() : null)).then((all) => all && decode(all)));
     stamps.get(url).catch(() => stamps.delete(url));
@@ -18,7 +19,7 @@ export function load(url) {
   return stamps.get(url);
 }
 
-export function decode(all) {
+function decode(all) {
   const size = new DataView(all).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(all, 4, size)));
   const sigma = new Float32Array(256).fill(NaN);
@@ -50,7 +51,7 @@ function words(table) {
   return new Uint32Array(bytes.buffer);
 }
 
-export class Waterfall {
+class Waterfall {
   constructor(element, stamp) {
     this.element = element;
     this.stamp = stamp;
@@ -148,6 +149,9 @@ export class Waterfall {
   hzAt(x) { return this.x0 + ((x - LEFT) / this.width) * this.span(); }
 
   xAt(hz) { return LEFT + ((hz - this.x0) / this.span()) * this.width; }
+
+  // Sigma of a pixel; NaN where nothing was measured.
+  pixel(panel, row, c) { return c >= 0 && c < panel.channels ? this.stamp.sigma[panel.pixels[row * panel.channels + c]] : NaN; }
 
   // Sigma of the bins of one row, one for each of `count` columns of the view: sums over the root of the channels.
   bins(panel, row, count, out) {
@@ -301,12 +305,12 @@ export class Waterfall {
   spectra() {
     const step = this.finest(), count = Math.max(2, Math.round(this.span() / step));
     return this.stamp.panels.map((panel) => {
-      const sum = new Float32Array(count), n = new Float32Array(count), { sigma } = this.stamp;
+      const sum = new Float32Array(count), n = new Float32Array(count);
       for (let row = 0; row < panel.rows; row += 1) {
         const shift = this.shift(panel, row);
         for (let x = 0; x < count; x += 1) {
           const c = Math.round((this.x0 + (x + 0.5) * step + shift - panel.first) / panel.step);
-          const value = c >= 0 && c < panel.channels ? sigma[panel.pixels[row * panel.channels + c]] : NaN;
+          const value = this.pixel(panel, row, c);
           if (value === value) { sum[x] += value; n[x] += 1; }
         }
       }
@@ -350,7 +354,7 @@ export class Waterfall {
 
   // The straight line and the width with the highest SNR in a box of one panel.
   measure({ panel: number, row0, row1, hz0, hz1 }) {
-    const panel = this.stamp.panels[number], { sigma } = this.stamp, rows = row1 - row0;
+    const panel = this.stamp.panels[number], rows = row1 - row0;
     const ends = [hz0, hz1].map((hz) => (hz - panel.first) / panel.step).sort((a, b) => a - b);
     const first = Math.max(0, Math.round(ends[0])), count = Math.min(1024, Math.round(ends[1]) - first + 1);
     if (rows < 1 || count < 2) return null;
@@ -363,8 +367,7 @@ export class Waterfall {
         for (let r = 0; r < rows; r += 1) {
           const along = rows > 1 ? Math.round((slope * r) / (rows - 1)) : 0;
           const c = Math.round(first + x + along + this.shift(panel, row0 + r) / panel.step), inside = x + along;
-          const value = inside >= 0 && inside < count && c >= 0 && c < panel.channels
-            ? sigma[panel.pixels[(row0 + r) * panel.channels + c]] : NaN;
+          const value = inside >= 0 && inside < count ? this.pixel(panel, row0 + r, c) : NaN;
           if (value === value) { total += value; n += 1; }
         }
         sum[x + 1] = sum[x] + total;
@@ -447,29 +450,20 @@ export class Waterfall {
   }
 }
 
-const KEYS = {
-  d: (w) => w.toggle("dedrift"), o: (w) => w.toggle("overlay"),
-  "[": (w) => { w.view.gain /= 1.25; w.draw(); }, "]": (w) => { w.view.gain *= 1.25; w.draw(); },
-};
-
-export async function show(element) {
+async function show(element) {
   const stamp = await load(element.dataset.stamp).catch(() => null);
   if (stamp && element.isConnected && !element.waterfall) new Waterfall(element, stamp);
 }
 
 // Show the waterfalls of a page, and those of the cards that replace others.
-export function watch(root = document) {
-  const all = () => root.querySelectorAll(".waterfall[data-stamp]").forEach((element) => show(element));
-  all();
-  root.addEventListener("card", all);
-  document.addEventListener("keydown", (event) => {
-    const shown = document.querySelector(".waterfall canvas")?.parentElement.waterfall;
-    const field = "input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable]";
-    if (!shown || !KEYS[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches(field) || document.querySelector("dialog[open]")) return;
-    event.preventDefault();
-    KEYS[event.key](shown);
-  });
-}
-
-watch();
+const all = () => document.querySelectorAll(".waterfall[data-stamp]").forEach(show);
+const key = (act) => () => {
+  const shown = document.querySelector(".waterfall canvas")?.parentElement.waterfall;
+  return shown ? act(shown) : false;
+};
+const brighten = (factor) => key((shown) => { shown.view.gain *= factor; shown.draw(); });
+all();
+document.addEventListener("card", all);
+listenTo({
+  d: key((shown) => shown.toggle("dedrift")), o: key((shown) => shown.toggle("overlay")), "[": brighten(0.8), "]": brighten(1.25),
+});
