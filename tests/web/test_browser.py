@@ -19,7 +19,16 @@ from sentinel.store.labels import standing_labels
 from sentinel.store.queue import open_store
 from sentinel.store.schema import candidate, label
 
-PAGES = ("/", "/candidates", "/candidates?p=2", "/candidates/2", "/label?blind=1", "/cadences/1", "/guide")
+PAGES = (
+    "/",
+    "/candidates",
+    "/candidates?p=2",
+    "/candidates/2",
+    "/label?blind=1",
+    "/cadences/1",
+    "/at/1420.0",
+    "/guide",
+)
 
 
 def counted(store):
@@ -158,12 +167,13 @@ def test_the_map_of_the_night_is_drawn_and_a_click_opens_a_candidate(people):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_any_page(people, judged, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    anna = people("anna", color_scheme=scheme)
-    anna.open("/candidates/2")
-    anna.press("r")
-    anna.said("stored")
+    anna, number = people("anna", color_scheme=scheme), inject(judged)
+    for shown, said in ((2, "stored"), (number, "was an injected signal")):
+        anna.open(f"/candidates/{shown}")
+        anna.press("r")
+        anna.said(said)
     found = {}
-    for path in PAGES:
+    for path in (*PAGES, f"/candidates/{number}"):
         anna.open(path)
         if path == "/":
             anna.page.wait_for_selector("#map .u-over")

@@ -39,7 +39,9 @@ def test_the_queue_shows_an_injected_signal_like_a_candidate_and_the_label_tells
     assert reply["told"] == [
         f"candidate {number} was an injected signal (SNR 34.0 in each ON, +0.350 Hz/s); you labeled it candidate"
     ]
-    assert "was an injected signal (SNR 34.0" in anna.get(f"/candidates/{number}")[2]
+    page = anna.get(f"/candidates/{number}")[2]
+    assert "was an injected signal (SNR 34.0" in page
+    assert "Nobody has labeled it" not in page
     assert ids_in(anna.get("/label")[2]) == list(range(1, 9))
     assert ids_in(ben.get("/label")[2]) == [1, number, *range(2, 9)]
     assert "inject" not in ben.get(f"/candidates/{number}")[2].lower()
