@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import JSON, Column, Connection, cast, func, insert, literal, select, union_all
+from sqlalchemy import JSON, Column, Connection, cast, exists, func, insert, literal, select, union_all
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from sentinel.store.filters import SORTS, Filter, ordering
@@ -37,6 +37,8 @@ FROM_TARGETS = 2
 Row = dict[str, Any]
 _COMPARED = tuple(column for column in candidate.c if not isinstance(column.type, (JSON, Float32Array)))
 """Columns that a filter or an order can read."""
+_UNUSED = ~exists().where(candidate.c.id == injected_candidate.c.id)
+"""The number is of no candidate. In SQLite, a service of an earlier version may give it to one: then it is that."""
 
 
 def next_number(rows: Connection) -> int:
@@ -71,8 +73,16 @@ def record_injected(rows: Connection, injection_id: int, row: Mapping[str, Any],
 
 def injected_row(rows: Connection, number: int) -> Row | None:
     """Return an injected signal as a row of `candidate`, or None if the number is of none."""
-    found = rows.execute(select(injected_candidate).where(injected_candidate.c.id == number)).mappings().first()
+    found = (
+        rows.execute(select(injected_candidate).where(injected_candidate.c.id == number, _UNUSED)).mappings().first()
+    )
     return None if found is None else _as_candidate(dict(found))
+
+
+def injected_file(rows: Connection, number: int, kind: str) -> tuple[str, str] | None:
+    """Return path and sha256 of the waterfall or stamp of an injected signal, or None."""
+    files = rows.scalar(select(injected_candidate.c.files).where(injected_candidate.c.id == number, _UNUSED)) or {}
+    return (files[kind][0], files[kind][1]) if kind in files else None
 
 
 def _as_candidate(found: Mapping[str, Any]) -> Row:
@@ -82,7 +92,7 @@ def _as_candidate(found: Mapping[str, Any]) -> Row:
 def truth(rows: Connection, number: int, person: str) -> Row | None:
     """Return SNR, frequency and drift rate of an injected signal with the `label` of a person; None before that."""
     columns = (injection.c.snr, injection.c.frequency_mhz, injection.c.drift_rate_hz_s, injected_label.c.label)
-    mine = (injected_label.c.injected_candidate_id == number) & (injected_label.c.by == person)
+    mine = (injected_label.c.injected_candidate_id == number) & (injected_label.c.by == person) & _UNUSED
     joined = select(*columns).select_from(injected_label)
     joined = joined.join(injected_candidate).join(injection, injection.c.id == injected_candidate.c.injection_id)
     found = rows.execute(joined.where(mine)).mappings().first()
@@ -98,7 +108,7 @@ def open_injected(rows: Connection, asked: Filter, person: str) -> list[tuple[in
         person: who labels; nobody without a name can.
     """
     mine = select(injected_label.c.injected_candidate_id).where(injected_label.c.by == person)
-    waiting = in_last(injected_candidate.c.made_at, OPEN_S) & injected_candidate.c.id.not_in(mine)
+    waiting = in_last(injected_candidate.c.made_at, OPEN_S) & injected_candidate.c.id.not_in(mine) & _UNUSED
     newest = select(injected_candidate).where(waiting).order_by(injected_candidate.c.id.desc()).limit(MOST_OPEN)
     found = [_as_candidate(dict(row)) for row in rows.execute(newest).mappings()] if person else []
     if not found:
@@ -151,7 +161,7 @@ def put_injected(rows: Connection, numbers: Sequence[int], word: str, by: str, *
     Returns:
         The numbers that are of injected signals.
     """
-    known = list(rows.scalars(select(injected_candidate.c.id).where(injected_candidate.c.id.in_(numbers))))
+    known = list(rows.scalars(select(injected_candidate.c.id).where(injected_candidate.c.id.in_(numbers), _UNUSED)))
     of_person = (injected_label.c.by == by) & injected_label.c.injected_candidate_id.in_(known)
     labeled = set(rows.scalars(select(injected_label.c.injected_candidate_id).where(of_person)))
     for number in known:

@@ -46,7 +46,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sentinel.errors import Cause, LeaseLostError, StoreAwayError, StoreError
 from sentinel.failpoint import failpoint
 from sentinel.store.filesystem import file_system, is_network, missing_mount
-from sentinel.store.injected import first_free, record_injected
+from sentinel.store.injected import first_free, injected_file, record_injected
 from sentinel.store.labels import copy_labels
 from sentinel.store.migrations import create_or_upgrade, lock_writers
 from sentinel.store.occupancy import APART_DAYS, Occupancy, recall, remember
@@ -59,7 +59,6 @@ from sentinel.store.schema import (
     candidate,
     file,
     heartbeat,
-    injected_candidate,
     injection,
     lacks_files,
     now,
@@ -580,8 +579,7 @@ def written_file(rows: Connection, candidate_id: int, kind: str) -> tuple[str, s
     written = (artefact.c.candidate_id == candidate_id) & (artefact.c.kind == kind) & (artefact.c.sha256 != OWED)
     found = rows.execute(files.where(written)).first()
     if found is None:
-        injected = rows.scalar(select(injected_candidate.c.files).where(injected_candidate.c.id == candidate_id)) or {}
-        return (injected[kind][0], injected[kind][1]) if kind in injected else None
+        return injected_file(rows, candidate_id, kind)
     return found.path, found.sha256
 
 

@@ -20,7 +20,7 @@ from aetherscan.search.pipeline import search_cadence
 from aetherscan.simulate.injection import Emitter
 from sentinel.config import ROOT, Config
 from sentinel.injection.blind import InjectedObservation, search_blind
-from sentinel.store.queue import OWED
+from sentinel.store.queue import OWED, written_file
 from sentinel.store.schema import artefact, candidate, injected_candidate, injection, outbox
 from sentinel.workers.stamps import make_room, read_stamp
 from sentinel.workers.task import inject_blind
@@ -114,11 +114,12 @@ def test_the_candidate_of_a_blind_injection_is_kept_with_its_picture_and_stamp_f
         (kept,) = rows.execute(select(injected_candidate)).all()
         (made,) = rows.execute(select(injection)).all()
         files = rows.execute(select(artefact).where(artefact.c.sha256 != OWED)).all()
+        served = {kind: list(written_file(rows, kept.id, kind)) for kind in ("waterfall", "stamp")}
     assert (kept.injection_id, kept.cadence_id, made.recovered) == (made.id, claimed.cadence_id, True)
     assert abs(kept.row["frequency_mhz"] - made.frequency_mhz) < 1e-4
     assert min(kept.row["snr"][::2]) > 5 * max(kept.row["snr"][1::2])
     assert (kept.row["seen_of"], kept.row["attempt_id"]) == (0, 1)
-    assert {file.kind: [file.path, file.sha256] for file in files} == kept.files
+    assert {file.kind: [file.path, file.sha256] for file in files} == kept.files == served
     assert {file.candidate_id for file in files} == {None}
     description, scans = read_stamp(Path(kept.files["stamp"][0]), kept.files["stamp"][1])
     assert description["injected"] is True

@@ -5,12 +5,13 @@ import csv
 import pytest
 from judging import inject, looks_like
 from rows import count, record_candidates
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from sentinel.commands import candidates
 from sentinel.store.filters import parse_filter
-from sentinel.store.injected import merged, open_injected, put_injected, reviewers, truth
+from sentinel.store.injected import injected_row, merged, open_injected, put_injected, reviewers, truth
 from sentinel.store.labels import put_labels
+from sentinel.store.queue import written_file
 from sentinel.store.schema import candidate, injected_candidate, injected_label, label
 from sentinel.store.tables import write_candidates
 
@@ -119,3 +120,17 @@ def test_people_are_measured_by_injected_signals_and_by_interference_that_the_me
     assert (anna["name"], anna["injected"]) == ("anna", {"candidate": 2, "RFI": 1})
     assert anna["interference"] == {"candidate": 1, "RFI": 1}
     assert (ben["name"], ben["injected"], ben["interference"]) == ("ben", {"unsure": 1}, {})
+
+
+def test_a_number_that_an_earlier_version_gave_to_a_candidate_is_of_the_candidate(store):
+    record_candidates(store, [looks_like(0)])
+    number = inject(store)
+    with store.write() as rows:
+        put_injected(rows, [number], "RFI", "anna")
+        real = dict(rows.execute(select(candidate)).mappings().one())
+        rows.execute(insert(candidate).values({**real, "id": number}))
+        assert put_injected(rows, [number], "candidate", "ben") == []
+        rows.execute(update(injected_candidate).values(files={"waterfall": ["/a.png", "ab"]}))
+        assert (injected_row(rows, number), written_file(rows, number, "waterfall")) == (None, None)
+        assert truth(rows, number, "anna") is None
+    assert opened(store, "ben") == []
