@@ -19,6 +19,8 @@ LATE = 3
 SLOW_S = 3600.0
 """Age of a ready cadence or an unsent message that is a warning."""
 LOW_GIB, FULL_GIB = 2.0, 0.2
+MOST_KEPT = 0.9
+"""Share of the budget of stamps, taken by those that are never deleted, that is a warning."""
 AHEAD_S = 5.0
 """Difference between the clocks of a host and of the store that is a warning, seconds."""
 Facts = Mapping[str, Any]
@@ -193,6 +195,16 @@ def _disk(facts: Facts) -> Problem | None:
     return level, f"{_join(list(low))}, expected at least {LOW_GIB:g} GiB"
 
 
+def _stamps(facts: Facts) -> Problem | None:
+    kept, budget = facts["stamps"]["kept_bytes"], facts["stamps"]["budget_bytes"]
+    if not budget or kept < MOST_KEPT * budget:
+        return None
+    return WARNING, (
+        f"stamps labeled candidate, which stay, take {kept / 1e9:.2f} of {budget / 1e9:g} GB: "
+        "soon no more are written: raise stamps.budget_gb"
+    )
+
+
 def _web(facts: Facts) -> Problem | None:
     texts = [
         f"{beat['name']} is {beat['facts']['web']}"
@@ -280,6 +292,7 @@ CHECKS = (
     _machine("state", "the state directory can be written", CRITICAL, "SentinelStateUnwritable", _STATE),
     _machine("disk", "space for state and pictures", CRITICAL, "SentinelDiskLow", _disk),
     _machine("pictures", "the picture folder can be written", WARNING, "SentinelPicturesUnwritable", _PICTURES),
+    _check("stamps", "new stamps fit into their budget", WARNING, "SentinelStampsFull", _stamps),
     _machine("cache", "compiled functions can be kept", CRITICAL, "SentinelCacheUnwritable", _CACHE),
     _machine("web", "the web port can be used", WARNING, "SentinelWebPortTaken", _web),
     _machine("clock", "the clock is steady and agrees with the store's", WARNING, "SentinelClockWrong", _clock),

@@ -39,6 +39,7 @@ WELL = {
     "canary": {"age_s": 60.0, "recovered": True, "took_s": 9.0, "every_s": 3600.0, "alarm_s": 900.0},
     "outbox": {"oldest_s": None, "cause": None, "states": {}},
     "oldest_ready_s": 2.0,
+    "stamps": {"kept_bytes": 0, "budget_bytes": 10**9},
     "quarantined_today": 0,
     "setup": {},
 }
@@ -100,6 +101,7 @@ FAULTS = (
     ("disk", WARNING, place("pictures", path="/pictures", free_gib=1.9), "/pictures: 1.9 GiB"),
     ("disk", CRITICAL, place("state", path="/state", free_gib=0.1), "/state: 0.1 GiB"),
     ("pictures", WARNING, place("pictures", error="no reply within 5 s"), "no reply"),
+    ("stamps", WARNING, fact("stamps", {"kept_bytes": 9 * 10**8, "budget_bytes": 10**9}), "0.90 of 1 GB"),
     ("cache", CRITICAL, place("cache", error="Permission denied"), "Permission denied"),
     ("web", WARNING, beat("web@h", {"web": "not listening on ::1, port 1: in use"}), "port 1: in use"),
     ("clock", WARNING, place("clock", ahead_s=-9.0), "-9 s"),
