@@ -27,11 +27,12 @@ FROM base AS packages
 USER root
 COPY requirements/service.txt requirements/postgres.txt requirements/
 # The secret is a pip.conf with the index of your site. Large tests of packages are removed, and the rest is compiled.
+# The .pth lets `dask worker` import the code, as in the environment that sentinel.py makes.
 RUN --mount=type=secret,id=pip_conf \
     python -m venv .venv \
     && PIP_CONFIG_FILE=/run/secrets/pip_conf .venv/bin/pip install --no-cache-dir --no-deps --require-hashes --no-compile \
         --disable-pip-version-check --progress-bar=off -r requirements/service.txt -r requirements/postgres.txt \
-    && (cd .venv/lib/python3.*/site-packages && rm -r $(find dask numba numpy scipy -name tests)) \
+    && (cd .venv/lib/python3.*/site-packages && rm -r $(find dask numba numpy scipy -name tests) && echo /opt/sentinel > sentinel.pth) \
     && (.venv/bin/python -m compileall -q -j 0 .venv/lib || echo "some files are for other Pythons")
 
 FROM packages AS training-packages

@@ -180,6 +180,11 @@ def test_settings_of_the_shell_and_the_secret_reach_it(story):
     assert "xoxb" not in story.run("docker", "inspect", CONTAINER)
 
 
+def test_a_dask_worker_that_is_started_elsewhere_finds_the_code_in_it(story):
+    """As under Apptainer, without sentinel.py, which would put the code on the path."""
+    story.within("sh", "-c", "cd /tmp && python -c 'import sentinel.workers.process'")
+
+
 def test_a_demo_is_found_in_it_and_logs_says_where_they_are(story):
     assert "found" in story.within("./sentinel.py", "demo")
     assert "docker compose logs" in story.within("./sentinel.py", "logs", check=False).stdout
