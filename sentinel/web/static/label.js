@@ -34,7 +34,7 @@ export function run(queue, words) {
     const skip = document.getElementById("skip");
     if (skip) skip.href = `/label?${queue.dataset.query}&start=${ids[at + 1] || ""}`;
     queue.dispatchEvent(new CustomEvent("card", { bubbles: true, detail: { id: ids[at] } }));
-    ahead();
+    settled().then(ahead); // the label first: the server does one thing at a time
   };
 
   function show(index) {
