@@ -19,7 +19,7 @@ import onnxruntime
 from jaxtyping import Float32, Float64
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from aetherscan.detector.release import OBSERVATIONS, Release, file_sha256, read_release
+from aetherscan.detector.release import KINDS, MEASUREMENTS, OBSERVATIONS, Release, file_sha256, read_release
 from aetherscan.detector.saved_forest import group_shares, load_forest, tree_share
 from aetherscan.errors import ReleaseError
 
@@ -31,6 +31,9 @@ ONNX_ERRORS = (
     onnx_errors.NotImplemented,
     onnx_errors.RuntimeException,
 )
+
+LEAST_SHARE = 1e-3
+"""Share of trees of a kind that no tree votes for: few lines were simulated, so that no kind is excluded."""
 
 Encode = Callable[
     [Float32[np.ndarray, "obs time bins"]], tuple[Float32[np.ndarray, "obs latent"], Float32[np.ndarray, "obs latent"]]
@@ -63,6 +66,7 @@ class Detector:
     release: Release
     encode: Encode
     forests: Mapping[str, Any]  # by search mode
+    kind_forest: Any = None  # None: the release names no kinds
     mode: str = "tracks"
 
     @property
@@ -130,6 +134,20 @@ class Detector:
         points = self.release.modes[self.mode].calibration
         return np.asarray(np.interp(shares, points["score"], points["probability"])) if points else shares
 
+    def kinds(
+        self, measurements: Float32[np.ndarray, "batch measurements"]
+    ) -> tuple[list[str | None], Float64[np.ndarray, " batch"]]:
+        """Return the most probable kind of each followed line, and its probability; None and NaN without a forest.
+
+        Args:
+            measurements: of lines that pass the gates, or that only an OFF vetoes.
+        """
+        kinds = self.release.kinds
+        if kinds is None or not len(measurements):
+            return [None] * len(measurements), np.full(len(measurements), np.nan)
+        probabilities = kind_probabilities(self.kind_forest.predict_proba(measurements), kinds.power)
+        return [kinds.names[i] for i in probabilities.argmax(axis=1)], probabilities.max(axis=1)
+
     def strangeness(self, latents: Latents) -> Float64[np.ndarray, " batch"]:
         """Return the distance of each snippet's latents from those of the training signals; 1 is typical of a signal.
 
@@ -141,6 +159,12 @@ class Detector:
             return np.full(len(latents.mean), np.nan)
         whitened = (on_and_off(latents) - signals["centre"]) @ np.array(signals["whiten"]).T
         return np.sqrt(np.mean(whitened**2, axis=1))
+
+
+def kind_probabilities(shares: Float64[np.ndarray, "batch kinds"], power: float) -> Float64[np.ndarray, "batch kinds"]:
+    """Return the probabilities that a power of the shares of trees gives; those of a line add up to 1."""
+    raised = np.maximum(shares, LEAST_SHARE) ** power
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def forest_features(
@@ -206,7 +230,8 @@ def load_detector(folder: Path, threads: int = 1) -> Detector:
     release = read_release(folder)
     encode = load_encoder(folder / "encoder.onnx", release.snippet, threads)
     forests = {mode: load_forest(folder / f"{mode}.skops") for mode in release.modes}
-    return _checked(Detector(release=release, encode=encode, forests=forests))
+    kinds = load_forest(folder / f"{KINDS}.skops", len(release.kinds.names)) if release.kinds else None
+    return _checked(Detector(release=release, encode=encode, forests=forests, kind_forest=kinds))
 
 
 def exchange(detector: Detector, threshold: float | None, *, encoder: Path | None, forest: Path | None) -> Detector:
@@ -244,6 +269,7 @@ def exchange(detector: Detector, threshold: float | None, *, encoder: Path | Non
             release=release,
             encode=load_encoder(encoder, own.snippet) if encoder else detector.encode,
             forests={mode: load_forest(forest) if forest else detector.forests[mode]},
+            kind_forest=detector.kind_forest,
             mode=mode,
         )
     )
@@ -258,4 +284,7 @@ def _checked(detector: Detector) -> Detector:
             raise ReleaseError(
                 f"{release.name}: expected a {mode} forest of {features} features, found {forest.n_features_in_}"
             )
+    if detector.kind_forest and detector.kind_forest.n_features_in_ != len(MEASUREMENTS):
+        found = detector.kind_forest.n_features_in_
+        raise ReleaseError(f"{release.name}: expected a {KINDS} forest of {len(MEASUREMENTS)} features, found {found}")
     return detector

@@ -5,6 +5,7 @@
         encoder.onnx    the same encoder as ONNX Runtime runs it
         tracks.skops    forest of `--mode tracks`: measurements -> share of trees
         windows.skops   forest of `--mode windows`: latents of six observations -> share of trees
+        kinds.skops     forest of kinds: measurements -> share of each kind; an older release has none
         release.json    the card: options, code commit, seed, snippet shape, metrics, sha256 of the files above
         CARD.md         the card as text
 
@@ -14,7 +15,7 @@ measurements are not those of this code, in this order, is refused.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,8 @@ from aetherscan.errors import ReleaseError
 OBSERVATIONS = 6
 """Observations that a forest reads the latents of: ON and OFF in turn."""
 LATENTS = ("mean", "log_var")
+KINDS = "kinds"
+"""Name of the forest of kinds, and of its part of the card."""
 ENCODERS = ("encoder.keras", "encoder.onnx")
 MEASUREMENTS = (
     "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",
@@ -56,6 +59,19 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kinds:
+    """How a release names the kind of a line.
+
+    Attributes:
+        names: of the kinds, in the order of the forest's classes.
+        power: of the shares of trees; the powers, divided by their sum, are the probabilities.
+    """
+
+    names: tuple[str, ...]
+    power: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """A release folder whose checksums agree."""
 
@@ -64,6 +80,7 @@ class Release:
     sha256: str  # of release.json, which holds those of the other files
     snippet: tuple[int, int]  # rows and bins
     modes: dict[str, Mode]
+    kinds: Kinds | None = None  # None: it names none
     card: dict[str, Any]  # release.json
 
 
@@ -103,18 +120,21 @@ def read_release(folder: Path, *, only_encoder: bool = False) -> Release:
                 )
                 for mode, values in card["modes"].items()
             },
+            kinds=_kinds(card.get("kinds")),
             card=card,
         )
-        expected = {name: str(card["sha256"][name]) for name in weights(release.modes)}
+        expected = {name: str(card["sha256"][name]) for name in weights(forests_of(card))}
     except OSError as error:
         raise ReleaseError(f"{folder}: expected a folder with release.json, found {error.strerror}") from error
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{card_path}: expected name, snippet, modes and sha256, found {error!r}") from error
-    for mode, values in release.modes.items():
-        if not only_encoder and values.measurements not in ((), MEASUREMENTS):
+    read = {mode: values.measurements for mode, values in release.modes.items()}
+    read |= {KINDS: tuple(card[KINDS]["measurements"])} if release.kinds else {}
+    for forest, measurements in read.items():
+        if not only_encoder and measurements not in ((), MEASUREMENTS):
             raise ReleaseError(
-                f"{card_path}: expected {mode} measurements {', '.join(MEASUREMENTS)}, in this order, found "
-                f"{', '.join(values.measurements)}: train the forests anew, or run the code of the release"
+                f"{card_path}: expected {forest} measurements {', '.join(MEASUREMENTS)}, in this order, found "
+                f"{', '.join(measurements)}: train the forests anew, or run the code of the release"
             )
     for name, sha256 in expected.items():
         if not (folder / name).is_file():
@@ -124,9 +144,23 @@ def read_release(folder: Path, *, only_encoder: bool = False) -> Release:
     return release
 
 
-def weights(modes: Iterable[str]) -> list[str]:
-    """Return the names of the encoder and forest files of a release."""
-    return [*ENCODERS, *(f"{mode}.skops" for mode in modes)]
+def weights(forests: Iterable[str]) -> list[str]:
+    """Return the names of the encoder and forest files of a release, given the names of the forests."""
+    return [*ENCODERS, *(f"{name}.skops" for name in forests)]
+
+
+def forests_of(card: Mapping[str, Any]) -> list[str]:
+    """Return the names of the forests of a release: its search modes, and `KINDS` if it has kinds."""
+    return [*card["modes"], *([KINDS] if card.get(KINDS) else [])]
+
+
+def _kinds(values: dict[str, Any] | None) -> Kinds | None:
+    if values is None:
+        return None
+    names, power = tuple(map(str, values["names"])), float(values["power"])
+    if len({*names}) < len(names) or not power > 0:
+        raise ValueError("kinds: expected different names and a power above 0")
+    return Kinds(names=names, power=power)
 
 
 def _rising(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
@@ -141,6 +175,6 @@ def _rising(calibration: dict[str, list[float]] | None) -> dict[str, list[float]
 
 def write_card(folder: Path, card: dict[str, Any]) -> Release:
     """Add the checksums of the files in `folder` to `card`, write it as `release.json`, and return the release."""
-    card = {**card, "sha256": {name: file_sha256(folder / name) for name in weights(card["modes"])}}
+    card = {**card, "sha256": {name: file_sha256(folder / name) for name in weights(forests_of(card))}}
     (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return read_release(folder)

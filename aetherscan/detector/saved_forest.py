@@ -1,4 +1,4 @@
-"""A saved random forest: measurements of a track, or latents of a window in, share of trees out.
+"""A saved random forest: measurements of a track, or latents of a window in, shares of trees out.
 
 `aetherscan/train/random_forest.py` fits a forest with scikit-learn and saves it with skops: a zip archive of arrays and
 a JSON file that says what they are. Here the arrays are read and the trees followed without either library. Loading
@@ -23,10 +23,9 @@ GROUPS = 10
 """Groups of trees, of which the spread of a probability is the scatter."""
 PICKLES = {".joblib", ".pkl", ".pickle"}
 NODE = np.dtype(
-    [("left", "i4"), ("right", "i4"), ("feature", "i4"), ("missing_left", "?"), ("threshold", "f8"), ("share", "f8")],
-    align=True,
+    [("left", "i4"), ("right", "i4"), ("feature", "i4"), ("missing_left", "?"), ("threshold", "f8")], align=True
 )
-"""A node of a tree. A row goes left if its feature is at most the threshold; a leaf has left -1. Share: of signals."""
+"""A node of a tree. A row goes left if its feature is at most the threshold; a leaf has left -1."""
 DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, BadZipFile, zlib.error, EOFError)
 
 
@@ -34,21 +33,21 @@ DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, BadZipFile, zli
 @no_type_check
 def _add_shares(
     nodes: np.ndarray,
+    values: Float64[np.ndarray, "nodes classes"],
     first: np.ndarray,
     features: Float32[np.ndarray, "rows features"],
-    shares: Float64[np.ndarray, " rows"],
+    shares: Float64[np.ndarray, "rows classes"],
 ) -> None:
-    """Add to `shares` the share of signals in the leaf of each row, of one tree after another."""
+    """Add to `shares` the share of each class in the leaf of each row, of one tree after another."""
     for row in range(len(features)):
-        total = 0.0
         for tree in range(len(first)):
             at = first[tree]
             while nodes[at].left >= 0:
                 value = features[row, nodes[at].feature]
                 goes_left = nodes[at].missing_left if np.isnan(value) else value <= nodes[at].threshold
                 at = first[tree] + (nodes[at].left if goes_left else nodes[at].right)
-            total += nodes[at].share
-        shares[row] += total
+            for number in range(values.shape[1]):
+                shares[row, number] += values[at, number]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,34 +57,35 @@ class SavedForest:
     Attributes:
         n_features_in_: number of features that it reads.
         nodes: records of `NODE`, those of one tree after another; a child is counted from the first node of its tree.
+        values: share of each class in each node.
         first: index of the first node of each tree.
     """
 
     n_features_in_: int
     nodes: np.ndarray
+    values: Float64[np.ndarray, "nodes classes"]
     first: np.ndarray
 
-    def predict_proba(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, "rows 2"]:
-        """Return the mean over the trees of the fractions of others and of signals in the leaf of each row, 0-1."""
-        shares = np.zeros(len(features))
-        _add_shares(self.nodes, self.first, np.ascontiguousarray(features, np.float32), shares)
-        shares /= len(self.first)
-        return np.stack([1 - shares, shares], axis=1)
+    def predict_proba(self, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, "rows classes"]:
+        """Return the mean over the trees of the share of each class in the leaf of each row, 0-1."""
+        shares = np.zeros((len(features), self.values.shape[1]))
+        _add_shares(self.nodes, self.values, self.first, np.ascontiguousarray(features, np.float32), shares)
+        return shares / len(self.first)
 
     @property
     def estimators_(self) -> list["SavedForest"]:
         """The trees, each as a forest of its own."""
         return [
-            SavedForest(n_features_in_=self.n_features_in_, nodes=self.nodes, first=self.first[i : i + 1])
-            for i in range(len(self.first))
+            SavedForest(n_features_in_=self.n_features_in_, nodes=self.nodes, values=self.values, first=first)
+            for first in self.first[:, None]
         ]
 
 
-def load_forest(path: Path) -> SavedForest:
+def load_forest(path: Path, classes: int = 2) -> SavedForest:
     """Return the forest in `path`.
 
     Raises:
-        ReleaseError: the file is not a skops file of a scikit-learn forest that separates two classes.
+        ReleaseError: the file is not a skops file of a scikit-learn forest that separates so many classes.
     """
     if path.suffix in PICKLES:
         raise ReleaseError(
@@ -97,24 +97,29 @@ def load_forest(path: Path) -> SavedForest:
             schema = json.loads(archive.read("schema.json"))
             if schema["__class__"] != "RandomForestClassifier":
                 raise ReleaseError(f"{path}: expected a RandomForestClassifier, found {schema['__class__']}")
-            return _forest(archive, schema["content"]["content"])
+            return _forest(archive, schema["content"]["content"], classes)
     except DAMAGED as error:
         raise ReleaseError(f"{path}: expected a forest stored with skops, found {error!r}") from error
 
 
-def _forest(archive: ZipFile, content: dict[str, Any]) -> SavedForest:
+def _forest(archive: ZipFile, content: dict[str, Any], classes: int) -> SavedForest:
     """Return the forest whose attributes the JSON file describes.
 
     Raises:
-        ValueError: a tree refers to nodes or features that do not exist, or is not of two classes.
+        ValueError: a tree refers to nodes or features that do not exist, or is not of so many classes.
     """
-    n_features, parts = int(content["n_features_in_"]["content"]), []
+    n_features, parts, shares = int(content["n_features_in_"]["content"]), [], []
     for described in content["estimators_"]["content"]:
         tree = described["content"]["content"]["tree_"]["content"]["content"]
         nodes, values = (_array(archive, tree[name]["file"]) for name in ("nodes", "values"))
-        parts.append(_tree(nodes, values, n_features))
+        if values.shape != (len(nodes), 1, classes) or not np.allclose(values.sum(axis=2), 1):
+            raise ValueError(f"a tree without the shares of {classes} classes, which scikit-learn stores from 1.3 on")
+        parts.append(_tree(nodes, n_features))
+        shares.append(np.ascontiguousarray(values[:, 0], np.float64))
     first = np.cumsum([0, *map(len, parts)])[:-1]
-    return SavedForest(n_features_in_=n_features, nodes=np.concatenate(parts), first=first)
+    return SavedForest(
+        n_features_in_=n_features, nodes=np.concatenate(parts), values=np.concatenate(shares), first=first
+    )
 
 
 def _array(archive: ZipFile, name: str) -> np.ndarray:
@@ -122,7 +127,7 @@ def _array(archive: ZipFile, name: str) -> np.ndarray:
         return np.asarray(np.load(file, allow_pickle=False))
 
 
-def _tree(nodes: np.ndarray, values: np.ndarray, n_features: int) -> np.ndarray:
+def _tree(nodes: np.ndarray, n_features: int) -> np.ndarray:
     """Return the nodes of a tree of scikit-learn as records of `NODE`."""
     found = np.empty(len(nodes), NODE)
     names = ("left_child", "right_child", "feature", "missing_go_to_left", "threshold")
@@ -135,14 +140,11 @@ def _tree(nodes: np.ndarray, values: np.ndarray, n_features: int) -> np.ndarray:
             raise ValueError("a tree with a node outside")
     if not ((inner["feature"] >= 0) & (inner["feature"] < n_features)).all():
         raise ValueError("a tree with a feature outside")
-    if values.shape != (len(nodes), 1, 2) or not np.allclose(values.sum(axis=2), 1):
-        raise ValueError("a tree without the fractions of two classes, which scikit-learn stores from 1.3 on")
-    found["share"] = values[:, 0, 1]
     return found
 
 
 def tree_share(forest: Any, features: Float32[np.ndarray, "rows features"]) -> Float64[np.ndarray, " rows"]:
-    """Return the mean over the trees of the fraction of signals in the leaf of each row, 0-1."""
+    """Return the mean over the trees of the share of signals in the leaf of each row, 0-1."""
     return forest.predict_proba(features)[:, 1] if len(features) else np.empty(0)
 
 

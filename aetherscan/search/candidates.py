@@ -35,6 +35,8 @@ class Candidate:
     comb_teeth: int  # lines of that comb; 0 without one
     neighbours: int  # other lines within 10 kHz
     nearest_hz: float | None  # distance of the nearest other line
+    kind: str | None  # that it looks most like, "signal" or of interference; None if the release names none
+    kind_probability: float | None
     target: str
     tstart_mjd: float
     on_separation_arcmin: float | None  # largest distance between the places of the ONs

@@ -73,6 +73,8 @@ def trace(
         yield f"follow: no hit within {NEAR_HZ:g} Hz was followed"
     for i in sorted(np.flatnonzero(near), key=lambda i: -np.nansum(tracks[i, SNR::2][list(on)]))[:LISTED]:
         yield f"follow: {_description(tracks[i], cadence)}"
+        if rejections[i] in {"", "in_an_off"} and forest_applies(cadence, detector.release.snippet[0]):
+            yield from _kind(tracks[i], cadence, detector)
         if rejections[i]:
             yield f"  stops here: {rejections[i].replace('_', ' ')}"
             continue
@@ -149,6 +151,12 @@ def _description(row: Float64[np.ndarray, " fields"], cadence: Geometry) -> str:
         f"{snr:.1f}" if valid == 1 else f"{snr:.1f} ({valid:.0%} measured)"
         for snr, valid in zip(track.snr, track.valid, strict=True)
     )
+
+
+def _kind(row: Float64[np.ndarray, " fields"], cadence: Geometry, detector: Detector) -> Iterator[str]:
+    (kind,), (probability,) = detector.kinds(measurements(row[None], cadence))
+    if kind:
+        yield f"  kind: looks like {kind.replace('_', ' ')}, probability {probability:.2f}"
 
 
 def _score(

@@ -99,10 +99,14 @@ class Score:
     probability: float | None
     spread: float | None
     strangeness: float | None
+    kind: str | None
+    kind_probability: float | None
     latents: tuple[float, ...]
 
 
-GATES_ALONE = Score(probability=None, spread=None, strangeness=None, latents=())
+GATES_ALONE = Score(
+    probability=None, spread=None, strangeness=None, kind=None, kind_probability=None, latents=()
+)  # fmt: skip
 """Score of a track that passes the gates in a cadence that the forest does not apply to."""
 
 
@@ -170,6 +174,8 @@ def search_cadence(
     scores = list[Score | None]([GATES_ALONE] * len(tracks))
     if scored:
         scores = _score(results, merged, tracks, cadence, detector, threshold, clock)
+        rejected = tracks[[i for i, score in enumerate(scores) if score is None]]
+        counts.update(_kinds("below_threshold", rejected, cadence, detector))
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
     passed = {i: score for i, score in enumerate(scores) if score is not None}
@@ -242,6 +248,8 @@ def _search_block(
                 inputs = [window_snippet(block, start, cadence, shape) for start in starts]
                 counts["windows"] += len(starts)
             latents = detector.encode_snippets(inputs)
+        if scored:
+            counts.update(_kinds("in_an_off", tracks[rejections == "in_an_off"], cadence, detector))
     counts["merged_into_another"] += len(passed) - len(merged)
     return BlockResult(
         tracks=merged,
@@ -310,6 +318,7 @@ def _score(
     """
     latents, scored = Latents.join([result.latents for result in results]), measurements(tracks, cadence)
     with clock("score"):
+        kinds, kind_probabilities = detector.kinds(scored)
         if detector.mode == "windows":
             before = np.cumsum([0, *(len(result.latents.mean) for result in results)])
             windows = np.concatenate([each.windows + at for each, at in zip(results, before, strict=False)])[merged]
@@ -328,10 +337,23 @@ def _score(
         scores[i] = Score(
             probability=float(probabilities[i]),
             spread=float(spread),
-            strangeness=None if math.isnan(strange) else float(strange),
+            strangeness=_known(strange),
+            kind=kinds[i],
+            kind_probability=_known(kind_probabilities[i]),
             latents=tuple(float(value) for value in latents.mean[i].ravel()),
         )
     return scores
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _kinds(
+    rejection: str, tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, detector: Detector
+) -> Counter[str]:
+    """Return how many rejected lines look like each kind, as counts by rejection reason and kind."""
+    return Counter(f"{rejection}_{kind}" for kind in detector.kinds(measurements(tracks, cadence))[0] if kind)
 
 
 def _candidate(
@@ -374,6 +396,8 @@ def _candidate(
         probability=score.probability,
         probability_spread=score.spread,
         strangeness=score.strangeness,
+        kind=score.kind,
+        kind_probability=score.kind_probability,
         scored_by="forest" if scored else "gates",
         proposer_score=track.hit_snr,
         latents=score.latents,

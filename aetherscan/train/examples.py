@@ -7,15 +7,16 @@ examples, without features; `aetherscan.train.batches` makes them.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Float64, Shaped, UInt8
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.options.search import MODES, SearchSettings
@@ -32,6 +33,7 @@ from aetherscan.train.progress import Progress
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Stream, generator
 
+Drawn = TypeVar("Drawn")
 PATCHES_PER_TASK = 8
 """Patches that a process draws at a time."""
 KIND, NEAR_CHANNELS = "U16", 64
@@ -69,16 +71,9 @@ def draw_examples(
     Lines already in a real background are unlabelled: interference if an OFF shows them (`HINT`), otherwise dropped.
     Windows that hold a dropped line are dropped too. Windows are assumed to hold no fainter signal from the target.
     """
-    cadence = background[1] if background else geometry_of(Sky(header=patch_header(settings)).headers())
-    signals, interference = draw_emitters(rng, settings, cadence.headers[0])
+    normalized, cadence, signals, interference = draw_sky(rng, settings, background)
     emitters = [*signals, *interference]
-    if background:
-        normalized = background[0]
-        inject(normalized, emitters, cadence)
-    else:
-        normalized = normalize_block(draw_power(rng, emitters, settings), cadence)
-    gates = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s).gates
-    tracks, rejections, _ = find_tracks(normalized, cadence, gates)
+    tracks, rejections = followed(normalized, cadence, settings)
     tracks = tracks[rejections == ""]
     matches = np.array([_match(track, signals, cadence) for track in tracks]).reshape(-1, 2)
     labelled = matches[:, 0] >= 0
@@ -94,7 +89,7 @@ def draw_examples(
         labels=matches[labelled, 0].astype(np.float32),
         snrs=matches[labelled, 1].astype(np.float32),
         measurements=measurements(tracks[labelled], cadence),
-        kinds=np.array([_kind(track, interference, cadence) for track in tracks[labelled]], dtype=KIND),
+        kinds=np.array([kind_of(track, interference, cadence) for track in tracks[labelled]], dtype=KIND),
     )
     starts = _window_starts(rng, settings, [_channels(signal, cadence).mean() for signal in signals])
     half = settings.bins * 2**WINDOW_LEVEL / 2
@@ -108,6 +103,28 @@ def draw_examples(
         kinds=np.zeros(len(starts), dtype=KIND),
     )
     return on_tracks, windows
+
+
+def draw_sky(
+    rng: np.random.Generator, settings: ExampleSettings, background: tuple[NormalizedBlock, Geometry] | None = None
+) -> tuple[NormalizedBlock, Geometry, list[Emitter], list[Emitter]]:
+    """Return one patch, simulated or on a real background, with its geometry, its signals and its interference."""
+    cadence = background[1] if background else geometry_of(Sky(header=patch_header(settings)).headers())
+    signals, interference = draw_emitters(rng, settings, cadence.headers[0])
+    if not background:
+        power = draw_power(rng, [*signals, *interference], settings)
+        return normalize_block(power, cadence), cadence, signals, interference
+    inject(background[0], [*signals, *interference], cadence)
+    return background[0], cadence, signals, interference
+
+
+def followed(
+    block: NormalizedBlock, cadence: Geometry, settings: ExampleSettings
+) -> tuple[Float64[np.ndarray, "tracks fields"], np.ndarray]:
+    """Return the tracks that a search follows in a patch, and why each is rejected."""
+    gates = SearchSettings(max_drift_hz_s=settings.max_drift_hz_s).gates
+    tracks, rejections, _ = find_tracks(block, cadence, gates)
+    return tracks, rejections
 
 
 def draw(
@@ -129,7 +146,12 @@ def draw(
         source: of real backgrounds; patches are simulated without one.
     """
     task = partial(draw_patches, seed=seed, stream=stream, settings=settings, source=source)
-    pending = deque[Future[dict[str, Examples]]]()
+    yield from in_processes(task, patches, processes)
+
+
+def in_processes(task: Callable[[range], Drawn], patches: range, processes: int) -> Iterator[Drawn]:
+    """Yield what a task draws of some patches at a time, in their order, a little ahead by several processes."""
+    pending = deque[Future[Drawn]]()
     with (
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
         closing(Progress("patches", len(patches))) as progress,
@@ -180,8 +202,8 @@ def _inside(channels: np.ndarray, width: float) -> bool:
     return bool(((channels[list(ON_POSITIONS)] >= 0) & (channels[list(ON_POSITIONS)] < width)).all())
 
 
-def _kind(track: np.ndarray, interference: list[Emitter], cadence: Geometry) -> str:
-    """Return the kind of the interference nearest to a track, "" if none stays close to it in the ONs."""
+def kind_of(track: np.ndarray, interference: Sequence[Emitter], cadence: Geometry) -> str:
+    """Return the kind of the emitter nearest to a track, "" if none stays close to it in the ONs."""
     on = list(ON_POSITIONS)
     line, box = channels_at(track[None], cadence.middles[on])[0], as_track(track).box
     distances = [

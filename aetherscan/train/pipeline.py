@@ -1,4 +1,4 @@
-"""Train a release: the encoder in rounds, then the forest of each search mode.
+"""Train a release: the encoder in rounds, then the forest of each search mode, and that of the kinds of lines.
 
 The encoder trains on batches of rendered snippets. The forests train on what the search finds in simulated skies or in
 real backgrounds with injected signals. Encoder, fit, calibration and measurement draw from independent random streams
@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from aetherscan.detector.detector import Encode, load_encoder
-from aetherscan.detector.release import Release, write_card
+from aetherscan.detector.release import Release, read_release, write_card
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.backgrounds import Source
@@ -40,6 +40,7 @@ from aetherscan.train.forest import (
     labelled_features,
     train_forest,
 )
+from aetherscan.train.kinds import line_sets, metrics_text, train_kinds
 from aetherscan.train.onnx_export import export_onnx
 from aetherscan.train.quiet import quiet_tensorflow
 from aetherscan.train.random_skies import ExampleSettings, kinds_drawn
@@ -128,6 +129,9 @@ def train(
                 parts = {name: features[mode] for name, features in sets.items()}
                 modes[mode] = train_forest(folder, mode, parts, settings, kinds_drawn(examples), people)
                 results |= {"threshold": modes[mode]["threshold"]}
+        with stage("forest kinds", record):
+            lines = line_sets(settings, examples, backgrounds if settings.train_files else None)
+            kinds = train_kinds(folder, lines, settings)
         seconds = sum(finished["seconds"] for finished in stages if not finished["stage"].startswith("round"))
         card = {
             "name": folder.name,
@@ -135,6 +139,7 @@ def train(
             "commit": commit,
             "snippet": {"rows": examples.rows, "bins": examples.bins},
             "modes": modes,
+            "kinds": kinds,
             "data": asdict(examples),
             "training": {**settings.recorded(), "backgrounds": settings.backgrounds},
             "background_notes": [_without_folder(line) for line in backgrounds[0].notes],
@@ -281,6 +286,7 @@ forests. They say how well encoder and forest separate signals from the rest of 
 not a recall on the sky, which `./sentinel.py evaluate` measures.
 
 {chr(10).join(_mode_text(mode, card["modes"][mode]) for mode in card["modes"])}
+{_kinds_text(card["kinds"])}
 ```json
 {json.dumps({"data": data, "training": training}, indent=1)}
 ```
@@ -308,6 +314,41 @@ def _alarms_text(card: dict[str, Any]) -> str:
         f" It allows {BUDGET:g} false alarms in 100 MHz with {EMITTERS_PER_MHZ:g} interferers per MHz, of all kinds "
         f"alike and SNR 8 to 3,000: {by_kind}."
     )
+
+
+def add_kinds(
+    folder: Path, settings: TrainSettings, examples: ExampleSettings | None = None, *, measure_seed: int
+) -> Release:
+    """Fit a forest of kinds, write it into the folder of a release, and return the release. Other forests stay.
+
+    Args:
+        folder: of the release.
+        settings: of the training; the seed is best that of the release.
+        examples: what patches contain.
+        measure_seed: of the patches that measure the forest.
+
+    Raises:
+        ReleaseError: the folder holds no release.
+    """
+    card = read_release(folder).card
+    lines = line_sets(settings, examples or ExampleSettings(), measure_seed=measure_seed)
+    kinds = {**train_kinds(folder, lines, settings), "commit": code_commit(), "measure_seed": measure_seed}
+    return write_card(folder, {**card, "kinds": kinds})
+
+
+def _kinds_text(card: dict[str, Any]) -> str:
+    learned = ", ".join(f"{kind.replace('_', ' ')} {count:,}" for kind, count in sorted(card["learned"].items()))
+    seed = f" of seed {card['measure_seed']}" if "measure_seed" in card else ""
+    return f"""## kinds
+
+The forest of kinds reads measurements; the latents add nothing to them. It was fitted to lines that the gates let pass
+or that an OFF vetoes, in {card["patches"]["fit"]:,} simulated patches ({learned}), and calibrated on
+{card["calibrated"]:,} others by the power {card["power"]:g} of the shares of trees. The figures below are those of
+{card["patches"]["measure"]:,} further patches{seed}. Several lines may belong to one emitter, so they are not
+independent. Its probabilities assume that kinds are as frequent as in these patches, where interference that
+resembles a signal is drawn more often than in a real band.
+
+{metrics_text(card["metrics"], card["names"])}"""
 
 
 def _mode_text(mode: str, card: dict[str, Any]) -> str:

@@ -31,6 +31,9 @@ class Stream(IntEnum):
     ENCODER_WEIGHTS = 9  # (): initial weights of the encoder
     DECODER_WEIGHTS = 10  # (): initial weights of the decoder
     CHANNELS = 12  # (number,): how the power of the bins of stamps is divided among their channels
+    KINDS_FIT = 13  # (patch,): lines that the forest of kinds is fitted to
+    KINDS_CALIBRATE = 14  # (patch,): that calibrate it
+    KINDS_MEASURE = 15  # (patch,): that measure it
     ENCODER_DRAWS = 11  # (round,): draws from the posterior while the encoder is trained
 
 

@@ -30,12 +30,12 @@ from sentinel.workers.search import scan_count, search_files
 SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 OWN = (
     *("id", "cadence_id", "attempt_id", "picture", "seen_before", "seen_cadences", "seen_of", "seen_targets"),
-    *("last_seen_mjd", "label_in_force", "latents", "kind", "kind_probability"),
+    *("last_seen_mjd", "label_in_force", "latents"),
 )
 """Columns that do not depend on the search, and the latents of version 9 of the store."""
 SINCE_10 = {
     *("ra_deg", "dec_deg", "telescope", "barycentric_mhz", "barycentric_drift_hz_s", "drift_nhz", "joint_snr"),
-    *("valid_share", "muted"),
+    *("valid_share", "muted", "kind", "kind_probability"),
 }
 """Columns that are null in rows of releases before version 10 of the store."""
 

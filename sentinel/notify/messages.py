@@ -10,6 +10,8 @@ from typing import Any
 
 from sentinel.store.schema import FEW_CADENCES
 
+SIGNAL = "signal"
+"""Kind of a line that looks like a signal from the target; the others are kinds of interference."""
 ROWS = 5
 """Candidates listed in a message."""
 DIGEST_LINES = 20
@@ -38,6 +40,7 @@ def remarks(row: Mapping[str, Any]) -> str:
         row.get("note"),
         row.get("allocations"),
         row.get("clock"),
+        looks_text(row),
         f"comb of {lines} lines, {row['comb_spacing_hz'] / 1e3:.6g} kHz apart" if lines else "",
         f"seen before: {repeats}" if repeats else "",
         seen_text(row),
@@ -45,6 +48,12 @@ def remarks(row: Mapping[str, Any]) -> str:
         f"labeled {row['label']}" if row.get("label") else "",
     )
     return one_line("; ".join(fact for fact in facts if fact))
+
+
+def looks_text(row: Mapping[str, Any]) -> str:
+    """Return the kind of interference that a candidate looks like, or an empty string for a signal."""
+    kind = row.get("kind")
+    return f"looks like: {kind.replace('_', ' ')} {row['kind_probability']:.2g}" if kind and kind != SIGNAL else ""
 
 
 def seen_text(row: Mapping[str, Any]) -> str:

@@ -250,6 +250,7 @@ KEYS = {
     "cone": Key("RA,DEC,RADIUS", "place: degrees, degrees, arcmin", _cone),
     "allocation": Key("NAME or none", "service that may transmit there", _allocation),
     "comb": Key("yes no", "whether it belongs to a comb", _yes_or_no(lambda: func.coalesce(C.comb_teeth, 0) > 0)),
+    "kind": Key("NAME or none", "kind that it looks most like", _text(C.kind, absent=True)),
     "seen": Key(
         "N or A..B", "cadences with a rejected line at its frequency", _whole(func.coalesce(C.seen_cadences, 0))
     ),

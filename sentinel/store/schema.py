@@ -268,9 +268,9 @@ candidate = Table(
     # SQLite groups by them without sorting.
     Index(
         "candidate_filter",
-        *("label_in_force", "telescope", "release_name", "allocations", "comb_teeth", "seen_cadences", "tstart_mjd"),
-        *("cadence_id", "attempt_id", "probability", "joint_snr", "frequency_mhz", "drift_rate_hz_s", "drift_nhz"),
-        *("bandwidth_hz", "strangeness", "muted", "ra_deg", "dec_deg"),
+        *("label_in_force", "telescope", "release_name", "allocations", "comb_teeth", "seen_cadences", "kind"),
+        *("tstart_mjd", "cadence_id", "attempt_id", "probability", "joint_snr", "frequency_mhz", "drift_rate_hz_s"),
+        *("drift_nhz", "bandwidth_hz", "strangeness", "muted", "ra_deg", "dec_deg"),
     ),
     Index(
         "candidate_night",

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from aetherscan.plotting.style import FOOT_IN, HEAD_IN, PANELS
+from sentinel.notify.messages import remarks
 from sentinel.store.injected import truth
 from sentinel.store.queue import written_file
 from sentinel.store.schema import candidate, label, superseded
@@ -88,6 +89,7 @@ def facts_of(desk: Desk, rows: Connection, number: int, visitor: Visitor, *, bli
     if blind:
         hidden = ("probability", "probability_spread", "strangeness", "label_in_force", "kind", "kind_probability")
         row |= dict.fromkeys(hidden) | {"people": []}
+        row["remarks"] = remarks(row)
         return facts
     elsewhere = at_frequency(rows, row["frequency_mhz"], most=MOST_ELSEWHERE + 1)
     given = select(label).where(label.c.candidate_id == number).order_by(label.c.id.desc())

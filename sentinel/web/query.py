@@ -115,6 +115,7 @@ FACETS: Mapping[str, tuple[Any, Callable[[Any], list[str]]]] = {
     "allocation": (candidate.c.allocations, _listed),
     "comb": (candidate.c.comb_teeth, lambda lines: ["yes" if lines else "no"]),
     "seen": (candidate.c.seen_cadences, _band),
+    "kind": (candidate.c.kind, lambda name: [name or NONE]),
 }
 """For each key of the filter that has a facet, its column, and the values that a row with this entry counts for. The
 columns have the order of the index `candidate_filter`, so that SQLite groups without sorting."""

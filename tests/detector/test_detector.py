@@ -22,6 +22,7 @@ SHIPPED = Path(__file__).parents[2] / "models" / "equinox"
 RNG = np.random.default_rng(5)
 SNIPPETS = RNG.random((9, 6, 16, 512), dtype=np.float32)
 FEATURES = 6 * 8 + len(MEASUREMENTS)
+NAMES = ["drifting", "signal", "wide"]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,10 @@ def small_encoder(seed=1, **last):
     return encoder
 
 
+def kind_labels(measured):
+    return np.digitize(measured[:, 0], [-0.5, 0.5]).astype(np.float32)
+
+
 @pytest.fixture
 def release(tmp_path):
     """The shipped encoder with a forest that decides by the last measurement."""
@@ -62,10 +67,15 @@ def release(tmp_path):
     for name in ("encoder.keras", "encoder.onnx"):
         (tmp_path / name).symlink_to(SHIPPED / name)
 
-    def write(snippet=(16, 512), **mode):
+    def write(snippet=(16, 512), kinds=None, **mode):
         shape = dict(zip(("rows", "bins"), snippet, strict=True))
         modes = {"tracks": {"threshold": 0.5, "measurements": MEASUREMENTS, **mode}}
-        write_card(tmp_path, {"name": "r", "snippet": shape, "modes": modes})
+        card = {"name": "r", "snippet": shape, "modes": modes}
+        if kinds:
+            measured = features[:, : len(MEASUREMENTS)]
+            save_forest(tmp_path / "kinds.skops", fit_forest(measured, kind_labels(measured), 1, 20))
+            card["kinds"] = {"power": 2.0, "measurements": MEASUREMENTS, **kinds}
+        write_card(tmp_path, card)
         return tmp_path
 
     return write
@@ -169,11 +179,31 @@ def test_a_calibrated_score_is_the_fraction_of_signals_among_rows_of_that_score(
         ({"snippet": (16, 256)}, r"expected an encoder of .+256, 1.+, found .+512, 1"),
         ({"calibration": {"score": [0.0, 1.0], "probability": [1.0, 0.0]}}, "expected rising points"),
         ({"calibration": {"score": [0.0, 1.0]}}, "KeyError"),
+        ({"kinds": {"names": NAMES, "measurements": MEASUREMENTS[:-1]}}, "expected kinds measurements .+: train the"),
+        ({"kinds": {"names": ["wide", "wide", "signal"]}}, "kinds: expected different names and a power above 0"),
+        ({"kinds": {"names": NAMES, "power": 0.0}}, "kinds: expected different names and a power above 0"),
+        ({"kinds": {"names": NAMES[:2]}}, "without the shares of 2 classes"),
     ],
 )
 def test_a_card_that_does_not_fit_its_encoder_forests_or_measurements_is_refused(release, card, wrong):
     with pytest.raises(ReleaseError, match=wrong):
         load_detector(release(**card))
+
+
+def test_a_line_has_the_kind_that_most_trees_name_with_the_power_of_their_shares(release):
+    detector, measured = load_detector(release(kinds={"names": NAMES})), np.zeros((3, len(MEASUREMENTS)), np.float32)
+    measured[:, 0] = [-1.5, 0.0, 1.5]
+    names, probabilities = detector.kinds(measured)
+    shares = detector.kind_forest.predict_proba(measured)
+    assert names == NAMES
+    assert probabilities == pytest.approx((shares.max(axis=1) ** 2) / (shares**2).sum(axis=1), rel=1e-2)
+    assert detector.kinds(measured[:0])[0] == []
+
+
+def test_a_release_without_a_forest_of_kinds_names_none(release):
+    names, probabilities = load_detector(release()).kinds(np.zeros((2, len(MEASUREMENTS)), np.float32))
+    assert names == [None, None]
+    assert np.isnan(probabilities).all()
 
 
 @pytest.mark.fault(34, promise="P5")

@@ -34,6 +34,17 @@ def test_a_saved_forest_gives_the_shares_of_scikit_learn_to_the_bit_also_for_mis
     assert tree_share(forest, rows[:0]).shape == (0,)
 
 
+def test_a_forest_of_three_classes_gives_their_shares_and_no_other_number_of_classes_is_read(tmp_path):
+    labels = np.digitize(np.nan_to_num(FEATURES[:, 2]), [-0.5, 0.5])
+    fitted = fit_forest(FEATURES, labels.astype(np.float32), 1, 11, n_jobs=1)
+    save_forest(tmp_path / "kinds.skops", fitted)
+    np.testing.assert_array_equal(
+        load_forest(tmp_path / "kinds.skops", 3).predict_proba(FEATURES), fitted.predict_proba(FEATURES)
+    )
+    with pytest.raises(ReleaseError, match="without the shares of 2 classes"):
+        load_forest(tmp_path / "kinds.skops")
+
+
 @pytest.mark.parametrize("change", ["child", "feature", "counts", "class", "array"])
 def test_a_forest_with_impossible_nodes_is_refused(saved, tmp_path, change):
     with zipfile.ZipFile(saved) as archive:

@@ -289,6 +289,16 @@ def test_a_row_lists_the_remarks_on_its_frequency():
     assert "p 0.900  Iridium; comb of 9 lines, 41.6667 kHz apart; seen before: 3\n" in text
 
 
+def test_a_row_that_looks_like_interference_says_so_and_one_that_looks_like_a_signal_does_not():
+    def text(kind):
+        return message_text("HIP99427", (1600, 1700), 59103.02, "first", [{**ROW, "kind": kind, **probable}])
+
+    probable = {"kind_probability": 0.7049}
+    assert "p 0.900  looks like: side lobe 0.7\n" in text("side_lobe")
+    assert "p 0.900\n" in text("signal")
+    assert "p 0.900\n" in text(None)
+
+
 def test_a_row_without_remarks_has_none():
     unknown = dict.fromkeys(("allocations", "clock", "comb_teeth", "comb_spacing_hz", "seen_before"))
     for facts in ({}, unknown, {**unknown, "allocations": "", "clock": "", "comb_teeth": 0, "seen_before": 0}):

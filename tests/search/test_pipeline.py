@@ -12,6 +12,7 @@ import pytest
 from factories import make_detector, make_header, make_power
 
 from aetherscan.cadence.geometry import check_cadence, geometry_of
+from aetherscan.detector.release import MEASUREMENTS, Kinds
 from aetherscan.errors import CadenceError
 from aetherscan.evaluate.searchers import release_search
 from aetherscan.header import MAD_TO_SIGMA, SCAN_STEP_S, SECONDS_PER_DAY, gbt_header
@@ -76,6 +77,35 @@ class PassesBright:
     @property
     def estimators_(self):
         return [self]
+
+
+class WideIsInterference:
+    """A forest of kinds that decides by the width."""
+
+    def predict_proba(self, features):
+        wide = (features[:, MEASUREMENTS.index("width_hz")] > 20).astype(float)
+        return np.column_stack([1 - wide, wide])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_candidate_has_a_kind_and_lines_that_an_off_shows_are_counted_by_kind(tmp_path, mode):
+    release = replace(make_detector().release, kinds=Kinds(names=("signal", "wide"), power=1.0))
+    detector = replace(make_detector(), release=release, kind_forest=WideIsInterference())
+    shown = [replace(tone(place, 0.1, width), snr=(40.0,) * 6) for place, width in ((20_000, 3), (25_000, 90))]
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(tone(5000), tone(9000, width=90), *shown)), 1)
+    with open_cadence(paths) as observations:
+        result = search_cadence(observations, detector, SearchSettings(mode=mode))
+    kinds = {round(HEADER.channel(row.frequency_mhz), -2): row.kind for row in result.candidates}
+    assert kinds == {5000: "signal", 9000: "wide"}
+    assert {row.kind_probability for row in result.candidates} == {pytest.approx(1.0, abs=0.01)}
+    seen = {name: result.counts[f"in_an_off_{name}"] for name in ("signal", "wide")}
+    assert sum(seen.values()) == result.counts["tracks_in_an_off"]
+    assert min(seen.values()) > 0
+    (tmp_path / "old").mkdir()
+    assert {row.kind for row in search(tmp_path / "old", tone()).candidates} == {None}
+    with open_cadence(paths) as observations:
+        story = "\n".join(trace(observations, detector, SearchSettings(), HEADER.frequency(25_000)))
+    assert "looks like wide, probability 1.00" in story
 
 
 def test_windows_mode_reports_the_tracks_in_windows_that_pass_and_no_others(tmp_path):

@@ -48,6 +48,7 @@ def made_rows():
             "comb_teeth": maybe(rng.choice([0, 7])),
             "seen_cadences": maybe(rng.choice([0, 1, 37])),
             "muted": maybe("hydrogen"),
+            "kind": maybe(rng.choice(["signal", "side_lobe"])),
             "ra_deg": maybe(rng.uniform(0, 360)),
             "dec_deg": maybe(rng.uniform(-90, 90)),
         }
@@ -110,7 +111,7 @@ def separation_deg(ra, dec, row):
 
 RANGES = {"p": "probability", "snr": "joint_snr", "mhz": "frequency_mhz", "drift": "drift_rate_hz_s",
           "nhz": "drift_nhz", "width": "bandwidth_hz", "strangeness": "strangeness"}  # fmt: skip
-TEXTS = {"target": "target", "telescope": "telescope", "release": "release_name"}
+TEXTS = {"target": "target", "telescope": "telescope", "release": "release_name", "kind": "kind"}
 
 
 def has_label(text, row, person):
@@ -176,6 +177,7 @@ VALUES = {
         lambda pair: f"{min(pair)}..{max(pair)}"), st.sampled_from([f"..{DAYS[1]}", f"{DAYS[2]}.."])),
     "target": st.sampled_from([*TARGETS, "HIP*", "*1", "a_*", "a[*", "*%", "*X*", "*"]),
     "telescope": st.sampled_from(["GBT", "Par*", "none"]), "release": st.sampled_from(["equinox", "*s*", "x"]),
+    "kind": st.sampled_from(["signal", "s*", "none"]),
     "cone": st.tuples(st.floats(0, 360), st.floats(-90, 90), st.sampled_from([300, 3000, 5400])).map(
         lambda cone: "{:.3f},{:.3f},{}".format(*cone)),
     "allocation": st.sampled_from(["GPS L1", "GLONASS", "none", "L1"]), "comb": st.sampled_from(["yes", "no"]),

@@ -16,7 +16,8 @@ from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.examples import Examples, draw_examples
 from aetherscan.train.forest import LabelledFeatures, alarm_budget, labelled_features, measure, thresholds, train_forest
-from aetherscan.train.pipeline import train
+from aetherscan.train.kinds import NOISE, SIGNAL, draw_lines
+from aetherscan.train.pipeline import add_kinds, train
 from aetherscan.train.random_skies import KINDS, ExampleSettings, Kind, draw_emitters
 from aetherscan.train.vae import CLOSEST, build_encoder, clustering_loss
 
@@ -257,6 +258,22 @@ def test_the_threshold_is_the_lowest_that_the_alarm_budget_pays_for():
         assert threshold == 0 or kept + 0.01 > budget - 1e-9
     at_default = (scores >= found["threshold"][found["per_100_mhz"].index(0.5)]) & (numbers % 2 == 1)
     assert found["kinds"]["side_lobe"] == pytest.approx(counts[at_default].sum(), abs=1e-3)
+
+
+def test_a_trained_release_names_kinds_and_another_forest_of_kinds_leaves_the_other_files(tiny, copied):
+    detector, card = load_detector(tiny), json.loads((tiny / "release.json").read_text())["kinds"]
+    assert set(card["names"]) <= {*KINDS, SIGNAL, NOISE}
+    assert sum(card["learned"].values()) > 10
+    lines = draw_lines(np.random.default_rng(8), SMALL)
+    names, probabilities = detector.kinds(lines.measurements)
+    assert set(names) <= set(card["names"])
+    assert ((probabilities > 1 / len(card["names"])) & (probabilities <= 1)).all()
+    assert "The forest of kinds reads measurements" in (tiny / "CARD.md").read_text()
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    again = add_kinds(copied, replace(TINY, seed=9), SMALL, measure_seed=4)
+    changed = {path.name for path in copied.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == {"kinds.skops", "release.json"}
+    assert again.card["modes"] == detector.release.card["modes"]
 
 
 def test_tracks_are_named_by_the_interference_that_they_are(drawn):

@@ -88,6 +88,21 @@ def test_the_facets_count_what_their_links_select(desk, judged):
     assert rows_in(anna.get("/candidates?label=disagreed")[2]) == [3]
 
 
+def test_the_kinds_of_candidates_are_counted_selected_and_shown_but_not_to_a_blind_reviewer(desk, judged):
+    with judged.write() as rows:
+        lobes = {"kind": "side_lobe", "kind_probability": 0.71}
+        rows.execute(update(candidate).where(candidate.c.id.in_([1, 2])).values(**lobes))
+        rows.execute(update(candidate).where(candidate.c.id == 3).values(kind="signal", kind_probability=0.9))
+    anna = desk("anna")
+    page = anna.get("/candidates")[2]
+    counts = dict(re.findall(r'kind=\w+"[^>]*><span class="cut">(\w+)</span> <span class="count">(\d+)', page))
+    assert (counts["side_lobe"], counts["signal"]) == ("2", "1")
+    assert rows_in(anna.get("/candidates?kind=side_lobe")[2]) == [2, 1]
+    assert page.count("looks like: side lobe 0.71") == 2
+    assert "side lobe" in anna.get("/candidates/1")[2]
+    assert "side lobe" not in anna.get("/candidates/1?card=1&blind=1")[2]
+
+
 def test_pages_of_the_table_lead_forward_and_back_over_every_row(desk, judged):
     record_candidates(judged, [looks_like(i % 7) for i in range(230)])
     browser, seen, where = desk(), [], "/candidates?sort=-p"
