@@ -29,7 +29,7 @@ from aetherscan.search.cutouts import UINT8_MAX, to_uint8, track_snippet
 from aetherscan.search.features import measurements
 from aetherscan.search.on_off import find_tracks
 from aetherscan.simulate.sky import Sky
-from aetherscan.train.examples import _kind
+from aetherscan.train.examples import kind_of
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
 from aetherscan.train.streams import Stream, generator
 
@@ -52,7 +52,9 @@ def lines_of(numbers: Sequence[int], stream: Stream) -> Lines:
         block = normalize_block(draw_power(rng, [*signals, *interference], settings), cadence)
         tracks, rejections, _ = find_tracks(block, cadence, gates)
         tracks = tracks[np.isin(rejections, ("", "in_an_off"))]
-        kinds = np.array([_kind(track, [*signals, *interference], cadence) or "none" for track in tracks], dtype="U16")
+        kinds = np.array(
+            [kind_of(track, [*signals, *interference], cadence) or "none" for track in tracks], dtype="U16"
+        )
         snippets = to_uint8([track_snippet(block, track, cadence, SHAPE) for track in tracks], SHAPE)
         parts.append((snippets, measurements(tracks, cadence), kinds))
     snippets, measured, kinds = map(np.concatenate, zip(*parts, strict=True))
