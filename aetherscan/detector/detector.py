@@ -152,7 +152,8 @@ class Detector:
         """Return the distance of each snippet's latents from those of the training signals; 1 is typical of a signal.
 
         The distance is Mahalanobis' distance divided by the square root of the number of dimensions. It is NaN if the
-        card does not hold the distribution of the signals.
+        card does not hold the distribution of the signals. It does not rank shapes that no training had:
+        `benchmarks/strangeness.py`.
         """
         signals = self.release.modes[self.mode].familiar
         if signals is None:

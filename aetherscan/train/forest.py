@@ -7,8 +7,8 @@ posterior, as Aetherscan uses, with which two searches of a cadence differ.
 Three sets of patches, each from a random stream of its own, fit the forest, calibrate it and measure it. False alarms
 are counted per window of band, as Aetherscan counts them: at a rate of 1e-4, a band of 100 MHz has about one.
 
-The card also holds the distribution of the latents of signals (`familiar`), from which a search computes how unusual a
-candidate is.
+The card also holds the distribution of the latents of signals (`familiar`), from which a search computes the distance
+of those of a candidate.
 """
 
 import math
