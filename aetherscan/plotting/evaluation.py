@@ -12,6 +12,8 @@ Curve = Float64[np.ndarray, "_ 4"]
 """SNR, recall, and the lower and upper bound of its interval."""
 RECALL_LIMITS = (-0.03, 1.03)
 SNR_TICKS = (3, 4, 5, 6, 8, 10, 15, 20, 30, 60)
+COMPARED = (SIGNAL, "C0", "C1", "C2", "C4", "C5")
+"""Colors of at most six searches."""
 BESIDE = 1.012
 """Factor in SNR from one curve to the next, so that their intervals do not cover each other."""
 
@@ -37,6 +39,30 @@ def _draw_curve(axes: Axes, curve: Curve, label: str, color: str, beside: float 
         snr, recall, low, high = curve.T
         bounds = (recall - low, high - recall)
         axes.errorbar(snr * beside, recall, yerr=bounds, label=label, color=color, marker="o", ms=4, capsize=2, lw=1.2)
+
+
+def draw_comparison(
+    panels: Sequence[Axes], curves: Mapping[str, Curve], alarms: Mapping[str, tuple[float, float, float]]
+) -> None:
+    """Draw the recall of several searches against SNR, and their alarms per 100 MHz, each with its interval.
+
+    Args:
+        panels: two.
+        curves: by search: SNR, recall and its interval.
+        alarms: by search: alarms per 100 MHz and their interval; searches without alarms of their own are left out.
+    """
+    colors = dict(zip(curves, COMPARED, strict=False))
+    for i, (name, curve) in enumerate(curves.items()):
+        _draw_curve(panels[0], curve, name, colors[name], BESIDE ** (i - len(curves) / 2))
+    panels[0].set(xlabel="SNR in each ON", ylabel="recall", ylim=RECALL_LIMITS, xscale="log")
+    panels[0].set_xticks(SNR_TICKS, map(str, SNR_TICKS))
+    panels[0].minorticks_off()
+    panels[0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    for name, (rate, low, high) in reversed(list(alarms.items())):
+        panels[1].errorbar(rate, name, xerr=[[rate - low], [high - rate]], color=colors[name], marker="o", capsize=3)
+    panels[1].set(xlabel="alarms per 100 MHz", xscale="symlog", xlim=(-0.2, None), ylim=(-0.5, len(alarms) - 0.5))
+    for axes in panels:
+        axes.grid(color="#eee")
 
 
 def draw_sensitivity(panels: Sequence[Axes], curves: Mapping[str, Mapping[str, Curve]]) -> bool:
