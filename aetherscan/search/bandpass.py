@@ -253,6 +253,41 @@ def _mark_along(row: Float32[np.ndarray, " freq"], least: int, marked: Float32[n
 
 @njit(cache=True, nogil=True)
 @no_type_check
+def _in_run(column: Float32[np.ndarray, " time"], t: int, least: int) -> bool:
+    """Return whether row `t` of a channel is in a run of at least `least` equal rows."""
+    first = last = t
+    while first > 0 and column[first - 1] == column[t]:
+        first -= 1
+    while last < column.size - 1 and column[last + 1] == column[t]:
+        last += 1
+    return last - first + 1 >= least
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _runs_across(
+    power: Float32[np.ndarray, "time _"], start: int, t: int, flags: UInt8[np.ndarray, " padded"], least: int
+) -> bool:
+    """Return whether any pixel of row `t` is in a run of at least `least` equal rows.
+
+    Args:
+        power: raw.
+        start: first column.
+        t: row.
+        flags: of the row.
+        least: rows in a run.
+    """
+    words = flags.view(np.uint64)
+    for w in range(words.size):
+        if words[w]:
+            for f in range(8 * w, 8 * w + 8):
+                if flags[f] & 2 and _in_run(power[:, start + f], t, least):
+                    return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
 def _mark_across(
     power: Float32[np.ndarray, "time _"],
     start: int,
@@ -272,15 +307,8 @@ def _mark_across(
         marked: the row.
     """
     for f in range(marked.size):
-        if flags[f] & 2:
-            column = power[:, start + f]
-            first = last = t
-            while first > 0 and column[first - 1] == column[t]:
-                first -= 1
-            while last < column.size - 1 and column[last + 1] == column[t]:
-                last += 1
-            if last - first + 1 >= least:
-                marked[f] = np.nan
+        if flags[f] & 2 and _in_run(power[:, start + f], t, least):
+            marked[f] = np.nan
 
 
 @njit(cache=True, nogil=True)
@@ -315,7 +343,10 @@ def _mark_unmeasured(
     _flag(row, before, after, flags)
     _count_flags(flags, edges, counts)
     least = _longest_noise(counts[:, 0], edges[1])
-    if 2 * np.max(counts[:, 0]) < least - 1 and np.max(counts[:, 1]) == 0 and np.max(counts[:, 2]) == 0:
+    # In continuous noise, too, a pixel of some rows equals its neighbor: a copy is made only where one will be marked.
+    most_across = np.max(counts[:, 1])
+    across = most_across > 0 and (most_across > REPEATED * edges[1] or _runs_across(power, start, t, flags, least))
+    if 2 * np.max(counts[:, 0]) < least - 1 and not across and np.max(counts[:, 2]) == 0:
         return False
     marked[:] = row
     _mark_along(row, least, marked)
@@ -406,6 +437,18 @@ def normalize_bandpass(
             _apply_gain(row[first:center], out[t, first:center], entry, rise, spread)
             _apply_gain(row[center:last], out[t, center:last], gains[s], fall, spread)
     return row_scatter
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def count_unmeasured(sigmas: Float32[np.ndarray, "time freq"]) -> Int64[np.ndarray, " freq"]:
+    """Return in how many rows each channel was not measured."""
+    counts = np.zeros(sigmas.shape[1], np.int64)
+    for t in range(sigmas.shape[0]):
+        row = sigmas[t]
+        for f in range(counts.size):
+            counts[f] += row[f] == 0
+    return counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,8 +154,8 @@ def read_blocks(
         if following is power or last == end:
             yield ready
         if last < end:
-            tail = power[..., width : width + retained]
-            following[..., :retained] = tail.copy() if following is power else tail
+            for kept, row in zip(following.reshape(-1, shape[2]), power.reshape(-1, shape[2]), strict=True):
+                kept[:retained] = row[width : width + retained]  # NumPy copies what overlaps, here of one row at most
             pending = fetch(last, following)
             if following is not power:
                 yield ready

@@ -36,6 +36,8 @@ LEAST_SHARE, LEAST_SNR = 0.4, 1.5
 """Every ON must have this share of the mean SNR of the ONs, and at least this SNR, in a joint hit."""
 TILE = 4096
 """Bins processed together, so that their trees fit into the cache of a core."""
+GROUP = 64
+"""Bins of a tile that are passed over at once if none of them reaches the threshold."""
 HIT = np.dtype([("channel", "f8"), ("drift", "f8"), ("width", "f8"), ("snr", "f8")])
 """A line: center at the middle of the reference ON (channel), drift (channels per row), width (channels), SNR."""
 MOST_HITS = 200_000
@@ -141,6 +143,19 @@ def _largest(a: Int[np.ndarray, " n"]) -> int:
     for f in range(a.size):
         top = max(top, a[f])
     return top
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _next_above(a: Int[np.ndarray, " n"], first: int, threshold: float) -> int:
+    """Return the first place from `first` on where `a` reaches the threshold; its size if there is none."""
+    for start in range(first, a.size, GROUP):
+        group = a[start : start + GROUP]
+        if _largest(group) >= threshold:
+            for k in range(group.size):
+                if group[k] >= threshold:
+                    return start + k
+    return a.size
 
 
 @njit(cache=True, nogil=True)
@@ -398,16 +413,13 @@ def _tile_hits(
     ons, limit = trees.shape[0], np.iinfo(peak.dtype).max
     norm = sigma * math.sqrt(ons)
     threshold = min(HIGHEST_THRESHOLD * limit, min_snr * norm)
-    if _largest(peak) < threshold:
-        return count
     after = 0
     while after < peak.size:
-        f = after
-        after += 1
+        f = _next_above(peak, after, threshold)
+        after = f + 1
         while after < peak.size and peak[f] == limit and peak[after] == limit:
             after += 1
-        below = peak[f] < threshold or (f and peak[f - 1] > peak[f]) or (after < peak.size and peak[after] >= peak[f])
-        if below:
+        if f == peak.size or (f and peak[f - 1] > peak[f]) or (after < peak.size and peak[after] >= peak[f]):
             continue
         at, line = f, _brightest(trees, shifts, reaches, f)
         for other in range(f + 1, after):

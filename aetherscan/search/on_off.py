@@ -18,7 +18,7 @@ from scipy.special import chdtri
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.header import NOT_MEASURED
 from aetherscan.options.search import Gates
-from aetherscan.search.bandpass import NormalizedBlock
+from aetherscan.search.bandpass import NormalizedBlock, count_unmeasured
 from aetherscan.search.curved import BETTER, LOOSE, follow_curves
 from aetherscan.search.dedoppler import MOST_HITS, find_hits
 from aetherscan.search.follow import (
@@ -130,8 +130,8 @@ def _hits_unseen_by(
     home: int, block: NormalizedBlock, cadence: Geometry, gates: Gates
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the other ONs, counted among the ONs, with their hits where too little of the ON `home` was measured."""
-    position = cadence.on[home]
-    lost = (block.sigmas[position, : cadence.lengths[position]] == 0).mean(axis=0) > 1 - gates.min_valid
+    position, rows = cadence.on[home], cadence.lengths[cadence.on[home]]
+    lost = count_unmeasured(block.sigmas[position, :rows]) / rows > 1 - gates.min_valid
     for spike in block.spikes:  # a DC spike is in all observations
         lost[max(0, spike - 1) : spike + 2] = False
     for other in range(len(cadence.on)) if lost.any() else ():

@@ -25,15 +25,10 @@ FEWEST_SUMS = 8
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _halve(binned: Float32[np.ndarray, "time bins"]) -> Float32[np.ndarray, "time half"]:
-    """Return the sums of pairs of neighbors; an odd last bin is dropped."""
-    rows, bins = binned.shape[0], binned.shape[1] // 2
-    out = np.empty((rows, bins), dtype=np.float32)
-    for t in range(rows):
-        row = binned[t]
-        for f in range(bins):
-            out[t, f] = row[2 * f] + row[2 * f + 1]
-    return out
+def _halve(bins: Float32[np.ndarray, " bins"], sums: Float32[np.ndarray, " half"]) -> None:
+    """Fill `sums` with the sums of pairs of neighbors."""
+    for f in range(sums.size):
+        sums[f] = bins[2 * f] + bins[2 * f + 1]
 
 
 @njit(cache=True, nogil=True)
@@ -61,22 +56,24 @@ def row_noise(sigmas: Float32[np.ndarray, "time freq"], levels: int = LEVELS) ->
     Fewer than `FEWEST_SUMS` do not tell: the scatter of the binning before is taken.
     """
     rows, chans = sigmas.shape
-    noise = np.empty((levels, rows), dtype=np.float32)
+    noise = np.ones((levels, rows), dtype=np.float32)
     pieces = min(PIECES, max(1, chans // PIECE))
-    binned = np.empty((rows, min(chans, pieces * PIECE)), dtype=np.float32)
-    for piece in range(pieces):
-        first = piece * (chans // pieces)
-        binned[:, piece * PIECE : (piece + 1) * PIECE] = sigmas[:, first : min(chans, first + PIECE)]
-    for level in range(levels):
-        if level:
-            binned = _halve(binned)
-        if binned.shape[1] < FEWEST_SUMS:
-            noise[level] = np.float32(1)
+    width = min(chans, pieces * PIECE)
+    binned, spare = np.empty(width, np.float32), np.empty(width, np.float32)
+    for t in range(rows):  # one by one: the sample of a row fits into the cache of a core
+        for piece in range(pieces):
+            first = piece * (chans // pieces)
+            binned[piece * PIECE : (piece + 1) * PIECE] = sigmas[t, first : min(chans, first + PIECE)]
+        bins = width
+        for level in range(levels):
             if level:
-                noise[level] = noise[level - 1]
-            continue
-        for t in range(rows):
-            scatter = _scatter(binned[t], np.float32(math.sqrt(1 << level)))
+                bins //= 2  # an odd last bin is dropped
+                _halve(binned, spare[:bins])
+                binned, spare = spare, binned
+            if bins < FEWEST_SUMS:
+                noise[level, t] = noise[level - 1, t] if level else np.float32(1)
+                continue
+            scatter = _scatter(binned[:bins], np.float32(math.sqrt(1 << level)))
             noise[level, t] = scatter if scatter > CLEARLY_MORE else 1.0
     return noise
 
