@@ -30,6 +30,7 @@ from aetherscan.search.follow import (
     describe,
     explains,
     line_snr,
+    line_snrs,
     locate,
     measure_valid,
     place_in,
@@ -55,7 +56,7 @@ def _together(
     arrays: Arrays,
     home: int,
     line: Float64[np.ndarray, "4"],
-    ceilings: tuple[float, float],
+    ceilings: tuple[float, float, float],
     snrs: Float64[np.ndarray, " ons"],
 ) -> float:
     """Fill `snrs` with the SNR of a line in each ON; return that of all together.
@@ -64,7 +65,7 @@ def _together(
         arrays: the cadence.
         home: the ON to which the line refers, counted from 0 among the ONs.
         line: its place in the middle of that ON, drift there, curvature, width.
-        ceilings: sigma at which pixels, and rows, are clipped.
+        ceilings: sigma at which pixels, and rows, are clipped, and from which a row does not count.
         snrs: receives the SNR in each ON.
     """
     total, ons = 0.0, arrays.ons
@@ -86,16 +87,17 @@ def _coarsely(hit: Any, home: int, arrays: Arrays, min_on_snr: float, line: Floa
     width = math.sqrt(max(1.0, box**2 - hit["drift"] ** 2))
     most, turns = math.ceil(MOST_BEND / step), math.ceil(1.5 * box / rows * far / step)
     reach = most + math.ceil(turns * far / near) + 1
-    profiles = np.full((ons.size, 2 * reach + 1), -np.inf)
+    profiles, lines = np.full((ons.size, 2 * reach + 1), -np.inf), np.empty((4, 2 * reach + 1))
     for i in range(ons.size):
         if i == home:
             continue
         for k in range(-reach, reach + 1):
             curvature = 2 * k * step / far**2  # about; of the drift that the place means
-            place = hit["channel"] + hit["drift"] * at[i] + k * step * (at[i] / far) ** 2
             drift = hit["drift"] + curvature * at[i]
-            snr = line_snr(arrays, ons[i], place, drift, curvature, math.hypot(width, drift), CAPPED)
-            profiles[i, k + reach] = snr if snr >= min_on_snr - MARGIN else -np.inf
+            lines[0, k + reach] = hit["channel"] + hit["drift"] * at[i] + k * step * (at[i] / far) ** 2
+            lines[1, k + reach], lines[2, k + reach], lines[3, k + reach] = drift, curvature, math.hypot(width, drift)
+        line_snrs(arrays, ons[i], lines, CAPPED, profiles[i])
+        profiles[i] = np.where(profiles[i] >= min_on_snr - MARGIN, profiles[i], -np.inf)
     best = -np.inf
     for c in range(-most, most + 1):
         for v in range(-turns, turns + 1):

@@ -24,8 +24,11 @@ CLOSE_CHANNELS = 8.0
 """Channels on either side of a track, or two boxes, in which an OFF must not hold a line of the same drift either."""
 WIDE_CHANNELS = 64.0
 """Channels on either side, or four boxes, within which an emitter wanders between one ON and the next."""
-CAPPED, OPEN, CROSSED = (8.0, 1e9), (1e9, 1e9), (8.0, 3.0)
-"""Sigma at which pixels, and sums of a row over a box, are clipped: in ONs, in ONs brighter than `BRIGHT`, in OFFs."""
+CAPPED, OPEN, CROSSED = (8.0, 1e9, math.inf), (1e9, 1e9, math.inf), (8.0, 3.0, math.inf)
+"""Sigma at which pixels, and sums of a row over a box, are clipped, and from which a row does not count: in ONs, in ONs
+brighter than `BRIGHT`, in OFFs."""
+FEWEST_TOGETHER = 16
+"""Lines from which measuring them together is faster than one by one."""
 BRIGHT = 20.0
 """SNR from which the pixels of a narrow line approach the ceiling; clipped there, it would seem wider than it is."""
 FIELDS = ("start", "drift", "curvature", "width", "hit_snr", "residual", "steady", "off_close", "off_wide")
@@ -151,7 +154,7 @@ def line_snr(
     drift: float,
     curvature: float,
     box: float,
-    ceilings: tuple[float, float],
+    ceilings: tuple[float, float, float],
 ) -> float:
     """Return the SNR of a box along a line in one observation.
 
@@ -162,15 +165,169 @@ def line_snr(
         drift: channels per row, there.
         curvature: change of the drift, channels per row squared.
         box: width of the sum, in channels.
-        ceilings: sigma at which pixels, and rows, are clipped.
+        ceilings: sigma at which pixels, and rows, are clipped, and from which a row does not count.
     """
     sums, weights, rows = arrays.sums, arrays.weights[position], arrays.lengths[position]
     level = min(weights.shape[0] - 1, max(0, math.ceil(math.log2(box) - 0.5)))
     line_rows(arrays.sigmas[position, :rows], channel, drift, curvature, box, ceilings[0], sums)
     total = 0.0
     for t in range(rows):
-        total += weights[level, t] * min(sums[t], ceilings[1])
+        if sums[t] < ceilings[2]:
+            total += weights[level, t] * min(sums[t], ceilings[1])
     return total
+
+
+# LLVM vectorizes a loop only if it uses few arrays, and none of them at an index from another: `_take` alone does.
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _clip_row(row: Float32[np.ndarray, " freq"], first: int, ceiling: float, out: Float64[np.ndarray, " n"]) -> None:
+    """Fill `out` with pixels from channel `first` on, clipped; those outside the array are zero."""
+    low, high = min(max(-first, 0), out.size), min(max(row.size - first, 0), out.size)
+    out[:low] = 0.0
+    out[high:] = 0.0
+    for f in range(low, high):
+        out[f] = min(ceiling, row[first + f])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _lows(lines: Float64[np.ndarray, "4 lines"], at: float, out: Float64[np.ndarray, " lines"]) -> None:
+    """Fill `out` with the lower edge of each line's box in the row that is `at` rows after mid-observation."""
+    channel, drift, curvature, box = lines[0], lines[1], lines[2], lines[3]
+    for i in range(out.size):
+        out[i] = channel[i] + (drift[i] + curvature[i] / 2 * at) * at - box[i] / 2 + 0.5
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _edge_pixels(
+    lows: Float64[np.ndarray, " lines"], box: Float64[np.ndarray, " lines"], edges: Int64[np.ndarray, "2 lines"]
+) -> None:
+    """Fill `edges` with the first and the last channel that each box covers."""
+    first, last = edges[0], edges[1]
+    for i in range(lows.size):
+        first[i] = math.floor(lows[i])
+    for i in range(lows.size):
+        last[i] = math.ceil(lows[i] + box[i]) - 1
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _take(
+    pixels: Float64[np.ndarray, " n"], at: Int64[np.ndarray, " lines"], first: int, out: Float64[np.ndarray, " lines"]
+) -> None:
+    """Fill `out` with the pixels of some channels; `first` is the channel of the first pixel."""
+    for i in range(out.size):
+        out[i] = pixels[np.uint64(at[i] - first)]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add_pixels(
+    pixels: Float64[np.ndarray, " lines"],
+    j: float,
+    lows: Float64[np.ndarray, " lines"],
+    box: Float64[np.ndarray, " lines"],
+    sums: Float64[np.ndarray, " lines"],
+) -> None:
+    """Add to `sums` pixel `j` of each box, counted from 0, where the box covers it."""
+    for i in range(sums.size):
+        sums[i] += pixels[i] if np.floor(lows[i]) + j < lows[i] + box[i] else 0.0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _cut_low(
+    pixels: Float64[np.ndarray, " lines"], lows: Float64[np.ndarray, " lines"], sums: Float64[np.ndarray, " lines"]
+) -> None:
+    """Subtract the part of the first pixel that lies below the box."""
+    for i in range(sums.size):
+        sums[i] -= pixels[i] * (lows[i] - np.floor(lows[i]))
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _cut_high(
+    pixels: Float64[np.ndarray, " lines"],
+    lows: Float64[np.ndarray, " lines"],
+    box: Float64[np.ndarray, " lines"],
+    sums: Float64[np.ndarray, " lines"],
+) -> None:
+    """Subtract the part of the last pixel that lies above the box."""
+    for i in range(sums.size):
+        high = lows[i] + box[i]
+        sums[i] -= pixels[i] * (np.ceil(high) - high)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add_row(
+    sums: Float64[np.ndarray, " lines"],
+    norms: Float64[np.ndarray, " lines"],
+    weights: Float64[np.ndarray, " lines"],
+    ceilings: tuple[float, float, float],
+    snrs: Float64[np.ndarray, " lines"],
+) -> None:
+    """Add to the SNR of each line what it has in one row."""
+    for i in range(snrs.size):
+        sigmas = sums[i] * norms[i]
+        snrs[i] += weights[i] * min(sigmas, ceilings[1]) if sigmas < ceilings[2] else 0.0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def line_snrs(
+    arrays: Arrays,
+    position: int,
+    lines: Float64[np.ndarray, "4 lines"],
+    ceilings: tuple[float, float, float],
+    snrs: Float64[np.ndarray, " lines"],
+) -> None:
+    """Fill `snrs` with what `line_snr` returns for each of several lines close to one another, to the last bit.
+
+    All lines are taken a step further together, so that one instruction serves several of them.
+
+    Args:
+        arrays: the cadence.
+        position: of the observation.
+        lines: channel at mid-observation, drift there, curvature and box of each.
+        ceilings: sigma at which pixels, and rows, are clipped, and from which a row does not count.
+        snrs: receives the SNR.
+    """
+    count, box = snrs.size, lines[3]
+    if count < FEWEST_TOGETHER:
+        for i in range(count):
+            snrs[i] = line_snr(arrays, position, lines[0, i], lines[1, i], lines[2, i], box[i], ceilings)
+        return
+    rows, most = arrays.lengths[position], math.ceil(np.max(box)) + 1
+    lows, sums, norms, weights = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
+    pixels, row = np.empty(count), np.empty(0)
+    edges, levels = np.empty((2, count), np.int64), np.empty(count, np.int64)
+    for i in range(count):
+        norms[i] = 1 / math.sqrt(box[i])
+        levels[i] = min(arrays.weights.shape[1] - 1, max(0, math.ceil(math.log2(box[i]) - 0.5)))
+    snrs[:] = 0.0
+    for t in range(rows):
+        _lows(lines, t - (rows - 1) / 2, lows)
+        _edge_pixels(lows, box, edges)
+        first = np.min(edges[0])
+        needed = np.max(edges[1]) - first + most + 1
+        if row.size < needed:
+            row = np.empty(needed)
+        _clip_row(arrays.sigmas[position, t], first, ceilings[0], row)
+        sums[:] = 0.0
+        for j in range(most):
+            _take(row, edges[0], first - j, pixels)
+            _add_pixels(pixels, float(j), lows, box, sums)
+        _take(row, edges[0], first, pixels)
+        _cut_low(pixels, lows, sums)
+        _take(row, edges[1], first, pixels)
+        _cut_high(pixels, lows, box, sums)
+        for i in range(count):
+            weights[i] = arrays.weights[position, levels[i], t]
+        _add_row(sums, norms, weights, ceilings, snrs)
 
 
 @njit(cache=True, nogil=True)
@@ -210,7 +367,7 @@ def locate(
     drift: tuple[float, float, int],
     curvature: float,
     box: float,
-    ceilings: tuple[float, float],
+    ceilings: tuple[float, float, float],
 ) -> tuple[float, float, float]:
     """Return (snr, channel, drift) of the brightest line near a place: searched coarsely, then finely.
 
@@ -222,16 +379,20 @@ def locate(
         drift: drifts to try: the central one, the step, and the number of steps to either side.
         curvature: change of the drift, channels per row squared.
         box: width of the sums, in channels.
-        ceilings: sigma at which pixels, and rows, are clipped.
+        ceilings: sigma at which pixels, and rows, are clipped, and from which a row does not count.
     """
-    best, channel, slope = -np.inf, middle, drift[0]
     step = max(0.5, box / 4)
     count = math.ceil(reach / step)
+    lines, i = np.empty((4, (2 * drift[2] + 1) * (2 * count + 1))), 0
+    lines[2], lines[3] = curvature, box
     for d in range(-drift[2], drift[2] + 1):
         for k in range(-count, count + 1):
-            snr = line_snr(arrays, position, middle + k * step, drift[0] + d * drift[1], curvature, box, ceilings)
-            if snr > best:
-                best, channel, slope = snr, middle + k * step, drift[0] + d * drift[1]
+            lines[0, i], lines[1, i] = middle + k * step, drift[0] + d * drift[1]
+            i += 1
+    snrs = np.empty(i)
+    line_snrs(arrays, position, lines, ceilings, snrs)
+    i = np.argmax(snrs)
+    best, channel, slope = snrs[i], lines[0, i], lines[1, i]
     coarse = channel
     for k in range(-2, 3):
         snr = line_snr(arrays, position, coarse + k * step / 4, slope, curvature, box, ceilings)
@@ -272,7 +433,7 @@ def _line(
 @njit(cache=True, nogil=True)
 @no_type_check
 def _fit_width(
-    arrays: Arrays, places: Float64[np.ndarray, " ons"], drift: float, box: float, ceilings: tuple[float, float]
+    arrays: Arrays, places: Float64[np.ndarray, " ons"], drift: float, box: float, ceilings: tuple[float, float, float]
 ) -> float:
     """Return the width with the highest median SNR in the ONs; move `places` to the maxima, half a box at most.
 
@@ -285,13 +446,14 @@ def _fit_width(
         own = math.hypot(w, drift)
         step = max(0.25, own / 4)
         count = max(1, math.ceil(box / 2 / step))
+        lines, found = np.empty((4, 2 * count + 1)), np.empty(2 * count + 1)
+        lines[1], lines[2], lines[3] = drift, 0.0, own
         for i in range(len(ons)):
-            snrs[i] = -np.inf
             for k in range(-count, count + 1):
-                place = centers[i] + k * step
-                snr = line_snr(arrays, ons[i], place, drift, 0.0, own, ceilings)
-                if snr > snrs[i]:
-                    snrs[i], at[i] = snr, place
+                lines[0, k + count] = centers[i] + k * step
+            line_snrs(arrays, ons[i], lines, ceilings, found)
+            k = np.argmax(found)
+            snrs[i], at[i] = found[k], lines[0, k]
         if np.median(snrs) > best:
             best, width = np.median(snrs), w
             places[:] = at
@@ -361,7 +523,7 @@ def place_in(track: Float64[np.ndarray, " fields"], at_rows: float) -> tuple[flo
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _measure_offs(track: Float64[np.ndarray, " fields"], ceilings: tuple[float, float], arrays: Arrays) -> None:
+def _measure_offs(track: Float64[np.ndarray, " fields"], ceilings: tuple[float, float, float], arrays: Arrays) -> None:
     """Fill in the OFFs' SNR on a track, close to it and, unless that is bright already, in the wider neighborhood."""
     track[OFF_CLOSE], track[OFF_WIDE] = -np.inf, np.inf
     curvature = track[CURVATURE]
@@ -438,7 +600,7 @@ def measure_valid(track: Float64[np.ndarray, " fields"], arrays: Arrays) -> None
 def describe(
     track: Float64[np.ndarray, " fields"],
     places: Float64[np.ndarray, " ons"],
-    ceilings: tuple[float, float],
+    ceilings: tuple[float, float, float],
     arrays: Arrays,
 ) -> None:
     """Fill in how close to its line and how steady a track is in the ONs, and the OFFs' SNR.
@@ -446,7 +608,7 @@ def describe(
     Args:
         track: with start, drift, curvature, width and the SNR in the ONs.
         places: channel at which the signal is in the middle of each ON.
-        ceilings: sigma at which pixels, and rows, are clipped.
+        ceilings: sigma at which pixels, and rows, are clipped, and from which a row does not count.
         arrays: the cadence.
     """
     ons, sums = arrays.ons, arrays.sums

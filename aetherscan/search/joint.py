@@ -2,8 +2,8 @@
 
 A joint hit says where a line is in the reference ON to a bin, and its drift to a few bins at the other ONs. Around it,
 a grid of place, drift and width is searched for the highest SNR of the ONs together. No ON is measured at a place of
-its own, because a maximum over places would raise the SNR that noise reaches. A row counts up to `ROW_CEILING` sigma,
-and from `CROSSED_ROW` sigma on nothing, so that a carrier which crosses the line adds nothing to it.
+its own, because a maximum over places would raise the SNR that noise reaches. A row counts up to 4 sigma, and from 6
+sigma on nothing, so that a carrier which crosses the line adds nothing to it.
 """
 
 import math
@@ -25,11 +25,12 @@ from aetherscan.search.follow import (
     Arrays,
     describe,
     explains,
-    line_rows,
+    line_snrs,
     measure_valid,
 )
 
-ROW_CEILING, CROSSED_ROW = 4.0, 6.0
+STRAIGHT = (CAPPED[0], 4.0, 6.0)
+"""Sigma at which pixels, and rows, are clipped, and from which a row does not count."""
 MARGIN = 0.75
 """SNR by which the coarse grid may miss the best line; below the threshold by more, the finer ones are not searched."""
 SHARE = 0.7
@@ -40,35 +41,13 @@ STEP = 1 / 3
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _together(
-    arrays: Arrays, home: int, place: float, drift: float, width: float, snrs: Float64[np.ndarray, " ons"]
-) -> float:
-    """Fill `snrs` with the SNR in each ON of the line through `place` in the ON `home`; return that of all together."""
-    ons, middles, sums, total = arrays.ons, arrays.middles, arrays.sums, 0.0
-    box = math.hypot(width, drift)
-    for i in range(ons.size):
-        position = ons[i]
-        rows, weights = arrays.lengths[position], arrays.weights[position]
-        level = min(weights.shape[0] - 1, max(0, math.ceil(math.log2(box) - 0.5)))
-        channel = place + drift * (middles[position] - middles[ons[home]])
-        line_rows(arrays.sigmas[position, :rows], channel, drift, 0.0, box, CAPPED[0], sums)
-        snrs[i] = 0.0
-        for t in range(rows):
-            if sums[t] < CROSSED_ROW:
-                snrs[i] += weights[level, t] * min(sums[t], ROW_CEILING)
-        total += snrs[i]
-    return total / math.sqrt(ons.size)
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def _best_near(
     line: tuple[float, float, float, float],
     steps: tuple[float, float],
     counts: tuple[int, int],
     arrays: Arrays,
     home: int,
-    snrs: Float64[np.ndarray, "2 ons"],
+    snrs: Float64[np.ndarray, " ons"],
 ) -> tuple[float, float, float, float]:
     """Return (SNR, place, drift, width) of the brightest of the lines around one, and that one if none is brighter.
 
@@ -78,17 +57,29 @@ def _best_near(
         counts: steps to either side.
         arrays: the cadence.
         home: the reference ON.
-        snrs: the first row receives the SNR in each ON if a brighter line is found; the second is scratch space.
+        snrs: receives the SNR in each ON if a brighter line is found.
     """
-    best = line
+    ons, middles, n = arrays.ons, arrays.middles, 0
+    there = np.empty((4, (2 * counts[0] + 1) * (2 * counts[1] + 1)))
+    places, each, total = np.empty(there.shape[1]), np.empty((ons.size, there.shape[1])), np.zeros(there.shape[1])
     for v in range(-counts[1], counts[1] + 1):
         for p in range(-counts[0], counts[0] + 1):
-            place, drift = line[1] + p * steps[0], line[2] + v * steps[1]
-            snr = _together(arrays, home, place, drift, line[3], snrs[1])
-            if snr > best[0]:
-                best = (snr, place, drift, line[3])
-                snrs[0] = snrs[1]
-    return best
+            drift = line[2] + v * steps[1]
+            places[n], there[1, n], there[3, n] = line[1] + p * steps[0], drift, math.hypot(line[3], drift)
+            n += 1
+    there[2] = 0.0
+    for i in range(ons.size):
+        gap = middles[ons[i]] - middles[ons[home]]
+        for n in range(places.size):
+            there[0, n] = places[n] + there[1, n] * gap
+        line_snrs(arrays, ons[i], there, STRAIGHT, each[i])
+        total += each[i]
+    total /= math.sqrt(ons.size)
+    n = np.argmax(total)
+    if not total[n] > line[0]:
+        return line
+    snrs[:] = each[:, n]
+    return total[n], places[n], there[1, n], line[3]
 
 
 @njit(cache=True, nogil=True)
@@ -110,7 +101,7 @@ def measure(hit: Any, home: int, arrays: Arrays, min_snr: float) -> Float64[np.n
     # One box, all places and drifts that the bins of the hit allow.
     box = max(1.0, SHARE * hit["width"])
     step, slope = STEP * box, STEP * box / far
-    width, snrs = math.sqrt(max(1.0, box**2 - hit["drift"] ** 2)), np.empty((2, ons.size))
+    width, snrs = math.sqrt(max(1.0, box**2 - hit["drift"] ** 2)), np.empty(ons.size)
     counts = (3, math.ceil(1.4 * box / near / slope))
     line = _best_near((-np.inf, hit["channel"], hit["drift"], width), (step, slope), counts, arrays, home, snrs)
     for _ in range(2 if line[0] >= min_snr - MARGIN else 0):
@@ -127,7 +118,7 @@ def measure(hit: Any, home: int, arrays: Arrays, min_snr: float) -> Float64[np.n
     track[START], track[DRIFT], track[CURVATURE] = line[1] - line[2] * at[home], line[2], 0.0
     track[WIDTH], track[HIT_SNR] = line[3], hit["snr"]
     for i in range(ons.size):
-        track[SNR + 2 * ons[i]] = snrs[0, i]
+        track[SNR + 2 * ons[i]] = snrs[i]
     measure_valid(track, arrays)
     if line[0] >= min_snr:
         describe(track, track[START] + track[DRIFT] * at, CAPPED, arrays)

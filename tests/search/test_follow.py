@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from aetherscan.search.dedoppler import HIT
-from aetherscan.search.follow import Arrays, as_track, follow, follow_hits, track_columns
+from aetherscan.search.follow import (
+    CAPPED,
+    CROSSED,
+    OPEN,
+    Arrays,
+    as_track,
+    follow,
+    follow_hits,
+    line_snr,
+    line_snrs,
+    track_columns,
+)
+from aetherscan.search.joint import STRAIGHT
 from aetherscan.search.row_weights import row_weights
 from aetherscan.simulate.injection import add_line
 
@@ -102,3 +114,16 @@ def test_a_hit_that_a_known_track_explains_is_not_followed_again():
     again = np.concatenate([hit(4000 + 0.4 * MIDDLES[2], 0.4, 2), hit(2000, 0, 2)])
     followed, explained = follow_hits(again, 1, arrays(sigmas), 4.0, known)
     assert (len(followed), explained) == (1, 1)
+
+
+@pytest.mark.parametrize("ceilings", [CAPPED, OPEN, CROSSED, STRAIGHT])
+@pytest.mark.parametrize("channel", [4000.3, 2.0, CHANS - 3.5, -100.0, CHANS + 100.0])
+@pytest.mark.parametrize("count", [3, 41])
+def test_lines_measured_together_have_the_snr_of_each_alone_to_the_last_bit(channel, ceilings, count):
+    sigmas = sky((4000, 0.4, 2, (90,) * 6), (20, -0.2, 3, (30,) * 6), (CHANS - 9, 0.1, 3, (30,) * 6))
+    some = np.arange(count) - count // 2
+    snrs = np.empty(count)
+    for box in (1.0, 2.3, 40.0):
+        lines = np.stack([channel + 0.37 * some, 0.4 + 0.05 * some, 0.001 * some, box + 0.1 * np.abs(some)])
+        line_snrs(arrays(sigmas), 1, lines, ceilings, snrs)
+        assert snrs.tolist() == [line_snr(arrays(sigmas), 1, *line, ceilings) for line in lines.T]
