@@ -60,16 +60,21 @@ def dask_setup(worker: Worker) -> None:
                 LOG.exception("pictures not drawn; next attempt in %g s", DRAW_S)
 
     COMPILED.clear()
-    for action in (beat, draw, lambda: compile_search(detector)):
+    for action in (beat, draw, lambda: compile_search(detector, Path(worker.local_directory))):
         threading.Thread(target=action, daemon=True).start()
 
 
-def compile_search(detector: Any) -> None:
-    """Compile the search or load what is compiled, and then let the searches of this process begin."""
+def compile_search(detector: Any, scratch: Path) -> None:
+    """Compile the search or load what is compiled, and then let the searches of this process begin.
+
+    Args:
+        detector: the release in memory.
+        scratch: folder of this worker, whose rest Dask removes if the worker ends meanwhile.
+    """
     began = time.monotonic()
     try:
         with _first_of_machine():
-            warm_up(detector)
+            warm_up(detector, scratch)
         LOG.info("the search was compiled or loaded in %.0f s", time.monotonic() - began)
     except Exception:  # searches report what is wrong, each for itself
         LOG.exception("the search was not compiled")
@@ -90,8 +95,13 @@ def _first_of_machine() -> Iterator[None]:
         yield
 
 
-def warm_up(detector: Any) -> None:
-    """Search a small simulated cadence, so that every kernel is compiled before the first real cadence."""
+def warm_up(detector: Any, scratch: Path | None = None) -> None:
+    """Search a small simulated cadence, so that every kernel is compiled before the first real cadence.
+
+    Args:
+        detector: the release in memory.
+        scratch: where the cadence is written (default: the folder for temporary files).
+    """
     from aetherscan.header import gbt_header
     from aetherscan.io import open_cadence
     from aetherscan.search.barycenter import pointing_of
@@ -101,7 +111,7 @@ def warm_up(detector: Any) -> None:
 
     rng, header = np.random.default_rng(1), gbt_header(WARM_UP_CHANNELS)
     tones = tuple(random_signal(rng, header.frequency(WARM_UP_CHANNELS * k / 4), 20.0, 0.5) for k in (1, 2, 3))
-    with TemporaryDirectory(prefix="sentinel-warm-up-") as folder:
+    with TemporaryDirectory(prefix="sentinel-warm-up-", dir=scratch) as folder:
         paths = write_cadence(Path(folder), Sky(header=header, emitters=tones), seed=1)
         with open_cadence(paths) as observations:
             search_cadence(observations, detector)

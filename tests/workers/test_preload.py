@@ -45,23 +45,23 @@ def test_a_search_waits_until_its_worker_has_compiled_and_keeps_its_lease(compil
     assert task.search_task(lease.cadence_id, lease.token, config.model_dump_json())["outcome"] == "done"
 
 
-def test_one_worker_of_a_machine_compiles_at_a_time(compiling, monkeypatch):
-    def warm_up(_):
+def test_one_worker_of_a_machine_compiles_at_a_time(compiling, monkeypatch, tmp_path):
+    def warm_up(_, scratch):
         path = Path(normalize_bandpass.stats.cache_path) / "compiling.lock"
         with path.open() as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        warmed.append(compiling.is_set())
+        warmed.append((compiling.is_set(), scratch))
 
     warmed = []
     monkeypatch.setattr(preload, "warm_up", warm_up)
-    preload.compile_search(None)
-    assert warmed == [False]
+    preload.compile_search(None, tmp_path)
+    assert warmed == [(False, tmp_path)]
     assert compiling.is_set()
 
 
-def test_searches_begin_although_the_search_was_not_compiled(compiling, monkeypatch, caplog):
-    monkeypatch.setattr(preload, "warm_up", lambda _: 1 / 0)
-    preload.compile_search(None)
+def test_searches_begin_although_the_search_was_not_compiled(compiling, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(preload, "warm_up", lambda *_: 1 / 0)
+    preload.compile_search(None, tmp_path)
     assert compiling.is_set()
     assert "the search was not compiled" in caplog.text
 
@@ -70,6 +70,6 @@ def test_a_worker_compiles_where_it_cannot_lock(compiling, monkeypatch, tmp_path
     warmed = []
     stats = SimpleNamespace(cache_path=str(tmp_path / "none"))
     monkeypatch.setattr("aetherscan.search.bandpass.normalize_bandpass", SimpleNamespace(stats=stats))
-    monkeypatch.setattr(preload, "warm_up", warmed.append)
-    preload.compile_search("detector")
+    monkeypatch.setattr(preload, "warm_up", lambda detector, _: warmed.append(detector))
+    preload.compile_search("detector", tmp_path)
     assert warmed == ["detector"]
