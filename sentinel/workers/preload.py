@@ -29,6 +29,7 @@ LOG = logging.getLogger(__name__)
 BEAT_S = 10.0
 DRAW_S = 30.0
 WARM_UP_CHANNELS = 2**15
+COMPILING = "being compiled, cadences wait"
 
 
 def dask_setup(worker: Worker) -> None:
@@ -43,9 +44,8 @@ def dask_setup(worker: Worker) -> None:
     def beat() -> None:
         while True:
             try:
-                release = loaded_detector().release
-                facts = {"release": release.name, "sha256": release.sha256, "address": worker.address, "run": run}
                 store, host = cached_store(config.store_url), socket.gethostname()  # a host may be renamed
+                facts = heartbeat_facts() | {"address": worker.address, "run": run}
                 store.record_heartbeat(f"worker-{worker.name}@{host}", BEAT_S, pid=os.getpid(), host=host, **facts)
             except Exception:
                 LOG.exception("heartbeat failed; next attempt in %g s", BEAT_S)
@@ -62,6 +62,13 @@ def dask_setup(worker: Worker) -> None:
     COMPILED.clear()
     for action in (beat, draw, lambda: compile_search(detector, Path(worker.local_directory))):
         threading.Thread(target=action, daemon=True).start()
+
+
+def heartbeat_facts() -> dict[str, str]:
+    """Return the loaded release, and that searches wait while they do."""
+    release = loaded_detector().release
+    facts = {"release": release.name, "sha256": release.sha256}
+    return facts if COMPILED.is_set() else facts | {"search": COMPILING}
 
 
 def compile_search(detector: Any, scratch: Path) -> None:

@@ -59,6 +59,14 @@ def test_one_worker_of_a_machine_compiles_at_a_time(compiling, monkeypatch, tmp_
     assert compiling.is_set()
 
 
+def test_a_heartbeat_tells_that_searches_wait(compiling, monkeypatch):
+    release = SimpleNamespace(name="r", sha256="0" * 64)
+    monkeypatch.setattr(preload, "loaded_detector", lambda: SimpleNamespace(release=release))
+    assert preload.heartbeat_facts()["search"] == preload.COMPILING
+    compiling.set()
+    assert preload.heartbeat_facts() == {"release": "r", "sha256": "0" * 64}
+
+
 def test_searches_begin_although_the_search_was_not_compiled(compiling, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(preload, "warm_up", lambda *_: 1 / 0)
     preload.compile_search(None, tmp_path)
