@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from fake_slack import FakeSlack
 from running import Service, Telescope
 from sqlalchemy import select
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from sentinel.errors import StoreError
 from sentinel.programs.supervisor import program_states, service_pids, socket_path
@@ -399,7 +399,11 @@ class World:
         transport = SupervisorTransport(serverurl=f"unix://{socket_path(self.service.config)}")
         with contextlib.closing(transport):
             proxy: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-            getattr(proxy.supervisor, method)(name)
+            try:
+                getattr(proxy.supervisor, method)(name)
+            except xmlrpc.client.Fault as refused:
+                if refused.faultCode != Faults.SPAWN_ERROR:  # the other lane broke its log: supervisord tries again
+                    raise
 
     def pid(self, name: str) -> int:
         """Return the process of a program; `worker` is the one that searches."""
