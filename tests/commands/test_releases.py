@@ -72,9 +72,9 @@ def forests_loaded_once(monkeypatch, forests):
     """Load each shipped forest once: the releases here differ in their names only."""
     load = detector_module.load_forest
 
-    def load_once(path):
+    def load_once(path, *classes):
         key = file_sha256(path)
-        forests[key] = forests.get(key) or load(path)
+        forests[key] = forests.get(key) or load(path, *classes)
         return forests[key]
 
     monkeypatch.setattr(detector_module, "load_forest", load_once)
