@@ -744,8 +744,9 @@ def load_config(path: Path | None) -> Config:
     base = path.parent if path else Path.cwd()
     found = _placed(layers.model_dump(), base)
     own = PACKAGED if PACKAGED.exists() else ROOT
-    if not found["release"].exists() and (own / layers.release).exists():
-        found["release"] = own / layers.release  # the configuration is in another folder than the program
+    for key, relative in (("release", layers.release), ("shadow", layers.shadow)):
+        if relative and not found[key].exists() and (own / relative).exists():
+            found[key] = own / relative  # the configuration is in another folder than the program
     found["state_dir"] = Path(found["state_dir"]).resolve()  # one service has one path, whatever links lead to it
     for name, variable in FOLDERS.items():
         if named := os.environ.get(variable):

@@ -53,6 +53,7 @@ def test_relative_paths_start_at_the_folder_of_the_file(write, tmp_path):
 def test_a_release_that_is_not_beside_the_file_is_that_of_the_program(write, tmp_path):
     assert load_config(write("state_dir: s")).release == ROOT / "models" / "equinox"
     assert load_config(write("release: models/mine")).release == tmp_path / "models" / "mine"
+    assert load_config(write("shadow: models/equinox")).shadow == ROOT / "models" / "equinox"
     (tmp_path / "models" / "equinox").mkdir(parents=True)
     assert load_config(write("state_dir: s")).release == tmp_path / "models" / "equinox"
 
