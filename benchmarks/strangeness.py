@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 
 from aetherscan.cadence.geometry import geometry_of
 from aetherscan.detector.detector import Detector, kind_probabilities, load_detector
-from aetherscan.detector.release import MEASUREMENTS
+from aetherscan.detector.release import MEASUREMENTS, SIGNAL
 from aetherscan.search.bandpass import normalize_block
 from aetherscan.search.cutouts import track_snippet
 from aetherscan.search.features import measurements
@@ -31,7 +31,6 @@ from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.interference import log_uniform
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.examples import followed, kind_of
-from aetherscan.train.kinds import SIGNAL
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
 
 SETTINGS = ExampleSettings(tones=12, interference=0, signal_snr=(8.0, 60.0))

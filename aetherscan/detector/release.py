@@ -28,6 +28,8 @@ OBSERVATIONS = 6
 LATENTS = ("mean", "log_var")
 KINDS = "kinds"
 """Name of the forest of kinds, and of its part of the card."""
+SIGNAL = "signal"
+"""Kind of a line that looks like a signal from the target; the others are kinds of interference, and noise."""
 ENCODERS = ("encoder.keras", "encoder.onnx")
 MEASUREMENTS = (
     "on_together", "on_weakest", "on_brightest", "off_together", "off_brightest", "off_to_on", "off_near",

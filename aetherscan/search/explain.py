@@ -21,7 +21,7 @@ from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import SNR, as_track, channels_at
-from aetherscan.search.on_off import HIT_MARGIN, find_tracks, hits_between, home_of, merge, note_on
+from aetherscan.search.on_off import HIT_MARGIN, WITH_A_KIND, find_tracks, hits_between, home_of, merge, note_on
 
 NEAR_HZ = 500.0
 FAINTEST = 4.0
@@ -73,7 +73,7 @@ def trace(
         yield f"follow: no hit within {NEAR_HZ:g} Hz was followed"
     for i in sorted(np.flatnonzero(near), key=lambda i: -np.nansum(tracks[i, SNR::2][list(on)]))[:LISTED]:
         yield f"follow: {_description(tracks[i], cadence)}"
-        if rejections[i] in {"", "in_an_off"} and forest_applies(cadence, detector.release.snippet[0]):
+        if rejections[i] in WITH_A_KIND and forest_applies(cadence, detector.release.snippet[0]):
             yield from _kind(tracks[i], cadence, detector)
         if rejections[i]:
             yield f"  stops here: {rejections[i].replace('_', ' ')}"

@@ -55,6 +55,8 @@ BRIGHT_HIT = 10.0
 """SNR of a hit in one ON that is a line, whatever the other observations show: the threshold of most searches."""
 SAME_LINE = 16
 """Channels, beyond their widths, within which two tracks that stay together all cadence long are one signal."""
+WITH_A_KIND = ("", "in_an_off")
+"""Rejection reasons of the lines that have a kind: none, or an OFF that shows the line."""
 
 
 def find_tracks(
@@ -108,7 +110,7 @@ def find_tracks(
             tracks = np.concatenate([tracks, more])
             rejections = np.concatenate([rejections, rejection_reasons(more, cadence, gates)])
     with clock("joint"):
-        known = tracks[(rejections == "") | (rejections == "in_an_off")]
+        known = tracks[np.isin(rejections, WITH_A_KIND)]
         measured, explained = measure_hits(joint_hits, home, arrays, gates.min_joint_snr, known)
         tracks = np.concatenate([tracks, measured])
         rejections = np.concatenate([rejections, rejection_reasons(measured, cadence, gates, straight=True)])

@@ -173,9 +173,8 @@ def search_cadence(
     tracks = tracks[merged]
     scores = list[Score | None]([GATES_ALONE] * len(tracks))
     if scored:
-        scores = _score(results, merged, tracks, cadence, detector, threshold, clock)
-        rejected = tracks[[i for i, score in enumerate(scores) if score is None]]
-        counts.update(_kinds("below_threshold", rejected, cadence, detector))
+        scores, by_kind = _score(results, merged, tracks, cadence, detector, threshold, clock)
+        counts.update(by_kind)
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
     passed = {i: score for i, score in enumerate(scores) if score is not None}
@@ -249,7 +248,8 @@ def _search_block(
                 counts["windows"] += len(starts)
             latents = detector.encode_snippets(inputs)
         if scored:
-            counts.update(_kinds("in_an_off", tracks[rejections == "in_an_off"], cadence, detector))
+            vetoed = measurements(tracks[rejections == "in_an_off"], cadence)
+            counts.update(_by_kind("in_an_off", detector.kinds(vetoed)[0]))
     counts["merged_into_another"] += len(passed) - len(merged)
     return BlockResult(
         tracks=merged,
@@ -304,8 +304,8 @@ def _score(
     detector: Detector,
     threshold: float,
     clock: Clock,
-) -> list[Score | None]:
-    """Return the score of each track, None where it is below the threshold.
+) -> tuple[list[Score | None], Counter[str]]:
+    """Return the score of each track, None where it is below the threshold, and the counts of these by kind.
 
     Args:
         results: of the blocks, in channel order.
@@ -342,18 +342,16 @@ def _score(
             kind_probability=_known(kind_probabilities[i]),
             latents=tuple(float(value) for value in latents.mean[i].ravel()),
         )
-    return scores
+    return scores, _by_kind("below_threshold", [kind for kind, score in zip(kinds, scores, strict=True) if not score])
 
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _kinds(
-    rejection: str, tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry, detector: Detector
-) -> Counter[str]:
+def _by_kind(rejection: str, kinds: Sequence[str | None]) -> Counter[str]:
     """Return how many rejected lines look like each kind, as counts by rejection reason and kind."""
-    return Counter(f"{rejection}_{kind}" for kind in detector.kinds(measurements(tracks, cadence))[0] if kind)
+    return Counter(f"{rejection}_{kind}" for kind in kinds if kind)
 
 
 def _candidate(

@@ -20,22 +20,21 @@ from scipy.stats import binomtest
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.detector import kind_probabilities
-from aetherscan.detector.release import KINDS, MEASUREMENTS
+from aetherscan.detector.release import KINDS, MEASUREMENTS, SIGNAL
 from aetherscan.errors import TrainingError
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.features import measurements
+from aetherscan.search.on_off import WITH_A_KIND
 from aetherscan.train.backgrounds import Source
 from aetherscan.train.examples import KIND, draw_sky, followed, in_processes, kind_of
 from aetherscan.train.random_forest import fit_forest, save_forest
 from aetherscan.train.random_skies import ExampleSettings
 from aetherscan.train.streams import Stream, generator
 
-SIGNAL, NOISE = "signal", "noise"
+NOISE = "noise"
 NAMED = {"tone": SIGNAL, "": NOISE}
 """Kinds by the name of the emitter, where they differ."""
-REJECTED = ("", "in_an_off")
-"""Reasons for which a line is rejected, of those that have a kind: none, or an OFF."""
 LEAVES, LEAST_LINES, MAX_FEATURES = 128, 2, 0.5
 """Most leaves of a tree, fewest lines of a leaf, and share of the measurements that a split may read."""
 POWERS = np.linspace(0.5, 4, 36)
@@ -68,7 +67,7 @@ def draw_lines(
     """Draw the lines of one patch. Of a real background, those are left out that nothing injected explains."""
     normalized, cadence, signals, interference = draw_sky(rng, settings, background)
     tracks, rejections = followed(normalized, cadence, settings)
-    tracks, rejections = (part[np.isin(rejections, REJECTED)] for part in (tracks, rejections))
+    tracks, rejections = (part[np.isin(rejections, WITH_A_KIND)] for part in (tracks, rejections))
     kinds = [kind_of(track, [*signals, *interference], cadence) for track in tracks]
     known = np.array([bool(kind) or background is None for kind in kinds], dtype=bool)
     return Lines(

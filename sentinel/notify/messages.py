@@ -8,10 +8,9 @@ command. The markup (`*bold*`, fences) is Slack's, which most chat programs acce
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aetherscan.detector.release import SIGNAL
 from sentinel.store.schema import FEW_CADENCES
 
-SIGNAL = "signal"
-"""Kind of a line that looks like a signal from the target; the others are kinds of interference."""
 ROWS = 5
 """Candidates listed in a message."""
 DIGEST_LINES = 20

@@ -305,11 +305,11 @@ class Store:
                 seen = recall(rows, result.occupancy, [row["frequency_mhz"] for row in recorded])
                 recorded = [{**row, **of_row} for row, of_row in zip(recorded, seen, strict=True)]
                 remember(rows, cadence_id, result.occupancy)
+            if recorded:
+                recorded[0] |= first_free(rows)  # the database numbers the others after it
             new = insert(candidate).returning(candidate.c.id)
-            first = first_free(rows)
             ids = [
-                rows.scalars(new, {"cadence_id": cadence_id, "attempt_id": attempt_id, **row, **number}).one()
-                for row, number in zip(recorded, (first, *({},) * len(recorded)), strict=False)
+                rows.scalars(new, {"cadence_id": cadence_id, "attempt_id": attempt_id, **row}).one() for row in recorded
             ]
             same = [
                 (old.id, new_id)

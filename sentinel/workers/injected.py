@@ -9,10 +9,9 @@ from aetherscan.plotting.waterfall import waterfall_png
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.pipeline import SearchResult
 from sentinel.config import Config
-from sentinel.store.occupancy import Memory, Occupancy
 from sentinel.store.queue import ClaimedCadence, InjectedRecord, Store
 from sentinel.workers.pictures import write_file
-from sentinel.workers.search import candidate_rows
+from sentinel.workers.search import candidate_rows, occupancy_of
 from sentinel.workers.stamps import SUFFIX, described, make_room, write_stamp
 
 
@@ -52,15 +51,7 @@ def keep_injected(
         if make_room(store, size, config.stamp_bytes):
             files["stamp"] = (str(folder), sha256, size)
     first = parts[cadence.on[0]].header
-    lines = Occupancy(
-        telescope_id=first.telescope_id,
-        target=first.source_name,
-        tstart=first.tstart,
-        band_mhz=first.band_mhz,
-        lines_mhz=(),
-        memory=Memory(**config.memory.model_dump()),
-    )
-    return InjectedRecord(row=row, files=files, occupancy=lines)
+    return InjectedRecord(row=row, files=files, occupancy=occupancy_of(config, first, first.band_mhz))
 
 
 def _about(store: Store, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,14 +96,7 @@ def search_files(
     ]
     stamps = [(rank, f"{stem}{SUFFIX}") for rank, stem in enumerate(stems)] if config.stamp_bytes else []
     rows = candidate_rows(result, release, config.sha256, config.mute)
-    lines = Occupancy(
-        telescope_id=first_on.telescope_id,
-        target=first_on.source_name,
-        tstart=first_on.tstart,
-        band_mhz=header.band_mhz,
-        lines_mhz=result.rejected_mhz,
-        memory=Memory(**config.memory.model_dump()),
-    )
+    lines = occupancy_of(config, first_on, header.band_mhz, result.rejected_mhz)
     follow_up = follow_ups(rows, run)  # before the transaction that records them, because it takes longer
     message = partial(build_message, config, header, cadence_id, [path for _, path in pictures], follow_up=follow_up)
     return SearchRecord(
@@ -115,6 +108,25 @@ def search_files(
         run=run,
         message=message if any(map(is_announced, rows)) else None,
         occupancy=lines,
+    )
+
+
+def occupancy_of(config: Config, first_on: Header, band_mhz: tuple[float, float], rejected_mhz: Any = ()) -> Occupancy:
+    """Return what the memory of interference keeps of a cadence, or is asked with.
+
+    Args:
+        config: of the service.
+        first_on: header of the first ON.
+        band_mhz: lowest and highest frequency.
+        rejected_mhz: frequencies of the lines that the search rejected.
+    """
+    return Occupancy(
+        telescope_id=first_on.telescope_id,
+        target=first_on.source_name,
+        tstart=first_on.tstart,
+        band_mhz=band_mhz,
+        lines_mhz=rejected_mhz,
+        memory=Memory(**config.memory.model_dump()),
     )
 
 

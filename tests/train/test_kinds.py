@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from aetherscan.detector.detector import kind_probabilities
-from aetherscan.detector.release import MEASUREMENTS
+from aetherscan.detector.release import MEASUREMENTS, SIGNAL
 from aetherscan.errors import TrainingError
 from aetherscan.options.train import TrainSettings
-from aetherscan.train.kinds import SIGNAL, Lines, best_power, draw_lines, kind_metrics, line_sets, metrics_text
+from aetherscan.train.kinds import Lines, best_power, draw_lines, kind_metrics, line_sets, metrics_text
 from aetherscan.train.random_skies import ExampleSettings
 
 CROWD = ExampleSettings(chans=2**15, tones=7, unsteady=0)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from aetherscan.detector.detector import Latents, load_detector, load_encoder
-from aetherscan.detector.release import MEASUREMENTS, read_release
+from aetherscan.detector.release import MEASUREMENTS, SIGNAL, read_release
 from aetherscan.detector.saved_forest import load_forest, tree_share
 from aetherscan.errors import ReleaseError, TrainingError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.train.examples import Examples, draw_examples
 from aetherscan.train.forest import LabelledFeatures, alarm_budget, labelled_features, measure, thresholds, train_forest
-from aetherscan.train.kinds import NOISE, SIGNAL, draw_lines
+from aetherscan.train.kinds import NOISE, draw_lines
 from aetherscan.train.pipeline import add_kinds, train
 from aetherscan.train.random_skies import KINDS, ExampleSettings, Kind, draw_emitters
 from aetherscan.train.vae import CLOSEST, build_encoder, clustering_loss
