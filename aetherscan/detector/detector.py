@@ -109,30 +109,42 @@ class Detector:
         return encode_all(self.encode, batch or [blank]).of(slice(len(batch)))
 
     def score(
-        self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
+        self,
+        latents: Latents,
+        measurements: Float32[np.ndarray, "batch measurements"],
+        factors: Float64[np.ndarray, " batch"] | float = 1.0,
     ) -> Float64[np.ndarray, " batch"]:
         """Return the probability of each snippet, or the share of trees where the mode has no calibration.
 
         Args:
             latents: of the snippets.
             measurements: of the snippets, with the columns of `MEASUREMENTS`; ignored by a forest that reads none.
+            factors: by which the odds are greater than where the calibration holds; see `search.density`.
         """
-        return self._calibrated(tree_share(self.forests[self.mode], self._columns(latents, measurements)))
+        return self._calibrated(tree_share(self.forests[self.mode], self._columns(latents, measurements)), factors)
 
     def spread(
-        self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]
+        self,
+        latents: Latents,
+        measurements: Float32[np.ndarray, "batch measurements"],
+        factors: Float64[np.ndarray, " batch"] | float = 1.0,
     ) -> Float64[np.ndarray, " batch"]:
         """Return the standard deviation of each probability between groups of the trees."""
         shares = group_shares(self.forests[self.mode], self._columns(latents, measurements))
-        return self._calibrated(shares).std(axis=1)
+        return self._calibrated(shares.T, factors).std(axis=0)
 
     def _columns(self, latents: Latents, measurements: Float32[np.ndarray, "batch measurements"]) -> np.ndarray:
         mode = self.release.modes[self.mode]
         return forest_features(mode.latents, latents, measurements if mode.measurements else measurements[:, :0])
 
-    def _calibrated(self, shares: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    def _calibrated(
+        self, shares: Float64[np.ndarray, "*groups batch"], factors: Float64[np.ndarray, " batch"] | float
+    ) -> Float64[np.ndarray, "*groups batch"]:
         points = self.release.modes[self.mode].calibration
-        return np.asarray(np.interp(shares, points["score"], points["probability"])) if points else shares
+        if points is None:
+            return shares
+        signal = np.interp(shares, points["score"], points["probability"])
+        return np.asarray(factors * signal / (factors * signal + 1 - signal))
 
     def kinds(
         self, measurements: Float32[np.ndarray, "batch measurements"]

@@ -76,13 +76,12 @@ def block_pixels(rows: int, overlap: int) -> int:
     return rows * (BLOCK_CHANNELS * 16 // max(rows, 16) + 2 * overlap)
 
 
-def block_limits(nchans: int, rows: int, start: int = 0) -> list[tuple[int, int]]:
-    """Return (start, stop) of each block, beginning with the block that holds channel `start`."""
+def block_limits(nchans: int, rows: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of each block."""
     width = 2**13
     while width < BLOCK_CHANNELS and width * 2 * max(rows, 16) <= BLOCK_CHANNELS * 16:
         width *= 2
-    first = start // width * width
-    return [(a, min(a + width, nchans)) for a in range(first, nchans, width)]
+    return [(a, min(a + width, nchans)) for a in range(0, nchans, width)]
 
 
 def read_width(chunk: int, *, pixels: int, preferred: int, retained: int) -> int:
@@ -104,7 +103,7 @@ def read_blocks(
     *,
     read_channels: int,
     pool: ThreadPoolExecutor | None = None,
-    only: int | None = None,
+    only: tuple[int, int] | None = None,
 ) -> Iterator[list[Block]]:
     """Yield the blocks of the band in channel order, each time those that one read completes.
 
@@ -113,19 +112,17 @@ def read_blocks(
         overlap: channels to include on either side of a block.
         read_channels: approximate number of channels to read at once.
         pool: threads that read ahead while the caller searches; None reads on demand.
-        only: a channel; yield just the block that holds it.
+        only: first and last channel; yield just the blocks that hold some of them.
     """
     nchans = min(observation.header.nchans for observation in observations)
     rows = max(observation.header.ntime for observation in observations)
-    limits = block_limits(nchans, rows, only or 0)[: None if only is None else 1]
+    low, high = only or (0, nchans)
+    limits = [(start, stop) for start, stop in block_limits(nchans, rows) if start <= high and low < stop]
     retained = limits[0][1] - limits[0][0] + 2 * overlap
-    begin = max(0, limits[0][0] - overlap)
-    end = nchans if only is None else min(nchans, limits[0][1] + overlap)
-    width = end - begin
-    if only is None:
-        chunk = max(observation.chunk_channels for observation in observations)
-        pixels = len(observations) * rows
-        width = min(read_width(chunk, pixels=pixels, preferred=read_channels, retained=retained), width)
+    begin, end = max(0, limits[0][0] - overlap), min(nchans, limits[-1][1] + overlap)
+    chunk = max(observation.chunk_channels for observation in observations)
+    pixels = len(observations) * rows
+    width = min(read_width(chunk, pixels=pixels, preferred=read_channels, retained=retained), end - begin)
     # Two buffers where threads can use them and memory allows: one is filled while the other is searched.
     allowed = 2 * len(observations) * rows * 4 * (retained + width) <= READ_BYTES
     shape = (len(observations), rows, retained + width)

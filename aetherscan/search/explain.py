@@ -1,11 +1,12 @@
 """Explain why a signal was not reported: follow one frequency through every stage of a search.
 
-The block of band that holds the frequency is searched by the same functions as a whole band. Every line found near the
+The blocks of band around the frequency are searched by the same functions as a whole band. Every line found near the
 frequency is reported, with the stage at which it was rejected. Lines too faint to be hits are listed too, so that a
-near miss can be recognized.
+near miss can be recognized. Blocks further away are searched for the lines on which the odds of a signal depend.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float64
@@ -19,9 +20,19 @@ from aetherscan.options.search import Gates, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
+from aetherscan.search.density import WITHIN_MHZ, density_at, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import SNR, as_track, channels_at
-from aetherscan.search.on_off import HIT_MARGIN, WITH_A_KIND, find_tracks, hits_between, home_of, merge, note_on
+from aetherscan.search.on_off import (
+    HIT_MARGIN,
+    WITH_A_KIND,
+    find_tracks,
+    hits_between,
+    home_of,
+    merge,
+    note_on,
+    rejected_channels,
+)
 
 NEAR_HZ = 500.0
 FAINTEST = 4.0
@@ -58,15 +69,13 @@ def trace(
     if not 0 <= channel < cadence.nchans:
         yield "band: {:.6f} to {:.6f} MHz; {:.6f} is not in it".format(*header.band_mhz, frequency_mhz)
         return
-    overlap = overlap_channels(cadence.headers, cadence.max_drift(gates.max_drift_hz_s))
-    ((raw,),) = read_blocks(observations, overlap, read_channels=settings.block_channels, only=channel)
-    block = raw.normalize(cadence, dc_spikes=settings.dc_spikes)
-    yield f"band: channel {channel} of {cadence.nchans}, in the block from {raw.start} to {raw.stop}"
+    block, tracks, rejections, rejected = _search_around(channel, observations, cadence, settings)
+    start, stop = block.first + block.overlap[0], block.first + block.sigmas.shape[-1] - block.overlap[1]
+    yield f"band: channel {channel} of {cadence.nchans}, in the block from {start} to {stop}"
     if channel - block.first in block.spikes:
         yield "bandpass: channel of a DC spike, which stands in ONs and OFFs alike: set to zero, not measured"
     yield from _weak_rows(block)
     yield from _hits(block, channel, cadence, gates)
-    tracks, rejections, _ = find_tracks(block, cadence, gates)
     first_row = cadence.starts[on[0]]
     near = np.abs(channels_at(tracks, first_row)[:, 0] - channel) * cadence.hz < NEAR_HZ
     if not near.any():
@@ -85,7 +94,25 @@ def trace(
         if note := note_on(tracks[i], cadence, gates.min_valid):
             withheld = f": less than {gates.min_valid:g} of its pixels; kept, but not announced"
             yield f"  {note}{withheld if NOT_MEASURED in note else ''}"
-        yield from _score(block, tracks[i], cadence, detector, threshold)
+        density = density_at(tracks[[i]], rejected, cadence)
+        yield from _score(block, (tracks[i], density), cadence, detector, threshold)
+
+
+def _search_around(
+    channel: int, observations: Sequence[Observation], cadence: Geometry, settings: SearchSettings
+) -> tuple[NormalizedBlock, Float64[np.ndarray, "tracks fields"], np.ndarray, Float64[np.ndarray, " lines"]]:
+    """Return the block that holds a channel, its tracks with rejection reasons, and the lines rejected around it."""
+    overlap = overlap_channels(cadence.headers, cadence.max_drift(settings.max_drift_hz_s))
+    reach = round((WITHIN_MHZ * 1e6 + NEAR_HZ) / cadence.hz)
+    around, rejected = (channel - reach, channel + reach), []
+    batches = read_blocks(observations, overlap, read_channels=settings.block_channels, only=around)
+    for raw in chain.from_iterable(batches):
+        part = raw.normalize(cadence, dc_spikes=settings.dc_spikes)
+        tracks, rejections, _ = find_tracks(part, cadence, settings.gates)
+        rejected.append(rejected_channels(tracks, rejections, cadence))
+        if raw.start <= channel < raw.stop:
+            found = part, tracks, rejections
+    return *found, np.concatenate(rejected)
 
 
 def _weak_rows(block: NormalizedBlock) -> Iterator[str]:
@@ -161,18 +188,20 @@ def _kind(row: Float64[np.ndarray, " fields"], cadence: Geometry, detector: Dete
 
 def _score(
     block: NormalizedBlock,
-    row: Float64[np.ndarray, " fields"],
+    found: tuple[Float64[np.ndarray, " fields"], Float64[np.ndarray, "1"]],
     cadence: Geometry,
     detector: Detector,
     threshold: float,
 ) -> Iterator[str]:
+    row, density = found
     shape = detector.release.snippet
     if not forest_applies(cadence, shape[0]):
         yield f"  score: none, as the forest reads {APPLIES.format(*shape)}: a candidate by the gates"
         return
     latents = detector.encode_snippets([track_snippet(block, row, cadence, shape)])
-    features = measurements(row[None], cadence)
-    (probability,), (spread,) = detector.score(latents, features), detector.spread(latents, features)
+    measured, factor = (latents, measurements(row[None], cadence)), odds_factor(density)
+    (probability,), (spread,) = detector.score(*measured, factor), detector.spread(*measured, factor)
     yield f"  snippet: binned by {1 << snippet_level(as_track(row).box)}"
+    yield f"  around: {density[0]:.2g} rejected lines per MHz, which multiplies the odds of a signal by {factor[0]:.2g}"
     verdict = "a candidate" if probability >= threshold else f"stops here: below the threshold {threshold:.3f}"
     yield f"  score: {probability:.3f} (spread {spread:.3f}): {verdict}"

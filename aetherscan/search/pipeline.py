@@ -38,6 +38,7 @@ from aetherscan.search.barycenter import Pointing, pointing_of
 from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
+from aetherscan.search.density import density_at, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import START, as_track, channels_at
 from aetherscan.search.known_rfi import rfi_context
@@ -171,21 +172,24 @@ def search_cadence(
     merged = merge(tracks, cadence)
     counts["merged_into_another"] += len(tracks) - len(merged)
     tracks = tracks[merged]
+    vetoed = np.concatenate([result.rejected for result in results])
+    density = density_at(tracks, vetoed, cadence)
     scores = list[Score | None]([GATES_ALONE] * len(tracks))
     if scored:
-        scores, by_kind = _score(results, merged, tracks, cadence, detector, threshold, clock)
+        scores, by_kind = _score(results, merged, (tracks, density), cadence, detector, threshold, clock)
         counts.update(by_kind)
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
     passed = {i: score for i, score in enumerate(scores) if score is not None}
     pointing = pointing_of(cadence.headers[cadence.on[0]]) if passed else Pointing()
     candidates = {
-        i: _candidate(tracks[i], score, lines, cadence, pointing, detector, settings) for i, score in passed.items()
+        i: _candidate(tracks[i], score, (lines, float(density[i])), cadence, pointing, detector, settings)
+        for i, score in passed.items()
     }
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(candidates), len(candidates)
     counts["candidates_not_announced"] = sum(NOT_MEASURED in each.note for each in candidates.values())
     below = tracks[[i for i, score in enumerate(scores) if score is None]]
-    rejected = np.concatenate([*(result.rejected for result in results), home_channels(below, cadence)])
+    rejected = np.concatenate([vetoed, home_channels(below, cadence)])
     order = sorted(candidates, key=lambda i: candidates[i].frequency_mhz)
     snippets = np.concatenate([result.snippets for result in results])
     return SearchResult(
@@ -299,7 +303,7 @@ def _windows_with(
 def _score(
     results: Sequence[BlockResult],
     merged: Sequence[int],
-    tracks: Float64[np.ndarray, "tracks fields"],
+    found: tuple[Float64[np.ndarray, "tracks fields"], Float64[np.ndarray, " tracks"]],
     cadence: Geometry,
     detector: Detector,
     threshold: float,
@@ -310,13 +314,14 @@ def _score(
     Args:
         results: of the blocks, in channel order.
         merged: indices of the tracks among those of all blocks.
-        tracks: rows of `follow.Track`.
+        found: the tracks, as rows of `follow.Track`, and the density of interference around each.
         cadence: its geometry.
         detector: in the mode of the search.
         threshold: lowest probability of a candidate.
         clock: measures the time spent scoring.
     """
-    latents, scored = Latents.join([result.latents for result in results]), measurements(tracks, cadence)
+    (tracks, density), latents = found, Latents.join([result.latents for result in results])
+    scored, factors = measurements(tracks, cadence), odds_factor(density)
     with clock("score"):
         kinds, kind_probabilities = detector.kinds(scored)
         if detector.mode == "windows":
@@ -326,11 +331,12 @@ def _score(
             probabilities = detector.score(latents, scored)
             rows = [int(a + np.argmax(probabilities[a:b])) for a, b in windows]
             probabilities, scored, latents = probabilities[rows], scored[rows], latents.of(rows)
+            factors = np.ones(len(tracks))  # a window is scored whatever else it holds
         else:
             latents = latents.of(merged)
-            probabilities = detector.score(latents, scored)
+            probabilities = detector.score(latents, scored, factors)
         passed = np.flatnonzero(probabilities >= threshold)
-        spreads = detector.spread(latents.of(passed), scored[passed])
+        spreads = detector.spread(latents.of(passed), scored[passed], factors[passed])
         strangeness = detector.strangeness(latents.of(passed))
     scores = list[Score | None]([None] * len(tracks))
     for i, spread, strange in zip(passed, spreads, strangeness, strict=True):
@@ -357,7 +363,7 @@ def _by_kind(rejection: str, kinds: Sequence[str | None]) -> Counter[str]:
 def _candidate(
     row: Float64[np.ndarray, " fields"],
     score: Score,
-    lines: Float64[np.ndarray, " lines"],
+    context: tuple[Float64[np.ndarray, " lines"], float],
     cadence: Geometry,
     pointing: Pointing,
     detector: Detector,
@@ -368,7 +374,7 @@ def _candidate(
     Args:
         row: the track, in channels and rows.
         score: `GATES_ALONE` if the forest does not apply.
-        lines: frequency of every line in the ONs, MHz, ascending.
+        context: frequency of every line in the ONs, MHz, ascending; and the density of interference around the track.
         cadence: its geometry.
         pointing: of the first ON.
         detector: that scored the track.
@@ -378,7 +384,8 @@ def _candidate(
     start, scored = cadence.starts[cadence.on[0]], score is not GATES_ALONE
     unannounced = "" if scored or settings.announce_unscored else UNSCORED
     level = WINDOW_LEVEL if detector.mode == "windows" else snippet_level(track.box)
-    context = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
+    lines, density = context
+    around = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
     mhz = float(cadence.mhz(track.channel(start)))
     drift = track.drift_at(start) * cadence.headers[0].foff * 1e6 / header.tsamp
     at_barycenter = pointing.at_barycenter(mhz, drift)
@@ -411,7 +418,8 @@ def _candidate(
         drift_nhz=drift / (mhz / 1e3),
         joint_snr=float(together) if all(track.valid[i] for i in cadence.on) else None,
         valid_share=float(np.mean(track.valid)),
+        lines_per_mhz=density,
         release=detector.release.name,
         mode=detector.mode,
-        **asdict(context),
+        **asdict(around),
     )

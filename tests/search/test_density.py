@@ -1,0 +1,87 @@
+"""Density of interference around a line, and the odds of a signal that follow from it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_detector
+
+from aetherscan.cadence.geometry import geometry_of
+from aetherscan.header import gbt_header
+from aetherscan.io import open_cadence
+from aetherscan.options.search import SearchSettings
+from aetherscan.search.density import PRIOR_LINES, REFERENCE_PER_MHZ, WITHIN_MHZ, density_at, odds_factor
+from aetherscan.search.explain import trace
+from aetherscan.search.follow import START, track_columns
+from aetherscan.search.pipeline import search_cadence
+from aetherscan.simulate.injection import Emitter
+from aetherscan.simulate.sky import Sky, write_cadence
+
+HEADER = gbt_header(2**15)
+WIDE = gbt_header(2**21)
+
+
+def tracks_at(*channels):
+    tracks = np.zeros((len(channels), track_columns(6)))
+    tracks[:, START] = channels
+    return tracks
+
+
+def density(header, at, lines):
+    return density_at(tracks_at(at), np.array(lines, float), geometry_of(Sky(header=header).headers()))[0]
+
+
+def test_density_counts_the_distinct_lines_within_reach_and_a_narrow_band_says_little():
+    reach = WITHIN_MHZ / abs(WIDE.foff)
+    empty = PRIOR_LINES / (2 * WITHIN_MHZ + PRIOR_LINES / REFERENCE_PER_MHZ)
+    assert density(WIDE, 2**20, []) == pytest.approx(empty)
+    inside, beyond = [2**20 - reach + 500, 2**20 + reach - 500], [2**20 - reach - 500, 2**20 + reach + 500]
+    assert density(WIDE, 2**20, inside + beyond) == pytest.approx(3 * empty)
+    assert density(WIDE, 2**20, [5e5 * i for i in range(4)] + [10**6 + 100 * i for i in range(9)]) < 4 * empty
+    # At the edge of the band, only what was searched counts.
+    assert density(WIDE, 0, []) == pytest.approx(PRIOR_LINES / (WITHIN_MHZ + PRIOR_LINES / REFERENCE_PER_MHZ), rel=1e-3)
+    assert density(gbt_header(16), 8, []) == pytest.approx(REFERENCE_PER_MHZ, rel=0.01)
+    np.testing.assert_allclose(odds_factor(np.array([REFERENCE_PER_MHZ, 1.23])), [1, 10])
+
+
+class Undecided:
+    """A forest that votes 3 of 10 for a signal."""
+
+    def predict_proba(self, features):
+        return np.tile([0.7, 0.3], (len(features), 1))
+
+    @property
+    def estimators_(self):
+        return [self]
+
+
+def undecided():
+    detector = make_detector()
+    points = {"score": [0.0, 1.0], "probability": [0.0, 1.0]}
+    modes = {mode: replace(each, calibration=points) for mode, each in detector.release.modes.items()}
+    release = replace(detector.release, modes=modes)
+    return replace(detector, release=release, forests=dict.fromkeys(modes, Undecided()))
+
+
+def emitter(channel, *, off):
+    return Emitter(
+        frequency_mhz=HEADER.frequency(channel), drift_hz_s=0.1, width_hz=6.0, snr=(25.0, off, 25.0, off, 25.0, off)
+    )
+
+
+@pytest.mark.parametrize(("lines", "most", "least"), [(0, 0.5, 0.45), (12, 0.08, 0.04)])
+def test_a_crowded_band_lowers_the_probability_and_a_trace_in_other_blocks_says_the_same(
+    tmp_path, monkeypatch, lines, most, least
+):
+    monkeypatch.setattr("aetherscan.search.blocks.BLOCK_CHANNELS", 2**13)
+    rfi = [emitter(1500 + 2500 * i, off=25.0) for i in range(lines)]
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(emitter(9100, off=0.0), *rfi)), 1)
+    settings = SearchSettings(threshold=0.0)
+    with open_cadence(paths) as observations:
+        (found,) = search_cadence(observations, undecided(), settings).candidates
+        story = "\n".join(trace(observations, undecided(), settings, HEADER.frequency(9100)))
+    assert least < found.probability < most
+    factor = REFERENCE_PER_MHZ / found.lines_per_mhz
+    assert found.probability == pytest.approx(0.3 * factor / (0.7 + 0.3 * factor))
+    assert f"around: {found.lines_per_mhz:.2g} rejected lines per MHz" in story
+    assert f"score: {found.probability:.3f}" in story
