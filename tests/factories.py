@@ -119,7 +119,7 @@ def make_candidate(scans: int = 6, **changes):
         "target": GBT.source_name, "tstart_mjd": GBT.tstart, "on_separation_arcmin": 0.0, "release": "test",
         "mode": "tracks", "ra_deg": 15 * GBT.src_raj, "dec_deg": GBT.src_dej, "telescope": "GBT",
         "barycentric_mhz": GBT.frequency(500) - 0.2, "barycentric_drift_hz_s": 0.4, "drift_nhz": 0.04,
-        "joint_snr": 34.6, "valid_share": 1.0, "kind": None, "kind_probability": None,
+        "joint_snr": 34.6, "valid_share": 1.0, "kind": None, "kind_probability": None, "rfi_density": 2.5,
     }  # fmt: skip
     return Candidate(**{**values, **changes})
 

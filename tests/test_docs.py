@@ -189,7 +189,7 @@ def test_the_document_of_the_candidate_table_has_every_column_with_its_unit_and_
     for place, expected in tables.items():
         assert {name for name, _, places, _ in rows if place in places} == expected
     units = {"MHz", "Hz", "Hz/s", "Hz/s^2", "day", "arcmin", "1", "channel", "line", "candidate", "none"}
-    units |= {"deg", "nHz", "cadence"}
+    units |= {"deg", "nHz", "cadence", "1/MHz"}
     for name, unit, places, meaning in rows:
         assert unit in units, name
         assert meaning, name

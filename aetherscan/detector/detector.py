@@ -144,7 +144,7 @@ class Detector:
         if points is None:
             return shares
         signal = np.interp(shares, points["score"], points["probability"])
-        return np.asarray(factors * signal / (factors * signal + 1 - signal))
+        return np.asarray(factors * signal / (1 + (factors - 1) * signal))
 
     def kinds(
         self, measurements: Float32[np.ndarray, "batch measurements"]

@@ -42,6 +42,6 @@ def density_at(
     return np.asarray((counts + PRIOR_LINES) / (high - low + PRIOR_LINES / REFERENCE_PER_MHZ))
 
 
-def odds_factor(lines_per_mhz: Float64[np.ndarray, " tracks"]) -> Float64[np.ndarray, " tracks"]:
+def odds_factor(density: Float64[np.ndarray, " tracks"]) -> Float64[np.ndarray, " tracks"]:
     """Return by how much the odds of a signal are greater than at the reference density."""
-    return REFERENCE_PER_MHZ / lines_per_mhz
+    return REFERENCE_PER_MHZ / density

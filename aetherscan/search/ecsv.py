@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "nearest_hz": ("Hz", "em.freq"),
     "comb_teeth": ("1", "meta.number"),
     "neighbours": ("1", "meta.number"),
-    "lines_per_mhz": ("1 / MHz", "arith.rate"),
+    "rfi_density": ("1/MHz", "meta.number"),
     "seen_before": ("1", "meta.number"),
     "seen_cadences": ("1", "meta.number"),
     "seen_of": ("1", "meta.number"),

@@ -418,7 +418,7 @@ def _candidate(
         drift_nhz=drift / (mhz / 1e3),
         joint_snr=float(together) if all(track.valid[i] for i in cadence.on) else None,
         valid_share=float(np.mean(track.valid)),
-        lines_per_mhz=density,
+        rfi_density=density,
         release=detector.release.name,
         mode=detector.mode,
         **asdict(around),

@@ -179,7 +179,7 @@ STEPS = (
     ),
     Step(version=11, adds=(artefact.c.bytes,)),
     Step(version=12, adds=(INDEXES["candidate_filter"], injected_candidate, injected_label), drops=(FACETS,)),
-    Step(version=13, adds=(candidate.c.lines_per_mhz,)),
+    Step(version=13, adds=(candidate.c.rfi_density,)),
 )
 OLDEST, NEWEST = 1, STEPS[-1].version
 

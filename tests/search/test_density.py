@@ -81,7 +81,7 @@ def test_a_crowded_band_lowers_the_probability_and_a_trace_in_other_blocks_says_
         (found,) = search_cadence(observations, undecided(), settings).candidates
         story = "\n".join(trace(observations, undecided(), settings, HEADER.frequency(9100)))
     assert least < found.probability < most
-    factor = REFERENCE_PER_MHZ / found.lines_per_mhz
+    factor = REFERENCE_PER_MHZ / found.rfi_density
     assert found.probability == pytest.approx(0.3 * factor / (0.7 + 0.3 * factor))
-    assert f"around: {found.lines_per_mhz:.2g} rejected lines per MHz" in story
+    assert f"around: {found.rfi_density:.2g} rejected lines per MHz" in story
     assert f"score: {found.probability:.3f}" in story
