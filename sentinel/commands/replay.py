@@ -33,11 +33,14 @@ OWN = (
     *("last_seen_mjd", "label_in_force", "latents"),
 )
 """Columns that do not depend on the search, and the latents of version 9 of the store."""
-SINCE_10 = {
-    *("ra_deg", "dec_deg", "telescope", "barycentric_mhz", "barycentric_drift_hz_s", "drift_nhz", "joint_snr"),
-    *("valid_share", "muted", "kind", "kind_probability"),
+ADDED = {
+    "drift_nhz": {
+        *("ra_deg", "dec_deg", "telescope", "barycentric_mhz", "barycentric_drift_hz_s", "drift_nhz", "joint_snr"),
+        *("valid_share", "muted", "kind", "kind_probability"),
+    },
+    "rfi_density": {"rfi_density"},
 }
-"""Columns that are null in rows of releases before version 10 of the store."""
+"""Columns that versions 10 and 13 of the store added, by one of them that is null only in rows of earlier versions."""
 
 
 def moment(text: str) -> float:
@@ -110,7 +113,7 @@ def differences(store: Store, entry: Row[Any], found: SearchRecord, paths: Seque
         yield f"new: {place} MHz, {_brief(after[place])}"
     for place in sorted(before.keys() & after.keys()):
         was, now = before[place], after[place]
-        unknown = SINCE_10 if was["drift_nhz"] == "null" else set[str]()
+        unknown = set[str]().union(*(added for name, added in ADDED.items() if was[name] == "null"))
         for name in sorted((was.keys() & now.keys()) - unknown):
             if was[name] != now[name]:
                 yield f"{place} MHz: {name} was {was[name]:.80}, is {now[name]:.80}"

@@ -12,7 +12,7 @@ from watched import Folder
 from aetherscan.header import UNIX_EPOCH_MJD, gbt_header
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
-from sentinel.commands.replay import moment, replay
+from sentinel.commands.replay import ADDED, moment, replay
 from sentinel.config import Config
 from sentinel.errors import ConfigError
 from sentinel.store.schema import artefact, candidate
@@ -83,6 +83,15 @@ def test_every_difference_is_reported(recorded, monkeypatch):
     change(recorded, delete(artefact))
     change(recorded, delete(candidate))
     assert any("new: " in line for line in replayed(recorded)[1])
+
+
+@pytest.mark.parametrize("version", ADDED)
+def test_columns_that_a_later_version_added_are_no_difference(recorded, version):
+    change(recorded, update(candidate).values(dict.fromkeys(ADDED[version])))
+    same, lines = replayed(recorded)
+    assert (same, len(lines)) == (True, 1)
+    change(recorded, update(candidate).values(rfi_density=1e9))
+    assert "rfi_density was 1000000000.0" in "\n".join(replayed(recorded)[1])
 
 
 def test_cadences_that_cannot_be_searched_again_are_reported(recorded):
