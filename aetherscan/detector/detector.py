@@ -143,8 +143,7 @@ class Detector:
         points = self.release.modes[self.mode].calibration
         if points is None:
             return shares
-        signal = np.interp(shares, points["score"], points["probability"])
-        return np.asarray(factors * signal / (1 + (factors - 1) * signal))
+        return times_odds(np.interp(shares, points["score"], points["probability"]), factors)
 
     def kinds(
         self, measurements: Float32[np.ndarray, "batch measurements"]
@@ -172,6 +171,13 @@ class Detector:
             return np.full(len(latents.mean), np.nan)
         whitened = (on_and_off(latents) - signals["centre"]) @ np.array(signals["whiten"]).T
         return np.sqrt(np.mean(whitened**2, axis=1))
+
+
+def times_odds(
+    probabilities: Float64[np.ndarray, "*groups batch"], factors: Float64[np.ndarray, " batch"] | float
+) -> Float64[np.ndarray, "*groups batch"]:
+    """Return the probabilities whose odds are greater by a factor."""
+    return np.asarray(factors * probabilities / (1 + (factors - 1) * probabilities))
 
 
 def kind_probabilities(shares: Float64[np.ndarray, "batch kinds"], power: float) -> Float64[np.ndarray, "batch kinds"]:

@@ -35,7 +35,7 @@ class Candidate:
     comb_teeth: int  # lines of that comb; 0 without one
     neighbours: int  # other lines within 10 kHz
     nearest_hz: float | None  # distance of the nearest other line
-    rfi_density: float  # rejected lines within 1 MHz, estimated; the probability depends on it
+    rfi_density: float  # interfering lines per MHz around it, estimated; the probability depends on it
     kind: str | None  # that it looks most like, "signal" or of interference; None if the release names none
     kind_probability: float | None
     target: str

@@ -26,12 +26,12 @@ from aetherscan.search.follow import SNR, as_track, channels_at
 from aetherscan.search.on_off import (
     HIT_MARGIN,
     WITH_A_KIND,
+    channels_in_ons,
     find_tracks,
     hits_between,
     home_of,
     merge,
     note_on,
-    rejected_channels,
 )
 
 NEAR_HZ = 500.0
@@ -69,7 +69,7 @@ def trace(
     if not 0 <= channel < cadence.nchans:
         yield "band: {:.6f} to {:.6f} MHz; {:.6f} is not in it".format(*header.band_mhz, frequency_mhz)
         return
-    block, tracks, rejections, rejected = _search_around(channel, observations, cadence, settings)
+    block, tracks, rejections, vetoed = _search_around(channel, observations, cadence, settings)
     start, stop = block.first + block.overlap[0], block.first + block.sigmas.shape[-1] - block.overlap[1]
     yield f"band: channel {channel} of {cadence.nchans}, in the block from {start} to {stop}"
     if channel - block.first in block.spikes:
@@ -94,25 +94,25 @@ def trace(
         if note := note_on(tracks[i], cadence, gates.min_valid):
             withheld = f": less than {gates.min_valid:g} of its pixels; kept, but not announced"
             yield f"  {note}{withheld if NOT_MEASURED in note else ''}"
-        density = density_at(tracks[[i]], rejected, cadence)
+        density = density_at(tracks[[i]], vetoed, cadence)
         yield from _score(block, (tracks[i], density), cadence, detector, threshold)
 
 
 def _search_around(
     channel: int, observations: Sequence[Observation], cadence: Geometry, settings: SearchSettings
-) -> tuple[NormalizedBlock, Float64[np.ndarray, "tracks fields"], np.ndarray, Float64[np.ndarray, " lines"]]:
-    """Return the block that holds a channel, its tracks with rejection reasons, and the lines rejected around it."""
+) -> tuple[NormalizedBlock, Float64[np.ndarray, "tracks fields"], np.ndarray, Float64[np.ndarray, "lines ons"]]:
+    """Return the block that holds a channel, its tracks, why each is rejected, and the channels of vetoed lines."""
     overlap = overlap_channels(cadence.headers, cadence.max_drift(settings.max_drift_hz_s))
     reach = round((WITHIN_MHZ * 1e6 + NEAR_HZ) / cadence.hz)
-    around, rejected = (channel - reach, channel + reach), []
+    around, vetoed = (channel - reach, channel + reach), []
     batches = read_blocks(observations, overlap, read_channels=settings.block_channels, only=around)
     for raw in chain.from_iterable(batches):
         part = raw.normalize(cadence, dc_spikes=settings.dc_spikes)
         tracks, rejections, _ = find_tracks(part, cadence, settings.gates)
-        rejected.append(rejected_channels(tracks, rejections, cadence))
+        vetoed.append(channels_in_ons(tracks[rejections == "in_an_off"], cadence))
         if raw.start <= channel < raw.stop:
             found = part, tracks, rejections
-    return *found, np.concatenate(rejected)
+    return *found, np.concatenate(vetoed)
 
 
 def _weak_rows(block: NormalizedBlock) -> Iterator[str]:
@@ -202,6 +202,7 @@ def _score(
     measured, factor = (latents, measurements(row[None], cadence)), odds_factor(density)
     (probability,), (spread,) = detector.score(*measured, factor), detector.spread(*measured, factor)
     yield f"  snippet: binned by {1 << snippet_level(as_track(row).box)}"
-    yield f"  around: {density[0]:.2g} rejected lines per MHz, which multiplies the odds of a signal by {factor[0]:.2g}"
+    crowd = f"{density[0]:.2g} interfering lines per MHz"
+    yield f"  around: {crowd}, which multiplies the odds of a signal by {factor[0]:.2g}"
     verdict = "a candidate" if probability >= threshold else f"stops here: below the threshold {threshold:.3f}"
     yield f"  score: {probability:.3f} (spread {spread:.3f}): {verdict}"

@@ -258,6 +258,13 @@ def rejected_channels(
     return home_channels(tracks[lines], cadence)
 
 
+def channels_in_ons(
+    tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry
+) -> Float64[np.ndarray, "tracks ons"]:
+    """Return the channel of each track in the middle of each ON."""
+    return channels_at(tracks, cadence.middles[list(cadence.on)])
+
+
 def home_channels(tracks: Float64[np.ndarray, "tracks fields"], cadence: Geometry) -> Float64[np.ndarray, " tracks"]:
     """Return the channel of each track in the middle of the ON that is searched alone."""
     return channels_at(tracks, cadence.middles[cadence.on[home_of(cadence)]])[:, 0]

@@ -42,7 +42,14 @@ from aetherscan.search.density import density_at, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import START, as_track, channels_at
 from aetherscan.search.known_rfi import rfi_context
-from aetherscan.search.on_off import find_tracks, home_channels, merge, note_on, rejected_channels
+from aetherscan.search.on_off import (
+    channels_in_ons,
+    find_tracks,
+    home_channels,
+    merge,
+    note_on,
+    rejected_channels,
+)
 from aetherscan.search.power import PowerSample, check_power, sample_power
 
 SAMPLED_CHANNELS = 2**20
@@ -88,6 +95,7 @@ class BlockResult:
     latents: Latents  # of each track's snippet, or of each window that holds a track
     windows: Int64[np.ndarray, "tracks 2"]  # first and last+1 of each track's windows among the latents, if any
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
+    vetoed: Float64[np.ndarray, "lines ons"]  # their channels in the ONs
     rejected: Float64[np.ndarray, " rejected"]  # channels of lines that the ON/OFF rule rejected
     power: PowerSample | None  # of one block in `SAMPLED_CHANNELS`
     counts: Counter[str]
@@ -172,8 +180,7 @@ def search_cadence(
     merged = merge(tracks, cadence)
     counts["merged_into_another"] += len(tracks) - len(merged)
     tracks = tracks[merged]
-    vetoed = np.concatenate([result.rejected for result in results])
-    density = density_at(tracks, vetoed, cadence)
+    density = density_at(tracks, np.concatenate([result.vetoed for result in results]), cadence)
     scores = list[Score | None]([GATES_ALONE] * len(tracks))
     if scored:
         scores, by_kind = _score(results, merged, (tracks, density), cadence, detector, threshold, clock)
@@ -189,7 +196,7 @@ def search_cadence(
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(candidates), len(candidates)
     counts["candidates_not_announced"] = sum(NOT_MEASURED in each.note for each in candidates.values())
     below = tracks[[i for i, score in enumerate(scores) if score is None]]
-    rejected = np.concatenate([vetoed, home_channels(below, cadence)])
+    rejected = np.concatenate([*(result.rejected for result in results), home_channels(below, cadence)])
     order = sorted(candidates, key=lambda i: candidates[i].frequency_mhz)
     snippets = np.concatenate([result.snippets for result in results])
     return SearchResult(
@@ -261,6 +268,7 @@ def _search_block(
         latents=latents,
         windows=windows,
         interference=tracks[rejections == "in_an_off", START],
+        vetoed=channels_in_ons(tracks[rejections == "in_an_off"], cadence),
         rejected=rejected_channels(tracks, rejections, cadence),
         power=sample,
         counts=counts,

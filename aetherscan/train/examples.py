@@ -16,15 +16,16 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Float64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, Shaped, UInt8
 
 from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import WINDOW_LEVEL, to_uint8, track_snippet, window_snippet
+from aetherscan.search.density import beside
 from aetherscan.search.features import measurements
 from aetherscan.search.follow import SNR, as_track, channels_at
-from aetherscan.search.on_off import find_tracks
+from aetherscan.search.on_off import channels_in_ons, find_tracks
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.background_cache import inject
@@ -51,6 +52,7 @@ class Examples:
     snrs: Float32[np.ndarray, " batch"]  # of the signal in its faintest ON; 0 without a signal
     measurements: Float32[np.ndarray, "batch measurements"]  # no columns for windows
     kinds: Shaped[np.ndarray, " batch"]  # kind of the interference that a track is; "" for others, and for windows
+    beside: Bool[np.ndarray, " batch"]  # whether a track is beside interference (`search.density`)
 
     def only(self, chosen: np.ndarray) -> "Examples":
         """Return the chosen examples, by index or by mask."""
@@ -73,8 +75,8 @@ def draw_examples(
     """
     normalized, cadence, signals, interference = draw_sky(rng, settings, background)
     emitters = [*signals, *interference]
-    tracks, rejections = followed(normalized, cadence, settings)
-    tracks = tracks[rejections == ""]
+    followed_tracks, rejections = followed(normalized, cadence, settings)
+    vetoed, tracks = (followed_tracks[rejections == reason] for reason in ("in_an_off", ""))
     matches = np.array([_match(track, signals, cadence) for track in tracks]).reshape(-1, 2)
     labelled = matches[:, 0] >= 0
     doubtful = np.empty(0)
@@ -90,6 +92,7 @@ def draw_examples(
         snrs=matches[labelled, 1].astype(np.float32),
         measurements=measurements(tracks[labelled], cadence),
         kinds=np.array([kind_of(track, interference, cadence) for track in tracks[labelled]], dtype=KIND),
+        beside=beside(channels_in_ons(tracks[labelled], cadence), channels_in_ons(vetoed, cadence), cadence),
     )
     starts = _window_starts(rng, settings, [_channels(signal, cadence).mean() for signal in signals])
     half = settings.bins * 2**WINDOW_LEVEL / 2
@@ -101,6 +104,7 @@ def draw_examples(
         snrs=np.array([max((signal.snr[0] for signal in inside), default=0.0) for inside in present], dtype=np.float32),
         measurements=np.empty((len(starts), 0), dtype=np.float32),
         kinds=np.zeros(len(starts), dtype=KIND),
+        beside=np.zeros(len(starts), dtype=bool),
     )
     return on_tracks, windows
 

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Float64, Shaped
 
-from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, on_and_off
+from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, on_and_off, times_odds
 from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.detector.saved_forest import tree_share
 from aetherscan.errors import TrainingError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.cutouts import UINT8_MAX
+from aetherscan.search.density import BESIDE_PER_MHZ, REFERENCE_PER_MHZ, odds_factor
 from aetherscan.train.examples import Examples
 from aetherscan.train.random_forest import calibrate, fit_forest, save_forest
 from aetherscan.train.random_skies import Kind
@@ -68,20 +69,21 @@ class LabelledFeatures:
     labels: Float32[np.ndarray, " batch"]  # 1.0 for a signal, else 0.0
     snrs: Float32[np.ndarray, " batch"]  # of the signal in its faintest ON; 0 without a signal
     kinds: Shaped[np.ndarray, " batch"]  # of interference, "" for others
+    beside: Bool[np.ndarray, " batch"]  # whether a track is beside interference
     windows: float  # number of windows of band in which the examples were found
 
     def only(self, chosen: np.ndarray) -> "LabelledFeatures":
         """Return the chosen examples, with the same fraction of the windows."""
         return LabelledFeatures(
             latents=self.latents.of(chosen), measurements=self.measurements[chosen], labels=self.labels[chosen],
-            snrs=self.snrs[chosen], kinds=self.kinds[chosen],
+            snrs=self.snrs[chosen], kinds=self.kinds[chosen], beside=self.beside[chosen],
             windows=self.windows * len(chosen) / max(1, len(self.labels)),
         )  # fmt: skip
 
     @staticmethod
     def join(parts: Sequence["LabelledFeatures"]) -> "LabelledFeatures":
         """Concatenate several sets of examples."""
-        columns = ("measurements", "labels", "snrs", "kinds")
+        columns = ("measurements", "labels", "snrs", "kinds", "beside")
         return LabelledFeatures(
             latents=Latents.join([part.latents for part in parts]), windows=sum(part.windows for part in parts),
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
@@ -97,7 +99,7 @@ def labelled_features(encode: Encode, examples: Examples) -> LabelledFeatures:
     latents = encode_all(encode, (snippet.astype(np.float32) / UINT8_MAX for snippet in examples.snippets))
     return LabelledFeatures(
         latents=latents, measurements=examples.measurements, labels=examples.labels, snrs=examples.snrs,
-        kinds=examples.kinds, windows=0.0,
+        kinds=examples.kinds, beside=examples.beside, windows=0.0,
     )  # fmt: skip
 
 
@@ -233,7 +235,7 @@ def alarm_budget(
     Alarms are those in a band with `EMITTERS_PER_MHZ`, of all kinds alike, with SNR log-uniform from 8 to 3,000, as
     `simulate.interference.zoo` draws them. The examples hold more and fainter interference. An example of a kind
     therefore counts as often as that kind and SNR is in such a band, and not if its SNR is below 8. A false alarm that
-    is no interference counts by the density of all.
+    is no interference counts by the density of all. The odds of a track beside interference are lower, as in a search.
 
     Args:
         scores: probabilities of the examples, 0-1.
@@ -242,6 +244,7 @@ def alarm_budget(
         drawn: how often and with which SNR each kind is in the examples.
     """
     mhz, other = features.windows * window_mhz, features.labels == 0
+    scores = times_odds(scores, odds_factor(REFERENCE_PER_MHZ + BESIDE_PER_MHZ * features.beside))
     kinds, snrs = features.kinds[other], mean_on_snr(features)[other]
     density = EMITTERS_PER_MHZ / max(1, len(drawn)) / math.log(ZOO_SNR[1] / ZOO_SNR[0])
     scale = {name: density / kind.per_mhz * math.log(kind.snr[1] / kind.snr[0]) for name, kind in drawn.items()}

@@ -29,6 +29,7 @@ def read_labelled(path: Path, label: float, shape: tuple[int, int]) -> Examples:
                 snippets=stored["snippet"].reshape(1, 6, *shape), labels=np.array([label], np.float32),
                 snrs=np.zeros(1, np.float32),
                 measurements=np.array([[features[name] for name in MEASUREMENTS]], np.float32), kinds=np.array([""]),
+                beside=np.zeros(1, bool),
             )  # fmt: skip
     except (KeyError, ValueError, EOFError, BadZipFile) as error:
         expected = f"a snippet of {shape} and {len(MEASUREMENTS)} measurements"

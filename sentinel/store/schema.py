@@ -262,7 +262,7 @@ candidate = Table(
     Column("last_seen_mjd", Float),
     Column("kind", String(32)),  # from a classifier
     Column("kind_probability", Float),
-    Column("rfi_density", Float),  # rejected lines around it; null before version 13
+    Column("rfi_density", Float),  # interfering lines per MHz around it; null before version 13
     Index("candidate_probability", "probability", "id"),
     Index("candidate_label", "label_in_force", "probability", "id"),
     # Every column that a filter reads, but for the target: rows are ten times as long. The facets are first, so that

@@ -10,7 +10,16 @@ from aetherscan.cadence.geometry import geometry_of
 from aetherscan.header import gbt_header
 from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
-from aetherscan.search.density import PRIOR_LINES, REFERENCE_PER_MHZ, WITHIN_MHZ, density_at, odds_factor
+from aetherscan.search.density import (
+    BESIDE_HZ,
+    BESIDE_PER_MHZ,
+    PRIOR_LINES,
+    REFERENCE_PER_MHZ,
+    WITHIN_MHZ,
+    beside,
+    density_at,
+    odds_factor,
+)
 from aetherscan.search.explain import trace
 from aetherscan.search.follow import START, track_columns
 from aetherscan.search.pipeline import search_cadence
@@ -28,7 +37,8 @@ def tracks_at(*channels):
 
 
 def density(header, at, lines):
-    return density_at(tracks_at(at), np.array(lines, float), geometry_of(Sky(header=header).headers()))[0]
+    vetoed = np.repeat(np.array(lines, float)[:, None], 3, axis=1)
+    return density_at(tracks_at(at), vetoed, geometry_of(Sky(header=header).headers()))[0]
 
 
 def test_density_counts_the_distinct_lines_within_reach_and_a_narrow_band_says_little():
@@ -38,10 +48,25 @@ def test_density_counts_the_distinct_lines_within_reach_and_a_narrow_band_says_l
     inside, beyond = [2**20 - reach + 500, 2**20 + reach - 500], [2**20 - reach - 500, 2**20 + reach + 500]
     assert density(WIDE, 2**20, inside + beyond) == pytest.approx(3 * empty)
     assert density(WIDE, 2**20, [5e5 * i for i in range(4)] + [10**6 + 100 * i for i in range(9)]) < 4 * empty
+    assert density(WIDE, 2**20, [2**20 + 170]) == pytest.approx(2 * empty + BESIDE_PER_MHZ)
     # At the edge of the band, only what was searched counts.
     assert density(WIDE, 0, []) == pytest.approx(PRIOR_LINES / (WITHIN_MHZ + PRIOR_LINES / REFERENCE_PER_MHZ), rel=1e-3)
     assert density(gbt_header(16), 8, []) == pytest.approx(REFERENCE_PER_MHZ, rel=0.01)
-    np.testing.assert_allclose(odds_factor(np.array([REFERENCE_PER_MHZ, 1.23])), [1, 10])
+    np.testing.assert_allclose(odds_factor(np.array([REFERENCE_PER_MHZ, REFERENCE_PER_MHZ / 10])), [1, 10])
+
+
+def test_a_track_that_crosses_a_line_in_any_on_is_beside_it():
+    cadence = geometry_of(Sky(header=WIDE).headers())
+    places = np.array([[1000.0, 2000, 3000], [1500, 1500, 1500]])
+    reach = BESIDE_HZ / cadence.hz
+    for ons, expected in (
+        ([1000 + 0.9 * reach, 9e5, 9e5], [True, False]),
+        ([9e5, 9e5, 3000 - 0.9 * reach], [True, False]),
+        ([1500, 2000 + 1.1 * reach, 3500], [False, True]),
+        ([3000, 1000, 2000 - 1.1 * reach], [False, False]),
+    ):
+        assert list(beside(places, np.array([ons, [8e5] * 3], float), cadence)) == expected, ons
+    assert not beside(places, np.empty((0, 3)), cadence).any()
 
 
 class Undecided:
@@ -75,13 +100,13 @@ def test_a_crowded_band_lowers_the_probability_and_a_trace_in_other_blocks_says_
 ):
     monkeypatch.setattr("aetherscan.search.blocks.BLOCK_CHANNELS", 2**13)
     rfi = [emitter(1500 + 2500 * i, off=25.0) for i in range(lines)]
-    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(emitter(9100, off=0.0), *rfi)), 1)
+    paths = write_cadence(tmp_path, Sky(header=HEADER, emitters=(emitter(10_250, off=0.0), *rfi)), 1)
     settings = SearchSettings(threshold=0.0)
     with open_cadence(paths) as observations:
         (found,) = search_cadence(observations, undecided(), settings).candidates
-        story = "\n".join(trace(observations, undecided(), settings, HEADER.frequency(9100)))
+        story = "\n".join(trace(observations, undecided(), settings, HEADER.frequency(10_250)))
     assert least < found.probability < most
     factor = REFERENCE_PER_MHZ / found.rfi_density
     assert found.probability == pytest.approx(0.3 * factor / (0.7 + 0.3 * factor))
-    assert f"around: {found.rfi_density:.2g} rejected lines per MHz" in story
+    assert f"around: {found.rfi_density:.2g} interfering lines per MHz" in story
     assert f"score: {found.probability:.3f}" in story

@@ -14,6 +14,7 @@ from aetherscan.detector.saved_forest import load_forest, tree_share
 from aetherscan.errors import ReleaseError, TrainingError
 from aetherscan.options.search import MODES
 from aetherscan.options.train import TrainSettings
+from aetherscan.search.density import BESIDE_PER_MHZ, REFERENCE_PER_MHZ
 from aetherscan.train.examples import Examples, draw_examples
 from aetherscan.train.forest import LabelledFeatures, alarm_budget, labelled_features, measure, thresholds, train_forest
 from aetherscan.train.kinds import NOISE, draw_lines
@@ -183,7 +184,7 @@ def test_a_set_without_both_signals_and_others_is_refused_with_what_it_has(tmp_p
         labels = (np.arange(9) < count).astype(np.float32)
         return LabelledFeatures(
             latents=Latents(mean=zeros, log_var=zeros), labels=labels, snrs=labels * 9, measurements=zeros[:, 0, :0],
-            kinds=np.zeros(9, "U16"), windows=9,
+            kinds=np.zeros(9, "U16"), beside=np.zeros(9, bool), windows=9,
         )  # fmt: skip
 
     sets = {other: features(4) for other in ("fit", "calibrate", "measure")} | {name: features(signals)}
@@ -230,7 +231,8 @@ def test_recall_is_measured_at_each_rate_of_false_alarms():
     snrs = np.concatenate([np.zeros(10_000), np.full(100, 30.0), np.full(100, 7.0)]).astype(np.float32)
     unseen = LabelledFeatures(
         latents=Latents(mean=(none := np.zeros((10_200, 6, 0), np.float32)), log_var=none), snrs=snrs, labels=labels,
-        measurements=none[:, 0], kinds=np.zeros(10_200, "U16"), windows=10_000,
+        measurements=none[:, 0], kinds=np.zeros(10_200, "U16"), beside=np.zeros(10_200, bool),
+        windows=10_000,
     )  # fmt: skip
     found = measure(scores, unseen, 0.05)
     assert found["threshold"] == pytest.approx(0.475, abs=1e-4)
@@ -247,11 +249,14 @@ def test_the_threshold_is_the_lowest_that_the_alarm_budget_pays_for():
     none = np.zeros((count, 6, 0), np.float32)
     others = LabelledFeatures(
         latents=Latents(mean=none, log_var=none), snrs=np.zeros(count, np.float32), labels=np.zeros(count, np.float32),
-        measurements=measured, kinds=kinds, windows=10_000,
+        measurements=measured, kinds=kinds, beside=numbers % 8 == 3, windows=10_000,
     )  # fmt: skip
     # 1,000 MHz with ten times as many side lobes as in a band in which they are the only kind; half are too faint.
+    # A quarter of the side lobes is beside interference, where the odds are lower.
     found = alarm_budget(scores, others, 0.1, {"side_lobe": Kind(150.0, (8.0, 3000.0))})
     counts = np.where(numbers % 4 == 1, 0.0, 0.01)
+    factor = REFERENCE_PER_MHZ / (REFERENCE_PER_MHZ + BESIDE_PER_MHZ * (numbers % 8 == 3))
+    scores = scores * factor / (1 - scores + scores * factor)
     for budget, threshold in zip(found["per_100_mhz"], found["threshold"], strict=True):
         kept = counts[scores >= threshold].sum()
         assert kept <= budget + 1e-9
