@@ -18,7 +18,7 @@ it with the right emitter (recognized), with 95% intervals.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,10 +29,10 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.ensemble import RandomForestClassifier
 
-from aetherscan.cadence.geometry import geometry_of
+from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector, load_detector, on_and_off
 from aetherscan.detector.release import MEASUREMENTS
-from aetherscan.search.bandpass import normalize_block
+from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import track_snippet
 from aetherscan.search.features import measurements
 from aetherscan.search.follow import DRIFT
@@ -47,6 +47,32 @@ SETTINGS = ExampleSettings()
 POINTINGS, PER_MHZ, PRESENT, DRIFT_SCATTER, REACH_HZ = 8, 60.0, 0.6, 0.02, 2000.0
 SHAPE = tuple(MEASUREMENTS.index(name) for name in ("width_hz", "curvature_hz_s2", "residual", "steady", "hit_to_on"))
 FALSE = 0.01
+TITLES = ("frequency", "+ drift", "+ drift + shape", "+ drift + latents", "+ drift + shape + latents")
+VECTORS = ("latents", "network")
+"""Descriptions whose distance is compared, beside the difference of each column."""
+Describe = Callable[[NormalizedBlock, np.ndarray, Geometry], np.ndarray]
+"""Describes some tracks of a block: returns a row of columns for each track."""
+
+
+def drift(_: NormalizedBlock, tracks: np.ndarray, cadence: Geometry) -> np.ndarray:
+    """Return the drift rate of each track, in Hz/s."""
+    header = cadence.headers[0]
+    return np.asarray(tracks[:, [DRIFT]] * header.foff * 1e6 / header.tsamp)
+
+
+def shape(_: NormalizedBlock, tracks: np.ndarray, cadence: Geometry) -> np.ndarray:
+    """Return the measurements of the shape of each track."""
+    return np.asarray(np.arcsinh(10 * measurements(tracks, cadence)[:, SHAPE]))
+
+
+def latents(detector: Detector) -> Describe:
+    """Return what describes a track by its latents."""
+
+    def describe(block: NormalizedBlock, tracks: np.ndarray, cadence: Geometry) -> np.ndarray:
+        snippets = [track_snippet(block, track, cadence, detector.release.snippet) for track in tracks]
+        return on_and_off(detector.encode_snippets(snippets))
+
+    return describe
 
 
 def seen(rng: np.random.Generator, emitter: Emitter, scatter_hz: float, number: int) -> Emitter:
@@ -62,9 +88,9 @@ def seen(rng: np.random.Generator, emitter: Emitter, scatter_hz: float, number: 
 
 
 def night(
-    detector: Detector, seed: int, number: int, scatter_hz: float, still: float
+    described: Mapping[str, Describe], seed: int, number: int, scatter_hz: float, still: float
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield for each pointing its lines: emitter, frequency in Hz, drift rate, measurements and latents."""
+    """Yield for each pointing its lines: emitter, frequency in Hz, and what each description gives."""
     rng, header = np.random.default_rng([seed, number]), patch_header(SETTINGS)
     cadence = geometry_of(Sky(header=header).headers())
     low, high = header.band_mhz
@@ -87,18 +113,16 @@ def night(
         names = np.array([kind_of(track, here, cadence) or "-1" for track in tracks], dtype=int)
         first = np.sort(np.unique(names, return_index=True)[1])
         first = first[names[first] >= 0]
-        snippets = [track_snippet(block, tracks[i], cadence, detector.release.snippet) for i in first]
         yield {
             "emitter": names[first], "hz": cadence.mhz(home_channels(tracks[first], cadence)) * 1e6,
-            "drift": tracks[first, DRIFT] * header.foff * 1e6 / header.tsamp,
-            "measured": np.arcsinh(10 * measurements(tracks[first], cadence)[:, SHAPE]),
-            "latents": on_and_off(detector.encode_snippets(snippets)),
+            **{name: describe(block, tracks[first], cadence) for name, describe in described.items()},
         }  # fmt: skip
 
 
 def pairs(pointings: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return the differences of each line from those before it within reach: columns, and who is compared with whom."""
-    rows: dict[str, list[object]] = {name: [] for name in ("line", "known", "same", "hz", "drift", "shape", "latents")}
+    widths = {name: pointings[0][name].shape[1] for name in pointings[0] if name not in ("emitter", "hz")}
+    rows: dict[str, list[object]] = {name: [] for name in ("line", "known", "same", "hz", *widths)}
     line = 0
     for at, pointing in enumerate(pointings):
         for i, emitter in enumerate(pointing["emitter"]):
@@ -109,19 +133,18 @@ def pairs(pointings: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
             rows["known"].append(known)
             rows["same"].append(False)
             rows["hz"].append(np.inf)
-            for name, width in (("drift", 1), ("shape", len(SHAPE)), ("latents", 17)):
-                rows[name].append(np.full(width, 99.0))
+            for name, width in widths.items():
+                rows[name].append(np.full(width + (name in VECTORS), 99.0))
             for other, j in earlier:
                 if (apart := abs(other["hz"][j] - pointing["hz"][i])) > REACH_HZ:
                     continue
-                away = np.abs(other["latents"][j] - pointing["latents"][i])
                 rows["line"].append(line)
                 rows["known"].append(known)
                 rows["same"].append(other["emitter"][j] == emitter)
                 rows["hz"].append(apart)
-                rows["drift"].append([abs(other["drift"][j] - pointing["drift"][i])])
-                rows["shape"].append(np.abs(other["measured"][j] - pointing["measured"][i]))
-                rows["latents"].append([np.sqrt((away**2).sum()), *away])
+                for name in widths:
+                    away = np.abs(other[name][j] - pointing[name][i])
+                    rows[name].append([np.sqrt((away**2).sum()), *away] if name in VECTORS else away)
     return {name: np.array(values) for name, values in rows.items()}
 
 
@@ -140,16 +163,22 @@ def best(table: dict[str, np.ndarray], score: np.ndarray) -> tuple[np.ndarray, n
 
 
 def main(folder: str, nights: str = "24", seed: str = "1", scatter_hz: str = "200", still: str = "0") -> None:
-    detector, found = load_detector(Path(folder)), []
-    for number in range(int(nights)):
-        found.append(pairs(list(night(detector, int(seed), number, float(scatter_hz), float(still)))))
+    described = {"drift": drift, "shape": shape, "latents": latents(load_detector(Path(folder)))}
+    compare(described, TITLES, int(nights), int(seed), float(scatter_hz), float(still))
+
+
+def compare(
+    described: Mapping[str, Describe], titles: Sequence[str], nights: int, seed: int, scatter_hz: float, still: float
+) -> None:
+    """Print what recognizes an emitter: a row for each title, which names what is compared beside the frequency."""
+    found = []
+    for number in range(nights):
+        found.append(pairs(list(night(described, seed, number, scatter_hz, still))))
         print(f"night {number + 1} of {nights}", file=sys.stderr, flush=True)
     fit, limit, judge = (join(found[k::3]) for k in range(3))
-    print(
-        f"{nights} nights, seed {seed}, frequencies scatter by {float(scatter_hz):g} Hz, {float(still):.0%} stand still"
-    )
+    print(f"{nights} nights, seed {seed}, frequencies scatter by {scatter_hz:g} Hz, {still:.0%} stand still")
     print("| compared | false matches | recognized | 95% interval |\n|---|---|---|---|")
-    for title in ("frequency", "+ drift", "+ drift + shape", "+ drift + latents", "+ drift + shape + latents"):
+    for title in titles:
         parts = [part.strip() for part in title.split("+")[1:]]
         scores = [-table["hz"] for table in (limit, judge)]
         if parts:

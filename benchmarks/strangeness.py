@@ -12,7 +12,7 @@ those of training signals (the column `strangeness`); the distance of all measur
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from scipy.stats import rankdata
 
-from aetherscan.cadence.geometry import geometry_of
+from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector, kind_probabilities, load_detector
 from aetherscan.detector.release import MEASUREMENTS, SIGNAL
-from aetherscan.search.bandpass import normalize_block
+from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import track_snippet
 from aetherscan.search.features import measurements
 from aetherscan.simulate.injection import Emitter
@@ -38,6 +38,8 @@ OF_SHAPE = (
     "on_weakest", "on_brightest", "width_hz", "curvature_hz_s2", "residual", "steady", "hit_to_on", "on_unlike_to_on",
 )  # fmt: skip
 Draw = np.random.Generator
+Rank = Callable[[NormalizedBlock, np.ndarray, Geometry], np.ndarray]
+"""Returns for each track of a block a value that is high if it is strange."""
 
 
 def _wandering(rng: Draw, tone: Emitter) -> list[Emitter]:
@@ -67,10 +69,13 @@ SHAPES: dict[str, Callable[[Draw, Emitter], list[Emitter]]] = {
 }  # fmt: skip
 
 
-def lines_of(detector: Detector, seed: int, patches: int, *, odd: bool) -> dict[str, np.ndarray]:
-    """Return name of the shape, measurements, latents and probability of each line that is a candidate."""
+def lines_of(
+    detector: Detector, seed: int, patches: int, *, odd: bool, others: Mapping[str, Rank] | None = None
+) -> dict[str, np.ndarray]:
+    """Return name of the shape, measurements, latents, probability and other ranks of each line that is a candidate."""
     cadence = geometry_of(Sky(header=patch_header(SETTINGS)).headers())
     shapes, measured, snippets = [], [], []
+    ranks: dict[str, list[np.ndarray]] = {name: [] for name in others or {}}
     for number in range(patches):
         rng = np.random.default_rng([seed, odd, number])
         emitters, _ = draw_emitters(rng, SETTINGS)
@@ -85,12 +90,15 @@ def lines_of(detector: Detector, seed: int, patches: int, *, odd: bool) -> dict[
             shapes.append(kind_of(track, emitters, cadence))
             measured.append(measurements(track[None], cadence)[0])
             snippets.append(track_snippet(block, track, cadence, detector.release.snippet))
+        for name in ranks if (rejections == "").any() else ():
+            ranks[name].append((others or {})[name](block, tracks[rejections == ""], cadence))
     latents, table = detector.encode_snippets(snippets), np.stack(measured)
     probability = detector.score(latents, table)
     kept = (probability >= detector.threshold) & (np.array(shapes) != "")
     return {
         "shape": np.array(shapes)[kept], "measured": table[kept], "probability": probability[kept],
         "distance": detector.strangeness(latents)[kept],
+        **{name: np.concatenate(rank)[kept] for name, rank in ranks.items()},
     }  # fmt: skip
 
 
@@ -113,9 +121,13 @@ def auc(odd: np.ndarray, usual: np.ndarray) -> tuple[float, float]:
 
 
 def main(folder: str, patches: str = "40", seed: str = "1") -> None:
-    detector = load_detector(Path(folder))
-    usual = lines_of(detector, int(seed), int(patches), odd=False)["measured"]
-    lines = lines_of(detector, int(seed), int(patches), odd=True)
+    compare(load_detector(Path(folder)), int(patches), int(seed), {})
+
+
+def compare(detector: Detector, patches: int, seed: int, others: Mapping[str, Rank]) -> None:
+    """Print how well each distance ranks signals of unusual shapes above usual ones, with some more ranks."""
+    usual = lines_of(detector, seed, patches, odd=False)["measured"]
+    lines = lines_of(detector, seed, patches, odd=True, others=others)
     table = lines["measured"]
     ranks = {
         "latents": lines["distance"],
@@ -127,6 +139,7 @@ def main(folder: str, patches: str = "40", seed: str = "1") -> None:
         shares = detector.kind_forest.predict_proba(table)
         of_signal = detector.release.kinds.names.index(SIGNAL)
         ranks["1 - p(kind)"] = 1 - kind_probabilities(shares, detector.release.kinds.power)[:, of_signal]
+    ranks |= {name: lines[name] for name in others}
     tones = lines["shape"] == "tone"
     print(f"{int(tones.sum())} usual signals, {int((~tones).sum())} of other shapes, seed {seed}")
     print(f"| shape | signals | {' | '.join(ranks)} |\n|---|---|{'---|' * len(ranks)}")
