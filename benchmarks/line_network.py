@@ -16,9 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, no_type_check
 
-import keras
 import numpy as np
-from keras import layers, ops
 
 from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector, load_detector
@@ -44,7 +42,7 @@ MOST = 4
 """Lines of one emitter in one patch that the network is trained on, each with a higher weight if it has more."""
 IN_LOBE = 0.3
 """Share of the interference that the second of two skies receives in a side lobe."""
-PAIRS, OTHERS, EPOCHS, RATE, TEMPERATURE = 64, 128, 14, 2e-3, 0.1
+PAIRS, OTHERS, EPOCHS, RATE, TEMPERATURE = 64, 128, 6, 2e-3, 0.1
 FEATURES, PROJECTED, DROPOUT = 32, 16, 0.3
 FILTERS = ((24, (3, 5)), (48, (3, 3)), (64, (3, 3)), (96, (3, 3)))
 """Filters and kernel of each convolution; every stride is 2."""
@@ -149,6 +147,8 @@ def lines_of(name: str, patches: int, release: str, folder: Path) -> Lines:
 @no_type_check  # Keras inspects the signatures of its models
 def network(kinds: int) -> Any:
     """Return the untrained network: image and scale -> features, logits of the kinds, and projection for NT-Xent."""
+    import keras  # noqa: PLC0415 - the processes that draw need none
+    from keras import layers, ops  # noqa: PLC0415
 
     class LineNetwork(keras.Model):
         """A network with the cross-entropy of kinds and NT-Xent of the pairs that each batch begins with."""
@@ -200,6 +200,8 @@ def batches(rng: np.random.Generator, lines: Lines, classes: np.ndarray) -> Iter
 
 def trained(lines: Lines, names: np.ndarray, path: Path) -> Any:
     """Return the network, from the weights that an earlier run wrote or trained now."""
+    import keras  # noqa: PLC0415
+
     keras.utils.set_random_seed(SEEDS["train"])
     model, rng = network(len(names)), np.random.default_rng(SEEDS["train"])
     if not path.exists():
