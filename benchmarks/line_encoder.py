@@ -2,7 +2,7 @@
 
 Run from the repository root: `python -P benchmarks/line_encoder.py RELEASE FOLDER [PATCHES]`. FOLDER keeps the lines
 and the network of `line_network.py`, so that an interrupted run goes on. The network is trained on PATCHES patches
-(default 4,200), in pairs of the same emitters. Forests are fitted to 1/7 as many, calibrated on 1/21, judged on 1/7,
+(default 4,200), in pairs of the same emitters. Forests are fitted to 1/7 as many, calibrated on 1/28, judged on 3/28,
 each set with a seed of its own. PROCESSES in the environment (default 2) limits the processes that draw.
 
 Printed are the share of lines named rightly, with 95% intervals from resampling patches; the difference from a forest
@@ -37,7 +37,7 @@ from benchmarks import recognition, strangeness
 from benchmarks.kinds import calibration_error
 from benchmarks.line_network import SEEDS, Lines, inputs, lines_of, trained
 
-PARTS = {"train": 21, "fit": 3, "calibrate": 1, "judge": 3}
+PARTS = {"train": 28, "fit": 4, "calibrate": 1, "judge": 3}
 NIGHTS, ODD = 48, 40
 KEPT = "network and measurements"
 
@@ -125,7 +125,7 @@ def judge_kinds(lines: Lines, base: str, given: dict[str, np.ndarray], names: np
 def main(release: str, folder: str, patches: str = "4200") -> None:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    sets = {name: lines_of(name, int(patches) * part // 21, release, place) for name, part in PARTS.items()}
+    sets = {name: lines_of(name, int(patches) * part // 28, release, place) for name, part in PARTS.items()}
     names = np.unique(sets["train"]["kind"][sets["train"]["weight"] > 0])
     print(", ".join(f"{name} {len(part['kind'])} lines" for name, part in sets.items()), flush=True)
     model = trained(sets["train"], names, place / "network.weights.h5")

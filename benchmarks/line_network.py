@@ -42,7 +42,7 @@ MOST = 4
 """Lines of one emitter in one patch that the network is trained on, each with a higher weight if it has more."""
 IN_LOBE = 0.3
 """Share of the interference that the second of two skies receives in a side lobe."""
-PAIRS, OTHERS, EPOCHS, RATE, TEMPERATURE = 64, 128, 6, 2e-3, 0.1
+PAIRS, OTHERS, EPOCHS, RATE, TEMPERATURE = 32, 192, 6, 2e-3, 0.1
 FEATURES, PROJECTED, DROPOUT = 32, 16, 0.3
 FILTERS = ((24, (3, 5)), (48, (3, 3)), (64, (3, 3)), (96, (3, 3)))
 """Filters and kernel of each convolution; every stride is 2."""
