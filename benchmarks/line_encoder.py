@@ -109,17 +109,15 @@ def judge_kinds(lines: Lines, base: str, given: dict[str, np.ndarray], names: np
             f"| {title} | {values.mean():.4f} ({low:.4f}-{high:.4f}) | {away.mean():+.4f} ({least:+.4f} to {most:+.4f})"
             f" | {error:.3f} |"
         )
-    titles = (base, "latents + measurements", "network", KEPT)
-    print(f"\n| kind, lines | {' | '.join(titles)} | most frequent wrong name |\n|---|{'---|' * (len(titles) + 1)}")
+    titles = (base, "latents + measurements", "features + measurements", "network", KEPT)
+    print(f"\n| kind, lines | {' | '.join(titles)} |\n|---|{'---|' * len(titles)}")
     for kind in np.unique(lines["kind"]):
         own = lines["kind"] == kind
         cells = []
         for title in titles:
             low, high = binomtest(int(right[title][own].sum()), int(own.sum())).proportion_ci()
             cells.append(f"{right[title][own].mean():.3f} ({low:.2f}-{high:.2f})")
-        wrong = named[KEPT][own & (named[KEPT] != kind)]
-        first = max(set(wrong.tolist()), key=wrong.tolist().count) if len(wrong) else ""
-        print(f"| {kind}, {own.sum()} | {' | '.join(cells)} | {first} |")
+        print(f"| {kind}, {own.sum()} | {' | '.join(cells)} |")
 
 
 def main(release: str, folder: str, patches: str = "4200") -> None:
