@@ -90,7 +90,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
     for section, part, groups in SECTIONS:
         rows = [_row(stat) for stat in found if part in stat.measure and tuple(stat.group) in groups]
         columns = ("scenario", "searched by", "measure", "group", "value", "interval", "counted")
-        parts += [heading(section), table(columns, rows)]
+        parts += [heading(section), table(columns, rows)] if rows else []
     for section, texts in (
         ("Scenarios", {scenario.name: scenario.description for scenario in evaluation.scenarios}),
         ("Definitions", evaluation.definitions),
@@ -170,7 +170,7 @@ def _draw_probability(axes: Sequence[Any], evaluation: Evaluation) -> bool:
     draw_calibration(axes[0], *_columns(evaluation.calibration, "mean", "share", "low", "high", "n"))
     columns = _columns(evaluation.threshold_curve, "alarms_per_100_mhz", "recall_snr_10", "recall_snr_8")
     draw_threshold_curve(axes[1], *columns)
-    return bool(evaluation.calibration)
+    return bool(evaluation.calibration and evaluation.threshold_curve)
 
 
 def _columns(rows: Sequence[dict[str, float]], *names: str) -> list[Float64[np.ndarray, " rows"]]:

@@ -169,7 +169,7 @@ def draw_costs(axes: Axes, costs: Mapping[str, Mapping[str, float]]) -> bool:
         axes.barh(list(costs), seconds, left=left, color=f"C{i}", label=stage)
         left += seconds
     if stages:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.invert_yaxis()
     axes.set(xlabel="seconds of work per 100 MHz of a cadence")
     return bool(stages)

@@ -4,14 +4,16 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from factories import make_detector
+from matplotlib.figure import Figure
 
 from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
 from aetherscan.errors import FormatError
-from aetherscan.evaluate import pipeline
+from aetherscan.evaluate import pipeline, report
 from aetherscan.evaluate.pipeline import evaluate, evaluate_release
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import Scenario, cadence_headers, cadence_seeds, draw_sky
@@ -113,6 +115,16 @@ def test_a_report_holds_every_part_and_its_page_has_no_links(tmp_path, monkeypat
     assert page.count("data:image/png") >= 2
     assert "http" not in re.sub(r'"data:image/png;base64,[^"]*"', "", page)
     assert re.findall(r"<(?:link|script|iframe)", page) == []
+    assert "Alarms</h2>" in page
+    assert "Tones in some of the ONs" not in page  # none was drawn
+
+
+@pytest.mark.parametrize("tones", [True, False])
+def test_thresholds_are_drawn_only_where_there_are_tones(tones):
+    point = {"mean": 0.5, "share": 0.5, "low": 0.2, "high": 0.8, "n": 4}
+    curve = [{"alarms_per_100_mhz": 1.0, "recall_snr_10": 0.9, "recall_snr_8": 0.8}] if tones else []
+    evaluation = SimpleNamespace(calibration=[point], threshold_curve=curve)
+    assert report._draw_probability(list(Figure().subplots(1, 2)), evaluation) == tones
 
 
 def test_an_interrupted_evaluation_continues_where_it_ended(tmp_path, monkeypatch):
