@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,7 +122,10 @@ def test_a_report_holds_every_part_and_its_page_has_no_links(tmp_path, monkeypat
 def test_thresholds_are_drawn_only_where_there_are_tones(tones):
     point = {"mean": 0.5, "share": 0.5, "low": 0.2, "high": 0.8, "n": 4}
     curve = [{"alarms_per_100_mhz": 1.0, "recall_snr_10": 0.9, "recall_snr_8": 0.8}] if tones else []
-    evaluation = SimpleNamespace(calibration=[point], threshold_curve=curve)
+    evaluation = report.Evaluation(
+        release={}, settings={}, seed=1, made="", seconds=0, definitions={}, scenarios=[], targets=[], statistics=[],
+        calibration=[point], threshold_curve=curve, searches=[],
+    )  # fmt: skip
     assert report._draw_probability(list(Figure().subplots(1, 2)), evaluation) == tones
 
 
