@@ -15,13 +15,16 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from aetherscan.cadence.geometry import Geometry
+from aetherscan.search.follow import SNR
 from aetherscan.search.on_off import channels_in_ons, home_of
 
 WITHIN_MHZ = 1.0
 """Lines are counted up to so far on both sides. In L band, adjacent MHz are alike: the logarithms of their mean
 densities correlate by 0.83."""
-REFERENCE_PER_MHZ = 11.3
+REFERENCE_PER_MHZ = 11.1
 """Such lines in a MHz of the simulated zoo, with 15 interferers; alarm budgets hold for it."""
+LEAST_SNR = 6.0
+"""Lowest mean SNR in the ONs of a line that counts. Fainter ones may be noise that resembles itself in all scans."""
 PRIOR_LINES = 1.0
 """Lines that the prior counts as much as."""
 DISTINCT_MHZ = 1e-3
@@ -31,6 +34,20 @@ BESIDE_HZ, BESIDE_PER_MHZ = 500.0, 200.0
 that pass the ON/OFF rule and are no signal are as many times denser there than elsewhere."""
 
 
+def interfering_lines(
+    tracks: Float64[np.ndarray, "tracks fields"], rejections: np.ndarray, cadence: Geometry
+) -> Float64[np.ndarray, "lines ons"]:
+    """Return the file channels in the ONs of the lines that an OFF vetoes and that are bright enough to count.
+
+    Args:
+        tracks: rows of `follow.Track`, in file channels.
+        rejections: reason why each is rejected, '' if it is not.
+        cadence: its geometry.
+    """
+    bright = tracks[:, SNR::2][:, cadence.on].mean(axis=1) >= LEAST_SNR
+    return channels_in_ons(tracks[(rejections == "in_an_off") & bright], cadence)
+
+
 def density_at(
     tracks: Float64[np.ndarray, "tracks fields"], vetoed: Float64[np.ndarray, "lines ons"], cadence: Geometry
 ) -> Float64[np.ndarray, " tracks"]:
@@ -38,7 +55,7 @@ def density_at(
 
     Args:
         tracks: rows of `follow.Track`, in file channels.
-        vetoed: file channels in the ONs (`on_off.channels_in_ons`) of the lines that an OFF vetoes, in any order.
+        vetoed: from `interfering_lines`, in any order.
         cadence: its geometry.
     """
     places = channels_in_ons(tracks, cadence)

@@ -20,13 +20,12 @@ from aetherscan.options.search import Gates, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock
 from aetherscan.search.blocks import overlap_channels, read_blocks
 from aetherscan.search.cutouts import snippet_level, track_snippet
-from aetherscan.search.density import WITHIN_MHZ, density_at, odds_factor
+from aetherscan.search.density import WITHIN_MHZ, density_at, interfering_lines, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import SNR, as_track, channels_at
 from aetherscan.search.on_off import (
     HIT_MARGIN,
     WITH_A_KIND,
-    channels_in_ons,
     find_tracks,
     hits_between,
     home_of,
@@ -109,7 +108,7 @@ def _search_around(
     for raw in chain.from_iterable(batches):
         part = raw.normalize(cadence, dc_spikes=settings.dc_spikes)
         tracks, rejections, _ = find_tracks(part, cadence, settings.gates)
-        vetoed.append(channels_in_ons(tracks[rejections == "in_an_off"], cadence))
+        vetoed.append(interfering_lines(tracks, rejections, cadence))
         if raw.start <= channel < raw.stop:
             found = part, tracks, rejections
     return *found, np.concatenate(vetoed)

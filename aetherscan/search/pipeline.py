@@ -38,12 +38,11 @@ from aetherscan.search.barycenter import Pointing, pointing_of
 from aetherscan.search.blocks import Block, block_pixels, overlap_channels, read_blocks
 from aetherscan.search.candidates import Candidate
 from aetherscan.search.cutouts import WINDOW_LEVEL, snippet_level, to_uint8, track_snippet, window_snippet
-from aetherscan.search.density import density_at, odds_factor
+from aetherscan.search.density import density_at, interfering_lines, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import START, as_track, channels_at
 from aetherscan.search.known_rfi import rfi_context
 from aetherscan.search.on_off import (
-    channels_in_ons,
     find_tracks,
     home_channels,
     merge,
@@ -95,7 +94,7 @@ class BlockResult:
     latents: Latents  # of each track's snippet, or of each window that holds a track
     windows: Int64[np.ndarray, "tracks 2"]  # first and last+1 of each track's windows among the latents, if any
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
-    vetoed: Float64[np.ndarray, "lines ons"]  # their channels in the ONs
+    vetoed: Float64[np.ndarray, "lines ons"]  # channels in the ONs of the brighter ones
     rejected: Float64[np.ndarray, " rejected"]  # channels of lines that the ON/OFF rule rejected
     power: PowerSample | None  # of one block in `SAMPLED_CHANNELS`
     counts: Counter[str]
@@ -268,7 +267,7 @@ def _search_block(
         latents=latents,
         windows=windows,
         interference=tracks[rejections == "in_an_off", START],
-        vetoed=channels_in_ons(tracks[rejections == "in_an_off"], cadence),
+        vetoed=interfering_lines(tracks, rejections, cadence),
         rejected=rejected_channels(tracks, rejections, cadence),
         power=sample,
         counts=counts,

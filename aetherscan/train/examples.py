@@ -22,7 +22,7 @@ from aetherscan.cadence.geometry import ON_POSITIONS, Geometry, geometry_of
 from aetherscan.options.search import MODES, SearchSettings
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import WINDOW_LEVEL, to_uint8, track_snippet, window_snippet
-from aetherscan.search.density import beside
+from aetherscan.search.density import beside, interfering_lines
 from aetherscan.search.features import measurements
 from aetherscan.search.follow import SNR, as_track, channels_at
 from aetherscan.search.on_off import channels_in_ons, find_tracks
@@ -76,7 +76,7 @@ def draw_examples(
     normalized, cadence, signals, interference = draw_sky(rng, settings, background)
     emitters = [*signals, *interference]
     followed_tracks, rejections = followed(normalized, cadence, settings)
-    vetoed, tracks = (followed_tracks[rejections == reason] for reason in ("in_an_off", ""))
+    vetoed, tracks = interfering_lines(followed_tracks, rejections, cadence), followed_tracks[rejections == ""]
     matches = np.array([_match(track, signals, cadence) for track in tracks]).reshape(-1, 2)
     labelled = matches[:, 0] >= 0
     doubtful = np.empty(0)
@@ -92,7 +92,7 @@ def draw_examples(
         snrs=matches[labelled, 1].astype(np.float32),
         measurements=measurements(tracks[labelled], cadence),
         kinds=np.array([kind_of(track, interference, cadence) for track in tracks[labelled]], dtype=KIND),
-        beside=beside(channels_in_ons(tracks[labelled], cadence), channels_in_ons(vetoed, cadence), cadence),
+        beside=beside(channels_in_ons(tracks[labelled], cadence), vetoed, cadence),
     )
     starts = _window_starts(rng, settings, [_channels(signal, cadence).mean() for signal in signals])
     half = settings.bins * 2**WINDOW_LEVEL / 2
