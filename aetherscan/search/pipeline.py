@@ -94,7 +94,7 @@ class BlockResult:
     latents: Latents  # of each track's snippet, or of each window that holds a track
     windows: Int64[np.ndarray, "tracks 2"]  # first and last+1 of each track's windows among the latents, if any
     interference: Float64[np.ndarray, " lines"]  # channels at which lines begin that are in every ON and in an OFF
-    vetoed: Float64[np.ndarray, "lines ons"]  # channels in the ONs of the brighter ones
+    vetoed: Float64[np.ndarray, "bright ons"]  # channels in the ONs of the brighter ones
     rejected: Float64[np.ndarray, " rejected"]  # channels of lines that the ON/OFF rule rejected
     power: PowerSample | None  # of one block in `SAMPLED_CHANNELS`
     counts: Counter[str]
