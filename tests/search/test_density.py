@@ -7,7 +7,7 @@ import pytest
 from factories import make_detector
 
 from aetherscan.cadence.geometry import geometry_of
-from aetherscan.header import gbt_header
+from aetherscan.header import ABSENT, gbt_header
 from aetherscan.io import open_cadence
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.density import (
@@ -67,6 +67,15 @@ def test_a_track_that_crosses_a_line_in_any_on_is_beside_it():
     ):
         assert list(beside(places, np.array([ons, [8e5] * 3], float), cadence)) == expected, ons
     assert not beside(places, np.empty((0, 3)), cadence).any()
+
+
+@pytest.mark.parametrize(
+    ("missing", "least", "most"), [((1,), 0.1, 1.0), ((1, 3, 5), REFERENCE_PER_MHZ, REFERENCE_PER_MHZ)]
+)
+def test_a_band_whose_offs_are_all_missing_is_not_taken_for_an_empty_one(missing, least, most):
+    headers = Sky(header=WIDE).headers()
+    cadence = geometry_of([replace(h, source_name=ABSENT) if i in missing else h for i, h in enumerate(headers)])
+    assert least <= density_at(tracks_at(2**20), np.empty((0, 3)), cadence)[0] <= most
 
 
 class Undecided:
