@@ -23,15 +23,7 @@ from aetherscan.search.cutouts import snippet_level, track_snippet
 from aetherscan.search.density import WITHIN_MHZ, density_at, interfering_lines, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import SNR, as_track, channels_at
-from aetherscan.search.on_off import (
-    HIT_MARGIN,
-    WITH_A_KIND,
-    find_tracks,
-    hits_between,
-    home_of,
-    merge,
-    note_on,
-)
+from aetherscan.search.on_off import HIT_MARGIN, WITH_A_KIND, find_tracks, hits_between, home_of, merge, note_on
 
 NEAR_HZ = 500.0
 FAINTEST = 4.0
@@ -201,7 +193,7 @@ def _score(
     measured, factor = (latents, measurements(row[None], cadence)), odds_factor(density)
     (probability,), (spread,) = detector.score(*measured, factor), detector.spread(*measured, factor)
     yield f"  snippet: binned by {1 << snippet_level(as_track(row).box)}"
-    crowd = f"{density[0]:.2g} interfering lines per MHz"
+    crowd = f"{density[0]:.3g} interfering lines per MHz"
     yield f"  around: {crowd}, which multiplies the odds of a signal by {factor[0]:.2g}"
     verdict = "a candidate" if probability >= threshold else f"stops here: below the threshold {threshold:.3f}"
     yield f"  score: {probability:.3f} (spread {spread:.3f}): {verdict}"

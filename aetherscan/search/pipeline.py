@@ -42,13 +42,7 @@ from aetherscan.search.density import density_at, interfering_lines, odds_factor
 from aetherscan.search.features import APPLIES, forest_applies, measurements
 from aetherscan.search.follow import START, as_track, channels_at
 from aetherscan.search.known_rfi import rfi_context
-from aetherscan.search.on_off import (
-    find_tracks,
-    home_channels,
-    merge,
-    note_on,
-    rejected_channels,
-)
+from aetherscan.search.on_off import find_tracks, home_channels, merge, note_on, rejected_channels
 from aetherscan.search.power import PowerSample, check_power, sample_power
 
 SAMPLED_CHANNELS = 2**20

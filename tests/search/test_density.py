@@ -117,5 +117,5 @@ def test_a_crowded_band_lowers_the_probability_and_a_trace_in_other_blocks_says_
     assert least < found.probability < most
     factor = REFERENCE_PER_MHZ / found.rfi_density
     assert found.probability == pytest.approx(0.3 * factor / (0.7 + 0.3 * factor))
-    assert f"around: {found.rfi_density:.2g} interfering lines per MHz" in story
+    assert f"around: {found.rfi_density:.3g} interfering lines per MHz" in story
     assert f"score: {found.probability:.3f}" in story
