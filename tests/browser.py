@@ -40,8 +40,8 @@ class Person:
         self.page.on("console", self._heard)
         if name:
             self.open(f"/login?code={new_link(store, name)}")
-            self.page.click("main button")
-            self.page.wait_for_url(f"http://127.0.0.1:{port}/")
+            self.follow("main button")
+            assert self.page.url == f"http://127.0.0.1:{port}/"
 
     def _check(self, route):
         if urlsplit(route.request.url).netloc == f"127.0.0.1:{self.port}":
@@ -59,6 +59,11 @@ class Person:
         self.page.goto(f"http://127.0.0.1:{self.port}{path}")
         if self.scripts:
             self.page.wait_for_selector("body[data-keys]")
+
+    def follow(self, selector):
+        """Click what leads to another page, once, and wait until that page is there."""
+        with self.page.expect_navigation():
+            self.page.click(selector)
 
     def press(self, *keys):
         for key in keys:

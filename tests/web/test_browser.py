@@ -99,10 +99,10 @@ def test_without_javascript_a_person_filters_labels_and_undoes(people, judged):
     assert anna.page.locator("tr[data-row]").count() == 3
     anna.open("/label")
     for word in ("RFI", "candidate"):
-        anna.page.click(f"#judge button[value={word}]")
+        anna.follow(f"#judge button[value={word}]")
     assert counted(judged) == {(1, "anna"): "RFI", (2, "anna"): "candidate"}
     anna.open("/candidates/2")
-    anna.page.click("form[action='/labels/undo'] button")
+    anna.follow("form[action='/labels/undo'] button")
     assert counted(judged) == {(1, "anna"): "RFI"}
 
 
@@ -132,7 +132,7 @@ def test_a_new_candidate_is_told_and_no_row_moves(people, judged):
     record_candidates(judged, [row, row])
     anna.sees("#news", "2 new")
     assert anna.page.locator("tr[data-row]").count() == before
-    anna.page.click("#news")
+    anna.follow("#news")
     anna.page.wait_for_selector(f"tr[data-row]:nth-child({before + 2})")
 
 
@@ -155,13 +155,19 @@ def test_the_map_of_the_night_is_drawn_and_a_click_opens_a_candidate(people):
     anna = people("anna")
     anna.open("/")
     anna.page.wait_for_selector("#map .u-over")
-    box = anna.page.locator("#map .u-over").bounding_box()
-    # All eight have one time, which is in the middle of the map; the fifth is near the middle of the band.
-    for down in range(10, int(box["height"]), 8):
-        if "/candidates/" in anna.page.url:
+    over = anna.page.locator("#map .u-over")
+    box = over.bounding_box()
+    # All eight have one time, which is in the middle of the map. The mouse moves down until it is over one.
+    for down in range(4, int(box["height"]), 4):
+        place = {"x": box["width"] / 2, "y": down}
+        over.hover(position=place)
+        if over.get_attribute("title"):
             break
-        anna.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + down)
-    anna.page.wait_for_url("**/candidates/*")
+    assert over.evaluate("over => over.style.cursor") == "pointer"
+    number = over.get_attribute("title").removeprefix("candidate ")
+    with anna.page.expect_navigation():
+        over.click(position=place)
+    assert anna.page.url.endswith(f"/candidates/{number}")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -137,7 +137,7 @@ function listen() {
   if (!since || !news) return;
   const fresh = new Set();
   const source = new EventSource(`/events?since=${encodeURIComponent(since)}`);
-  source.onmessage = async (event) => {
+  source.onmessage = (event) => {
     const { candidates = [], labels = [] } = JSON.parse(event.data);
     candidates.forEach((id) => fresh.add(id));
     if (fresh.size) { // rows under the cursor never move: the person loads them
@@ -147,8 +147,10 @@ function listen() {
     }
     const shown = labels.filter((id) => document.querySelector(`[data-label="${id}"]`)).slice(0, 100);
     if (!shown.length) return;
-    const reply = await fetch(`/labels?${new URLSearchParams(shown.map((id) => ["row", id]))}`).catch(() => ({}));
-    if (reply.ok) (await reply.json()).candidates.forEach(showLabel);
+    chain = chain.then(async () => { // among the acts of this window: no answer from before an act is shown after it
+      const reply = await fetch(`/labels?${new URLSearchParams(shown.map((id) => ["row", id]))}`);
+      if (reply.ok) (await reply.json()).candidates.forEach(showLabel);
+    }).catch(() => {});
   };
   addEventListener("pagehide", () => source.close());
 }

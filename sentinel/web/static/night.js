@@ -45,13 +45,23 @@ function draw(found) {
     cursor: { drag: { x: true, y: true } },
     hooks: { draw: [(it) => groups.forEach((group, i) => it.series[i + 1].show && points(it, i, group))] },
   }, [time, ...LABELS.map(() => [null, null])], box);
-  plot.over.addEventListener("click", (event) => {
+  // The candidate within 12 pixels of the mouse, the nearest one; null if there is none.
+  const under = (event) => {
     let best = [12, null];
     groups.forEach(([xs, ys, , ids]) => xs.forEach((x, i) => {
       const away = Math.hypot(plot.valToPos(x, "x") - event.offsetX, plot.valToPos(ys[i], "mhz") - event.offsetY);
       if (away < best[0]) best = [away, ids[i]];
     }));
-    if (best[1]) location.href = `/candidates/${best[1]}`;
+    return best[1];
+  };
+  plot.over.addEventListener("mousemove", (event) => {
+    const id = under(event);
+    plot.over.style.cursor = id ? "pointer" : "";
+    plot.over.title = id ? `candidate ${id}` : "";
+  });
+  plot.over.addEventListener("click", (event) => {
+    const id = under(event);
+    if (id) location.href = `/candidates/${id}`;
   });
   addEventListener("resize", () => plot.setSize({ width: box.clientWidth - 10, height: box.clientHeight - 40 }));
 }
