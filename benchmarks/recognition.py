@@ -30,7 +30,7 @@ from scipy.stats import binomtest
 from sklearn.ensemble import RandomForestClassifier
 
 from aetherscan.cadence.geometry import Geometry, geometry_of
-from aetherscan.detector.detector import Detector, load_detector, on_and_off
+from aetherscan.detector.detector import Detector, load_detector
 from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.cutouts import track_snippet
@@ -42,6 +42,7 @@ from aetherscan.simulate.interference import log_uniform, random_interference
 from aetherscan.simulate.sky import Sky
 from aetherscan.train.examples import followed, kind_of
 from aetherscan.train.random_skies import ExampleSettings, draw_power, patch_header
+from aetherscan.train.report import on_and_off
 
 SETTINGS = ExampleSettings()
 POINTINGS, PER_MHZ, PRESENT, DRIFT_SCATTER, REACH_HZ = 8, 60.0, 0.6, 0.02, 2000.0

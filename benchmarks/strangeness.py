@@ -6,9 +6,9 @@ interference. A line counts that passes the gates and the threshold of RELEASE. 
 give the distribution of measurements of usual signals.
 
 Printed is for each shape the probability that one of its signals is ranked above a usual one (AUC; 0.5 is chance), with
-the standard error of Hanley and McNeil 1982 (doi:10.1148/radiology.143.1.7063747), by: the distance of the latents from
-those of training signals (the column `strangeness`); the distance of all measurements, and of those of the shape alone
-(`OF_SHAPE`); and 1 minus the probability of a signal, by the forest of candidates and by that of kinds.
+the standard error of Hanley and McNeil 1982 (doi:10.1148/radiology.143.1.7063747), by: the column `strangeness`; the
+distance of all measurements from those of usual signals, and of those of the shape alone; and 1 minus the probability
+of a signal, by the forest of candidates and by that of kinds.
 """
 
 import sys
@@ -24,8 +24,8 @@ from scipy.stats import rankdata
 from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector, kind_probabilities, load_detector
 from aetherscan.detector.release import MEASUREMENTS, SIGNAL
+from aetherscan.detector.strangeness import SHAPE
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
-from aetherscan.search.cutouts import track_snippet
 from aetherscan.search.features import measurements
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.interference import log_uniform
@@ -34,9 +34,6 @@ from aetherscan.train.examples import followed, kind_of
 from aetherscan.train.random_skies import ExampleSettings, draw_emitters, draw_power, patch_header
 
 SETTINGS = ExampleSettings(tones=12, interference=0, signal_snr=(8.0, 60.0))
-OF_SHAPE = (
-    "on_weakest", "on_brightest", "width_hz", "curvature_hz_s2", "residual", "steady", "hit_to_on", "on_unlike_to_on",
-)  # fmt: skip
 Draw = np.random.Generator
 Rank = Callable[[NormalizedBlock, np.ndarray, Geometry], np.ndarray]
 """Returns for each track of a block a value that is high if it is strange."""
@@ -72,9 +69,9 @@ SHAPES: dict[str, Callable[[Draw, Emitter], list[Emitter]]] = {
 def lines_of(
     detector: Detector, seed: int, patches: int, *, odd: bool, others: Mapping[str, Rank] | None = None
 ) -> dict[str, np.ndarray]:
-    """Return name of the shape, measurements, latents, probability and other ranks of each line that is a candidate."""
+    """Return the name of the shape, the measurements and the ranks of each line that is a candidate."""
     cadence = geometry_of(Sky(header=patch_header(SETTINGS)).headers())
-    shapes, measured, snippets = [], [], []
+    shapes, measured = [], []
     ranks: dict[str, list[np.ndarray]] = {name: [] for name in others or {}}
     for number in range(patches):
         rng = np.random.default_rng([seed, odd, number])
@@ -89,15 +86,14 @@ def lines_of(
         for track in tracks[rejections == ""]:
             shapes.append(kind_of(track, emitters, cadence))
             measured.append(measurements(track[None], cadence)[0])
-            snippets.append(track_snippet(block, track, cadence, detector.release.snippet))
         for name in ranks if (rejections == "").any() else ():
             ranks[name].append((others or {})[name](block, tracks[rejections == ""], cadence))
-    latents, table = detector.encode_snippets(snippets), np.stack(measured)
-    probability = detector.score(latents, table)
+    table = np.stack(measured)
+    probability = detector.score(detector.encode_snippets([]), table)
     kept = (probability >= detector.threshold) & (np.array(shapes) != "")
     return {
         "shape": np.array(shapes)[kept], "measured": table[kept], "probability": probability[kept],
-        "distance": detector.strangeness(latents)[kept],
+        "strangeness": detector.strangeness(table)[kept],
         **{name: np.concatenate(rank)[kept] for name, rank in ranks.items()},
     }  # fmt: skip
 
@@ -130,9 +126,9 @@ def compare(detector: Detector, patches: int, seed: int, others: Mapping[str, Ra
     lines = lines_of(detector, seed, patches, odd=True, others=others)
     table = lines["measured"]
     ranks = {
-        "latents": lines["distance"],
+        "strangeness": lines["strangeness"],
         "measurements": distance(table, usual, MEASUREMENTS),
-        "shape": distance(table, usual, OF_SHAPE),
+        "shape": distance(table, usual, SHAPE),
         "1 - p": 1 - lines["probability"],
     }
     if detector.release.kinds:

@@ -19,8 +19,17 @@ import onnxruntime
 from jaxtyping import Float32, Float64
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
-from aetherscan.detector.release import KINDS, MEASUREMENTS, OBSERVATIONS, Release, file_sha256, read_release
+from aetherscan.detector.release import (
+    KINDS,
+    MEASUREMENTS,
+    OBSERVATIONS,
+    SIGNAL,
+    Release,
+    file_sha256,
+    read_release,
+)
 from aetherscan.detector.saved_forest import group_shares, load_forest, tree_share
+from aetherscan.detector.strangeness import strangeness
 from aetherscan.errors import ReleaseError
 
 ONNX_ERRORS = (
@@ -159,18 +168,19 @@ class Detector:
         probabilities = kind_probabilities(self.kind_forest.predict_proba(measurements), kinds.power)
         return [kinds.names[i] for i in probabilities.argmax(axis=1)], probabilities.max(axis=1)
 
-    def strangeness(self, latents: Latents) -> Float64[np.ndarray, " batch"]:
-        """Return the distance of each snippet's latents from those of the training signals; 1 is typical of a signal.
+    def strangeness(self, measurements: Float32[np.ndarray, "batch measurements"]) -> Float64[np.ndarray, " batch"]:
+        """Return how unlike the training's signals each line is (`aetherscan.detector.strangeness`).
 
-        The distance is Mahalanobis' distance divided by the square root of the number of dimensions. It is NaN if the
-        card does not hold the distribution of the signals. It does not rank shapes that no training had:
-        `benchmarks/strangeness.py`.
+        It is NaN if the release does not know what signals look like.
+
+        Args:
+            measurements: of lines that pass the gates.
         """
-        signals = self.release.modes[self.mode].familiar
-        if signals is None:
-            return np.full(len(latents.mean), np.nan)
-        whitened = (on_and_off(latents) - signals["centre"]) @ np.array(signals["whiten"]).T
-        return np.sqrt(np.mean(whitened**2, axis=1))
+        kinds = self.release.kinds
+        if kinds is None or kinds.signals is None or not len(measurements):
+            return np.full(len(measurements), np.nan)
+        probabilities = kind_probabilities(self.kind_forest.predict_proba(measurements), kinds.power)
+        return strangeness(measurements, 1 - probabilities[:, kinds.names.index(SIGNAL)], kinds.signals)
 
 
 def times_odds(
@@ -196,12 +206,6 @@ def forest_features(
         axis=1,
         dtype=np.float32,
     )
-
-
-def on_and_off(latents: Latents) -> Float64[np.ndarray, "batch features"]:
-    """Return the mean latents of the ONs, then those of the OFFs, as columns."""
-    mean = latents.mean.astype(np.float64)
-    return np.concatenate([mean[:, ::2].mean(axis=1), mean[:, 1::2].mean(axis=1)], axis=1)
 
 
 def encode_all(encode: Encode, snippets: Iterable[Float32[np.ndarray, "obs time bins"]]) -> Latents:
@@ -281,7 +285,7 @@ def exchange(detector: Detector, threshold: float | None, *, encoder: Path | Non
         own,
         name="+".join([own.name, *others]),
         sha256=hashlib.sha256("".join([own.sha256, *others.values()]).encode()).hexdigest(),
-        modes={mode: replace(own.modes[mode], calibration=None, familiar=None, threshold=threshold or 0.0)},
+        modes={mode: replace(own.modes[mode], calibration=None, threshold=threshold or 0.0)},
     )
     return _checked(
         Detector(

@@ -49,15 +49,32 @@ class Mode:
         measurements: the forest's last columns: `MEASUREMENTS`, or none.
         calibration: points (`score`, `probability`) of a piecewise linear function; None: the score is not calibrated.
         alarms: alarms `per_100_mhz` expected at each `threshold`; None: not known.
-        familiar: `centre` and whitening matrix `whiten` of the latents of signals; None: not known.
     """
 
     threshold: float
     latents: tuple[str, ...] = ("mean",)
     measurements: tuple[str, ...]
     calibration: dict[str, list[float]] | None
-    familiar: dict[str, Any] | None = None
     alarms: dict[str, list[float]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """What the signals of a training look like (`aetherscan.detector.strangeness`), as lists for the card.
+
+    Attributes:
+        centre: mean of each scaled measurement of the shape.
+        whiten: matrix that gives the departures from it unit variance.
+        shares: of the signals, falling from 1.
+        distances: Mahalanobis' distance from `centre` that these shares of the signals reach.
+        unlikely: probability of not being a signal that they reach.
+    """
+
+    centre: list[float]
+    whiten: list[list[float]]
+    shares: list[float]
+    distances: list[float]
+    unlikely: list[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +84,12 @@ class Kinds:
     Attributes:
         names: of the kinds, in the order of the forest's classes.
         power: of the shares of trees; the powers, divided by their sum, are the probabilities.
+        signals: what signals look like; None: not known.
     """
 
     names: tuple[str, ...]
     power: float
+    signals: Signals | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +135,6 @@ def read_release(folder: Path, *, only_encoder: bool = False) -> Release:
                     threshold=float(values["threshold"]),
                     latents=tuple(part for part in values.get("latents", ["mean"]) if part in LATENTS),
                     measurements=tuple(values["measurements"]),
-                    familiar=values.get("familiar"),
                     alarms=values.get("alarms"),
                     calibration=_rising(values.get("calibration")),
                 )
@@ -162,7 +180,8 @@ def _kinds(values: dict[str, Any] | None) -> Kinds | None:
     names, power = tuple(map(str, values["names"])), float(values["power"])
     if len({*names}) < len(names) or not power > 0:
         raise ValueError("kinds: expected different names and a power above 0")
-    return Kinds(names=names, power=power)
+    signals = Signals(**values["signals"]) if values.get("signals") else None
+    return Kinds(names=names, power=power, signals=signals)
 
 
 def _rising(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:

@@ -24,7 +24,7 @@ class Candidate:
     note: str  # "OFF 2 not measured": too little to confirm or clear it; "OFF 4 missing"; else ''
     probability: float | None  # None if the forest does not apply
     probability_spread: float | None  # standard deviation between groups of the forest's trees
-    strangeness: float | None  # distance of its latents from those of the training signals; 1 is typical
+    strangeness: float | None  # how unlike training signals: 1 one in ten, 3 one in a thousand
     scored_by: str  # "forest", or "gates" where it does not apply: the cadence has not three ONs and three OFFs
     proposer_score: float  # SNR of the hit that was followed
     latents: tuple[float, ...]

@@ -322,9 +322,10 @@ def _score(
         clock: measures the time spent scoring.
     """
     (tracks, density), latents = found, Latents.join([result.latents for result in results])
-    scored, factors = measurements(tracks, cadence), odds_factor(density)
+    measured, factors = measurements(tracks, cadence), odds_factor(density)
+    scored = measured
     with clock("score"):
-        kinds, kind_probabilities = detector.kinds(scored)
+        kinds, kind_probabilities = detector.kinds(measured)
         if detector.mode == "windows":
             before = np.cumsum([0, *(len(result.latents.mean) for result in results)])
             windows = np.concatenate([each.windows + at for each, at in zip(results, before, strict=False)])[merged]
@@ -338,7 +339,7 @@ def _score(
             probabilities = detector.score(latents, scored, factors)
         passed = np.flatnonzero(probabilities >= threshold)
         spreads = detector.spread(latents.of(passed), scored[passed], factors[passed])
-        strangeness = detector.strangeness(latents.of(passed))
+        strangeness = detector.strangeness(measured[passed])
     scores = list[Score | None]([None] * len(tracks))
     for i, spread, strange in zip(passed, spreads, strangeness, strict=True):
         scores[i] = Score(

@@ -6,9 +6,6 @@ posterior, as Aetherscan uses, with which two searches of a cadence differ.
 
 Three sets of patches, each from a random stream of its own, fit the forest, calibrate it and measure it. False alarms
 are counted per window of band, as Aetherscan counts them: at a rate of 1e-4, a band of 100 MHz has about one.
-
-The card also holds the distribution of the latents of signals (`familiar`), from which a search computes the distance
-of those of a candidate.
 """
 
 import math
@@ -21,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
-from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, on_and_off, times_odds
+from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, times_odds
 from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.detector.saved_forest import tree_share
 from aetherscan.errors import TrainingError
@@ -185,7 +182,6 @@ def train_forest(
         "latents": list(LATENTS[mode]),
         "measurements": list(MEASUREMENTS) if mode == "tracks" else [],
         "calibration": calibration,
-        "familiar": signal_distribution(fit.latents.of(fit.labels == 1)),
         "learned": {"signals": int(fit.labels.sum()), "others": int((fit.labels == 0).sum())},
         "labelled": len(fit.labels) - drawn,
         "metrics": metrics,
@@ -272,14 +268,6 @@ def alarm_budget(
 def mean_on_snr(features: LabelledFeatures) -> Float32[np.ndarray, " batch"]:
     """Return the mean SNR of each example of tracks in the ONs."""
     return np.asarray(features.measurements[:, ON_TOGETHER] / 3**0.5)
-
-
-def signal_distribution(latents: Latents) -> dict[str, Any]:
-    """Return the mean (`centre`) of the latents of signals, ONs then OFFs, and the matrix that whitens them."""
-    summary = on_and_off(latents)
-    covariance = np.cov(summary, rowvar=False) + 1e-3 * np.eye(summary.shape[1])
-    whiten = np.linalg.cholesky(np.linalg.inv(covariance)).T
-    return {"centre": np.round(summary.mean(axis=0), 4).tolist(), "whiten": np.round(whiten, 4).tolist()}
 
 
 def measure(scores: Float64[np.ndarray, " rows"], features: LabelledFeatures, passed: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ resolves.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 from scipy.stats import binomtest
+from sklearn.ensemble import RandomForestClassifier
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.detector import kind_probabilities
 from aetherscan.detector.release import KINDS, MEASUREMENTS, SIGNAL
+from aetherscan.detector.strangeness import learn_signals
 from aetherscan.errors import TrainingError
 from aetherscan.options.train import TrainSettings
 from aetherscan.search.bandpass import NormalizedBlock
@@ -39,6 +41,8 @@ LEAVES, LEAST_LINES, MAX_FEATURES = 128, 2, 0.5
 """Most leaves of a tree, fewest lines of a leaf, and share of the measurements that a split may read."""
 POWERS = np.linspace(0.5, 4, 36)
 STREAMS = {"fit": Stream.KINDS_FIT, "calibrate": Stream.KINDS_CALIBRATE, "measure": Stream.KINDS_MEASURE}
+LEAST_SIGNALS = 30
+"""Fewest signals among the lines that calibrate from which a release knows what signals look like."""
 RANGES = 10
 """Ranges of probability in which the card compares probability and share of right names."""
 
@@ -149,6 +153,8 @@ def train_kinds(folder: Path, sets: dict[str, Lines], settings: TrainSettings) -
     save_forest(folder / f"{KINDS}.skops", forest)
     power = best_power(forest.predict_proba(calibrate.measurements), names, calibrate.kinds)
     probabilities = kind_probabilities(forest.predict_proba(sets["measure"].measurements), power)
+    signals = calibrate.measurements[(calibrate.kinds == SIGNAL) & calibrate.passed]
+    known = SIGNAL in names and len(signals) >= LEAST_SIGNALS
     return {
         "names": names.tolist(),
         "power": power,
@@ -156,8 +162,17 @@ def train_kinds(folder: Path, sets: dict[str, Lines], settings: TrainSettings) -
         "patches": kind_patches(settings),
         "learned": dict(Counter(fit.kinds.tolist())),
         "calibrated": len(calibrate.kinds),
+        "signals": asdict(learn_signals(signals, _unlikely(forest, signals, names, power))) if known else None,
         "metrics": kind_metrics(probabilities, names, sets["measure"]),
     }
+
+
+def _unlikely(
+    forest: RandomForestClassifier, lines: Float32[np.ndarray, "lines measurements"], names: np.ndarray, power: float
+) -> Float64[np.ndarray, " lines"]:
+    """Return the probability of each line of not being a signal."""
+    probabilities = kind_probabilities(forest.predict_proba(lines), power)
+    return np.asarray(1 - probabilities[:, names.tolist().index(SIGNAL)])
 
 
 def best_power(shares: Float64[np.ndarray, "lines kinds"], names: np.ndarray, kinds: np.ndarray) -> float:

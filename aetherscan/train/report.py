@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
-from aetherscan.detector.detector import on_and_off
+from aetherscan.detector.detector import Latents
 from aetherscan.detector.release import Release
 from aetherscan.plotting.html import heading, picture, table, write_html
 from aetherscan.plotting.training import LOSSES, draw_latents, draw_losses, draw_recall
@@ -43,3 +44,9 @@ def write_training(folder: Path, release: Release, history: Rows, stages: Rows, 
 
 def _cell(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+def on_and_off(latents: Latents) -> Float64[np.ndarray, "batch features"]:
+    """Return the mean latents of the ONs, then those of the OFFs, as columns."""
+    mean = latents.mean.astype(np.float64)
+    return np.concatenate([mean[:, ::2].mean(axis=1), mean[:, 1::2].mean(axis=1)], axis=1)

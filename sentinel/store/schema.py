@@ -232,7 +232,7 @@ candidate = Table(
     Column("config_sha256", String(64), nullable=False),
     Column("picture", Text),
     Column("probability_spread", Float),  # between groups of trees
-    Column("strangeness", Float),  # distance from the training signals; null if the release cannot compute it
+    Column("strangeness", Float),  # as `aetherscan.detector.strangeness` says; null if the release cannot compute it
     Column("binning", Integer),  # channels averaged in the scored snippet
     Column("allocations", Text),  # allocated services at this frequency, comma separated
     Column("clock", Text),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_detector
+from factories import SeesSignalsEverywhere, make_detector
 from rows import queue
 from sqlalchemy import insert, select
 
 from aetherscan.detector import detector as detector_module
-from aetherscan.detector.release import MEASUREMENTS, file_sha256, read_release, write_card
+from aetherscan.detector.release import MEASUREMENTS, Kinds, Signals, file_sha256, read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.header import gbt_header
 from aetherscan.io import open_cadence
@@ -218,11 +218,13 @@ def test_the_shadow_release_searches_after_the_record_also_if_other_steps_fail(m
 
 @pytest.fixture
 def recorded(store, sky, tmp_path):
-    """Return a cadence whose tone resembles the training signals of its release, and the frequency of the tone."""
+    """Return a store with a searched cadence, and what its search found with a release that knows signals."""
     made = make_detector()
-    familiar = {"centre": [1.0] * 16, "whiten": np.eye(16).tolist()}
-    modes = {"tracks": replace(made.release.modes["tracks"], familiar=familiar)}
-    detector = replace(made, release=replace(made.release, modes=modes))
+    signals = Signals(
+        centre=[0.0] * 8, whiten=np.eye(8).tolist(), shares=[1.0, 0.1], distances=[0.0, 1e-9], unlikely=[0.5, 1.0]
+    )
+    kinds = Kinds(names=("rest", "signal"), power=1.0, signals=signals)
+    detector = replace(made, release=replace(made.release, kinds=kinds), kind_forest=SeesSignalsEverywhere())
     queue(store)
     lease, config = store.claim(60), Config(state_dir=tmp_path)
     found = search_files(sky[0], "ABACAD", lambda _: None, config, detector, lease.cadence_id)
@@ -234,7 +236,8 @@ def recorded(store, sky, tmp_path):
 def test_a_candidate_has_a_strangeness_if_its_release_can_compute_it(recorded, sky, tmp_path):
     store, found = recorded
     with store.read() as rows:
-        assert set(rows.scalars(select(candidate.c.strangeness))) == {1.0}
+        (strangeness,) = set(rows.scalars(select(candidate.c.strangeness)))
+    assert strangeness == pytest.approx(-np.log10(0.1 * (1 + np.log(10))))  # one signal in ten has such a shape
     assert export(store, tmp_path / "all.csv") == len(found.candidates)
     assert "strangeness" in (tmp_path / "all.csv").read_text().splitlines()[0]
     with open_cadence(sky[0]) as observations:
