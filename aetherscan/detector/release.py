@@ -48,14 +48,14 @@ class Mode:
         latents: parts of the posterior in the forest's first columns, of `LATENTS`.
         measurements: the forest's last columns: `MEASUREMENTS`, or none.
         calibration: points (`score`, `probability`) of a piecewise linear function; None: the score is not calibrated.
-        alarms: alarms `per_100_mhz` expected at each `threshold`; None: not known.
+        alarms: alarms `per_100_mhz` expected at each `threshold` (`aetherscan.detector.alarms`); None: not known.
     """
 
     threshold: float
     latents: tuple[str, ...] = ("mean",)
     measurements: tuple[str, ...]
     calibration: dict[str, list[float]] | None
-    alarms: dict[str, list[float]] | None = None
+    alarms: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,5 +197,7 @@ def _rising(calibration: dict[str, list[float]] | None) -> dict[str, list[float]
 def write_card(folder: Path, card: dict[str, Any]) -> Release:
     """Add the checksums of the files in `folder` to `card`, write it as `release.json`, and return the release."""
     card = {**card, "sha256": {name: file_sha256(folder / name) for name in weights(forests_of(card))}}
-    (folder / "release.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    part = folder / ".release.json.part"  # a release in use may be changed: never half of a card
+    part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / "release.json")
     return read_release(folder)

@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from aetherscan.cadence.geometry import OFF_POSITIONS
+from aetherscan.detector.alarms import alarm_table, measured_text
 from aetherscan.detector.detector import load_detector
+from aetherscan.detector.release import Release, write_card
 from aetherscan.errors import FormatError
 from aetherscan.evaluate.journal import Journal
 from aetherscan.evaluate.matching import DEFINITIONS, ScoredSearch, match_detections
-from aetherscan.evaluate.report import Evaluation, write_report
+from aetherscan.evaluate.report import Evaluation, put_section, write_report
 from aetherscan.evaluate.scenarios import (
     CADENCE_CHANS,
     SCENARIOS,
@@ -50,6 +52,10 @@ WITHOUT_THRESHOLD = 8
 """Cadences of a scenario that are also searched without a threshold."""
 REPEATED = ("zoo", "tones")
 """Scenarios whose first cadence is searched again."""
+ZOO = next(scenario for scenario in SCENARIOS if scenario.name == "zoo")
+"""Sky for which the alarms of a release are counted."""
+FEWEST_ALARMS = 3
+"""Fewest alarms that a band must be expected to hold for a threshold."""
 
 
 def evaluate(
@@ -237,3 +243,60 @@ def evaluate_release(
     )
     journal.remove()
     return targets
+
+
+def set_alarms(
+    release: Path,
+    output: Path,
+    *,
+    allowed: float,
+    settings: SearchSettings,
+    seed: int,
+    band_mhz: float | None = None,
+    chans: int = CADENCE_CHANS,
+    progress: Callable[[str], object] = print,
+) -> Release:
+    """Search the zoo without a threshold, and write into a release which threshold allows how many alarms.
+
+    An interrupted measurement continues when it is started again with the same folder and arguments.
+
+    Args:
+        release: folder of the release; its threshold and its card are replaced.
+        output: folder for the journal; made if it is missing.
+        allowed: alarms in 100 MHz of the zoo that the new threshold allows.
+        settings: of the search.
+        seed: of all noise and emitters. It must not judge the release afterwards.
+        band_mhz: band of the zoo that is searched; by default the full one.
+        chans: fine channels of a cadence.
+        progress: called with lines of text.
+
+    Raises:
+        FormatError: the band is too narrow to count so few alarms.
+    """
+    band = band_mhz or ZOO.full_mhz
+    if allowed * band / 100 < FEWEST_ALARMS:
+        expected = f"expected at least {FEWEST_ALARMS * 100 / allowed:.0f} MHz to count {allowed:g} alarms per 100 MHz"
+        raise FormatError(f"{expected}, found {band:g}")
+    detector = load_detector(release)
+    search = release_search(detector, replace(settings, threshold=0.0))
+    output.mkdir(parents=True, exist_ok=True)
+    how = {"seed": seed, "band_mhz": band, "settings": asdict(settings), "release": detector.release.sha256}
+    journal = Journal(output, {**how, "measured": "alarms"})
+    searches = evaluate(
+        [ZOO], [Searcher(name=RELEASED, search=search)],
+        seed=seed, band_mhz=band, chans=chans, journal=journal, progress=progress,
+    )  # fmt: skip
+    mhz, found = sum(each.mhz for each in searches), [alarm for each in searches for alarm in each.alarms]
+    table = alarm_table(
+        np.array([alarm.detection.probability for alarm in found]),
+        np.full(len(found), 100 / mhz),
+        np.array([alarm.kind for alarm in found], dtype=str),
+        allowed,
+    )
+    card, threshold = detector.release.card, table.pop("threshold_allowed")
+    alarms = {**table, "mhz": round(mhz, 1), "seed": seed}
+    tracks = {**card["modes"]["tracks"], "threshold": threshold, "alarms": alarms}
+    changed = write_card(release, {**card, "modes": {**card["modes"], "tracks": tracks}})
+    put_section(release / "CARD.md", "Alarms", measured_text(alarms, threshold))
+    journal.remove()
+    return changed

@@ -105,9 +105,14 @@ def add_to_card(card: Path, title: str, targets: Iterable[TargetResult]) -> None
     head = ["target", "goal", "measured", "interval", "counted"]
     rows = [[target.description, target.goal, *_cells(target.statistic)] for target in targets]
     lines = [f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows)]
+    put_section(card, title, "".join(lines))
+
+
+def put_section(card: Path, title: str, text: str) -> None:
+    """Write a section into a release's CARD.md, in place of a section with the same title."""
     section = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
     others = section.sub("", card.read_text(encoding="utf-8")).rstrip()
-    write_whole(card, f"{others}\n\n## {title}\n\n{''.join(lines)}")
+    write_whole(card, f"{others}\n\n## {title}\n\n{text}")
 
 
 def _row(stat: Statistic) -> tuple[str, ...]:

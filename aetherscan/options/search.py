@@ -32,7 +32,7 @@ class SearchSettings:
     mode: str = option("tracks", "tracks: score each line; windows: score every window of 4,096 channels")
     threshold: float | None = option(None, "least probability of a candidate (default: the release's)", least=0, most=1)
     alarms_per_100_mhz: float | None = option(
-        None, "alarms in 100 MHz with 15 interferers per MHz; sets the threshold (default: the release's, 0.5)",
+        None, "alarms in 100 MHz with 15 interferers per MHz; sets the threshold (default: the release's)",
         least=0.05, most=10,
     )  # fmt: skip
     max_drift_hz_s: float = option(4.0, "largest drift rate searched, Hz/s in either direction", above=0, most=10)

@@ -86,7 +86,7 @@ def trace(
             withheld = f": less than {gates.min_valid:g} of its pixels; kept, but not announced"
             yield f"  {note}{withheld if NOT_MEASURED in note else ''}"
         density = density_at(tracks[[i]], vetoed, cadence)
-        yield from _score(block, (tracks[i], density), cadence, detector, threshold)
+        yield from _score(block, tracks[i], density, cadence, detector, threshold)
 
 
 def _search_around(
@@ -179,12 +179,12 @@ def _kind(row: Float64[np.ndarray, " fields"], cadence: Geometry, detector: Dete
 
 def _score(
     block: NormalizedBlock,
-    found: tuple[Float64[np.ndarray, " fields"], Float64[np.ndarray, "1"]],
+    row: Float64[np.ndarray, " fields"],
+    density: Float64[np.ndarray, "1"],
     cadence: Geometry,
     detector: Detector,
     threshold: float,
 ) -> Iterator[str]:
-    row, density = found
     shape = detector.release.snippet
     if not forest_applies(cadence, shape[0]):
         yield f"  score: none, as the forest reads {APPLIES.format(*shape)}: a candidate by the gates"

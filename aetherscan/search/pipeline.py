@@ -176,14 +176,14 @@ def search_cadence(
     density = density_at(tracks, np.concatenate([result.vetoed for result in results]), cadence)
     scores = list[Score | None]([GATES_ALONE] * len(tracks))
     if scored:
-        scores, by_kind = _score(results, merged, (tracks, density), cadence, detector, threshold, clock)
+        scores, by_kind = _score(results, merged, measurements(tracks, cadence), density, detector, threshold, clock)
         counts.update(by_kind)
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
     passed = {i: score for i, score in enumerate(scores) if score is not None}
     pointing = pointing_of(cadence.headers[cadence.on[0]]) if passed else Pointing()
     candidates = {
-        i: _candidate(tracks[i], score, (lines, float(density[i])), cadence, pointing, detector, settings)
+        i: _candidate(tracks[i], score, lines, float(density[i]), cadence, pointing, detector, settings)
         for i, score in passed.items()
     }
     counts["below_threshold"], counts["candidates"] = len(tracks) - len(candidates), len(candidates)
@@ -304,8 +304,8 @@ def _windows_with(
 def _score(
     results: Sequence[BlockResult],
     merged: Sequence[int],
-    found: tuple[Float64[np.ndarray, "tracks fields"], Float64[np.ndarray, " tracks"]],
-    cadence: Geometry,
+    measured: Float32[np.ndarray, "tracks measurements"],
+    density: Float64[np.ndarray, " tracks"],
     detector: Detector,
     threshold: float,
     clock: Clock,
@@ -315,15 +315,13 @@ def _score(
     Args:
         results: of the blocks, in channel order.
         merged: indices of the tracks among those of all blocks.
-        found: the tracks, as rows of `follow.Track`, and the density of interference around each.
-        cadence: its geometry.
+        measured: measurements of these tracks.
+        density: of the interference around each, in lines per MHz.
         detector: in the mode of the search.
         threshold: lowest probability of a candidate.
         clock: measures the time spent scoring.
     """
-    (tracks, density), latents = found, Latents.join([result.latents for result in results])
-    measured, factors = measurements(tracks, cadence), odds_factor(density)
-    scored = measured
+    latents, factors, scored = Latents.join([result.latents for result in results]), odds_factor(density), measured
     with clock("score"):
         kinds, kind_probabilities = detector.kinds(measured)
         if detector.mode == "windows":
@@ -333,14 +331,14 @@ def _score(
             probabilities = detector.score(latents, scored)
             rows = [int(a + np.argmax(probabilities[a:b])) for a, b in windows]
             probabilities, scored, latents = probabilities[rows], scored[rows], latents.of(rows)
-            factors = np.ones(len(tracks))  # a window is scored whatever else it holds
+            factors = np.ones(len(measured))  # a window is scored whatever else it holds
         else:
             latents = latents.of(merged)
             probabilities = detector.score(latents, scored, factors)
         passed = np.flatnonzero(probabilities >= threshold)
         spreads = detector.spread(latents.of(passed), scored[passed], factors[passed])
         strangeness = detector.strangeness(measured[passed])
-    scores = list[Score | None]([None] * len(tracks))
+    scores = list[Score | None]([None] * len(measured))
     for i, spread, strange in zip(passed, spreads, strangeness, strict=True):
         scores[i] = Score(
             probability=float(probabilities[i]),
@@ -365,7 +363,8 @@ def _by_kind(rejection: str, kinds: Sequence[str | None]) -> Counter[str]:
 def _candidate(
     row: Float64[np.ndarray, " fields"],
     score: Score,
-    context: tuple[Float64[np.ndarray, " lines"], float],
+    lines: Float64[np.ndarray, " lines"],
+    density: float,
     cadence: Geometry,
     pointing: Pointing,
     detector: Detector,
@@ -376,7 +375,8 @@ def _candidate(
     Args:
         row: the track, in channels and rows.
         score: `GATES_ALONE` if the forest does not apply.
-        context: frequency of every line in the ONs, MHz, ascending; and the density of interference around the track.
+        lines: frequency of every line in the ONs, MHz, ascending.
+        density: of the interference around the track, in lines per MHz.
         cadence: its geometry.
         pointing: of the first ON.
         detector: that scored the track.
@@ -386,7 +386,6 @@ def _candidate(
     start, scored = cadence.starts[cadence.on[0]], score is not GATES_ALONE
     unannounced = "" if scored or settings.announce_unscored else UNSCORED
     level = WINDOW_LEVEL if detector.mode == "windows" else snippet_level(track.box)
-    lines, density = context
     around = rfi_context(float(cadence.mhz(row[START])), lines, tolerance_hz=cadence.hz * max(1.0, track.box / 4))
     mhz = float(cadence.mhz(track.channel(start)))
     drift = track.drift_at(start) * cadence.headers[0].foff * 1e6 / header.tsamp

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
+from aetherscan.detector.alarms import alarm_table
 from aetherscan.detector.detector import Encode, Latents, encode_all, forest_features, times_odds
 from aetherscan.detector.release import MEASUREMENTS
 from aetherscan.detector.saved_forest import tree_share
@@ -38,8 +39,6 @@ LEAVES = {"tracks": 512, "windows": 128}
 """Most leaves of a tree. 100 trees of 512 leaves recall as much as 300, and more than 300 of 128 or 256."""
 PASSED = 0.04
 """Fraction of the windows without a signal that may be above the threshold of `--mode windows`."""
-BUDGETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Alarms per 100 MHz for which the card holds a threshold, in a band with `EMITTERS_PER_MHZ` of all kinds alike."""
 BUDGET, EMITTERS_PER_MHZ, ZOO_SNR = 0.5, 15.0, (8.0, 3000.0)
 """Alarms per 100 MHz that a release has by default, and density and SNR of the interference for which they hold."""
 ON_TOGETHER = MEASUREMENTS.index("on_together")
@@ -175,7 +174,7 @@ def train_forest(
         alarms = alarm_budget(
             scores, sets["measure"], settings.freq_resolution * settings.width_bin * 1e-6, drawn_kinds
         )
-        threshold = alarms["threshold"][BUDGETS.index(BUDGET)]
+        threshold = alarms.pop("threshold_allowed")
     return {
         "threshold": threshold,
         "alarms": alarms,
@@ -226,7 +225,7 @@ def thresholds(others: Float64[np.ndarray, " rows"], windows: float) -> dict[flo
 def alarm_budget(
     scores: Float64[np.ndarray, " rows"], features: LabelledFeatures, window_mhz: float, drawn: Mapping[str, Kind]
 ) -> dict[str, Any]:
-    """Return the threshold for each of `BUDGETS`, and the alarms by kind of interference at the default one.
+    """Return the threshold for each budget of alarms, and the alarms by kind of interference at the default one.
 
     Alarms are those in a band with `EMITTERS_PER_MHZ`, of all kinds alike, with SNR log-uniform from 8 to 3,000, as
     `simulate.interference.zoo` draws them. The examples hold more and fainter interference. An example of a kind
@@ -249,20 +248,7 @@ def alarm_budget(
         scale[name] * (snr >= ZOO_SNR[0]) if name in scale else unnamed
         for name, snr in zip(kinds, snrs, strict=True)
     ]  # fmt: skip
-    counts = np.array(times) * 100 / mhz
-    order = np.argsort(-scores[other])
-    above, ranked = np.cumsum(counts[order]), scores[other][order]
-    # The threshold lies just above the score of the first example that the budget does not pay for.
-    first = [int(np.searchsorted(above, budget, side="right")) for budget in BUDGETS]
-    thresholds = [float(np.nextafter(ranked[i], 2)) if i < len(above) else 0.0 for i in first]
-    passed = scores[other] >= thresholds[BUDGETS.index(BUDGET)]
-    return {
-        "per_100_mhz": list(BUDGETS),
-        "threshold": thresholds,
-        "kinds": {
-            name or "none": round(float(counts[passed & (kinds == name)].sum()), 4) for name in (*drawn, "")
-        },
-    }  # fmt: skip
+    return alarm_table(scores[other], np.array(times) * 100 / mhz, kinds, BUDGET)
 
 
 def mean_on_snr(features: LabelledFeatures) -> Float32[np.ndarray, " batch"]:

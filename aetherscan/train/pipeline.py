@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from aetherscan.detector.alarms import text_of
 from aetherscan.detector.detector import Encode, load_encoder
 from aetherscan.detector.release import Release, read_release, write_card
 from aetherscan.options.search import MODES
@@ -31,7 +32,6 @@ from aetherscan.train.encoder import Trained, list_devices, train_encoder
 from aetherscan.train.examples import Examples, draw
 from aetherscan.train.folders import checkpoints_of, hold
 from aetherscan.train.forest import (
-    BUDGET,
     EMITTERS_PER_MHZ,
     FEWEST_ALARMS,
     LabelledFeatures,
@@ -308,11 +308,9 @@ def _alarms_text(card: dict[str, Any]) -> str:
     """Describe the false alarms that the threshold of a forest allows."""
     if card["alarms"] is None:
         return ""
-    kinds = {kind: alarms for kind, alarms in card["alarms"]["kinds"].items() if alarms}
-    by_kind = ", ".join(f"{kind.replace('_', ' ')} {alarms:.2g}" for kind, alarms in kinds.items()) or "none seen"
     return (
-        f" It allows {BUDGET:g} false alarms in 100 MHz with {EMITTERS_PER_MHZ:g} interferers per MHz, of all kinds "
-        f"alike and SNR 8 to 3,000: {by_kind}."
+        f" It allows {card['alarms']['allowed']:g} false alarms in 100 MHz with {EMITTERS_PER_MHZ:g} interferers per "
+        f"MHz, of all kinds alike and SNR 8 to 3,000: {text_of(card['alarms']['kinds'])}."
     )
 
 

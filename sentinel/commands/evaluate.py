@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from aetherscan.evaluate.pipeline import evaluate_release
+from aetherscan.evaluate.pipeline import evaluate_release, set_alarms
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import SCENARIOS
 from aetherscan.io.outputs import check_writable
@@ -21,6 +21,9 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     Raises:
         ConfigError: there is no such scenario.
     """
+    if options.set_alarms:
+        _set_alarms(config, options)
+        return
     output, release = options.output, options.release or active_release(config)
     names = [scenario.name for scenario in SCENARIOS]
     if unknown := set(options.scenarios) - set(names):
@@ -41,3 +44,24 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
         given = {"--seed": options.seed, "--scenarios": " ".join(options.scenarios), "--band-mhz": options.band_mhz}
         command = " ".join(f"{name} {value}" for name, value in given.items() if value) + " --full" * options.full
         add_to_card(release / "CARD.md", f"On simulated skies: `./sentinel.py evaluate {command}`", results)
+
+
+def _set_alarms(config: Config, options: Namespace) -> None:
+    """Write into a release which threshold allows how many alarms, and print what it is.
+
+    Raises:
+        ConfigError: no release was named, or an option was that does not apply.
+    """
+    others = ("scenarios", "full", "card", "slice")
+    if given := [f"--{name}" for name in others if getattr(options, name)]:
+        raise ConfigError(f"--set-alarms: expected none of --{', --'.join(others)}, found {', '.join(given)}")
+    if not options.release:
+        raise ConfigError("--set-alarms: expected --release with the release that is changed, found none")
+    options.output.mkdir(parents=True, exist_ok=True)
+    check_writable(options.output, "unfinished.jsonl")
+    check_writable(options.release, "release.json", "CARD.md")
+    release = set_alarms(
+        options.release, options.output, allowed=options.set_alarms, settings=config.search.settings(),
+        seed=options.seed, band_mhz=options.band_mhz,
+    )  # fmt: skip
+    print(f"{release.path}: threshold {release.modes['tracks'].threshold:.4f}, sha256 {release.sha256}")

@@ -124,6 +124,29 @@ def test_search_and_evaluate_use_the_active_release_and_name_it(models, monkeypa
     assert used == [old, old, other, new, new, other]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--set-alarms", "0.5"], "expected --release with the release that is changed, found none"),
+        (["--set-alarms", "0.5", "--release", "old", "--full"], "--card, --slice, found --full"),
+        (["--set-alarms", "0.5", "--release", "old", "--band-mhz", "12"], "expected at least 600 MHz to count 0.5"),
+        (["--set-alarms", "0"], "expected a finite number greater than 0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_set_alarms_says_why_and_changes_no_release(models, monkeypatch, capsys, options, said):
+    (models / "config.yaml").write_text("release: new\nstate_dir: .\n")
+    monkeypatch.setenv("SENTINEL_CONFIG", str(models / "config.yaml"))
+    monkeypatch.chdir(models)
+    before = (models / "old" / "release.json").read_bytes()
+    try:
+        code = cli.main(["evaluate", *options])
+    except SystemExit as ended:
+        code = ended.code
+    assert code != 0
+    assert said in capsys.readouterr().err
+    assert (models / "old" / "release.json").read_bytes() == before
+
+
 def test_a_worker_loads_a_promoted_release_with_its_next_cadence(store, models, monkeypatch):
     monkeypatch.setattr(process, "_LOADED", {})
     names = []

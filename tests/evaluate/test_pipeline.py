@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from factories import make_detector
 from matplotlib.figure import Figure
 
 from aetherscan.cadence.geometry import OFF_POSITIONS, ON_POSITIONS
+from aetherscan.detector.release import read_release
 from aetherscan.errors import FormatError
 from aetherscan.evaluate import pipeline, report
-from aetherscan.evaluate.pipeline import evaluate, evaluate_release
+from aetherscan.evaluate.pipeline import evaluate, evaluate_release, set_alarms
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import Scenario, cadence_headers, cadence_seeds, draw_sky
 from aetherscan.evaluate.searchers import Detection, Searcher, SearchOutput, release_search
@@ -23,6 +25,7 @@ from aetherscan.options.search import SearchSettings
 from aetherscan.simulate.injection import Emitter
 from aetherscan.simulate.sky import Sky, write_cadence
 
+SHIPPED = Path(__file__).parents[2] / "models" / "equinox"
 SLICE = Path(__file__).parents[1] / "data" / "ddo210_coarse469_slice.npz"
 CROWD = Scenario(name="crowd", description="", quick_mhz=0.18, full_mhz=0.36, zoo_per_mhz=60, tones_per_mhz=40)
 
@@ -182,3 +185,32 @@ def test_target_results_are_written_into_the_card_once(tmp_path):
             "# any\n\n## other\n\nkept\n\n## mine `a.b`\n\n| target | goal | measured | interval | counted |\n"
             "| --- | --- | --- | --- | --- |\n| recall of all | >= 0.4 | 50.0% | 40.0% to 60.0% | 5 of 10 tones |\n"
         )
+
+
+def test_alarms_of_the_zoo_set_the_threshold_of_a_release_and_change_nothing_else(tmp_path, monkeypatch):
+    folder, before = tmp_path / "equinox", read_release(SHIPPED)
+    shutil.copytree(SHIPPED, folder)
+    header = gbt_header(2**16)
+
+    def without_threshold(_, settings):
+        assert settings.threshold == 0
+        lines = tuple(
+            Detection(frequency_mhz=header.frequency(i), drift_hz_s=9.0, snr=10, probability=(i // 1000) / 100)
+            for i in range(2000, 62_000, 1000)
+        )
+        return lambda paths, on: SearchOutput(detections=lines)
+
+    monkeypatch.setattr(pipeline, "release_search", without_threshold)
+    chosen = {"settings": SearchSettings(), "seed": 5, "band_mhz": 0.366, "chans": 2**16}
+    mhz = 2 * 2**16 * abs(header.foff)
+    for _ in range(2):
+        changed = set_alarms(folder, tmp_path / "judged", allowed=10.5 * 100 / mhz, **chosen)
+    tracks, unchanged = changed.modes["tracks"], replace(before.modes["tracks"], threshold=0, alarms=None)
+    assert 0.56 < tracks.threshold < 0.5601  # ten lines are above, two each of 0.61, 0.60, 0.59, 0.58 and 0.57
+    assert replace(tracks, threshold=0, alarms=None) == unchanged
+    assert changed.card["sha256"] == before.card["sha256"]
+    assert (tracks.alarms["mhz"], tracks.alarms["seed"]) == (round(mhz, 1), 5)
+    assert (folder / "CARD.md").read_text().count("## Alarms") == 1
+    assert not list((tmp_path / "judged").iterdir())
+    with pytest.raises(FormatError, match=r"expected at least 600 MHz to count 0\.5 alarms per 100 MHz, found 12"):
+        set_alarms(folder, tmp_path, allowed=0.5, settings=SearchSettings(), seed=5, band_mhz=12)
