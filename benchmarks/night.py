@@ -41,6 +41,8 @@ class Kind:
         share: of the candidates.
         persistent: whether it is at the same frequencies in all cadences.
         probability: lowest and highest.
+        named: kind that a release names most of them.
+        strangeness: mean.
     """
 
     snr: tuple[float, ...]
@@ -49,6 +51,8 @@ class Kind:
     share: float
     persistent: bool
     probability: tuple[float, float]
+    named: str = "signal"
+    strangeness: float = 0.4
 
 
 KINDS = {
@@ -59,13 +63,34 @@ KINDS = {
         snr=(9, 0, 8, 0, 10, 0), drift_hz_s=-0.12, width_hz=3, share=0.04, persistent=False, probability=(0.5, 0.9)
     ),
     "side lobe": Kind(
-        snr=(22, 3, 17, 2, 25, 4), drift_hz_s=0.0, width_hz=6, share=0.35, persistent=True, probability=(0.3, 0.7)
+        snr=(22, 3, 17, 2, 25, 4),
+        drift_hz_s=0.0,
+        width_hz=6,
+        share=0.35,
+        persistent=True,
+        probability=(0.3, 0.7),
+        named="side_lobe",
+        strangeness=1.2,
     ),
     "clock": Kind(
-        snr=(14, 2, 16, 3, 12, 1), drift_hz_s=0.01, width_hz=3, share=0.25, persistent=True, probability=(0.2, 0.6)
+        snr=(14, 2, 16, 3, 12, 1),
+        drift_hz_s=0.01,
+        width_hz=3,
+        share=0.25,
+        persistent=True,
+        probability=(0.2, 0.6),
+        named="side_lobe",
+        strangeness=1.1,
     ),
     "satellite": Kind(
-        snr=(60, 2, 48, 0, 71, 3), drift_hz_s=-1.6, width_hz=14, share=0.2, persistent=True, probability=(0.3, 0.8)
+        snr=(60, 2, 48, 0, 71, 3),
+        drift_hz_s=-1.6,
+        width_hz=14,
+        share=0.2,
+        persistent=True,
+        probability=(0.3, 0.8),
+        named="drifting",
+        strangeness=1.8,
     ),
     "chance": Kind(
         snr=(8, 1, 7, 2, 9, 0), drift_hz_s=0.6, width_hz=3, share=0.15, persistent=False, probability=(0.2, 0.6)
@@ -112,7 +137,10 @@ def _row(rng: np.random.Generator, name: str, mhz: float, mjd: float, target: st
         "valid_share": 1.0,
         "probability": float(rng.uniform(*kind.probability)),
         "probability_spread": float(rng.uniform(0.01, 0.08)),
-        "strangeness": float(rng.lognormal(0, 0.25)),
+        "strangeness": float(rng.gamma(2, kind.strangeness / 2)),
+        "kind": kind.named,
+        "kind_probability": float(rng.uniform(0.6, 0.99)),
+        "rfi_density": float(rng.gamma(3, 0.9 if name in {"signal", "faint"} else 4)),
         "latents": [],
         "latents_f32": [float(value) for value in center + rng.normal(0, 0.3, LATENTS)],
         "proposer_score": max(snr),
