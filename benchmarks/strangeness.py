@@ -23,8 +23,7 @@ from scipy.stats import rankdata
 
 from aetherscan.cadence.geometry import Geometry, geometry_of
 from aetherscan.detector.detector import Detector, kind_probabilities, load_detector
-from aetherscan.detector.release import MEASUREMENTS, SIGNAL
-from aetherscan.detector.strangeness import SHAPE
+from aetherscan.detector.release import MEASUREMENTS, SHAPE, SIGNAL
 from aetherscan.search.bandpass import NormalizedBlock, normalize_block
 from aetherscan.search.features import measurements
 from aetherscan.simulate.injection import Emitter

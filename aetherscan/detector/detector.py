@@ -98,8 +98,11 @@ class Detector:
         alarms = self.release.modes[self.mode].alarms
         if alarms is None:
             raise ReleaseError(f"alarms_per_100_mhz: {self.release.name} has no thresholds for it in mode {self.mode}")
-        budgets = np.log(alarms["per_100_mhz"])
-        return float(np.interp(math.log(alarms_per_100_mhz), budgets, alarms["threshold"]))
+        ladder = dict(zip(alarms["per_100_mhz"], alarms["threshold"], strict=True))
+        if "allowed" in alarms:
+            ladder[alarms["allowed"]] = self.threshold
+        budgets, thresholds = zip(*sorted(ladder.items()), strict=True)
+        return float(np.interp(math.log(alarms_per_100_mhz), np.log(budgets), thresholds))
 
     def for_mode(self, mode: str) -> "Detector":
         """Return the same detector for another search mode.

@@ -37,6 +37,10 @@ MEASUREMENTS = (
     "hit_to_on", "on_unlike", "on_unlike_to_on", "side_lobe_odds",
 )  # fmt: skip
 """The measurements of a track, in the order of a forest's columns; `aetherscan.search.features` computes them."""
+SHAPE = (
+    "on_weakest", "on_brightest", "width_hz", "curvature_hz_s2", "residual", "steady", "hit_to_on", "on_unlike_to_on",
+)  # fmt: skip
+"""Measurements of the shape of a line. Brightness and drift rate are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +67,15 @@ class Signals:
     """What the signals of a training look like (`aetherscan.detector.strangeness`), as lists for the card.
 
     Attributes:
-        centre: mean of each scaled measurement of the shape.
+        shape: names of the measurements, `SHAPE`.
+        centre: mean of each, scaled.
         whiten: matrix that gives the departures from it unit variance.
         shares: of the signals, falling from 1.
         distances: Mahalanobis' distance from `centre` that these shares of the signals reach.
         unlikely: probability of not being a signal that they reach.
     """
 
+    shape: tuple[str, ...]
     centre: list[float]
     whiten: list[list[float]]
     shares: list[float]
@@ -180,8 +186,18 @@ def _kinds(values: dict[str, Any] | None) -> Kinds | None:
     names, power = tuple(map(str, values["names"])), float(values["power"])
     if len({*names}) < len(names) or not power > 0:
         raise ValueError("kinds: expected different names and a power above 0")
-    signals = Signals(**values["signals"]) if values.get("signals") else None
-    return Kinds(names=names, power=power, signals=signals)
+    return Kinds(names=names, power=power, signals=_signals(values.get("signals")))
+
+
+def _signals(values: dict[str, Any] | None) -> Signals | None:
+    """Return what signals look like, None if it is not known or was measured otherwise than by this code."""
+    if values is None or tuple(values["shape"]) != SHAPE:
+        return None
+    signals = Signals(**{**values, "shape": SHAPE})
+    square = [len(signals.centre), len(signals.whiten), *map(len, signals.whiten)]
+    if {*square} != {len(SHAPE)} or not len(signals.shares) == len(signals.distances) == len(signals.unlikely) > 1:
+        raise ValueError(f"kinds: expected signals of {len(SHAPE)} measurements and equal lists of shares")
+    return signals
 
 
 def _rising(calibration: dict[str, list[float]] | None) -> dict[str, list[float]] | None:

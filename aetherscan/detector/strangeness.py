@@ -12,12 +12,8 @@ are not known, so the strangeness has an upper limit, about 5.
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from aetherscan.detector.release import MEASUREMENTS, Signals
+from aetherscan.detector.release import MEASUREMENTS, SHAPE, Signals
 
-SHAPE = (
-    "on_weakest", "on_brightest", "width_hz", "curvature_hz_s2", "residual", "steady", "hit_to_on", "on_unlike_to_on",
-)  # fmt: skip
-"""Measurements of the shape. Brightness and drift rate are left out."""
 COLUMNS = [MEASUREMENTS.index(name) for name in SHAPE]
 SHARES = 32
 """Shares at which the values of the signals are kept."""
@@ -39,6 +35,7 @@ def learn_signals(
     shares = np.geomspace(1, 1 / (len(scaled) + 1), SHARES)
     reached = [np.quantile(values, 1 - shares) for values in (_distance(scaled, centre, whiten), unlikely)]
     return Signals(
+        shape=SHAPE,
         centre=_rounded(centre),
         whiten=[_rounded(row) for row in whiten],
         shares=_rounded(shares),

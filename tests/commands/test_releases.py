@@ -12,7 +12,7 @@ from rows import queue
 from sqlalchemy import insert, select
 
 from aetherscan.detector import detector as detector_module
-from aetherscan.detector.release import MEASUREMENTS, Kinds, Signals, file_sha256, read_release, write_card
+from aetherscan.detector.release import MEASUREMENTS, SHAPE, Kinds, Signals, file_sha256, read_release, write_card
 from aetherscan.errors import ReleaseError
 from aetherscan.header import gbt_header
 from aetherscan.io import open_cadence
@@ -244,8 +244,9 @@ def recorded(store, sky, tmp_path):
     """Return a store with a searched cadence, and what its search found with a release that knows signals."""
     made = make_detector()
     signals = Signals(
-        centre=[0.0] * 8, whiten=np.eye(8).tolist(), shares=[1.0, 0.1], distances=[0.0, 1e-9], unlikely=[0.5, 1.0]
-    )
+        shape=SHAPE, centre=[0.0] * 8, whiten=np.eye(8).tolist(),
+        shares=[1.0, 0.1], distances=[0.0, 1e-9], unlikely=[0.5, 1.0],
+    )  # fmt: skip
     kinds = Kinds(names=("rest", "signal"), power=1.0, signals=signals)
     detector = replace(made, release=replace(made.release, kinds=kinds), kind_forest=SeesSignalsEverywhere())
     queue(store)

@@ -267,8 +267,9 @@ def test_a_number_of_alarms_chooses_the_threshold():
     alarms = detector.release.modes["tracks"].alarms
     assert detector.threshold_for(None, None) == detector.threshold
     assert detector.threshold_for(0.3, 2.0) == 0.3
-    assert detector.threshold_for(None, 0.5) == pytest.approx(detector.threshold)
-    ladder = [detector.threshold_for(None, number) for number in (0.05, 0.3, 1.5, 10.0)]
+    assert detector.threshold_for(None, alarms["allowed"]) == pytest.approx(detector.threshold)
+    assert detector.threshold_for(None, 0.5) == pytest.approx(alarms["threshold"][alarms["per_100_mhz"].index(0.5)])
+    ladder = [detector.threshold_for(None, number) for number in (0.05, 0.3, 0.36, 1.5, 10.0)]
     assert ladder == sorted(ladder, reverse=True)
     assert ladder[0] == alarms["threshold"][0]
     with pytest.raises(ReleaseError, match="no thresholds"):

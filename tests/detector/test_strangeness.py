@@ -1,13 +1,18 @@
 """Strangeness is minus the logarithm of the share of the training's signals that are as unlike."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from factories import SeesSignalsEverywhere, make_detector
 
-from aetherscan.detector.release import MEASUREMENTS, Kinds
-from aetherscan.detector.strangeness import SHAPE, learn_signals, strangeness
+from aetherscan.detector.release import MEASUREMENTS, SHAPE, Kinds, read_release, write_card
+from aetherscan.detector.strangeness import learn_signals, strangeness
+from aetherscan.errors import ReleaseError
+
+SHIPPED = Path(__file__).parents[2] / "models" / "equinox"
 
 
 def lines(rng, count):
@@ -61,3 +66,16 @@ def test_a_release_that_does_not_know_signals_gives_no_strangeness(signals):
     knows = replace(named, release=replace(named.release, kinds=replace(kinds, signals=signals)))
     assert (knows.strangeness(measured) >= 0).all()
     assert len(knows.strangeness(measured[:0])) == 0
+
+
+def test_a_card_with_another_shape_knows_no_signals_and_a_damaged_one_is_refused(tmp_path):
+    folder = tmp_path / "equinox"
+    shutil.copytree(SHIPPED, folder)
+    card = read_release(folder).card
+    known = card["kinds"]["signals"]
+    for changes, expected in (({}, True), ({"shape": [*SHAPE[:-1], "drift_hz_s"]}, False)):
+        changed = write_card(folder, {**card, "kinds": {**card["kinds"], "signals": {**known, **changes}}})
+        assert (changed.kinds.signals is not None) == expected
+    for changes in ({"centre": known["centre"][1:]}, {"shares": [1.0]}, {"whiten": [[1.0]]}):
+        with pytest.raises(ReleaseError, match="expected name, snippet, modes and sha256, found ValueError"):
+            write_card(folder, {**card, "kinds": {**card["kinds"], "signals": {**known, **changes}}})
