@@ -148,7 +148,8 @@ function listen() {
     const shown = labels.filter((id) => document.querySelector(`[data-label="${id}"]`)).slice(0, 100);
     if (!shown.length) return;
     chain = chain.then(async () => { // among the acts of this window: no answer from before an act is shown after it
-      const reply = await fetch(`/labels?${new URLSearchParams(shown.map((id) => ["row", id]))}`);
+      const asked = new URLSearchParams(shown.map((id) => ["row", id]));
+      const reply = await fetch(`/labels?${asked}`, { signal: AbortSignal.timeout(3_000) });
       if (reply.ok) (await reply.json()).candidates.forEach(showLabel);
     }).catch(() => {});
   };
