@@ -24,6 +24,7 @@ from aetherscan.detector.release import (
     MEASUREMENTS,
     OBSERVATIONS,
     SIGNAL,
+    Kinds,
     Release,
     file_sha256,
     read_release,
@@ -168,7 +169,7 @@ class Detector:
         kinds = self.release.kinds
         if kinds is None or not len(measurements):
             return [None] * len(measurements), np.full(len(measurements), np.nan)
-        probabilities = kind_probabilities(self.kind_forest.predict_proba(measurements), kinds.power)
+        probabilities = self._kind_probabilities(measurements, kinds)
         return [kinds.names[i] for i in probabilities.argmax(axis=1)], probabilities.max(axis=1)
 
     def strangeness(self, measurements: Float32[np.ndarray, "batch measurements"]) -> Float64[np.ndarray, " batch"]:
@@ -182,8 +183,13 @@ class Detector:
         kinds = self.release.kinds
         if kinds is None or kinds.signals is None or not len(measurements):
             return np.full(len(measurements), np.nan)
-        probabilities = kind_probabilities(self.kind_forest.predict_proba(measurements), kinds.power)
+        probabilities = self._kind_probabilities(measurements, kinds)
         return strangeness(measurements, 1 - probabilities[:, kinds.names.index(SIGNAL)], kinds.signals)
+
+    def _kind_probabilities(
+        self, measurements: Float32[np.ndarray, "batch measurements"], kinds: Kinds
+    ) -> Float64[np.ndarray, "batch kinds"]:
+        return kind_probabilities(self.kind_forest.predict_proba(measurements), kinds.power)
 
 
 def times_odds(

@@ -174,9 +174,10 @@ def search_cadence(
     counts["merged_into_another"] += len(tracks) - len(merged)
     tracks = tracks[merged]
     density = density_at(tracks, np.concatenate([result.vetoed for result in results]), cadence)
+    measured = measurements(tracks, cadence)
     scores = list[Score | None]([GATES_ALONE] * len(tracks))
     if scored:
-        scores, by_kind = _score(results, merged, measurements(tracks, cadence), density, detector, threshold, clock)
+        scores, by_kind = _score(results, merged, measured, density, detector, threshold, clock)
         counts.update(by_kind)
     interference = [result.interference for result in results]
     lines = np.sort(cadence.mhz(np.concatenate([tracks[:, START], *interference])))
@@ -195,7 +196,7 @@ def search_cadence(
     return SearchResult(
         candidates=tuple(candidates[i] for i in order),
         snippets=snippets[merged][order] if scored else snippets[:0],
-        measurements=measurements(tracks[order], cadence),
+        measurements=measured[order],
         rejected_mhz=np.sort(cadence.mhz(rejected)),
         warnings=tuple(warnings),
         counts=dict(counts),

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 from scipy.stats import binomtest
-from sklearn.ensemble import RandomForestClassifier
 
 from aetherscan.cadence.geometry import Geometry
 from aetherscan.detector.detector import kind_probabilities
@@ -151,10 +150,12 @@ def train_kinds(folder: Path, sets: dict[str, Lines], settings: TrainSettings) -
         max_features=MAX_FEATURES, n_jobs=settings.rf_n_jobs,
     )  # fmt: skip
     save_forest(folder / f"{KINDS}.skops", forest)
-    power = best_power(forest.predict_proba(calibrate.measurements), names, calibrate.kinds)
+    shares = forest.predict_proba(calibrate.measurements)
+    power = best_power(shares, names, calibrate.kinds)
     probabilities = kind_probabilities(forest.predict_proba(sets["measure"].measurements), power)
-    signals = calibrate.measurements[(calibrate.kinds == SIGNAL) & calibrate.passed]
-    known = SIGNAL in names and len(signals) >= LEAST_SIGNALS
+    signals = (calibrate.kinds == SIGNAL) & calibrate.passed
+    unlikely = 1 - kind_probabilities(shares[signals], power)[:, names == SIGNAL].sum(axis=1)
+    known = SIGNAL in names and signals.sum() >= LEAST_SIGNALS
     return {
         "names": names.tolist(),
         "power": power,
@@ -162,17 +163,9 @@ def train_kinds(folder: Path, sets: dict[str, Lines], settings: TrainSettings) -
         "patches": kind_patches(settings),
         "learned": dict(Counter(fit.kinds.tolist())),
         "calibrated": len(calibrate.kinds),
-        "signals": asdict(learn_signals(signals, _unlikely(forest, signals, names, power))) if known else None,
+        "signals": asdict(learn_signals(calibrate.measurements[signals], unlikely)) if known else None,
         "metrics": kind_metrics(probabilities, names, sets["measure"]),
     }
-
-
-def _unlikely(
-    forest: RandomForestClassifier, lines: Float32[np.ndarray, "lines measurements"], names: np.ndarray, power: float
-) -> Float64[np.ndarray, " lines"]:
-    """Return the probability of each line of not being a signal."""
-    probabilities = kind_probabilities(forest.predict_proba(lines), power)
-    return np.asarray(1 - probabilities[:, names.tolist().index(SIGNAL)])
 
 
 def best_power(shares: Float64[np.ndarray, "lines kinds"], names: np.ndarray, kinds: np.ndarray) -> float:

@@ -242,11 +242,7 @@ KEYS = {
     "drift": Key("A..B", "drift rate, Hz/s", _range(C.drift_rate_hz_s)),
     "nhz": Key("A..B", "drift rate over frequency, nHz (Hz/s/GHz)", _range(C.drift_nhz)),
     "width": Key("A..B", "bandwidth, Hz", _range(C.bandwidth_hz)),
-    "strangeness": Key(
-        "A..B",
-        "how unlike training signals: 1 one in ten, 3 one in 1,000",
-        _range(C.strangeness),
-    ),
+    "strangeness": Key("A..B", "how unlike training signals: 1 one in ten, 3 one in 1,000", _range(C.strangeness)),
     "night": Key("YYYY-MM-DD or A..B", "day of the first ON, UTC", _night),
     "target": Key("NAME", "target, in the case of the header", _text(C.target)),
     "telescope": Key("NAME", "telescope", _text(C.telescope, absent=True)),
