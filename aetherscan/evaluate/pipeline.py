@@ -45,6 +45,7 @@ from aetherscan.evaluate.statistics import (
     threshold_curve,
 )
 from aetherscan.header import Header, gbt_header
+from aetherscan.io.outputs import make_folder
 from aetherscan.options.search import SearchSettings
 
 REPORT_S = 10.0
@@ -211,7 +212,7 @@ def evaluate_release(
         Searcher(name=AGAIN, search=search(settings), scenarios=repeated, max_cadences=1),
         Searcher(name=OTHER_BLOCKS, search=search(other_blocks), scenarios=repeated, max_cadences=1),
     ]
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     how = {"seed": seed, "full": full, "band_mhz": band_mhz, "scenarios": names, "settings": asdict(settings)}
     power_sha256 = hashlib.sha256(power.tobytes()).hexdigest() if power is not None else ""
     journal = Journal(output, {**how, "release": detector.release.sha256, "real": power_sha256})
@@ -279,7 +280,7 @@ def set_alarms(
         raise FormatError(f"{expected}, found {band:g}")
     detector = load_detector(release)
     search = release_search(detector, replace(settings, threshold=0.0))
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     how = {"seed": seed, "band_mhz": band, "settings": asdict(settings), "release": detector.release.sha256}
     journal = Journal(output, {**how, "measured": "alarms"})
     searches = evaluate(

@@ -7,6 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for output, and those above it, if they are missing.
+
+    Raises:
+        OSError: a file is in its place, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OSError(f"{folder}: expected a folder, found a file") from error
+
+
 def check_writable(folder: Path, *names: str, inputs: Iterable[Path] = ()) -> None:
     """Check that files with these names can be written into an existing folder. Links are followed, as by a write.
 

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from aetherscan.errors import TrainingError
+from aetherscan.io.outputs import make_folder
 from aetherscan.options.train import TrainSettings
 
 LOCK = ".training.lock"
@@ -69,10 +70,7 @@ def hold(*folders: Path) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder through a file in it, which is removed at the end."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OSError(f"{folder}: expected a folder, found a file") from error
+    make_folder(folder)
     path = folder / LOCK
     while True:
         with path.open("a+", encoding="utf-8") as lock:

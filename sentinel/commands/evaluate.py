@@ -7,7 +7,7 @@ from pathlib import Path
 from aetherscan.evaluate.pipeline import evaluate_release, set_alarms
 from aetherscan.evaluate.report import add_to_card
 from aetherscan.evaluate.scenarios import SCENARIOS
-from aetherscan.io.outputs import check_writable
+from aetherscan.io.outputs import check_writable, make_folder
 from sentinel.config import ROOT, Config
 from sentinel.errors import ConfigError
 
@@ -28,7 +28,7 @@ def run(config: Config, options: Namespace, active_release: Callable[[Config], P
     names = [scenario.name for scenario in SCENARIOS]
     if unknown := set(options.scenarios) - set(names):
         raise ConfigError(f"--scenarios: expected some of {', '.join(names)}, found {', '.join(sorted(unknown))}")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     check_writable(output, "evaluation.json", "evaluation.html", "recall.png")
     if options.card:
         check_writable(release, "CARD.md")
@@ -57,7 +57,7 @@ def _set_alarms(config: Config, options: Namespace) -> None:
         raise ConfigError(f"--set-alarms: expected none of --{', --'.join(others)}, found {', '.join(given)}")
     if not options.release:
         raise ConfigError("--set-alarms: expected --release with the release that is changed, found none")
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output)
     check_writable(options.output, "unfinished.jsonl")
     check_writable(options.release, "release.json", "CARD.md")
     release = set_alarms(

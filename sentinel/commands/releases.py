@@ -13,6 +13,7 @@ import requests
 
 from aetherscan.detector.release import read_release
 from aetherscan.errors import ReleaseError
+from aetherscan.io.outputs import make_folder
 from sentinel.errors import FetchError
 
 TIMEOUT_S = 30
@@ -37,7 +38,7 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
     Raises:
         FetchError: unreachable, altered, not a release, or the name exists already; nothing was changed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
         archive, unpacked = Path(scratch) / "archive", Path(scratch) / "unpacked"
         found = _download(url, archive)

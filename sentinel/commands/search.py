@@ -25,7 +25,7 @@ from aetherscan.cadence.roles import role_lines, roles_of
 from aetherscan.errors import CadenceError, OptionsError, ReadError
 from aetherscan.header import Header
 from aetherscan.io import open_cadence, verify_complete
-from aetherscan.io.outputs import check_writable, write_whole
+from aetherscan.io.outputs import check_writable, make_folder, write_whole
 from aetherscan.options.cadence import BeamRoles, CadenceRules
 from aetherscan.options.train import find_files
 from sentinel.commands.catalogue import StatedCadence, stated_cadences
@@ -201,7 +201,7 @@ def score(
     from aetherscan.search.stamps import COLUMNS, LEVELS, dead_line, faults, open_stamps, score_stamps
 
     result = output / f"plates.{table}"
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     check_writable(output, result.name, inputs=paths)
     for path in paths:  # check all files before scoring any
         open_stamps(path, detector.release.snippet, LEVELS)
@@ -346,7 +346,7 @@ def search(
     found: list[Any] = []
     used = None
     result = output / f"candidates.{'csv' if table == 'dat' else table}"
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     check_writable(output, result.name, "run.json", inputs=[*paths, *named])
 
     def write() -> None:

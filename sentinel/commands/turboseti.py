@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aetherscan.io import open_cadence
-from aetherscan.io.outputs import write_whole
+from aetherscan.io.outputs import make_folder, write_whole
 
 EVENTS = "events_turboseti_f3.csv"
 """The third word between underscores is the level of filtering: `plot_event_pipeline` takes it from the name."""
@@ -41,7 +41,7 @@ def write_turboseti(
     with open_cadence(paths, search.polarization) as observations:
         headers = [observation.header for observation in observations]
         hits = scan_hits(observations, candidates, settings, on, progress)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names, repeated = _dat_names(paths)
     for path, name, header, lines in zip(paths, names, headers, hits, strict=True):
         write_whole(folder / name, dat_text(header, lines, path.name, settings.max_drift_hz_s))

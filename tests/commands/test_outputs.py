@@ -11,6 +11,7 @@ from aetherscan.evaluate.pipeline import evaluate_release
 from aetherscan.io.outputs import check_writable, whole_file
 from aetherscan.options.search import SearchSettings
 from aetherscan.search.candidates import write_table
+from sentinel import cli
 from sentinel.commands import search
 from sentinel.commands.candidates import export
 from sentinel.config import Search
@@ -138,3 +139,17 @@ def test_a_written_table_can_be_read(tmp_path):
     write_table(tmp_path / "t.csv", ["a"], [{"a": 1}])
     with (tmp_path / "t.csv").open() as stream:
         assert list(csv.reader(stream)) == [["a"], ["1"]]
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below"])
+@pytest.mark.parametrize(
+    "command",
+    ["search a.h5 --output", "evaluate --output", "evaluate --set-alarms 1 --release models/equinox --output"],
+)
+def test_a_file_in_the_place_of_an_output_folder_is_named(tmp_path, monkeypatch, capsys, command, place):
+    monkeypatch.setenv("SENTINEL_CONFIG", str(tmp_path / "none.yaml"))
+    (tmp_path / "none.yaml").write_text(f"state_dir: {tmp_path}\n")
+    (tmp_path / "taken").write_text("kept\n")
+    assert cli.main([*command.split(), str(tmp_path / place)]) == 1
+    assert f"{tmp_path / place}: expected a folder, found a file\n" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "kept\n"
